@@ -1,0 +1,1 @@
+//! The one runner: command line, typed configs, ablations, reports.

@@ -1,0 +1,2 @@
+//! The runner's binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Caption metrics: captions in, scores out.

@@ -1,0 +1,1 @@
+//! The learner: strategy, optimiser, schedule, freezing, evaluation, checkpoints.
