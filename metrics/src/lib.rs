@@ -1,1 +1,21 @@
 //! Caption metrics: captions in, scores out.
+//!
+//! Every published number on MSR-VTT, MSVD and VATEX was computed with coco-caption: a Java tokenizer, a Java METEOR
+//! and Python. This crate gives those numbers without Java, quirks included, and the same code is the reward of
+//! self-critical training. Where a quirk is kept, the module that keeps it says so.
+
+pub mod bleu;
+pub mod cider;
+mod constant;
+mod corpus;
+mod error;
+mod ngram;
+pub mod rouge;
+mod scores;
+
+pub use cider::{CiderScorer, DocumentFrequencies, PreparedReferences, corpus_cider};
+pub use constant::best_constant_caption;
+pub use corpus::{Corpus, Tokenized, Video};
+pub use error::Error;
+pub use ngram::python_split;
+pub use scores::{Scores, VideoScores, score_tokenized};

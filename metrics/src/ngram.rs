@@ -1,0 +1,161 @@
+//! Words, n-grams and means, counted the way the reference's Python does.
+
+use std::collections::HashMap;
+
+/// The longest n-gram any of the metrics counts.
+pub(crate) const MAX_N: usize = 4;
+
+/// Splits as Python 3's `str.split()` does: on Unicode white space and on U+001C to U+001F, which
+/// [`char::is_whitespace`] leaves out. A no-break space inside a token (`1 1/2`) therefore splits it in two for
+/// BLEU and CIDEr, but not for ROUGE-L, which splits on the plain space.
+pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)).filter(|word| !word.is_empty())
+}
+
+/// Numbers for words, so that an n-gram of up to four words fits one integer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Vocabulary {
+    numbers: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    pub(crate) fn len(&self) -> u32 {
+        // Word numbers are u32: four billion distinct words don't fit in memory before they don't fit here.
+        u32::try_from(self.numbers.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn get(&self, word: &str) -> Option<u32> {
+        self.numbers.get(word).copied()
+    }
+
+    pub(crate) fn intern(&mut self, word: &str) -> u32 {
+        if let Some(number) = self.get(word) {
+            return number;
+        }
+        let number = self.len();
+        self.numbers.insert(word.to_owned(), number);
+        number
+    }
+
+    /// The words in the order of their numbers.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        let mut words: Vec<_> = self.numbers.iter().map(|(word, &number)| (number, word.as_str())).collect();
+        words.sort_unstable();
+        words.into_iter().map(|(_, word)| word).collect()
+    }
+}
+
+/// An n-gram of one to four word numbers in one integer: 32 bits a word, the last word lowest, each number plus one
+/// so that "a" and "<nothing> a" differ.
+pub(crate) type Gram = u128;
+
+pub(crate) fn gram(words: &[u32]) -> Gram {
+    words.iter().fold(0, |gram, &word| (gram << 32) | (Gram::from(word) + 1))
+}
+
+/// The word numbers of a gram, first word first.
+pub(crate) fn gram_words(gram: Gram) -> Vec<u32> {
+    let mut words: Vec<u32> = (0..MAX_N)
+        .map(|place| ((gram >> (32 * place)) & Gram::from(u32::MAX)) as u32)
+        .take_while(|&word| word != 0)
+        .map(|word| word - 1)
+        .collect();
+    words.reverse();
+    words
+}
+
+/// The n-grams of one caption with their counts, in the order of first appearance. The reference sums floats in
+/// that order (its dictionaries keep insertion order), and so do we.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Counts {
+    /// `by_length[n - 1]` holds the n-grams.
+    pub(crate) by_length: [Vec<(Gram, u32)>; MAX_N],
+}
+
+impl Counts {
+    pub(crate) fn of(words: &[u32]) -> Self {
+        Self { by_length: std::array::from_fn(|n| count(words, n + 1)) }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Gram, u32)> + '_ {
+        self.by_length.iter().flatten().copied()
+    }
+}
+
+fn count(words: &[u32], n: usize) -> Vec<(Gram, u32)> {
+    // Sorting brings equal grams together without hashing; sorting by first place afterwards restores the order.
+    let mut places: Vec<(Gram, u32)> = words.windows(n).map(gram).zip(0..).collect();
+    places.sort_unstable();
+    let mut groups: Vec<(u32, Gram, u32)> = Vec::with_capacity(places.len());
+    for (gram, place) in places {
+        match groups.last_mut() {
+            Some((_, last, count)) if *last == gram => *count += 1,
+            _ => groups.push((place, gram, 1)),
+        }
+    }
+    groups.sort_unstable();
+    groups.into_iter().map(|(_, gram, count)| (gram, count)).collect()
+}
+
+/// The mean as NumPy takes it: pairwise summation in blocks of 128 with eight running sums. Equal to the reference
+/// to the last digit, which a plain left-to-right sum is not.
+pub(crate) fn numpy_mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { pairwise_sum(values) / values.len() as f64 }
+}
+
+fn pairwise_sum(values: &[f64]) -> f64 {
+    if values.len() < 8 {
+        // NumPy starts from -0.0 here; the sign of zero is all that changes.
+        return values.iter().fold(0.0, |sum, value| sum + value);
+    }
+    if values.len() <= 128 {
+        let mut sums: [f64; 8] = std::array::from_fn(|lane| values[lane]);
+        let blocks = values[8..].chunks_exact(8);
+        let rest = blocks.remainder();
+        for block in blocks {
+            for (sum, value) in sums.iter_mut().zip(block) {
+                *sum += value;
+            }
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        return rest.iter().fold(((a + b) + (c + d)) + ((e + f) + (g + h)), |sum, value| sum + value);
+    }
+    let half = values.len() / 2;
+    let (left, right) = values.split_at(half - half % 8);
+    pairwise_sum(left) + pairwise_sum(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_split_knows_the_separators_rust_lacks() {
+        let words: Vec<_> = python_split(" a\u{a0}b\u{1c}c\u{85}d\u{3000}e\t\nf\u{200b}g ").collect();
+        assert_eq!(words, ["a", "b", "c", "d", "e", "f\u{200b}g"]);
+    }
+
+    #[test]
+    fn grams_pack_and_unpack() {
+        for words in [&[0u32][..], &[7, 0], &[0, 0, 3], &[1, 2, 3, u32::MAX - 1]] {
+            assert_eq!(gram_words(gram(words)), words);
+        }
+        assert_ne!(gram(&[0]), gram(&[0, 0]));
+    }
+
+    #[test]
+    fn counts_keep_the_order_of_first_appearance() {
+        let counts = Counts::of(&[5, 1, 5, 1]);
+        assert_eq!(counts.by_length[0], [(gram(&[5]), 2), (gram(&[1]), 2)]);
+        assert_eq!(counts.by_length[1], [(gram(&[5, 1]), 2), (gram(&[1, 5]), 1)]);
+        assert_eq!(counts.by_length[3], [(gram(&[5, 1, 5, 1]), 1)]);
+        assert!(Counts::of(&[]).all().next().is_none());
+    }
+
+    #[test]
+    fn mean_of_thirds_is_numpys() {
+        // np.mean(np.arange(1, 1001) / 3), NumPy 1.26: 166.83333333333334; the plain sum ends in ...331.
+        let values: Vec<f64> = (1..=1000).map(|i| f64::from(i) / 3.0).collect();
+        assert_eq!(numpy_mean(&values), 166.833_333_333_333_34);
+    }
+}
