@@ -1,1 +1,18 @@
 //! Video files to host batches.
+//!
+//! The way of a clip through this crate, in the order of the modules: [`video`] decodes the frames that [`sampling`]
+//! chose, [`preprocess`] resizes and normalises them, [`datasets`] says which clips and captions there are, [`text`]
+//! turns captions into ids, and [`loader`] puts clips in order for training. Nothing here knows tensors of a training
+//! framework: what it hands over are host arrays.
+
+pub mod datasets;
+pub mod error;
+pub mod loader;
+pub mod preprocess;
+pub mod progress;
+pub mod random;
+pub mod sampling;
+pub mod text;
+pub mod video;
+
+pub use error::{Error, Result};

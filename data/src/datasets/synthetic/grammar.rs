@@ -1,0 +1,253 @@
+//! Sentences about scenes: synonyms by their weights, optional parts, several orders.
+
+use super::config::{ClipCaptionOdds, ImageCaptionOdds, WorldConfig};
+use super::scene::{Background, Colour, Combinations, Event, Object, Picture, Scene};
+use super::words::{self, Table};
+use crate::error::{Error, Result};
+use crate::random::Draws;
+use std::collections::BTreeSet;
+
+/// Different captions of one clip.
+///
+/// # Errors
+/// [`Error::Setting`] where the odds allow too few different sentences.
+pub(crate) fn clip_captions(
+    scene: &Scene,
+    odds: &ClipCaptionOdds,
+    count: usize,
+    draws: &mut Draws,
+) -> Result<Vec<String>> {
+    let mut captions = Vec::with_capacity(count);
+    for _ in 0..100 * count {
+        let caption = clip_caption(scene, odds, draws);
+        if !captions.contains(&caption) {
+            captions.push(caption);
+            if captions.len() == count {
+                return Ok(captions);
+            }
+        }
+    }
+    Err(Error::Setting {
+        key: "captions",
+        expected: format!("at most the {} different sentences that these odds give", captions.len()),
+        got: count.to_string(),
+    })
+}
+
+/// One sentence about a clip.
+pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, draws: &mut Draws) -> String {
+    let changes_size = scene.events.iter().any(|event| matches!(event, Event::Grow | Event::Shrink));
+    let article = if draws.chance(odds.indefinite) { "a" } else { "the" };
+    let sized = !changes_size && draws.chance(odds.size);
+    let coloured = draws.chance(odds.colour);
+    let noun = noun(&scene.main, sized, coloured, draws);
+    let behind = background(scene.background, draws);
+    if draws.chance(odds.no_event) {
+        let noun = format!("a {noun}");
+        return polish(&one_of(words::NO_EVENT, draws).replace("{n}", &noun).replace("{bg}", &behind));
+    }
+    let noun = format!("{article} {noun}");
+    let body = match scene.events.as_slice() {
+        [first, second] if !draws.chance(odds.one_of_two) => {
+            let first = verb(*first, scene.to_colour, odds, draws);
+            let second = verb(*second, scene.to_colour, odds, draws);
+            one_of(words::TWO_EVENTS, draws).replace("{n}", &noun).replace("{a}", &first).replace("{b}", &second)
+        }
+        events => {
+            let event = events.get(draws.below(events.len())).copied().unwrap_or(Event::Still);
+            format!("{noun} {}", verb(event, scene.to_colour, odds, draws))
+        }
+    };
+    let opening = one_of(words::CLIP_OPENINGS, draws);
+    let closing = match &scene.second {
+        Some(second) if draws.chance(odds.second) => {
+            one_of(words::SECOND, draws).replace("{m}", &format!("a {}", self::noun(second, false, true, draws)))
+        }
+        _ if draws.chance(odds.background) => behind,
+        _ => String::new(),
+    };
+    polish(&format!("{opening} {body} {closing}"))
+}
+
+/// One sentence about an image.
+pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, draws: &mut Draws) -> String {
+    let behind = background(picture.background, draws);
+    let opening = one_of(words::IMAGE_OPENINGS, draws);
+    let body = match picture.objects.as_slice() {
+        [one, other] => {
+            let (a, b) = if draws.chance(0.5) { (other, one) } else { (one, other) };
+            let first = image_noun(a, false, odds, draws);
+            let second = image_noun(b, false, odds, draws);
+            if draws.chance(odds.relation) {
+                format!("{first} {} {second}", one_of(relation(a, b), draws))
+            } else {
+                let place = |object, draws: &mut Draws| place(object, odds, draws);
+                let (at_a, at_b) = (place(a, draws), place(b, draws));
+                format!("{first} {at_a} and {second} {at_b}")
+            }
+        }
+        objects => objects
+            .first()
+            .map(|object| {
+                format!("{} {}", image_noun(object, true, odds, draws), place(object, odds, draws))
+            })
+            .unwrap_or_default(),
+    };
+    let closing = if draws.chance(odds.background) { behind } else { String::new() };
+    polish(&format!("{opening} {body} {closing}"))
+}
+
+/// Sentences of both grammars in turn, about scenes of training's combinations that no clip or image shows: what a
+/// language model can read before it sees anything.
+#[must_use]
+pub fn text_corpus(config: &WorldConfig, sentences: usize) -> Vec<String> {
+    (0..sentences as u64)
+        .map(|index| {
+            let mut draws = Draws::new(config.seed, "world: text", index);
+            if index % 2 == 0 {
+                let lengths = (config.shortest, config.longest);
+                let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Trained, lengths);
+                clip_caption(&scene, &config.clip_captions, &mut draws)
+            } else {
+                let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Trained, None);
+                image_caption(&picture, &config.image_captions, &mut draws)
+            }
+        })
+        .collect()
+}
+
+/// Every word the grammar can say, sorted.
+#[must_use]
+pub fn vocabulary() -> Vec<String> {
+    let mut all: BTreeSet<&str> = ["a", "an", "the", "and"].into();
+    for table in words::tables() {
+        all.extend(table.iter().flat_map(|(phrase, _)| phrase.split_whitespace()));
+    }
+    all.extend([Background::Black, Background::Grey].map(words::background));
+    all.into_iter().filter(|word| !word.contains('{')).map(str::to_string).collect()
+}
+
+/// A phrase of a table, drawn by weight.
+fn one_of(table: Table, draws: &mut Draws) -> &'static str {
+    table.get(draws.weighted(table.iter().map(|(_, weight)| *weight))).map_or("", |(phrase, _)| phrase)
+}
+
+fn noun(object: &Object, sized: bool, coloured: bool, draws: &mut Draws) -> String {
+    let size = if !sized {
+        ""
+    } else if object.large {
+        one_of(words::LARGE, draws)
+    } else {
+        one_of(words::SMALL, draws)
+    };
+    let colour = if coloured { one_of(words::colour(object.colour), draws) } else { "" };
+    format!("{size} {colour} {}", one_of(words::shape(object.shape), draws))
+}
+
+fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, draws: &mut Draws) -> String {
+    let size = match (sizeable && draws.chance(odds.size), object.large) {
+        (false, _) => "",
+        (true, true) => one_of(words::LARGE, draws),
+        (true, false) => one_of(words::SMALL, draws),
+    };
+    let tilt = match (object.shape.tilts(), object.tilt != 0.0) {
+        (true, true) if draws.chance(odds.tilted) => one_of(words::TILTED, draws),
+        (true, false) if draws.chance(odds.upright) => one_of(words::UPRIGHT, draws),
+        _ => "",
+    };
+    let colour = if draws.chance(odds.colour) { one_of(words::colour(object.colour), draws) } else { "" };
+    format!("a {size} {tilt} {colour} {}", one_of(words::shape(object.shape), draws))
+}
+
+fn verb(event: Event, to_colour: Option<Colour>, odds: &ClipCaptionOdds, draws: &mut Draws) -> String {
+    if event.directed() && draws.chance(odds.no_direction) {
+        return one_of(words::undirected(event.kind()), draws).to_string();
+    }
+    match event {
+        Event::Left | Event::Right => {
+            let direction = if event == Event::Left { words::LEFTWARDS } else { words::RIGHTWARDS };
+            format!("{} {}", one_of(words::SIDEWAYS_VERBS, draws), one_of(direction, draws))
+        }
+        Event::Recolour => {
+            let colour = to_colour.map_or("", |colour| one_of(words::colour(colour), draws));
+            one_of(words::event(event), draws).replace("{c}", colour)
+        }
+        _ => one_of(words::event(event), draws).to_string(),
+    }
+}
+
+fn background(background: Background, draws: &mut Draws) -> String {
+    one_of(words::BACKGROUND, draws).replace("{g}", words::background(background))
+}
+
+fn place(object: &Object, odds: &ImageCaptionOdds, draws: &mut Draws) -> &'static str {
+    if draws.chance(odds.place) { one_of(words::place(object.column, object.row), draws) } else { "" }
+}
+
+/// Where `a` is, seen from `b`: the larger of the two distances decides.
+fn relation(a: &Object, b: &Object) -> Table {
+    let (dx, dy) = (a.x - b.x, a.y - b.y);
+    match (dx.abs() > dy.abs(), dx < 0.0, dy < 0.0) {
+        (true, true, _) => words::LEFT_OF,
+        (true, false, _) => words::RIGHT_OF,
+        (false, _, true) => words::ABOVE,
+        (false, _, false) => words::BELOW,
+    }
+}
+
+/// Single spaces, and "an" before a vowel.
+fn polish(sentence: &str) -> String {
+    let words: Vec<&str> = sentence.split_whitespace().collect();
+    let mut out = String::with_capacity(sentence.len() + 4);
+    for (place, &word) in words.iter().enumerate() {
+        let vowel = words.get(place + 1).is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
+        if place > 0 {
+            out.push(' ');
+        }
+        out.push_str(match word {
+            "a" | "an" => {
+                if vowel {
+                    "an"
+                } else {
+                    "a"
+                }
+            }
+            word => word,
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vocabulary_holds_every_word_that_is_said() {
+        let vocabulary = vocabulary();
+        assert!((150..=400).contains(&vocabulary.len()), "{} words", vocabulary.len());
+        assert!(vocabulary.windows(2).all(|pair| pair[0] < pair[1]));
+        for sentence in text_corpus(&WorldConfig::default(), 5000) {
+            for word in sentence.split(' ') {
+                assert!(vocabulary.binary_search(&word.to_string()).is_ok(), "{word:?} in {sentence:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clip_has_twenty_different_captions() {
+        let config = WorldConfig::default();
+        for index in 0..300 {
+            let mut draws = Draws::new(5, "grammar test", index);
+            let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Trained, (24, 36));
+            let captions = clip_captions(&scene, &config.clip_captions, 20, &mut draws).unwrap();
+            assert_eq!(captions.iter().collect::<BTreeSet<_>>().len(), 20);
+            assert!(captions.iter().all(|caption| !caption.contains('{') && !caption.contains("  ")));
+        }
+    }
+
+    #[test]
+    fn articles_agree_with_what_follows() {
+        assert_eq!(polish(" a  orange circle and an red box"), "an orange circle and a red box");
+    }
+}

@@ -1,0 +1,208 @@
+//! A world to disk: clips, annotations, image-text pairs and the truth, under a temporary name until all is there.
+
+use super::config::WorldConfig;
+use super::grammar::{clip_captions, image_caption};
+use super::scene::{Combinations, Picture, Scene};
+use super::{ANNOTATIONS, ClipTruth, PAIRS, PictureTruth, TRUTH, Truth, VIDEOS, World, render};
+use crate::datasets::Split;
+use crate::error::{Error, Result};
+use crate::progress::{Counter, OnProgress};
+use crate::random::Draws;
+use crate::video::encode;
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use rayon::prelude::*;
+use serde_json::json;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+/// Pairs in a shard: what one thread makes at a time.
+const SHARD: usize = 2000;
+/// High enough for the noise to stay noise.
+const JPEG_QUALITY: u8 = 92;
+
+/// Makes a world in `directory`, which must not exist or be empty. Nothing is there until the whole world is.
+///
+/// # Errors
+/// An impossible configuration, a directory that is taken or cannot be written, a missing GStreamer plug-in.
+pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgress<'_>) -> Result<World> {
+    config.validate()?;
+    if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::Setting {
+            key: "output directory",
+            expected: "new or empty; remove it or choose another".into(),
+            got: format!("{}, which holds files", directory.display()),
+        });
+    }
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io("make the directory", parent))?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(".unfinished-world-")
+        .tempdir_in(parent)
+        .map_err(Error::io("write a directory in", parent))?;
+
+    let clips = draw_clips(config)?;
+    write_clips(config, &clips, &unfinished.path().join(VIDEOS), on_progress)?;
+    write_annotations(config, &clips, &unfinished.path().join(ANNOTATIONS))?;
+    let pairs = unfinished.path().join(PAIRS);
+    std::fs::create_dir(&pairs).map_err(Error::io("make the directory", &pairs))?;
+    write_pairs(config, Split::Train, &pairs, on_progress)?;
+    write_pairs(config, Split::Validate, &pairs, on_progress)?;
+    let held_out = (0..config.pairs.validate)
+        .map(|index| PictureTruth { id: pair_id(Split::Validate, index), picture: held_out_picture(config, index).1 })
+        .collect();
+    let truth = Truth { hash: config.hash(), config: config.clone(), clips, held_out_pairs: held_out };
+    write_json(&unfinished.path().join(TRUTH), &truth)?;
+
+    if directory.exists() {
+        std::fs::remove_dir(directory).map_err(Error::io("replace the empty directory", directory))?;
+    }
+    let unfinished = unfinished.keep();
+    if let Err(error) = std::fs::rename(&unfinished, directory) {
+        // Another process may have made the same world meanwhile; then theirs is as good as ours.
+        std::fs::remove_dir_all(&unfinished).map_err(Error::io("remove the directory", &unfinished))?;
+        return World::open(directory).map_err(|_| Error::io("rename the finished world to", directory)(error));
+    }
+    World::open(directory)
+}
+
+/// The clips of every split. Those held out are drawn until they are no copy of a training clip or of each other.
+fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
+    let mut clips: Vec<ClipTruth> = Vec::new();
+    let mut seen = HashSet::new();
+    let counts = [config.clips.train, config.clips.validate, config.clips.test];
+    for (split, count) in Split::ALL.into_iter().zip(counts) {
+        for index in 0..count {
+            let mut draws = Draws::new(config.seed, &format!("world: {split} clip"), index as u64);
+            let combinations = match split {
+                Split::Train => Combinations::Trained,
+                _ if index % 2 == 1 => Combinations::HeldOutColours,
+                _ => Combinations::TrainedColours,
+            };
+            let draw = |draws: &mut Draws| {
+                Scene::draw(draws, &config.scenes, combinations, (config.shortest, config.longest))
+            };
+            let scene = (0..1000)
+                .map(|_| draw(&mut draws))
+                .find(|scene| split == Split::Train || !seen.contains(&scene.key()))
+                .ok_or_else(|| Error::Setting {
+                    key: "clips",
+                    expected: "few enough for each held-out clip to be new".into(),
+                    got: format!("{count} {split} clips beside {} others", clips.len()),
+                })?;
+            seen.insert(scene.key());
+            clips.push(ClipTruth { id: format!("video{}", clips.len()), split, scene });
+        }
+    }
+    Ok(clips)
+}
+
+fn write_clips(config: &WorldConfig, clips: &[ClipTruth], directory: &Path, on_progress: OnProgress<'_>) -> Result<()> {
+    std::fs::create_dir(directory).map_err(Error::io("make the directory", directory))?;
+    let counter = Counter::new("rendering clips", clips.len(), on_progress);
+    clips.par_iter().enumerate().try_for_each(|(index, clip)| {
+        let mut draws = Draws::new(config.seed, "world: pixel noise of clip", index as u64);
+        let frames = render::clip(&clip.scene, config.size, config.noise, &mut draws);
+        let path = directory.join(format!("{}.webm", clip.id));
+        encode::write(&path, (config.size, config.size), config.fps, &frames, encode::WEBM_VP8)?;
+        counter.add(1);
+        Ok(())
+    })
+}
+
+fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> Result<()> {
+    let mut videos = Vec::with_capacity(clips.len());
+    let mut sentences = Vec::with_capacity(clips.len() * config.captions);
+    for (index, clip) in clips.iter().enumerate() {
+        let mut draws = Draws::new(config.seed, "world: captions of clip", index as u64);
+        videos.push(json!({
+            "category": 0,
+            "url": "",
+            "video_id": clip.id,
+            "start time": 0.0,
+            "end time": clip.scene.frames as f64 / f64::from(config.fps),
+            "split": clip.split.name(),
+            "id": index,
+        }));
+        for caption in clip_captions(&clip.scene, &config.clip_captions, config.captions, &mut draws)? {
+            sentences.push(json!({"caption": caption, "video_id": clip.id, "sen_id": sentences.len()}));
+        }
+    }
+    let info = json!({"description": "Recap's tiny world", "version": config.hash()});
+    write_json(path, &json!({"info": info, "videos": videos, "sentences": sentences}))
+}
+
+fn write_pairs(config: &WorldConfig, split: Split, directory: &Path, on_progress: OnProgress<'_>) -> Result<()> {
+    let (stage, count) = match split {
+        Split::Train => ("drawing image-text pairs", config.pairs.train),
+        _ => ("drawing held-out pairs", config.pairs.validate),
+    };
+    let counter = Counter::new(stage, count, on_progress);
+    (0..count.div_ceil(SHARD)).into_par_iter().try_for_each(|shard| {
+        let path = directory.join(format!("{}-{shard:05}.tar", split.name()));
+        let file = File::create_new(&path).map_err(Error::io("write the shard", &path))?;
+        let mut archive = tar::Builder::new(BufWriter::new(file));
+        let indices = shard * SHARD..((shard + 1) * SHARD).min(count);
+        for index in indices.clone() {
+            let (mut draws, picture) = match split {
+                Split::Train => training_picture(config, index),
+                _ => held_out_picture(config, index),
+            };
+            let caption = image_caption(&picture, &config.image_captions, &mut draws);
+            let jpeg = jpeg(&render::picture(&picture, config.size, config.noise, &mut draws), config.size, &path)?;
+            let id = pair_id(split, index);
+            for (name, data) in [(format!("{id}.jpg"), jpeg.as_slice()), (format!("{id}.txt"), caption.as_bytes())] {
+                append(&mut archive, &name, data).map_err(Error::io("write the shard", &path))?;
+            }
+        }
+        archive.finish().map_err(Error::io("write the shard", &path))?;
+        counter.add(indices.len());
+        Ok(())
+    })
+}
+
+fn pair_id(split: Split, index: usize) -> String {
+    format!("{}-{index:06}", split.name())
+}
+
+fn training_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
+    let mut draws = Draws::new(config.seed, "world: train pair", index as u64);
+    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Trained, None);
+    (draws, picture)
+}
+
+/// Two thirds of the held-out images have one object, and half have held-out colour-shape pairs.
+fn held_out_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
+    let mut draws = Draws::new(config.seed, "world: validate pair", index as u64);
+    let combinations = if index % 2 == 1 { Combinations::HeldOutColours } else { Combinations::Trained };
+    let objects = if index % 6 < 4 { 1 } else { 2 };
+    let picture = Picture::draw(&mut draws, &config.scenes, combinations, Some(objects));
+    (draws, picture)
+}
+
+fn jpeg(pixels: &[u8], size: u32, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+        .write_image(pixels, size, size, ExtendedColorType::Rgb8)
+        .map_err(|error| Error::Encode { path: path.to_path_buf(), reason: error.to_string() })?;
+    Ok(bytes)
+}
+
+/// Adds a file without owner or date, so that a shard's bytes follow from its content alone.
+fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, data: &[u8]) -> std::io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(data.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, data)
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let file = File::create_new(path).map_err(Error::io("write", path))?;
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer(&mut file, value)
+        .map_err(std::io::Error::from)
+        .and_then(|()| std::io::Write::flush(&mut file))
+        .map_err(Error::io("write", path))
+}

@@ -1,0 +1,141 @@
+//! From decoded frames to what a vision transformer reads: a square resize as BLIP's image processor does it, then
+//! CLIP's normalisation.
+//!
+//! Letters in shapes: f frames, h and v are not used here; `size` is the side of the square.
+
+use crate::error::{Error, Result};
+use crate::video::Frames;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use serde::{Deserialize, Serialize};
+
+/// CLIP's mean of the three channels, of pixels in 0..1.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// CLIP's standard deviation of the three channels, of pixels in 0..1.
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_1];
+
+/// How frames become a model's pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preprocess {
+    /// Side of the square in pixels; the aspect ratio is not kept, as in BLIP.
+    pub size: u32,
+    /// Mean of each channel, of pixels in 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel, of pixels in 0..1.
+    pub std: [f32; 3],
+}
+
+impl Default for Preprocess {
+    fn default() -> Self {
+        Self { size: 224, mean: CLIP_MEAN, std: CLIP_STD }
+    }
+}
+
+impl Preprocess {
+    /// CLIP's normalisation at a size.
+    #[must_use]
+    pub fn new(size: u32) -> Self {
+        Self { size, ..Self::default() }
+    }
+
+    /// Resizes frames to this size; see [`resize`].
+    ///
+    /// # Errors
+    /// As [`resize`].
+    pub fn resize(&self, frames: &Frames) -> Result<Frames> {
+        resize(frames, self.size)
+    }
+
+    /// Scales bytes to 0..1, takes the mean off, divides by the deviation, and puts channels before rows.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[f, size, size, 3]`
+    /// - returns `[f, 3, size, size]`; bytes beyond the last whole frame are left out
+    #[must_use]
+    pub fn normalize(&self, pixels: &[u8]) -> Vec<f32> {
+        let plane = (self.size as usize).pow(2);
+        let table = self.table();
+        let mut out = Vec::with_capacity(pixels.len());
+        for frame in pixels.chunks_exact(plane * 3) {
+            for (channel, table) in table.iter().enumerate() {
+                out.extend(frame.iter().skip(channel).step_by(3).map(|&byte| table[usize::from(byte)]));
+            }
+        }
+        out
+    }
+
+    /// What each byte becomes, by channel. A byte has 256 values, so we compute each once, in f32 and in the reference's order:
+    /// scale, subtract, divide.
+    fn table(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|c| {
+            std::array::from_fn(|byte| (byte as f32 * (1.0 / 255.0) - self.mean[c]) / self.std[c])
+        })
+    }
+}
+
+/// Resizes every frame to a square, bicubic (Catmull-Rom, a = -0.5) with a filter that widens when shrinking: what
+/// Pillow's `resize(..., BICUBIC)` does, within 1 of 255 a pixel.
+///
+/// # Shapes
+/// `[f, height, width, 3]` to `[f, size, size, 3]`
+///
+/// # Errors
+/// [`Error::Setting`] where `size` is 0 or the frames' data does not match their dimensions.
+pub fn resize(frames: &Frames, size: u32) -> Result<Frames> {
+    if size == 0 {
+        return Err(Error::Setting { key: "size", expected: "at least 1".into(), got: "0".into() });
+    }
+    let side = size as usize;
+    if (frames.height, frames.width) == (side, side) {
+        return Ok(frames.clone());
+    }
+    let mismatch = |reason: String| Error::Setting {
+        key: "frames",
+        expected: format!("{} x {} x 3 bytes a frame", frames.height, frames.width),
+        got: reason,
+    };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let mut resizer = Resizer::new();
+    let mut out = Image::new(size, size, PixelType::U8x3);
+    let mut data = Vec::with_capacity(frames.count * side * side * 3);
+    for frame in frames.iter() {
+        let source = ImageRef::new(frames.width as u32, frames.height as u32, frame, PixelType::U8x3)
+            .map_err(|error| mismatch(error.to_string()))?;
+        resizer.resize(&source, &mut out, &options).map_err(|error| mismatch(error.to_string()))?;
+        data.extend_from_slice(out.buffer());
+    }
+    Ok(Frames { count: frames.count, height: side, width: side, data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalize_puts_channels_first() {
+        let preprocess = Preprocess { size: 2, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 2.0] };
+        let pixels: Vec<u8> = (0..4).flat_map(|i| [i * 10, 255, 0]).collect();
+        let out = preprocess.normalize(&pixels);
+        assert_eq!(out.len(), 12);
+        assert!((out[3] - 30.0 / 255.0).abs() < 1e-7);
+        assert_eq!(out[4..8], [1.0; 4]);
+        assert_eq!(out[8..], [-0.5; 4]);
+    }
+
+    #[test]
+    fn one_colour_stays_that_colour() {
+        let frames = Frames { count: 2, height: 7, width: 31, data: [9u8, 100, 250].repeat(2 * 7 * 31) };
+        for size in [1, 5, 16, 64] {
+            let out = resize(&frames, size).unwrap();
+            assert_eq!((out.count, out.height, out.width), (2, size as usize, size as usize));
+            assert_eq!(out.data, [9u8, 100, 250].repeat(2 * (size * size) as usize));
+        }
+    }
+
+    #[test]
+    fn size_zero_is_refused() {
+        let frames = Frames { count: 1, height: 1, width: 1, data: vec![0; 3] };
+        assert!(resize(&frames, 0).is_err());
+    }
+}

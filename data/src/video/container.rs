@@ -1,0 +1,204 @@
+//! A look at a file's first bytes: is it there, is it a video, is it whole? GStreamer meets some of these cases with a
+//! silent standstill, and a file cut short with fewer frames and no word; here they become errors at once.
+
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Who decodes a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A GIF or an image.
+    Still,
+    /// Anything else: GStreamer.
+    Video,
+}
+
+/// Looks into the file.
+///
+/// # Errors
+/// A file that is missing, no file, unreadable, empty, or shorter than its own header says.
+pub(super) fn inspect(path: &Path) -> Result<Kind> {
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound {
+            what: "video",
+            path: path.to_path_buf(),
+            next: "check the path and the file's extension".into(),
+        },
+        _ => Error::io("read the video", path)(error),
+    })?;
+    if metadata.is_dir() {
+        return Err(Error::video(path, "it is a directory"));
+    }
+    let length = metadata.len();
+    if length == 0 {
+        return Err(Error::video(path, "the file is empty (0 bytes)"));
+    }
+    let mut file = File::open(path).map_err(Error::io("open the video", path))?;
+    let mut head = Vec::with_capacity(64);
+    file.by_ref().take(64).read_to_end(&mut head).map_err(Error::io("read the video", path))?;
+    match head.as_slice() {
+        [b'G', b'I', b'F', b'8', ..] | [0xFF, 0xD8, 0xFF, ..] | [0x89, b'P', b'N', b'G', ..] => {
+            return Ok(Kind::Still);
+        }
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => whole_mp4(&mut file, path, length)?,
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => whole_matroska(&mut file, path, length)?,
+        [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
+            let declared = u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8;
+            if declared > length {
+                return Err(truncated(path, declared, length));
+            }
+        }
+        _ => {}
+    }
+    Ok(Kind::Video)
+}
+
+fn truncated(path: &Path, declared: u64, length: u64) -> Error {
+    Error::video(path, format!("the file is cut short: its header says {declared} bytes, it has {length}"))
+}
+
+/// MP4's top-level boxes must end within the file, and one must be the index (`moov`) or a fragment's (`moof`).
+fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
+    let mut at = 0u64;
+    let mut index = false;
+    while at + 8 <= length {
+        let mut header = [0u8; 16];
+        file.seek(SeekFrom::Start(at)).map_err(Error::io("read the video", path))?;
+        let read = read_up_to(file, &mut header).map_err(Error::io("read the video", path))?;
+        let size = match u64::from(u32::from_be_bytes([header[0], header[1], header[2], header[3]])) {
+            0 => length - at, // to the end of the file
+            1 if read == 16 => {
+                let [.., a, b, c, d, e, f, g, h] = header;
+                u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            }
+            size => size,
+        };
+        index |= matches!(&header[4..8], b"moov" | b"moof");
+        if size < 8 {
+            break; // not a box: trailing rubbish, which demuxers skip
+        }
+        let end = at.saturating_add(size);
+        if end > length {
+            return Err(truncated(path, end, length));
+        }
+        at = end;
+    }
+    if index { Ok(()) } else { Err(Error::video(path, "the MP4 file has no index (no moov box)")) }
+}
+
+/// Matroska's and WebM's segment must end within the file, where its size is known.
+fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
+    let mut head = [0u8; 4096];
+    file.seek(SeekFrom::Start(0)).map_err(Error::io("read the video", path))?;
+    let read = read_up_to(file, &mut head).map_err(Error::io("read the video", path))?;
+    let head = &head[..read];
+    let Some((header_size, used)) = head.get(4..).and_then(element_size) else { return Ok(()) };
+    let at = usize::try_from(header_size.unwrap_or(0)).unwrap_or(usize::MAX).saturating_add(4 + used);
+    let Some([0x18, 0x53, 0x80, 0x67, size @ ..]) = head.get(at..) else { return Ok(()) };
+    if let Some((Some(size), used)) = element_size(size) {
+        let end = (at as u64 + 4 + used as u64).saturating_add(size);
+        if end > length {
+            return Err(truncated(path, end, length));
+        }
+    }
+    Ok(())
+}
+
+/// An EBML size and the bytes it takes; `Some((None, _))` where the size is declared unknown.
+fn element_size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
+    let first = *bytes.first()?;
+    let extra = first.leading_zeros() as usize;
+    if extra >= 8 || bytes.len() <= extra {
+        return None;
+    }
+    let mask = if extra == 7 { 0 } else { 0x7Fu8 >> extra };
+    let mut value = u64::from(first & mask);
+    let mut all_ones = first & mask == mask;
+    for &byte in &bytes[1..=extra] {
+        value = value << 8 | u64::from(byte);
+        all_ones &= byte == 0xFF;
+    }
+    Some(((!all_ones).then_some(value), extra + 1))
+}
+
+/// The first element of `bytes`: its id, where its content starts and where it ends, an unknown or overlong size being
+/// cut at the end of `bytes`.
+pub(super) fn element(bytes: &[u8]) -> Option<(u32, usize, usize)> {
+    let id_length = bytes.first()?.leading_zeros() as usize + 1;
+    if id_length > 4 {
+        return None;
+    }
+    let id = bytes.get(..id_length)?.iter().fold(0u32, |id, &byte| id << 8 | u32::from(byte));
+    let (size, used) = element_size(bytes.get(id_length..)?)?;
+    let content = id_length + used;
+    let size = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX);
+    Some((id, content, content.saturating_add(size).min(bytes.len())))
+}
+
+fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read(&mut buffer[done..])? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn inspect_bytes(bytes: &[u8]) -> Result<Kind> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        inspect(file.path())
+    }
+
+    #[test]
+    fn missing_empty_and_directory_are_named() {
+        let message = |path: &Path| inspect(path).unwrap_err().to_string();
+        assert!(message(Path::new("no/such.mp4")).contains("no video there"));
+        assert!(message(&std::env::temp_dir()).contains("directory"));
+        assert!(inspect_bytes(b"").unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn mp4_needs_whole_boxes_and_an_index() {
+        let mut file = vec![0, 0, 0, 16];
+        file.extend_from_slice(b"ftypisom\0\0\0\0");
+        assert!(inspect_bytes(&file).unwrap_err().to_string().contains("no index"));
+        file.extend_from_slice(&[0, 0, 0, 12]);
+        file.extend_from_slice(b"moov");
+        assert!(inspect_bytes(&file).unwrap_err().to_string().contains("cut short"));
+        file.extend_from_slice(&[0; 4]);
+        assert_eq!(inspect_bytes(&file).unwrap(), Kind::Video);
+    }
+
+    #[test]
+    fn ebml_sizes() {
+        assert_eq!(element_size(&[0x81]), Some((Some(1), 1)));
+        assert_eq!(element_size(&[0xFF]), Some((None, 1)));
+        assert_eq!(element_size(&[0x40, 0x02]), Some((Some(2), 2)));
+        assert_eq!(element_size(&[0x01, 0, 0, 0, 0, 0, 1, 0]), Some((Some(256), 8)));
+        assert_eq!(element_size(&[0x40]), None);
+        assert_eq!(element_size(&[0x00]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_looked_at_without_a_panic(
+            head in prop::sample::select(vec![
+                b"\x1A\x45\xDF\xA3".to_vec(), b"\0\0\0\x10ftyp".to_vec(), b"RIFF".to_vec(), b"GIF8".to_vec(), vec![],
+            ]),
+            tail in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let bytes: Vec<u8> = head.into_iter().chain(tail).collect();
+            let _ = inspect_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! One decoded picture to RGB, upright.
+
+use crate::error::{Error, Result};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{PixelType, Resizer};
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use std::path::Path;
+
+/// A picture as RGB bytes `[height, width, 3]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Rgb {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Rgb {
+    /// The picture stretched to another size.
+    pub(crate) fn stretched(&self, height: usize, width: usize) -> Result<Vec<u8>> {
+        let impossible = |reason: String| Error::Setting {
+            key: "frame size",
+            expected: format!("{width} x {height}"),
+            got: reason,
+        };
+        let source = ImageRef::new(self.width as u32, self.height as u32, &self.data, PixelType::U8x3)
+            .map_err(|error| impossible(error.to_string()))?;
+        let mut out = Image::new(width as u32, height as u32, PixelType::U8x3);
+        Resizer::new().resize(&source, &mut out, None).map_err(|error| impossible(error.to_string()))?;
+        Ok(out.into_vec())
+    }
+
+    /// The picture turned as its file asks.
+    pub(crate) fn turned(self, orientation: Orientation) -> Self {
+        let Self { height, width, data } = &self;
+        let (height, width) = (*height, *width);
+        let from = |y: usize, x: usize| (y * width + x) * 3;
+        let (new_height, new_width) = if orientation.swaps_sides() { (width, height) } else { (height, width) };
+        let (bottom, right) = (height.saturating_sub(1), width.saturating_sub(1));
+        let source = |y: usize, x: usize| match orientation {
+            Orientation::Upright => from(y, x),
+            Orientation::Rotate90 => from(bottom - x, y),
+            Orientation::Rotate180 => from(bottom - y, right - x),
+            Orientation::Rotate270 => from(x, right - y),
+            Orientation::Flip => from(y, right - x),
+            Orientation::FlipRotate90 => from(bottom - x, right - y),
+            Orientation::FlipRotate180 => from(bottom - y, x),
+            Orientation::FlipRotate270 => from(x, y),
+        };
+        if orientation == Orientation::Upright {
+            return self;
+        }
+        let mut turned = Vec::with_capacity(data.len());
+        for y in 0..new_height {
+            for x in 0..new_width {
+                let at = source(y, x);
+                turned.extend_from_slice(&data[at..at + 3]);
+            }
+        }
+        Self { height: new_height, width: new_width, data: turned }
+    }
+}
+
+/// How a stored picture is to be turned for display: GStreamer's `image-orientation` tag. Rotations are clockwise; a
+/// flip mirrors left and right and comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Orientation {
+    #[default]
+    Upright,
+    Rotate90,
+    Rotate180,
+    Rotate270,
+    Flip,
+    FlipRotate90,
+    FlipRotate180,
+    FlipRotate270,
+}
+
+impl Orientation {
+    /// The orientation a tag names; `None` of a tag that is no orientation.
+    pub(crate) fn from_tag(tag: &str) -> Option<Self> {
+        Some(match tag {
+            "rotate-0" => Self::Upright,
+            "rotate-90" => Self::Rotate90,
+            "rotate-180" => Self::Rotate180,
+            "rotate-270" => Self::Rotate270,
+            "flip-rotate-0" => Self::Flip,
+            "flip-rotate-90" => Self::FlipRotate90,
+            "flip-rotate-180" => Self::FlipRotate180,
+            "flip-rotate-270" => Self::FlipRotate270,
+            _ => return None,
+        })
+    }
+
+    fn swaps_sides(self) -> bool {
+        matches!(self, Self::Rotate90 | Self::Rotate270 | Self::FlipRotate90 | Self::FlipRotate270)
+    }
+}
+
+/// Converts samples to RGB at their own size with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4,
+/// alpha, …). The converter is kept until the stream changes its format.
+#[derive(Default)]
+pub(crate) struct ToRgb {
+    ready: Option<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)>,
+}
+
+impl ToRgb {
+    /// One sample's picture.
+    pub(crate) fn convert(&mut self, path: &Path, sample: &gst::Sample) -> Result<Rgb> {
+        let failed = |reason: &str| Error::video(path, reason);
+        let caps = sample.caps().ok_or_else(|| failed("a frame has no format"))?;
+        let buffer = sample.buffer().ok_or_else(|| failed("a frame has no data"))?;
+        if self.ready.as_ref().is_none_or(|(known, ..)| known.as_ref() != caps) {
+            self.ready = Some(converter(path, caps)?);
+        }
+        let Some((_, input, output, converter)) = &self.ready else {
+            return Err(failed("no converter"));
+        };
+        let input = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, input)
+            .map_err(|_| failed("a frame is smaller than its format says"))?;
+        let mut rgb = gst::Buffer::with_size(output.size()).map_err(|_| failed("out of memory for a frame"))?;
+        {
+            let rgb = rgb.get_mut().ok_or_else(|| failed("a fresh buffer is shared"))?;
+            let mut rgb = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, output)
+                .map_err(|_| failed("a frame is smaller than its format says"))?;
+            converter.frame_ref(&input, &mut rgb);
+        }
+        let (height, width) = (output.height() as usize, output.width() as usize);
+        let stride = output.stride()[0] as usize; // rows are padded to 4 bytes
+        let map = rgb.map_readable().map_err(|_| failed("a frame cannot be read"))?;
+        let mut data = Vec::with_capacity(height * width * 3);
+        for row in map.as_slice().chunks(stride).take(height) {
+            data.extend_from_slice(&row[..width * 3]);
+        }
+        Ok(Rgb { height, width, data })
+    }
+}
+
+fn converter(
+    path: &Path,
+    caps: &gst::CapsRef,
+) -> Result<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)> {
+    let refused = |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
+    let input = gst_video::VideoInfo::from_caps(caps).map_err(refused)?;
+    // The frame rate is copied because the converter refuses to change it.
+    let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, input.width(), input.height())
+        .fps(input.fps())
+        .par(input.par())
+        .build()
+        .map_err(refused)?;
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_threads(1);
+    let converter = gst_video::VideoConverter::new(&input, &output, Some(config)).map_err(refused)?;
+    Ok((caps.to_owned(), input, output, converter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows, three columns; each pixel names its place.
+    fn picture() -> Rgb {
+        Rgb { height: 2, width: 3, data: (0..6).flat_map(|i| [i, i, i]).collect() }
+    }
+
+    fn turned(orientation: Orientation) -> (usize, usize, Vec<u8>) {
+        let rgb = picture().turned(orientation);
+        (rgb.height, rgb.width, rgb.data.iter().step_by(3).copied().collect())
+    }
+
+    #[test]
+    fn rotations_are_clockwise() {
+        assert_eq!(turned(Orientation::Upright), (2, 3, vec![0, 1, 2, 3, 4, 5]));
+        assert_eq!(turned(Orientation::Rotate90), (3, 2, vec![3, 0, 4, 1, 5, 2]));
+        assert_eq!(turned(Orientation::Rotate180), (2, 3, vec![5, 4, 3, 2, 1, 0]));
+        assert_eq!(turned(Orientation::Rotate270), (3, 2, vec![2, 5, 1, 4, 0, 3]));
+    }
+
+    #[test]
+    fn flips_come_before_rotations() {
+        assert_eq!(turned(Orientation::Flip), (2, 3, vec![2, 1, 0, 5, 4, 3]));
+        assert_eq!(turned(Orientation::FlipRotate90), (3, 2, vec![5, 2, 4, 1, 3, 0]));
+        assert_eq!(turned(Orientation::FlipRotate180), (2, 3, vec![3, 4, 5, 0, 1, 2]));
+        assert_eq!(turned(Orientation::FlipRotate270), (3, 2, vec![0, 3, 1, 4, 2, 5]));
+    }
+
+    #[test]
+    fn unknown_tags_are_no_orientation() {
+        assert_eq!(Orientation::from_tag("rotate-90"), Some(Orientation::Rotate90));
+        assert_eq!(Orientation::from_tag("sideways"), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Frames to a video file: the tiny world's clips, and the fixtures of tests.
+
+use super::{pipeline, start};
+use crate::error::{Error, Result};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use std::path::Path;
+
+/// VP8 in WebM: encoder and muxer are in the same plug-in set as the decoder. One thread and a fixed speed
+/// (`cpu-used` below zero) make the encoder's decisions independent of the machine's load.
+pub const WEBM_VP8: &str = "vp8enc deadline=1 cpu-used=-4 threads=1 min-quantizer=4 max-quantizer=20 \
+                            keyframe-max-dist=128 ! webmmux writing-app=recap";
+
+/// Writes frames as a video file.
+///
+/// `recipe` is everything between raw video and the file, in the words of `gst-launch-1.0`, for example [`WEBM_VP8`].
+/// The muxer's stamps of a Matroska or WebM file (date, track id) are set to constants, so that the same frames give
+/// the same bytes.
+///
+/// # Shapes
+/// `frames`: each `[height, width, 3]` bytes
+///
+/// # Errors
+/// [`Error::MissingPlugin`] where an element is not installed; [`Error::Encode`] with GStreamer's reason;
+/// [`Error::Setting`] where a frame has another size.
+pub fn write<F: AsRef<[u8]>>(
+    path: &Path,
+    (width, height): (u32, u32),
+    fps: u32,
+    frames: &[F],
+    recipe: &str,
+) -> Result<()> {
+    let failed = |reason: String| Error::Encode { path: path.to_path_buf(), reason };
+    pipeline::initialise()?;
+    let source = gst_app::AppSrc::builder().format(gst::Format::Time).block(true).build();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height)
+        .fps(gst::Fraction::new(fps as i32, 1))
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    source.set_caps(Some(&info.to_caps().map_err(|error| failed(error.to_string()))?));
+    let convert = pipeline::element("videoconvert", path)?;
+    for name in recipe.split('!').filter_map(|part| part.split_whitespace().next()) {
+        pipeline::check_element(name, path)?;
+    }
+    let encoder =
+        gst::parse::bin_from_description(recipe, true).map_err(|error| failed(error.to_string()))?;
+    let sink = pipeline::element("filesink", path)?;
+    sink.set_property("location", path);
+
+    let mut running = start(path, &[source.upcast_ref(), &convert, encoder.upcast_ref(), &sink])?;
+    gst::Element::link_many([source.upcast_ref(), &convert, encoder.upcast_ref(), &sink])
+        .map_err(|error| failed(error.to_string()))?;
+    running.play()?;
+    for (index, frame) in frames.iter().enumerate() {
+        let mut buffer = padded(path, frame.as_ref(), width as usize, height as usize, info.stride()[0] as usize)?;
+        let time = |frame: usize| gst::ClockTime::SECOND.mul_div_floor(frame as u64, u64::from(fps));
+        if let (Some(buffer), Some(from), Some(to)) = (buffer.get_mut(), time(index), time(index + 1)) {
+            buffer.set_pts(from);
+            buffer.set_duration(to - from);
+        }
+        if source.push_buffer(buffer).is_err() {
+            break; // the pipeline stopped; the bus says why
+        }
+    }
+    // Refused only where the pipeline has stopped, which the bus tells as well.
+    let _ = source.end_of_stream();
+    running.finish().map_err(|error| failed(error.to_string()))?;
+    drop(running);
+    unstamp(path)
+}
+
+/// A buffer with each row padded to GStreamer's stride.
+fn padded(path: &Path, frame: &[u8], width: usize, height: usize, stride: usize) -> Result<gst::Buffer> {
+    if frame.len() != width * height * 3 {
+        return Err(Error::Setting {
+            key: "frame",
+            expected: format!("{width} x {height} x 3 = {} bytes for {}", width * height * 3, path.display()),
+            got: frame.len().to_string(),
+        });
+    }
+    let row = width * 3;
+    let mut data = Vec::with_capacity(stride * height);
+    for line in frame.chunks_exact(row) {
+        data.extend_from_slice(line);
+        data.resize(data.len() + stride - row, 0);
+    }
+    Ok(gst::Buffer::from_mut_slice(data))
+}
+
+/// Sets the date and the track ids that a Matroska muxer makes up to constants.
+fn unstamp(path: &Path) -> Result<()> {
+    let mut bytes = std::fs::read(path).map_err(Error::io("read back the video", path))?;
+    if bytes.starts_with(&[0x1A, 0x45, 0xDF, 0xA3]) {
+        unstamp_elements(&mut bytes);
+        std::fs::write(path, bytes).map_err(Error::io("write the video", path))?;
+    }
+    Ok(())
+}
+
+/// Walks the elements that can hold a stamp. Element ids keep their length marker, as the specification writes them.
+fn unstamp_elements(mut bytes: &mut [u8]) {
+    const PARENTS: [u32; 4] = [0x1853_8067, 0x1549_A966, 0x1654_AE6B, 0xAE]; // Segment, Info, Tracks, TrackEntry
+    const DATE: u32 = 0x4461;
+    const TRACK_UID: u32 = 0x73C5;
+    while let Some((id, content, end)) = super::container::element(bytes) {
+        let (this, rest) = bytes.split_at_mut(end);
+        let content = &mut this[content..];
+        match id {
+            _ if PARENTS.contains(&id) => unstamp_elements(content),
+            DATE => content.fill(0),
+            TRACK_UID => {
+                content.fill(0);
+                if let Some(last) = content.last_mut() {
+                    *last = 1; // zero is not allowed
+                }
+            }
+            _ => {}
+        }
+        bytes = rest;
+    }
+}

@@ -1,0 +1,152 @@
+//! Decoding from the first frame on, counting: right for every file, however odd its timestamps.
+
+use super::convert::{Rgb, ToRgb};
+use super::{Frames, Running, arrange, pipeline, start};
+use crate::error::{Error, Result};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The chosen frames. The first pass counts frames without converting any, the second converts the chosen ones and
+/// stops after the last.
+pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
+    let total = count(path)?;
+    let indices = choose(total);
+    let mut wanted = indices.clone();
+    wanted.dedup();
+    arrange(path, &indices, &collect(path, &wanted)?)
+}
+
+/// The number of frames the file decodes to.
+///
+/// # Errors
+/// As [`super::decode`]; a file with no frames is one.
+pub(super) fn count(path: &Path) -> Result<usize> {
+    let mut reader = Reader::open(path, Vec::new())?;
+    while reader.running.next(&reader.sink, || reader.seen.load(Ordering::Relaxed))?.is_some() {}
+    match reader.seen.load(Ordering::Relaxed) {
+        0 => Err(reader.nothing(path)),
+        count => Ok(count),
+    }
+}
+
+/// The wanted frames, which are in ascending order, as RGB.
+fn collect(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
+    let mut reader = Reader::open(path, wanted.to_vec())?;
+    let mut to_rgb = ToRgb::default();
+    let mut frames = Vec::with_capacity(wanted.len());
+    for &index in wanted {
+        let seen = || reader.seen.load(Ordering::Relaxed);
+        let Some(sample) = reader.running.next(&reader.sink, seen)? else { break };
+        frames.push((index, to_rgb.convert(path, &sample)?));
+    }
+    let orientation = reader.running.orientation();
+    Ok(frames.into_iter().map(|(index, rgb)| (index, rgb.turned(orientation))).collect())
+}
+
+/// `filesrc ! decodebin ! appsink`, of which only the wanted frames come out.
+struct Reader {
+    running: Running,
+    sink: gst_app::AppSink,
+    seen: Arc<AtomicUsize>,
+    linked: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn open(path: &Path, wanted: Vec<usize>) -> Result<Self> {
+        let source = pipeline::element("filesrc", path)?;
+        source.set_property("location", path);
+        let decodebin = pipeline::element("decodebin", path)?;
+        expose_undecoded_sound(&decodebin);
+        let sink = raw_sink();
+        let seen = Arc::new(AtomicUsize::new(0));
+        count_and_drop(&sink, Arc::clone(&seen), wanted);
+        let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
+        source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
+        let linked = link_first_video(&decodebin, &sink);
+        one_thread_each(&running.pipeline);
+        let played = running.play();
+        let reader = Self { running, sink, seen, linked };
+        played.map(|()| reader)
+    }
+
+    /// Why there is not a single frame.
+    fn nothing(&mut self, path: &Path) -> Error {
+        if let Some(missing) = self.running.take_missing() {
+            return missing;
+        }
+        let found = if self.linked.load(Ordering::Relaxed) { "a video stream without frames" } else { "no video stream" };
+        Error::video(path, format!("the file holds {found}"))
+    }
+}
+
+/// A sink that takes frames in the decoder's own format: converting every frame is what makes naive readers slow.
+fn raw_sink() -> gst_app::AppSink {
+    let sink = gst_app::AppSink::builder()
+        .sync(false)
+        .max_buffers(4)
+        .caps(&gst::Caps::new_empty_simple("video/x-raw"))
+        .build();
+    sink.set_qos(false); // late frames would be left out by the decoder
+    sink.set_enable_last_sample(false);
+    sink
+}
+
+/// Counts frames where they reach the sink and lets only the wanted ones in.
+fn count_and_drop(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, wanted: Vec<usize>) {
+    let Some(pad) = sink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let index = seen.fetch_add(1, Ordering::Relaxed);
+        if wanted.binary_search(&index).is_ok() {
+            gst::PadProbeReturn::Ok
+        } else {
+            // `Drop` makes GStreamer 1.22 complain about each buffer; `Handled` drops it in silence.
+            gst::PadProbeReturn::Handled
+        }
+    });
+}
+
+/// Keeps decodebin from decoding sound and subtitles, which nobody hears here.
+fn expose_undecoded_sound(decodebin: &gst::Element) {
+    decodebin.connect("autoplug-continue", false, |values| {
+        let name = values
+            .get(2)
+            .and_then(|value| value.get::<gst::Caps>().ok())
+            .and_then(|caps| caps.structure(0).map(|caps| caps.name().to_string()))
+            .unwrap_or_default();
+        Some((!["audio/", "text/", "subpicture/"].iter().any(|kind| name.starts_with(kind))).to_value())
+    });
+}
+
+/// Links the first video stream that appears; the rest stays unlinked, which demuxers bear.
+fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<AtomicBool> {
+    let linked = Arc::new(AtomicBool::new(false));
+    let (sink, done) = (sink.downgrade(), Arc::clone(&linked));
+    decodebin.connect_pad_added(move |_, pad| {
+        let is_video = pad
+            .current_caps()
+            .or_else(|| Some(pad.query_caps(None)))
+            .and_then(|caps| caps.structure(0).map(|caps| caps.name().starts_with("video/x-raw")))
+            .unwrap_or(false);
+        if is_video
+            && !done.load(Ordering::Relaxed)
+            && let Some(to) = sink.upgrade().and_then(|sink| sink.static_pad("sink"))
+            && pad.link(&to).is_ok()
+        {
+            done.store(true, Ordering::Relaxed);
+        }
+    });
+    linked
+}
+
+/// One thread a decoder: clips are decoded side by side, one a core, which beats any number of threads within one.
+fn one_thread_each(pipeline: &gst::Pipeline) {
+    pipeline.connect_deep_element_added(|_, _, element| {
+        if element.has_property("max-threads") {
+            element.set_property("max-threads", 1i32);
+        }
+    });
+}
