@@ -1,1 +1,16 @@
-//! The one runner: command line, typed configs, ablations, reports.
+//! The one runner: command line, typed configurations, ablations, reports.
+
+pub mod ablation;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod device;
+pub mod examples;
+pub mod judge;
+pub mod plots;
+pub mod pretrain;
+pub mod provenance;
+pub mod report;
+pub mod run;
+pub mod table;
+pub mod world;

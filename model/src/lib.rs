@@ -1,1 +1,19 @@
-//! BLIP-2 as Burn modules.
+//! BLIP-2 as Burn modules: an EVA-style ViT, a Q-Former and a language model, with the frames of a video fused between
+//! the first two. Knows tensors and checkpoints; knows no video files and no text metrics.
+//!
+//! Shape letters, here and in every file: `b` batch, `f` frames, `p` patches (the CLS token counted), `q` queries,
+//! `t` text tokens, `d` width, `h` heads, `v` vocabulary.
+
+pub mod blip2;
+pub mod checkpoint;
+pub mod fusion;
+pub mod generate;
+pub mod layers;
+pub mod lm;
+pub mod loss;
+pub mod parameters;
+pub mod qformer;
+pub mod vit;
+
+pub use blip2::{Blip2, Blip2Config, Visual};
+pub use fusion::{Fusion, Temporal};

@@ -1,1 +1,90 @@
-//! What crosses crates: golden parity, the command line, kill and resume, every config in smoke mode.
+//! Helpers for tests that run the program as a user does.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The program, built if it is not. Cargo gives a test the binaries of its own package only.
+///
+/// # Panics
+/// When the program does not build.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let built = std::process::Command::new(env!("CARGO"))
+            .current_dir(&workspace)
+            .args(["build", "--quiet", "-p", "experiments"])
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "`cargo build -p experiments` failed");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
+        target.join("debug").join(format!("experiments{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+/// An empty folder in which the program runs.
+pub struct Desk {
+    folder: TempDir,
+}
+
+impl Desk {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When the system has no temporary folder.
+    pub fn new() -> Self {
+        Self { folder: TempDir::new().unwrap_or_else(|error| panic!("no temporary folder: {error}")) }
+    }
+
+    /// A path inside it.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.folder.path().join(inside)
+    }
+
+    /// A file's text; empty where there is none.
+    pub fn read(&self, inside: &str) -> String {
+        std::fs::read_to_string(self.path(inside)).unwrap_or_default()
+    }
+
+    /// The program with arguments, not yet run. Worlds of the smoke profile are shared between tests.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(program());
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
+    /// Runs the program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output();
+        Ran::from(output.unwrap_or_else(|error| panic!("{} does not start: {error}", program().display())))
+    }
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a run of the program gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// The exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}

@@ -1,0 +1,125 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Recap: a pretrained image captioner, recycled for video.
+#[derive(Debug, Parser)]
+#[command(name = "experiments", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List ablations and profiles
+    List,
+    /// Print what an ablation would run: its variants, resolved configuration and sizes
+    Show(ShowArguments),
+    /// Run an ablation: train every variant, compare them on the test clips, write a report
+    Ablation(AblationArguments),
+    /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
+    Pretrain(PretrainArguments),
+    /// Data sets
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// An ablation's name, or the path of a TOML file of your own
+    pub name: String,
+    /// How large: tiny or smoke
+    #[arg(long, default_value = "tiny")]
+    pub profile: String,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+/// Arguments of `ablation`.
+#[derive(Debug, Args)]
+pub struct AblationArguments {
+    /// An ablation's name, or the path of a TOML file of your own
+    pub name: String,
+    /// How large: tiny (minutes) or smoke (seconds)
+    #[arg(long, default_value = "tiny")]
+    pub profile: String,
+    /// Run this variant only; may be given several times
+    #[arg(long, value_name = "VARIANT")]
+    pub only: Vec<String>,
+    /// Run every variant with seeds 1 to N
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub seeds: u64,
+    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Print a line an epoch instead of the dashboard
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub folders: Folders,
+}
+
+/// Arguments of `pretrain`.
+#[derive(Debug, Args)]
+pub struct PretrainArguments {
+    /// A pretraining's name (tiny or smoke), or the path of a TOML file of your own
+    pub name: String,
+    /// Folder of the checkpoint to write
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Change a setting, as in --set images.epochs=2
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Print a line an epoch instead of the dashboard
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Go on with an earlier run
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub folders: Folders,
+}
+
+/// Where results and caches go.
+#[derive(Debug, Args)]
+pub struct Folders {
+    /// Folder of all runs
+    #[arg(long, default_value = "runs")]
+    pub runs: PathBuf,
+    /// Folder of rendered worlds and decoded frames
+    #[arg(long, default_value = "cache")]
+    pub cache: PathBuf,
+}
+
+/// What to do with data sets.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Make the tiny world: video files annotated like MSR-VTT, and image-text pairs
+    Synthesize {
+        /// Folder to write
+        #[arg(long)]
+        out: PathBuf,
+        /// How large: tiny or smoke
+        #[arg(long, default_value = "tiny")]
+        profile: String,
+        /// Change a setting, as in --set world.seed=7
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        sets: Vec<String>,
+    },
+}

@@ -1,0 +1,164 @@
+//! What each command does, and with which exit code it ends.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use train::dashboard::Dashboard;
+
+use crate::ablation::{self, Ended, Request};
+use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, ShowArguments};
+use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
+use crate::report::thousands;
+use crate::run::{Pretrained, Session};
+use crate::table::Table;
+use crate::{device, pretrain, world};
+
+/// Why a command ended badly.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code: 1 for a failure, 2 for wrong usage.
+    pub code: u8,
+    /// What to tell.
+    pub reason: anyhow::Error,
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Ctrl-C once training has begun: the state was saved.
+const INTERRUPTED: u8 = 130;
+
+trait Usage<T> {
+    /// An error that the user's words caused.
+    fn usage(self) -> Result<T, Failure>;
+    /// Any other.
+    fn failure(self) -> Result<T, Failure>;
+}
+
+impl<T> Usage<T> for anyhow::Result<T> {
+    fn usage(self) -> Result<T, Failure> {
+        self.map_err(|reason| Failure { code: 2, reason })
+    }
+
+    fn failure(self) -> Result<T, Failure> {
+        self.map_err(|reason| Failure { code: 1, reason })
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// With the exit code that the error deserves.
+pub fn run(command: Command) -> Outcome {
+    match command {
+        Command::List => list(),
+        Command::Show(arguments) => show(&arguments),
+        Command::Ablation(arguments) => run_ablation(arguments),
+        Command::Pretrain(arguments) => run_pretrain(&arguments),
+        Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
+            let variant = Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
+            let config = resolve(&profile, &variant, &sets).usage()?;
+            let world = world::synthesize(&config.world, &out).failure()?;
+            println!("the tiny world {} lies in {}", world.hash(), world.directory().display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn list() -> Outcome {
+    let mut table = Table::new(&["ablation", "variants", "paper", "question"]);
+    for ablation in ablations().failure()? {
+        let names: Vec<&str> = ablation.variants.iter().map(|variant| variant.name.as_str()).collect();
+        table.push(vec![ablation.name, names.join(", "), ablation.paper, ablation.question]);
+    }
+    println!("{}\n", table.to_text());
+    let mut table = Table::new(&["profile", "what"]);
+    for profile in profiles().failure()? {
+        table.push(vec![profile.name, profile.summary]);
+    }
+    println!("{}\n\nrun one: experiments ablation NAME [--profile PROFILE]", table.to_text());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(arguments: &ShowArguments) -> Outcome {
+    let ablation = find_ablation(&arguments.name).usage()?;
+    let device = device::select("cpu").failure()?;
+    println!("# {} ({}): {}\n", ablation.name, ablation.paper, ablation.question);
+    let mut table = Table::new(&["variant", "what", "trainable", "of", "steps"]);
+    let mut configs = Vec::new();
+    for variant in &ablation.variants {
+        let config = resolve(&arguments.profile, variant, &arguments.sets).usage()?;
+        let pretrained = Pretrained::load(&config, &device).failure()?;
+        let list = model::parameters::list(&pretrained.model);
+        config.train.parameters.check(&list).map_err(anyhow::Error::from).usage()?;
+        let count = |choose: &dyn Fn(&str) -> bool| thousands(model::parameters::count(&pretrained.model, choose));
+        let steps = config.train.epochs * config.world.clips.train.div_ceil(config.train.batch_size.max(1));
+        table.push(vec![
+            variant.name.clone(),
+            variant.description.clone(),
+            count(&|name| config.train.parameters.trains(name)),
+            count(&|_| true),
+            thousands(steps),
+        ]);
+        configs.push((variant, config));
+    }
+    println!("{}", table.to_text());
+    for (variant, config) in configs {
+        let text = config.to_toml().context("cannot print the configuration").failure()?;
+        println!("\n# ---- {} on profile {}\n{text}", variant.name, arguments.profile);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_ablation(arguments: AblationArguments) -> Outcome {
+    let ablation = find_ablation(&arguments.name).usage()?;
+    for variant in &ablation.variants {
+        resolve(&arguments.profile, variant, &arguments.sets).usage()?;
+    }
+    ablation::check_only(&ablation, &arguments.only).usage()?;
+    let session = session(&arguments.device, arguments.no_tui)?;
+    let request = Request {
+        ablation,
+        profile: arguments.profile,
+        only: arguments.only,
+        seeds: arguments.seeds,
+        sets: arguments.sets,
+        resume: arguments.resume,
+        runs: arguments.folders.runs,
+        cache: arguments.folders.cache,
+    };
+    match ablation::run(&request, &session).failure()? {
+        Ended::Finished => Ok(ExitCode::SUCCESS),
+        Ended::Interrupted => Ok(interrupted()),
+    }
+}
+
+fn run_pretrain(arguments: &PretrainArguments) -> Outcome {
+    let config = pretrain::find(&arguments.name, &arguments.sets).usage()?;
+    let session = session(&arguments.device, arguments.no_tui)?;
+    match pretrain::run(&arguments.name, &config, arguments, &session).failure()? {
+        Ended::Finished => Ok(ExitCode::SUCCESS),
+        Ended::Interrupted => Ok(interrupted()),
+    }
+}
+
+fn interrupted() -> ExitCode {
+    eprintln!("stopped; the same command with --resume goes on from here");
+    ExitCode::from(INTERRUPTED)
+}
+
+/// Chooses the device and lets Ctrl-C stop a run: at the next step where there is a state to save, and at once when it
+/// is pressed again. What is made before training is written under temporary names, so stopping there loses nothing.
+fn session(device_word: &str, no_tui: bool) -> Result<Session, Failure> {
+    let device = device::select(device_word).usage()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let pressed = stop.clone();
+    let handler = move || {
+        if pressed.swap(true, Ordering::Relaxed) || !train::strategy::is_running() {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
+    Ok(Session { device, device_word: device_word.to_owned(), stop, dashboard: Dashboard::choose(no_tui) })
+}

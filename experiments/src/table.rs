@@ -1,0 +1,87 @@
+//! Aligned tables, for the terminal and as Markdown.
+
+/// Rows under a heading; every row has as many cells as the heading.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    heading: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(heading: &[&str]) -> Self {
+        Self { heading: heading.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Vec<String>) {
+        debug_assert_eq!(row.len(), self.heading.len());
+        self.rows.push(row);
+    }
+
+    /// Text for a terminal: first column to the left, numbers to the right.
+    pub fn to_text(&self) -> String {
+        let widths = self.widths();
+        let rule = widths.iter().map(|&width| "─".repeat(width)).collect::<Vec<_>>().join("  ");
+        let mut lines = vec![self.line(&self.heading, &widths, "  "), rule];
+        lines.extend(self.rows.iter().map(|row| self.line(row, &widths, "  ")));
+        lines.join("\n")
+    }
+
+    /// A Markdown table.
+    pub fn to_markdown(&self) -> String {
+        let widths = self.widths();
+        let rule: Vec<String> = widths
+            .iter()
+            .enumerate()
+            .map(|(column, &width)| if column == 0 { "-".repeat(width) } else { "-".repeat(width - 1) + ":" })
+            .collect();
+        let mut lines = vec![self.line(&self.heading, &widths, " | "), rule.join(" | ")];
+        lines.extend(self.rows.iter().map(|row| self.line(row, &widths, " | ")));
+        lines.iter().map(|line| format!("| {line} |\n")).collect()
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let cells = |column: usize| self.rows.iter().map(move |row| row[column].chars().count());
+        (0..self.heading.len())
+            .map(|column| cells(column).chain([self.heading[column].chars().count(), 3]).max().unwrap_or(0))
+            .collect()
+    }
+
+    fn line(&self, row: &[String], widths: &[usize], between: &str) -> String {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        cells.join(between)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_in_both_forms() {
+        let mut table = Table::new(&["variant", "CIDEr"]);
+        table.push(vec!["all".to_owned(), "1.25".to_owned()]);
+        table.push(vec!["freeze_vit".to_owned(), "not run".to_owned()]);
+        insta::assert_snapshot!(table.to_text(), @r"
+        variant       CIDEr
+        ──────────  ───────
+        all            1.25
+        freeze_vit  not run
+        ");
+        insta::assert_snapshot!(table.to_markdown(), @r"
+        | variant    |   CIDEr |
+        | ---------- | ------: |
+        | all        |    1.25 |
+        | freeze_vit | not run |
+        ");
+    }
+}

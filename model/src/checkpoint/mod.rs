@@ -1,0 +1,189 @@
+//! Checkpoints in and out: a directory as Hugging Face lays it out (`config.json`, `model.safetensors`).
+//!
+//! A tensor that is missing, unexpected or of another shape is an error that lists them all; no partly loaded model is
+//! ever handed out.
+
+mod huggingface;
+mod read;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use crate::blip2::{Blip2, Blip2Config};
+
+/// File of the sizes.
+pub const CONFIG_FILE: &str = "config.json";
+/// File of the weights.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Why a checkpoint could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system said no.
+    #[error("cannot {action}: {source}: {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+        /// Where.
+        path: PathBuf,
+    },
+    /// `config.json` is not JSON, or not that of a BLIP-2.
+    #[error("not the configuration of a BLIP-2: {reason}: {path}")]
+    Config {
+        /// What is wrong with it.
+        reason: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The weights' file is damaged.
+    #[error("not a readable safetensors file (truncated or damaged?): {reason}: {path}")]
+    Weights {
+        /// What the reader stumbled over.
+        reason: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The weights are not those of the configured model.
+    #[error("{} tensors do not fit the model that config.json describes:\n  {}\nin {path}", problems.len(), problems.join("\n  "))]
+    Mismatch {
+        /// One line a tensor.
+        problems: Vec<String>,
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+/// Reads the configuration alone.
+///
+/// # Errors
+/// When there is none or it is not that of a BLIP-2 with a T5.
+pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
+    huggingface::read_config(&directory.join(CONFIG_FILE))
+}
+
+/// Reads a checkpoint onto a device. `adapt` may change what weights do not decide (fusion, dropout); a temporal
+/// embedding that the file lacks starts at zero.
+///
+/// # Errors
+/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+pub fn load(
+    directory: &Path,
+    adapt: impl FnOnce(&mut Blip2Config),
+    device: &Device,
+) -> Result<(Blip2Config, Blip2), CheckpointError> {
+    let mut config = load_config(directory)?;
+    adapt(&mut config);
+    let model = read::load_weights(config.init(device), &directory.join(WEIGHTS_FILE))?;
+    Ok((config, model))
+}
+
+/// Writes a checkpoint; each file appears whole or not at all.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
+    let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
+    std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
+    write::save_weights(model, &directory.join(WEIGHTS_FILE))?;
+    huggingface::write_config(config, &directory.join(CONFIG_FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blip2::tests::tiny;
+    use crate::fusion::{Fusion, Temporal};
+    use crate::parameters::{draw, list};
+    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::tensor::{Tensor, TensorData};
+
+    fn saved(seed: u64) -> (tempfile::TempDir, Blip2) {
+        let device = Device::flex();
+        device.seed(seed);
+        let config = tiny(Fusion::Concat);
+        let model = config.init(&device);
+        draw(&model);
+        let directory = tempfile::tempdir().unwrap();
+        save(&model, &config, directory.path()).unwrap();
+        (directory, model)
+    }
+
+    fn values(model: &Blip2) -> Vec<TensorData> {
+        struct Values(Vec<TensorData>);
+        impl ModuleVisitor for Values {
+            fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+                self.0.push(parameter.val().into_data());
+            }
+        }
+        let mut visitor = Values(Vec::new());
+        model.visit(&mut visitor);
+        visitor.0
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_bit_for_bit() {
+        let (directory, model) = saved(41);
+        let (config, loaded) = load(directory.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(config, tiny(Fusion::Concat));
+        assert_eq!(values(&model), values(&loaded));
+    }
+
+    #[test]
+    fn a_missing_temporal_embedding_starts_at_zero_and_a_missing_weight_is_an_error() {
+        let (directory, _) = saved(42);
+        let (_, model) =
+            load(directory.path(), |config| config.temporal = Temporal::Learned, &Device::flex()).unwrap();
+        assert!(list(&model).iter().any(|parameter| parameter.name == "temporal.weight"));
+        let deeper = |config: &mut Blip2Config| config.qformer_config.num_hidden_layers = 3;
+        let error = load(directory.path(), deeper, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("qformer.encoder.layer.2.attention.attention.query.weight"), "{error}");
+    }
+
+    #[test]
+    fn another_width_is_an_error_that_lists_every_tensor() {
+        let (directory, _) = saved(43);
+        let wider = |config: &mut Blip2Config| config.text_config.d_ff = 48;
+        let error = load(directory.path(), wider, &Device::flex()).unwrap_err().to_string();
+        // two blocks each side, three matrices a block
+        assert_eq!(error.matches("DenseReluDense").count(), 12, "{error}");
+        assert!(error.contains("expected [48, 16], got [24, 16]"), "{error}");
+    }
+
+    #[test]
+    fn a_tensor_too_many_is_an_error() {
+        let (directory, _) = saved(44);
+        let shallower = |config: &mut Blip2Config| config.vision_config.num_hidden_layers = 1;
+        let error = load(directory.path(), shallower, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("unexpected vision_model.encoder.layers.1."), "{error}");
+    }
+
+    #[test]
+    fn truncated_garbled_and_absent_files_are_errors_that_name_the_file() {
+        let (directory, _) = saved(45);
+        let weights = directory.path().join(WEIGHTS_FILE);
+        let whole = std::fs::read(&weights).unwrap();
+        let mut absurd = whole.clone();
+        absurd[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        for bytes in [&whole[..whole.len() - 10], &whole[..7], &[], &absurd] {
+            std::fs::write(&weights, bytes).unwrap();
+            let error = load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string();
+            assert!(error.contains(WEIGHTS_FILE), "{error}");
+        }
+        std::fs::remove_file(&weights).unwrap();
+        assert!(load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(WEIGHTS_FILE));
+        std::fs::write(directory.path().join(CONFIG_FILE), "{").unwrap();
+        assert!(load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(CONFIG_FILE));
+    }
+
+    #[test]
+    fn the_configuration_of_another_architecture_is_refused() {
+        let (directory, _) = saved(46);
+        std::fs::write(directory.path().join(CONFIG_FILE), r#"{"model_type": "llava"}"#).unwrap();
+        let error = load_config(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("llava") && error.contains("blip-2"), "{error}");
+    }
+}

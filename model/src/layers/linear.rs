@@ -1,0 +1,105 @@
+//! `y = x Wᵀ + b`, with the weight stored `[out, in]` as PyTorch stores it.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor};
+
+/// Up to this many rows a product with a transposed right-hand side is slower on the CPU than the transposed product
+/// with a transposed result: the CPU backend repacks the whole weight at every call.
+const FEW_ROWS: usize = 64;
+
+/// Sizes and initial values of a [`Linear`].
+#[derive(Debug, Clone)]
+pub struct LinearConfig {
+    /// Width of the input.
+    pub d_input: usize,
+    /// Width of the output.
+    pub d_output: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// How the weight starts; the bias starts at zero.
+    pub initializer: Initializer,
+}
+
+impl LinearConfig {
+    /// A layer with a bias whose weight is drawn from N(0, `std`).
+    pub fn new(d_input: usize, d_output: usize, std: f64) -> Self {
+        Self { d_input, d_output, bias: true, initializer: Initializer::Normal { mean: 0.0, std } }
+    }
+
+    /// The same layer without a bias.
+    #[must_use]
+    pub fn without_bias(mut self) -> Self {
+        self.bias = false;
+        self
+    }
+
+    /// Makes the layer; its values are drawn when they are first read.
+    pub fn init(&self, device: &Device) -> Linear {
+        Linear {
+            weight: self.initializer.init([self.d_output, self.d_input], device),
+            bias: self.bias.then(|| Initializer::Zeros.init([self.d_output], device)),
+        }
+    }
+}
+
+/// A dense layer.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// Applies the layer to the last axis.
+    ///
+    /// # Shapes
+    /// - input: `[..., in]`
+    /// - output: `[..., out]`
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let mut dims = input.dims();
+        let d_input = dims[D - 1];
+        let rows = dims[..D - 1].iter().product::<usize>();
+        let weight = self.weight.val();
+        let bias = self.bias.as_ref().map(Param::val);
+        dims[D - 1] = weight.dims()[0];
+        let input = input.reshape([rows, d_input]);
+        let output = if rows <= FEW_ROWS {
+            let product = weight.matmul(input.transpose()).transpose();
+            match bias {
+                Some(bias) => product + bias.unsqueeze(),
+                None => product,
+            }
+        } else {
+            linear(input, weight.transpose(), bias)
+        };
+        output.reshape(dims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Distribution, Tolerance};
+
+    #[test]
+    fn few_rows_and_many_rows_give_the_same_numbers() {
+        let device = Device::flex();
+        device.seed(3);
+        let layer = LinearConfig::new(24, 40, 0.5).init(&device);
+        let input = Tensor::<2>::random([FEW_ROWS + 6, 24], Distribution::Default, &device);
+        let whole = layer.forward(input.clone());
+        let head = layer.forward(input.slice([0..5]));
+        head.into_data().assert_approx_eq::<f32>(&whole.slice([0..5]).into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn the_bias_is_optional_and_leading_axes_are_kept() {
+        let device = Device::flex();
+        let layer = LinearConfig::new(3, 2, 1.0).without_bias().init(&device);
+        assert!(layer.bias.is_none());
+        assert_eq!(layer.forward(Tensor::<4>::zeros([2, 5, 7, 3], &device)).dims(), [2, 5, 7, 2]);
+    }
+}

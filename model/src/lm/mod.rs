@@ -1,0 +1,3 @@
+//! The language models that read the projected queries.
+
+pub mod t5;

@@ -1,0 +1,545 @@
+//! T5 (arXiv:1910.10683) and its instruction-tuned sister FLAN-T5, as `T5ForConditionalGeneration` in transformers.
+//!
+//! RMS norms before each sub-layer, no biases, attention without the usual `1/√d`, and positions that enter only as a
+//! learned bias on the scores, shared by all layers of a stack. T5 v1.0 has a ReLU MLP and a head tied to the
+//! embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a head of its own.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::module::embedding;
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{
+    Activation, AttentionInput, Linear, LinearConfig, MASKED, RmsNorm, RmsNormConfig, attend, join_heads, split_heads,
+};
+
+/// The MLP of a T5, in the words of its `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedForward {
+    /// `wo(relu(wi(x)))`: T5 v1.0.
+    Relu,
+    /// `wo(gelu(wi_0(x)) · wi_1(x))`: T5 v1.1 and FLAN.
+    GatedGelu,
+}
+
+/// Sizes of a [`T5`], under the keys of Hugging Face's `text_config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct T5Config {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Width of a head; heads times this need not be the width.
+    pub d_kv: usize,
+    /// Width inside the MLP.
+    pub d_ff: usize,
+    /// Blocks of the encoder.
+    pub num_layers: usize,
+    /// Blocks of the decoder.
+    pub num_decoder_layers: usize,
+    /// Heads of each attention.
+    pub num_heads: usize,
+    /// Buckets that relative distances fall into.
+    pub relative_attention_num_buckets: usize,
+    /// Distance from which on all fall into the last bucket.
+    pub relative_attention_max_distance: usize,
+    /// Dropout everywhere.
+    pub dropout_rate: f64,
+    /// Epsilon of every norm.
+    pub layer_norm_epsilon: f64,
+    /// Scale of fresh weights.
+    pub initializer_factor: f64,
+    /// Form of the MLP.
+    pub feed_forward_proj: FeedForward,
+    /// The MLP's activation where it is not the form's own (LAVIS sets "gelu").
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_act_fn: Option<Activation>,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Padding.
+    pub pad_token_id: u32,
+    /// End of sequence.
+    pub eos_token_id: u32,
+    /// What the decoder starts from.
+    pub decoder_start_token_id: u32,
+}
+
+impl Default for T5Config {
+    /// FLAN-T5-XL.
+    fn default() -> Self {
+        Self {
+            vocab_size: 32_128,
+            d_model: 2048,
+            d_kv: 64,
+            d_ff: 5120,
+            num_layers: 24,
+            num_decoder_layers: 24,
+            num_heads: 32,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            dropout_rate: 0.1,
+            layer_norm_epsilon: 1e-6,
+            initializer_factor: 1.0,
+            feed_forward_proj: FeedForward::GatedGelu,
+            dense_act_fn: None,
+            tie_word_embeddings: false,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: 0,
+        }
+    }
+}
+
+impl T5Config {
+    /// Makes the model with fresh weights, drawn as Mesh TensorFlow's T5 draws them.
+    pub fn init(&self, device: &Device) -> T5 {
+        let std = self.initializer_factor;
+        T5 {
+            shared: Initializer::Normal { mean: 0.0, std }.init([self.vocab_size, self.d_model], device),
+            encoder: self.init_stack(self.num_layers, false, device),
+            decoder: self.init_stack(self.num_decoder_layers, true, device),
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| LinearConfig::new(self.d_model, self.vocab_size, std).without_bias().init(device)),
+            start: self.decoder_start_token_id,
+        }
+    }
+
+    fn init_stack(&self, blocks: usize, is_decoder: bool, device: &Device) -> Stack {
+        let std = self.initializer_factor * (self.d_model as f64).powf(-0.5);
+        Stack {
+            block: (0..blocks).map(|_| self.init_block(is_decoder, device)).collect(),
+            relative_attention_bias: RelativeBias {
+                weight: Initializer::Normal { mean: 0.0, std }
+                    .init([self.relative_attention_num_buckets, self.num_heads], device),
+                max_distance: self.relative_attention_max_distance,
+                is_bidirectional: !is_decoder,
+            },
+            final_layer_norm: RmsNormConfig::new(self.d_model, self.layer_norm_epsilon).init(device),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+        }
+    }
+
+    fn init_block(&self, is_decoder: bool, device: &Device) -> Block {
+        let norm = RmsNormConfig::new(self.d_model, self.layer_norm_epsilon);
+        Block {
+            self_attention_norm: norm.init(device),
+            self_attention: self.init_attention(device),
+            cross_attention_norm: is_decoder.then(|| norm.init(device)),
+            cross_attention: is_decoder.then(|| self.init_attention(device)),
+            feed_forward_norm: norm.init(device),
+            feed_forward: self.init_feed_forward(device),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+        }
+    }
+
+    fn init_attention(&self, device: &Device) -> Attention {
+        let (d, inner, factor) = (self.d_model, self.num_heads * self.d_kv, self.initializer_factor);
+        let linear = |d_input, d_output, fan: usize| {
+            LinearConfig::new(d_input, d_output, factor * (fan as f64).powf(-0.5)).without_bias().init(device)
+        };
+        Attention {
+            q: linear(d, inner, d * self.d_kv),
+            k: linear(d, inner, d),
+            v: linear(d, inner, d),
+            o: linear(inner, d, inner),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+            heads: self.num_heads,
+        }
+    }
+
+    fn init_feed_forward(&self, device: &Device) -> Mlp {
+        let (d, d_ff, factor) = (self.d_model, self.d_ff, self.initializer_factor);
+        let linear = |d_input: usize, d_output| {
+            let std = factor * (d_input as f64).powf(-0.5);
+            LinearConfig::new(d_input, d_output, std).without_bias().init(device)
+        };
+        let (wi_1, activation) = match self.feed_forward_proj {
+            FeedForward::Relu => (None, Activation::Relu),
+            FeedForward::GatedGelu => (Some(linear(d, d_ff)), Activation::GeluNew),
+        };
+        Mlp {
+            wi_0: linear(d, d_ff),
+            wi_1,
+            wo: linear(d_ff, d),
+            activation: self.dense_act_fn.unwrap_or(activation),
+            dropout: DropoutConfig::new(self.dropout_rate).init(),
+        }
+    }
+}
+
+/// An encoder-decoder language model.
+#[derive(Module, Debug)]
+pub struct T5 {
+    /// The embedding of encoder and decoder: `[v, d]`.
+    pub shared: Param<Tensor<2>>,
+    encoder: Stack,
+    decoder: Stack,
+    lm_head: Option<Linear>,
+    start: u32,
+}
+
+/// Keys and values that decoding has computed so far; one for each block of the decoder.
+#[derive(Debug, Clone)]
+pub struct T5Cache {
+    blocks: Vec<BlockCache>,
+    length: usize,
+    capacity: usize,
+}
+
+#[derive(Debug, Clone)]
+struct BlockCache {
+    /// Key and value of the tokens so far, `[b, h, capacity, d_head]`.
+    own: (Tensor<4>, Tensor<4>),
+    /// Key and value of the encoder's output, computed once.
+    cross: (Tensor<4>, Tensor<4>),
+}
+
+impl T5 {
+    /// Looks tokens up.
+    ///
+    /// # Shapes
+    /// - ids: `[b, t]`
+    /// - output: `[b, t, d]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        embedding(self.shared.val(), ids)
+    }
+
+    /// Reads an embedded sequence.
+    ///
+    /// # Shapes
+    /// - embedded: `[b, t, d]`
+    /// - mask: `[b, t]`, 1 where there is a token and 0 at padding; all are read where it is absent
+    /// - output: `[b, t, d]`
+    pub fn encode(&self, embedded: Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<3> {
+        let [_, t, _] = embedded.dims();
+        let mut bias = self.encoder.relative_attention_bias.forward(0..t, t);
+        if let Some(mask) = mask {
+            bias = bias + mask_to_bias(mask);
+        }
+        self.encoder.forward(embedded, bias, None)
+    }
+
+    /// Scores the next token after each prefix of `targets` (teacher forcing).
+    ///
+    /// # Shapes
+    /// - targets: `[b, t]`; padding may hold any id, as no position sees a later one
+    /// - encoded: `[b, s, d]`
+    /// - mask: `[b, s]` as in [`encode`](Self::encode)
+    /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
+    pub fn decode(&self, targets: Tensor<2, Int>, encoded: &Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<3> {
+        let [b, t] = targets.dims();
+        let start = Tensor::full([b, 1], self.start as i64, &targets.device());
+        let inputs = Tensor::cat(vec![start, targets.slice([0..b, 0..t - 1])], 1);
+        let bias = self.decoder.relative_attention_bias.forward(0..t, t);
+        let bias = bias + causal_bias(t, &encoded.device().inner());
+        let cross = CrossInput { encoded, bias: mask.map(mask_to_bias) };
+        self.head(self.decoder.forward(self.embed(inputs), bias, Some(&cross)))
+    }
+
+    /// Prepares decoding token by token: the cross-attention's keys and values are computed here, once.
+    ///
+    /// # Shapes
+    /// - encoded: `[b, s, d]`
+    pub fn start_cache(&self, encoded: &Tensor<3>, capacity: usize) -> T5Cache {
+        let [b, _, _] = encoded.dims();
+        let blocks = self.decoder.block.iter().filter_map(|block| {
+            let cross = block.cross_attention.as_ref()?;
+            let (key, value) = (cross.k.forward(encoded.clone()), cross.v.forward(encoded.clone()));
+            let d_head = key.dims()[2] / cross.heads;
+            let empty = Tensor::<4>::zeros([b, cross.heads, capacity, d_head], &encoded.device());
+            let empty = empty.cast(FloatDType::from(encoded.dtype()));
+            Some(BlockCache {
+                own: (empty.clone(), empty),
+                cross: (split_heads(key, cross.heads), split_heads(value, cross.heads)),
+            })
+        });
+        T5Cache { blocks: blocks.collect(), length: 0, capacity }
+    }
+
+    /// Scores the token after `last`, the newest token of each sequence (the start token in the first step).
+    ///
+    /// # Shapes
+    /// - last: `[b, 1]`
+    /// - output: `[b, v]`, in f32
+    pub fn decode_step(&self, last: Tensor<2, Int>, cache: &mut T5Cache) -> Tensor<2> {
+        let position = cache.length;
+        let bias = self.decoder.relative_attention_bias.forward(position..position + 1, position + 1);
+        let mut x = self.embed(last);
+        for (block, cache) in self.decoder.block.iter().zip(&mut cache.blocks) {
+            x = block.step(x, position, bias.clone(), cache);
+        }
+        cache.length += 1;
+        debug_assert!(cache.length <= cache.capacity, "{} tokens in a cache of {}", cache.length, cache.capacity);
+        let logits = self.head(self.decoder.final_layer_norm.forward(x));
+        let [b, _, v] = logits.dims();
+        logits.reshape([b, v])
+    }
+
+    /// The token that decoding starts from.
+    pub fn start_token(&self) -> u32 {
+        self.start
+    }
+
+    fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let logits = match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => {
+                let [b, t, d] = hidden.dims();
+                let shared = self.shared.val();
+                let v = shared.dims()[0];
+                let scaled = hidden.mul_scalar((d as f64).powf(-0.5)).reshape([b * t, d]);
+                scaled.matmul(shared.transpose()).reshape([b, t, v])
+            }
+        };
+        logits.cast(FloatDType::F32)
+    }
+}
+
+/// The encoder or the decoder.
+#[derive(Module, Debug)]
+struct Stack {
+    block: Vec<Block>,
+    relative_attention_bias: RelativeBias,
+    final_layer_norm: RmsNorm,
+    dropout: Dropout,
+}
+
+/// What the decoder reads of the encoder.
+struct CrossInput<'a> {
+    encoded: &'a Tensor<3>,
+    bias: Option<Tensor<4>>,
+}
+
+impl Stack {
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
+        let x = self.dropout.forward(x);
+        let x = self.block.iter().fold(x, |x, block| block.forward(x, bias.clone(), cross));
+        self.dropout.forward(self.final_layer_norm.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    self_attention_norm: RmsNorm,
+    self_attention: Attention,
+    cross_attention_norm: Option<RmsNorm>,
+    cross_attention: Option<Attention>,
+    feed_forward_norm: RmsNorm,
+    feed_forward: Mlp,
+    dropout: Dropout,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
+        let normed = self.self_attention_norm.forward(x.clone());
+        let x = x + self.dropout.forward(self.self_attention.forward(normed.clone(), &normed, Some(bias)));
+        let x = match (&self.cross_attention_norm, &self.cross_attention, cross) {
+            (Some(norm), Some(attention), Some(cross)) => {
+                let normed = norm.forward(x.clone());
+                x + self.dropout.forward(attention.forward(normed, cross.encoded, cross.bias.clone()))
+            }
+            _ => x,
+        };
+        x.clone() + self.dropout.forward(self.feed_forward.forward(self.feed_forward_norm.forward(x)))
+    }
+
+    /// One token through a decoder block; no dropout, as decoding runs on a model in evaluation.
+    fn step(&self, x: Tensor<3>, position: usize, bias: Tensor<4>, cache: &mut BlockCache) -> Tensor<3> {
+        let attention = &self.self_attention;
+        let normed = self.self_attention_norm.forward(x.clone());
+        let key = split_heads(attention.k.forward(normed.clone()), attention.heads);
+        let value = split_heads(attention.v.forward(normed.clone()), attention.heads);
+        let [b, h, _, d_head] = key.dims();
+        let place = [0..b, 0..h, position..position + 1, 0..d_head];
+        let (keys, values) = &mut cache.own;
+        // written in place only while the cache has no other owner, hence the move
+        *keys = std::mem::replace(keys, Tensor::empty([1, 1, 1, 1], &key.device())).slice_assign(place.clone(), key);
+        *values =
+            std::mem::replace(values, Tensor::empty([1, 1, 1, 1], &value.device())).slice_assign(place, value);
+        let so_far = [0..b, 0..h, 0..position + 1, 0..d_head];
+        let (keys, values) = (keys.clone().slice(so_far.clone()), values.clone().slice(so_far));
+        let x = x + attention.read(normed, keys, values, Some(bias));
+        let x = match (&self.cross_attention_norm, &self.cross_attention) {
+            (Some(norm), Some(attention)) => {
+                let (keys, values) = cache.cross.clone();
+                x.clone() + attention.read(norm.forward(x), keys, values, None)
+            }
+            _ => x,
+        };
+        x.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    dropout: Dropout,
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, source: &Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        let keys = split_heads(self.k.forward(source.clone()), self.heads);
+        let values = split_heads(self.v.forward(source.clone()), self.heads);
+        self.read(x, keys, values, bias)
+    }
+
+    fn read(&self, x: Tensor<3>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        let query = split_heads(self.q.forward(x), self.heads);
+        let attended = attend(AttentionInput { query, key, value, scale: 1.0, bias, dropout: &self.dropout });
+        self.o.forward(join_heads(attended))
+    }
+}
+
+/// The MLP; `wi_0` is called `wi` in checkpoints of the form without a gate.
+#[derive(Module, Debug)]
+struct Mlp {
+    wi_0: Linear,
+    wi_1: Option<Linear>,
+    wo: Linear,
+    #[module(skip)]
+    activation: Activation,
+    dropout: Dropout,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(self.wi_0.forward(x.clone()));
+        let inner = match &self.wi_1 {
+            Some(gate) => inner * gate.forward(x),
+            None => inner,
+        };
+        self.wo.forward(self.dropout.forward(inner))
+    }
+}
+
+/// A learned bias for each head and bucket of distances.
+#[derive(Module, Debug)]
+struct RelativeBias {
+    /// `[buckets, h]`
+    weight: Param<Tensor<2>>,
+    max_distance: usize,
+    is_bidirectional: bool,
+}
+
+impl RelativeBias {
+    /// The bias of `queries` on the keys `0..keys`: `[1, h, queries, keys]`.
+    fn forward(&self, queries: std::ops::Range<usize>, keys: usize) -> Tensor<4> {
+        let weight = self.weight.val();
+        let [buckets, h] = weight.dims();
+        let rows = queries.len();
+        let ids: Vec<i32> = queries
+            .flat_map(|query| (0..keys).map(move |key| key as i64 - query as i64))
+            .map(|distance| self.bucket(distance, buckets) as i32)
+            .collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, keys]), &weight.device().inner());
+        embedding(weight, ids).permute([2, 0, 1]).reshape([1, h, rows, keys])
+    }
+
+    /// The bucket of `key - query`. Half of the buckets hold one distance each; the other half grow logarithmically.
+    /// The arithmetic is f32, as the reference's, so that distances on a border fall on the same side.
+    fn bucket(&self, distance: i64, buckets: usize) -> usize {
+        let (offset, buckets, distance) = if self.is_bidirectional {
+            let half = buckets / 2;
+            (if distance > 0 { half } else { 0 }, half, distance.unsigned_abs() as usize)
+        } else {
+            (0, buckets, (-distance).max(0) as usize)
+        };
+        let exact = buckets / 2;
+        if distance < exact {
+            return offset + distance;
+        }
+        let ratio = (distance as f32 / exact as f32).ln() / ((self.max_distance as f64 / exact as f64).ln() as f32);
+        let grown = exact + (ratio * (buckets - exact) as f32) as usize;
+        offset + grown.min(buckets - 1)
+    }
+}
+
+/// `[b, t]` of ones and zeros to `[b, 1, 1, t]` of 0 and [`MASKED`].
+fn mask_to_bias(mask: Tensor<2>) -> Tensor<4> {
+    let [b, t] = mask.dims();
+    ((mask - 1.0) * -MASKED).reshape([b, 1, 1, t])
+}
+
+/// `[1, 1, t, t]`: 0 on and below the diagonal, [`MASKED`] above.
+fn causal_bias(t: usize, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> =
+        (0..t * t).map(|index| if index % t > index / t { MASKED } else { 0.0 }).collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, t, t]), device)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use burn::tensor::{Distribution, Tolerance};
+
+    pub(crate) fn tiny() -> T5Config {
+        T5Config {
+            vocab_size: 23,
+            d_model: 16,
+            d_kv: 6,
+            d_ff: 24,
+            num_layers: 2,
+            num_decoder_layers: 2,
+            num_heads: 3,
+            dropout_rate: 0.0,
+            ..T5Config::default()
+        }
+    }
+
+    fn bias(is_bidirectional: bool) -> RelativeBias {
+        let weight = Initializer::Zeros.init([32, 2], &Device::flex());
+        RelativeBias { weight, max_distance: 128, is_bidirectional }
+    }
+
+    /// Values of transformers' `T5Attention._relative_position_bucket` for key - query = -200, -20, -8, -1, 0, 1, 7, 8, 20, 200.
+    #[test]
+    fn buckets_are_the_references() {
+        let distances = [-200, -20, -8, -1, 0, 1, 7, 8, 20, 200];
+        let encoder: Vec<usize> = distances.iter().map(|&d| bias(true).bucket(d, 32)).collect();
+        assert_eq!(encoder, [15, 10, 8, 1, 0, 17, 23, 24, 26, 31]);
+        let decoder: Vec<usize> = distances.iter().map(|&d| bias(false).bucket(d, 32)).collect();
+        assert_eq!(decoder, [31, 17, 8, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn decoding_step_by_step_equals_teacher_forcing() {
+        for config in [tiny(), T5Config { tie_word_embeddings: true, ..tiny() }] {
+            let device = Device::flex();
+            device.seed(11);
+            let t5 = config.init(&device);
+            let encoded = t5.encode(Tensor::random([2, 5, 16], Distribution::Default, &device), None);
+            let targets = Tensor::<2, Int>::from_ints([[3, 7, 1, 0], [9, 2, 14, 1]], &device);
+            let forced = t5.decode(targets.clone(), &encoded, None);
+            let mut cache = t5.start_cache(&encoded, 4);
+            let mut last = Tensor::<2, Int>::zeros([2, 1], &device);
+            for step in 0..4 {
+                let logits = t5.decode_step(last, &mut cache);
+                let expected = forced.clone().slice([0..2, step..step + 1]).reshape([2, 23]);
+                logits.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
+                last = targets.clone().slice([0..2, step..step + 1]);
+            }
+        }
+    }
+
+    #[test]
+    fn padding_behind_the_encoders_input_changes_nothing() {
+        let device = Device::flex();
+        device.seed(12);
+        let t5 = tiny().init(&device);
+        let short = Tensor::<3>::random([1, 3, 16], Distribution::Default, &device);
+        let padded = Tensor::cat(vec![short.clone(), Tensor::ones([1, 2, 16], &device)], 1);
+        let mask = Tensor::<2>::from_floats([[1.0, 1.0, 1.0, 0.0, 0.0]], &device);
+        let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
+        let expected = t5.decode(targets.clone(), &t5.encode(short, None), None);
+        let encoded = t5.encode(padded, Some(mask.clone()));
+        let got = t5.decode(targets, &encoded, Some(mask));
+        got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+    }
+}

@@ -1,0 +1,120 @@
+//! A model's parameters by name: listing, counting, freezing.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// One parameter, without its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Path of fields, joined by dots: `qformer.layers.0.attention.query.weight`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl Parameter {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it holds no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Lists a module's parameters in the order of its fields, allocating none.
+pub fn list<M: Module>(module: &M) -> Vec<Parameter> {
+    let mut visitor = Lister::default();
+    module.visit(&mut visitor);
+    visitor.parameters
+}
+
+/// The names alone.
+pub fn names<M: Module>(module: &M) -> Vec<String> {
+    list(module).into_iter().map(|parameter| parameter.name).collect()
+}
+
+/// Number of values in the parameters whose name is chosen.
+pub fn count<M: Module>(module: &M, choose: impl Fn(&str) -> bool) -> usize {
+    list(module).iter().filter(|parameter| choose(&parameter.name)).map(Parameter::len).sum()
+}
+
+/// Whether no parameter of the module is trained, as in every module on a plain device.
+pub fn is_frozen<M: Module>(module: &M) -> bool {
+    let mut visitor = AnyTrained(false);
+    module.visit(&mut visitor);
+    !visitor.0
+}
+
+/// Makes exactly those parameters trainable whose name is chosen. The module is taken by value, as two modules that
+/// were never used share their lazy parameters' flags.
+pub fn set_trainable<M: Module>(module: M, choose: impl Fn(&str) -> bool) -> M {
+    module.map(&mut Setter { path: Vec::new(), choose })
+}
+
+/// Draws every value that has not been drawn yet, in the order of the module's fields, so that the device's seed alone
+/// decides them.
+pub fn draw<M: Module>(module: &M) {
+    module.visit(&mut Drawer);
+}
+
+#[derive(Default)]
+struct Lister {
+    path: Vec<String>,
+    parameters: Vec<Parameter>,
+}
+
+impl ModuleVisitor for Lister {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        self.parameters.push(Parameter {
+            name: self.path.join("."),
+            shape: parameter.lazy_shape().to_vec(),
+        });
+    }
+}
+
+struct AnyTrained(bool);
+
+impl ModuleVisitor for AnyTrained {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        self.0 |= parameter.is_require_grad();
+    }
+}
+
+struct Setter<F> {
+    path: Vec<String>,
+    choose: F,
+}
+
+impl<F: Fn(&str) -> bool> ModuleMapper for Setter<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let is_chosen = (self.choose)(&self.path.join("."));
+        parameter.set_require_grad(is_chosen)
+    }
+}
+
+struct Drawer;
+
+impl ModuleVisitor for Drawer {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        parameter.val();
+    }
+}

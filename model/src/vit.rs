@@ -1,0 +1,259 @@
+//! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in transformers).
+//!
+//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias. What departs from the reference:
+//! the last layer norm (`post_layernorm` there, `ln_vision` in LAVIS) is not in here but in [`Blip2`](crate::Blip2), as
+//! it stays trainable when the ViT is frozen; and the patch embedding is a matrix product over unfolded patches, which
+//! equals the convolution whose kernel and stride are the patch.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads, split_heads,
+};
+
+/// Sizes of a [`Vit`], under the keys of Hugging Face's `vision_config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VitConfig {
+    /// Width.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Heads of the attention.
+    pub num_attention_heads: usize,
+    /// Height and width of the images, in pixels.
+    pub image_size: usize,
+    /// Height and width of a patch, in pixels.
+    pub patch_size: usize,
+    /// Activation of the MLP.
+    pub hidden_act: Activation,
+    /// Epsilon of the blocks' layer norms.
+    pub layer_norm_eps: f64,
+    /// Epsilon of `ln_vision` where it differs: LAVIS has 1e-5, transformers takes `layer_norm_eps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_layernorm_eps: Option<f64>,
+    /// Dropout on the attention's probabilities.
+    pub attention_dropout: f64,
+    /// Standard deviation of fresh weights.
+    pub initializer_range: f64,
+}
+
+impl Default for VitConfig {
+    /// EVA-CLIP ViT-g/14, the encoder of every published BLIP-2.
+    fn default() -> Self {
+        Self {
+            hidden_size: 1408,
+            intermediate_size: 6144,
+            num_hidden_layers: 39,
+            num_attention_heads: 16,
+            image_size: 224,
+            patch_size: 14,
+            hidden_act: Activation::Gelu,
+            layer_norm_eps: 1e-6,
+            post_layernorm_eps: None,
+            attention_dropout: 0.0,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+impl VitConfig {
+    /// Tokens an image becomes: its patches and the CLS token.
+    pub fn tokens(&self) -> usize {
+        let side = self.image_size / self.patch_size;
+        side * side + 1
+    }
+
+    /// The layer norm that follows the encoder.
+    pub fn ln_vision(&self) -> LayerNormConfig {
+        LayerNormConfig::new(self.hidden_size, self.post_layernorm_eps.unwrap_or(self.layer_norm_eps))
+    }
+
+    /// Makes the encoder with fresh weights.
+    pub fn init(&self, device: &Device) -> Vit {
+        let d = self.hidden_size;
+        let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
+        Vit {
+            class_embedding: normal.init([1, 1, d], device),
+            position_embedding: normal.init([1, self.tokens(), d], device),
+            patch_embedding: PatchEmbedding {
+                weight: normal.init([d, 3, self.patch_size, self.patch_size], device),
+                bias: Initializer::Zeros.init([d], device),
+            },
+            layers: (0..self.num_hidden_layers).map(|_| self.init_block(device)).collect(),
+        }
+    }
+
+    fn init_block(&self, device: &Device) -> Block {
+        let (d, std) = (self.hidden_size, self.initializer_range);
+        let norm = LayerNormConfig::new(d, self.layer_norm_eps);
+        Block {
+            layer_norm1: norm.init(device),
+            self_attn: Attention {
+                qkv: LinearConfig::new(d, 3 * d, std).init(device),
+                projection: LinearConfig::new(d, d, std).init(device),
+                dropout: DropoutConfig::new(self.attention_dropout).init(),
+                heads: self.num_attention_heads,
+            },
+            layer_norm2: norm.init(device),
+            mlp: Mlp {
+                fc1: LinearConfig::new(d, self.intermediate_size, std).init(device),
+                fc2: LinearConfig::new(self.intermediate_size, d, std).init(device),
+                activation: self.hidden_act,
+            },
+        }
+    }
+}
+
+/// The image encoder.
+#[derive(Module, Debug)]
+pub struct Vit {
+    class_embedding: Param<Tensor<3>>,
+    position_embedding: Param<Tensor<3>>,
+    patch_embedding: PatchEmbedding,
+    layers: Vec<Block>,
+}
+
+impl Vit {
+    /// Encodes images, each alone.
+    ///
+    /// # Shapes
+    /// - images: `[b, 3, S, S]`, normalised
+    /// - output: `[b, p, d]`, the CLS token first, before `ln_vision`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+        let patches = self.patch_embedding.forward(images);
+        let [b, _, d] = patches.dims();
+        let class = self.class_embedding.val().expand([b, 1, d]);
+        let x = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val();
+        self.layers.iter().fold(x, |x, block| block.forward(x))
+    }
+}
+
+/// Images to patch tokens.
+#[derive(Module, Debug)]
+struct PatchEmbedding {
+    /// `[d, 3, patch, patch]`
+    weight: Param<Tensor<4>>,
+    /// `[d]`
+    bias: Param<Tensor<1>>,
+}
+
+impl PatchEmbedding {
+    fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+        let [b, channels, height, width] = images.dims();
+        let weight = self.weight.val();
+        let [d, _, side, _] = weight.dims();
+        let (rows, columns) = (height / side, width / side);
+        let patches = images
+            .reshape([b, channels, rows, side, columns, side])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([b * rows * columns, channels * side * side]);
+        let tokens = patches.matmul(weight.reshape([d, channels * side * side]).transpose());
+        (tokens + self.bias.val().unsqueeze()).reshape([b, rows * columns, d])
+    }
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Module, Debug)]
+struct Block {
+    layer_norm1: LayerNorm,
+    self_attn: Attention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
+        x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    qkv: Linear,
+    projection: Linear,
+    dropout: Dropout,
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, p, d] = x.dims();
+        let d_head = d / self.heads;
+        let qkv = self.qkv.forward(x);
+        let part = |i: usize| split_heads(qkv.clone().slice([0..b, 0..p, i * d..(i + 1) * d]), self.heads);
+        self.projection.forward(join_heads(attend(AttentionInput {
+            query: part(0),
+            key: part(1),
+            value: part(2),
+            scale: (d_head as f64).powf(-0.5),
+            bias: None,
+            dropout: &self.dropout,
+        })))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(self.activation.forward(self.fc1.forward(x)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::module::conv2d;
+    use burn::tensor::ops::ConvOptions;
+    use burn::tensor::{Distribution, Tolerance};
+
+    #[test]
+    fn the_patch_product_equals_the_convolution() {
+        let device = Device::flex();
+        device.seed(5);
+        let config = VitConfig { hidden_size: 12, patch_size: 4, image_size: 8, ..VitConfig::default() };
+        let embedding = config.init(&device).patch_embedding;
+        let images = Tensor::<4>::random([2, 3, 8, 8], Distribution::Default, &device);
+        let options = ConvOptions::new([4, 4], [0, 0], [1, 1], 1);
+        let weight = embedding.weight.val();
+        let expected = conv2d(images.clone(), weight, Some(embedding.bias.val()), options)
+            .reshape([2, 12, 4])
+            .swap_dims(1, 2);
+        let patches = embedding.forward(images);
+        patches.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn an_image_does_not_see_its_neighbours_in_the_batch() {
+        let device = Device::flex();
+        device.seed(6);
+        let config = VitConfig {
+            hidden_size: 16,
+            intermediate_size: 32,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: 8,
+            patch_size: 4,
+            ..VitConfig::default()
+        };
+        let vit = config.init(&device);
+        let images = Tensor::<4>::random([3, 3, 8, 8], Distribution::Default, &device);
+        let together = vit.forward(images.clone());
+        assert_eq!(together.dims(), [3, config.tokens(), 16]);
+        let alone = vit.forward(images.slice([1..2]));
+        alone.into_data().assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
+    }
+}

@@ -1,0 +1,107 @@
+//! A run that was stopped goes on as if it had not been.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use tests::Desk;
+
+/// Long enough to be stopped in the middle, short enough for a test.
+const SETS: [&str; 9] = [
+    "ablation",
+    "freeze_vit",
+    "--profile",
+    "smoke",
+    "--only",
+    "all_trainable",
+    "--no-tui",
+    "--set",
+    "train.epochs=12",
+];
+
+fn start(desk: &Desk, resume: bool) -> Child {
+    let mut command = desk.command(&SETS);
+    if resume {
+        command.arg("--resume");
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn epochs(desk: &Desk) -> usize {
+    desk.read("runs/freeze_vit/all_trainable/seed-1/metrics.jsonl").lines().count()
+}
+
+fn wait_for_epochs(desk: &Desk, child: &mut Child, wanted: usize) {
+    let started = Instant::now();
+    while epochs(desk) < wanted && child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no {wanted} epochs in two minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn summary_of_an_undisturbed_run() -> String {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&SETS).code, Some(0));
+    desk.read("runs/freeze_vit/summary.json")
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_within_a_second_and_the_resumed_run_ends_the_same() {
+    let desk = Desk::new();
+    let mut child = start(&desk, false);
+    wait_for_epochs(&desk, &mut child, 3);
+    let pressed = Instant::now();
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let code = child.wait().unwrap().code();
+    assert!(pressed.elapsed() < Duration::from_secs(1), "took {:?}", pressed.elapsed());
+    assert_eq!(code, Some(130));
+    assert!(epochs(&desk) < 12 && desk.read("runs/freeze_vit/summary.json").is_empty());
+    assert!(start(&desk, true).wait().unwrap().success());
+    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
+}
+
+#[test]
+fn a_killed_run_ends_the_same() {
+    let desk = Desk::new();
+    for wanted in [2, 5, 9] {
+        let mut child = start(&desk, wanted > 2);
+        wait_for_epochs(&desk, &mut child, wanted);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(start(&desk, true).wait().unwrap().success());
+    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
+}
+
+#[test]
+fn resuming_with_other_settings_is_refused() {
+    let desk = Desk::new();
+    let mut child = start(&desk, false);
+    wait_for_epochs(&desk, &mut child, 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut arguments = SETS.to_vec();
+    arguments.extend(["--set", "train.learning_rate=0.5", "--resume"]);
+    let ran = desk.run(&arguments);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("other settings") && ran.err.contains("step-"), "{}", ran.err);
+}
+
+#[test]
+fn resuming_a_finished_ablation_trains_nothing_again() {
+    let desk = Desk::new();
+    let arguments = ["ablation", "freeze_vit", "--profile", "smoke", "--only", "qformer_only"];
+    assert_eq!(desk.run(&arguments).code, Some(0));
+    let before = desk.read("runs/freeze_vit/qformer_only/seed-1/result.json");
+    let modified = |desk: &Desk| {
+        std::fs::metadata(desk.path("runs/freeze_vit/qformer_only/seed-1/result.json")).unwrap().modified().unwrap()
+    };
+    let time = modified(&desk);
+    let mut again = arguments.to_vec();
+    again.push("--resume");
+    let ran = desk.run(&again);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!((before, time), (desk.read("runs/freeze_vit/qformer_only/seed-1/result.json"), modified(&desk)));
+    assert!(ran.out.contains("qformer_only"), "the table is printed again: {}", ran.out);
+}

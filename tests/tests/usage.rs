@@ -1,0 +1,92 @@
+//! Wrong usage and broken surroundings: the message names the thing and the next step, the exit code is 2 for wrong
+//! words and 1 for failures, nothing panics, and no half-written result is left.
+
+use tests::Desk;
+
+fn refused(arguments: &[&str], code: i32, words: &[&str]) {
+    let ran = Desk::new().run(arguments);
+    assert_eq!(ran.code, Some(code), "{arguments:?}: {}", ran.err);
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    for word in words {
+        assert!(ran.err.contains(word), "{arguments:?} should say {word:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn an_unknown_ablation_is_answered_with_the_nearest() {
+    refused(&["ablation", "freeze_vti"], 2, &["freeze_vti", "did you mean \"freeze_vit\"?", "experiments list"]);
+}
+
+#[test]
+fn an_unknown_variant_is_answered_with_the_nearest() {
+    refused(
+        &["ablation", "freeze_vit", "--only", "qformer"],
+        2,
+        &["--only qformer", "qformer_only", "experiments show freeze_vit"],
+    );
+}
+
+#[test]
+fn an_unknown_profile_is_answered_with_the_nearest() {
+    refused(&["ablation", "freeze_vit", "--profile", "tinny"], 2, &["tinny", "did you mean \"tiny\"?"]);
+}
+
+#[test]
+fn an_unknown_device_is_answered_with_all_words() {
+    refused(&["ablation", "freeze_vit", "--device", "gpu"], 2, &["--device gpu", "cuda:1", "cpu"]);
+}
+
+#[test]
+fn an_unknown_or_ill_typed_setting_is_answered_with_the_key() {
+    let set = |value| ["ablation", "freeze_vit", "--set", value];
+    refused(&set("train.epoch=3"), 2, &["train.epoch=3", "did you mean \"epochs\"?"]);
+    refused(&set("train.epochs=many"), 2, &["train.epochs=many"]);
+    refused(&set("trian.epochs=3"), 2, &["did you mean \"train\"?"]);
+    refused(&set("nonsense"), 2, &["expected key=value"]);
+    refused(&["show", "freeze_vit", "--set", "train.parameters={\"vit.*\"=\"frozen\"}"], 2, &["vit.*", "vision_model"]);
+}
+
+#[test]
+fn an_ablation_file_with_an_unknown_key_is_answered_with_its_name() {
+    let desk = Desk::new();
+    let text = "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\nset.train.epcohs = 1\n";
+    std::fs::write(desk.path("mine.toml"), text).unwrap();
+    let ran = desk.run(&["ablation", "mine.toml"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    assert!(ran.err.contains("did you mean \"epochs\"?") && ran.err.contains("variant \"a\""), "{}", ran.err);
+}
+
+#[test]
+fn an_impossible_world_is_refused() {
+    let desk = Desk::new();
+    let ran = desk.run(&["data", "synthesize", "--out", "w", "--profile", "smoke", "--set", "world.size=7"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("size") && !desk.path("w").exists(), "{}", ran.err);
+}
+
+#[test]
+fn a_missing_checkpoint_is_named_with_the_command_that_makes_it() {
+    refused(
+        &["ablation", "freeze_vit", "--profile", "smoke", "--set", "checkpoint=nowhere"],
+        1,
+        &["nowhere", "experiments pretrain tiny --out"],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_write_protected_folder_is_named_before_anything_is_trained() {
+    let desk = Desk::new();
+    // a file where the folder should be fails for root too, whom permissions do not stop
+    std::fs::write(desk.path("runs"), "").unwrap();
+    let ran = desk.run(&["ablation", "freeze_vit", "--profile", "smoke"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("runs/freeze_vit") && !ran.err.contains("panicked"), "{}", ran.err);
+}
+
+#[test]
+fn without_arguments_the_help_is_shown() {
+    let ran = Desk::new().run(&[]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("Usage"), "{}", ran.err);
+}

@@ -1,0 +1,178 @@
+//! The model as the learner sees it: a training step and an evaluation step.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use data::text::Tokenizer;
+use model::Blip2;
+use model::generate::{GenerateConfig, Generated, greedy};
+use model::loss::cross_entropy;
+
+use crate::TrainError;
+use crate::batch::{Batch, HostVisual};
+use crate::dashboard::{Figures, LOSS, StepOutput};
+
+/// What the captioner needs besides weights.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that stand behind the video in the language model's input; none by default.
+    pub prompt: Vec<u32>,
+    /// How captions are written.
+    pub generate: GenerateConfig,
+    /// Share of the target's probability that is spread over all tokens.
+    pub label_smoothing: f64,
+}
+
+/// A caption that the model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Index of the example in its split.
+    pub item: usize,
+    /// The text.
+    pub caption: String,
+    /// Sum of the tokens' log-probabilities.
+    pub log_probability: f32,
+}
+
+/// BLIP-2 with its context, as burn-train's learner takes it.
+#[derive(Module, Debug)]
+pub struct Captioner {
+    /// The model.
+    pub blip2: Blip2,
+    #[module(skip)]
+    pub(crate) context: Context,
+}
+
+impl Captioner {
+    /// Joins a model and its context.
+    pub fn new(blip2: Blip2, context: Context) -> Self {
+        Self { blip2, context }
+    }
+
+    /// Text to tokens and back, and the rest that is not a weight.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Mean loss over the batch's tokens.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    /// When a caption batch has no captions.
+    pub fn loss(&self, batch: Batch) -> Result<Tensor<1>, MissingCaptions> {
+        let device = self.device();
+        match batch {
+            Batch::Caption { visual, captions, .. } => {
+                let targets = captions.ok_or(MissingCaptions)?.upload(&device);
+                let visual = visual.upload(&device);
+                let prompt = self.prompt(visual.batch_size(), &device);
+                let logits = self.blip2.logits(visual, prompt, targets.ids.clone());
+                Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
+            }
+            Batch::Text { source, target, .. } => {
+                let (source, targets) = (source.upload(&device), target.upload(&device));
+                let lm = &self.blip2.language_model;
+                let encoded = lm.encode(lm.embed(source.ids), Some(source.mask.clone()));
+                let logits = lm.decode(targets.ids.clone(), &encoded, Some(source.mask));
+                Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
+            }
+        }
+    }
+
+    /// Writes a caption for each example of a batch; call it on a model in evaluation ([`Module::valid`]).
+    ///
+    /// # Errors
+    /// When the device or the tokenizer fails.
+    pub fn write(&self, visual: HostVisual, items: &[usize]) -> Result<Vec<Written>, TrainError> {
+        let device = self.device();
+        let visual = visual.upload(&device);
+        let prompt = self.prompt(visual.batch_size(), &device);
+        let encoded = self.blip2.encode(visual, prompt);
+        let end = self.context.tokenizer.end();
+        let sequences = greedy(&self.blip2.language_model, &encoded, end, &self.context.generate)
+            .map_err(|error| TrainError::Device(format!("{error:?}")))?;
+        let written = items.iter().zip(sequences).map(|(&item, Generated { ids, log_probability })| {
+            let caption =
+                self.context.tokenizer.decode(&ids).map_err(|error| TrainError::Data(error.to_string()))?;
+            Ok(Written { item, caption, log_probability })
+        });
+        written.collect()
+    }
+
+    /// Output of the ViT for a batch of frames: `[b, f, p, d]`, row by row.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn features(&self, values: Vec<f32>, shape: [usize; 5]) -> Result<(Vec<f32>, [usize; 4]), TensorReadError> {
+        let frames = Tensor::<5>::from_data(TensorData::new(values, shape), &self.device().inner());
+        let features = self.blip2.vision_features(frames);
+        let shape = features.dims();
+        Ok((features.into_data().try_to_vec::<f32>()?, shape))
+    }
+
+    fn device(&self) -> Device {
+        self.blip2.query_tokens.val().device()
+    }
+
+    fn prompt(&self, b: usize, device: &Device) -> Option<Tensor<2, Int>> {
+        let prompt = &self.context.prompt;
+        if prompt.is_empty() {
+            return None;
+        }
+        let ids: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
+        let t = ids.len();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &device.clone().inner());
+        Some(ids.expand([b, t]))
+    }
+}
+
+/// A batch for training came without captions.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a batch without captions has no loss")]
+pub struct MissingCaptions;
+
+impl TrainStep for Captioner {
+    type Input = Batch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
+        let items = batch.items().len();
+        // examples for training always carry captions: the loader that makes them is typed so
+        let loss = self.loss(batch).unwrap_or_else(|error| panic!("{error}"));
+        let gradients = loss.backward();
+        let value = loss.without_autodiff().into_scalar::<f64>();
+        TrainOutput::new(&self.blip2, gradients, StepOutput::new(Figures::one(LOSS, value), items))
+    }
+}
+
+impl InferenceStep for Captioner {
+    type Input = Batch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: Batch) -> StepOutput {
+        let items = batch.items().len();
+        let result = match batch {
+            Batch::Caption { visual, items, .. } => self.write(visual, &items).map(|written| StepOutput {
+                written,
+                ..StepOutput::new(Figures::default(), items.len())
+            }),
+            text @ Batch::Text { .. } => match self.loss(text) {
+                Ok(loss) => loss
+                    .try_into_scalar::<f64>()
+                    .map(|loss| StepOutput::new(Figures::one(LOSS, loss), items))
+                    .map_err(|error| TrainError::Device(format!("{error:?}"))),
+                Err(error) => Err(TrainError::Data(error.to_string())),
+            },
+        };
+        result.unwrap_or_else(|error| StepOutput {
+            failure: Some(error),
+            ..StepOutput::new(Figures::default(), items)
+        })
+    }
+}

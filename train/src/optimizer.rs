@@ -1,0 +1,201 @@
+//! AdamW over the trained parameters: no decay on biases, norms and other one-dimensional tensors (as LAVIS has it), a
+//! learning-rate scale for each group, and clipping of the global gradient norm (Burn's own clips each parameter).
+
+use burn::lr_scheduler::constant::ConstantLr;
+use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{FloatDType, Tensor};
+
+use crate::freezing::{Freezing, Scale};
+use crate::strategy::TrainConfig;
+
+/// The trained parameters of a model, grouped.
+pub struct Groups {
+    trained: Vec<ParamId>,
+    without_decay: Vec<ParamId>,
+    scaled: Vec<(f64, Vec<ParamId>)>,
+}
+
+impl Groups {
+    /// Groups a model's parameters by the freezing table and by their number of dimensions.
+    pub fn new<M: Module>(model: &M, freezing: &Freezing) -> Self {
+        let groups = Self { trained: Vec::new(), without_decay: Vec::new(), scaled: Vec::new() };
+        let mut visitor = Grouper { path: Vec::new(), freezing, groups };
+        model.visit(&mut visitor);
+        visitor.groups
+    }
+
+    /// Number of trained tensors.
+    pub fn len(&self) -> usize {
+        self.trained.len()
+    }
+
+    /// Whether nothing is trained.
+    pub fn is_empty(&self) -> bool {
+        self.trained.is_empty()
+    }
+
+    /// All trained parameters.
+    pub fn trained(&self) -> ParamGroup {
+        ParamGroup::from_ids(self.trained.clone())
+    }
+
+    /// The optimiser, its moments at zero.
+    pub fn optimizer(&self, config: &TrainConfig) -> ModuleOptimizer {
+        let adamw = |decay: f64| {
+            AdamWConfig::new()
+                .with_beta_1(config.beta_1 as f32)
+                .with_beta_2(config.beta_2 as f32)
+                .with_epsilon(config.epsilon as f32)
+                .with_weight_decay(decay as f32)
+        };
+        let without_decay = ParamGroup::from_ids(self.without_decay.clone());
+        adamw(config.weight_decay).init().with_group(without_decay, adamw(0.0).build(), None)
+    }
+
+    /// The rate of each group in a step.
+    pub fn rates(&self, rate: f64) -> ModuleLearningRate {
+        let base = ModuleLrScheduler::new(ConstantLr::from(rate));
+        let scheduler = self.scaled.iter().fold(base, |scheduler, (scale, ids)| {
+            scheduler.with_group(ParamGroup::from_ids(ids.clone()), ConstantLr::from(rate * scale))
+        });
+        let mut scheduler = scheduler;
+        scheduler.step()
+    }
+}
+
+struct Grouper<'a> {
+    path: Vec<String>,
+    freezing: &'a Freezing,
+    groups: Groups,
+}
+
+impl ModuleVisitor for Grouper<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let Scale::Times(times) = self.freezing.scale(&self.path.join(".")) else { return };
+        self.groups.trained.push(parameter.id);
+        if D < 2 {
+            self.groups.without_decay.push(parameter.id);
+        }
+        if times != 1.0 {
+            match self.groups.scaled.iter_mut().find(|(scale, _)| *scale == times) {
+                Some((_, ids)) => ids.push(parameter.id),
+                None => self.groups.scaled.push((times, vec![parameter.id])),
+            }
+        }
+    }
+}
+
+/// Scales all gradients so that their joint norm is at most `max_norm`; returns the norm before.
+pub fn clip_global_norm<M: Module>(model: &M, gradients: &mut GradientsParams, max_norm: f64) -> f64 {
+    let mut squares = Squares { gradients, sum: None };
+    model.visit(&mut squares);
+    let norm = squares.sum.map_or(0.0, |sum| sum.sqrt().into_scalar::<f64>());
+    if norm > max_norm {
+        model.visit(&mut Rescale { gradients, factor: max_norm / (norm + 1e-6) });
+    }
+    norm
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(parameter.id) {
+            let square = gradient.cast(FloatDType::F32).square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+struct Rescale<'a> {
+    gradients: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Rescale<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(parameter.id) {
+            self.gradients.register::<D>(parameter.id, gradient * self.factor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+    use model::layers::{Linear, LinearConfig};
+
+    fn layer(device: &Device) -> Linear {
+        device.seed(1);
+        let layer = LinearConfig::new(2, 2, 1.0).init(device);
+        model::parameters::draw(&layer);
+        layer
+    }
+
+    fn gradients(layer: &Linear, device: &Device, scale: f64) -> GradientsParams {
+        let input = Tensor::<2>::from_floats([[3.0, 4.0]], device);
+        GradientsParams::from_grads((layer.forward(input) * scale).sum().backward(), layer)
+    }
+
+    #[test]
+    fn the_joint_norm_is_clipped_and_the_direction_kept() {
+        let device = Device::flex().autodiff();
+        let layer = layer(&device);
+        // every row of the weight has gradient (3, 4), every bias 1: the norm is sqrt(2 * 25 + 2)
+        let mut gradients = gradients(&layer, &device, 1.0);
+        let norm = clip_global_norm(&layer, &mut gradients, 1.0);
+        assert!((norm - 52f64.sqrt()).abs() < 1e-5);
+        let weight = gradients.get::<2>(layer.weight.id).unwrap() * 52f64.sqrt();
+        let expected = Tensor::<2>::from_floats([[3.0, 4.0], [3.0, 4.0]], &Device::flex());
+        weight.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
+        assert!((clip_global_norm(&layer, &mut gradients, 1.0) - 1.0).abs() < 1e-5, "now within the limit");
+    }
+
+    #[test]
+    fn decay_reaches_matrices_only_and_a_scale_its_pattern_only() {
+        let device = Device::flex().autodiff();
+        let layer = layer(&device);
+        let freezing: Freezing = serde_json::from_str(r#"{"bias": 0.5}"#).unwrap();
+        let groups = Groups::new(&layer, &freezing);
+        let config = TrainConfig { weight_decay: 0.5, ..TrainConfig::default() };
+        let mut optimizer = groups.optimizer(&config);
+        let (weight, bias) = (layer.weight.val(), layer.bias.as_ref().unwrap().val());
+        let still = gradients(&layer, &device, 0.0);
+        let layer = optimizer.step(groups.rates(0.1), layer, still);
+        let decayed = weight.inner() * 0.95;
+        let now = layer.weight.val().inner();
+        now.into_data().assert_approx_eq::<f32>(&decayed.into_data(), Tolerance::absolute(1e-6));
+        assert_eq!(layer.bias.as_ref().unwrap().val().inner().into_data(), bias.clone().inner().into_data());
+        let moving = gradients(&layer, &device, 1.0);
+        let layer = optimizer.step(groups.rates(0.1), layer, moving);
+        // Adam's second step after a zero gradient: (1-b1)g / (1-b1^2) over sqrt((1-b2)g^2 / (1-b2^2))
+        let step = (0.1 / (1.0 - 0.9f64.powi(2))) / (0.001 / (1.0 - 0.999f64.powi(2))).sqrt();
+        let moved = bias.inner() - 0.5 * 0.1 * step;
+        let now = layer.bias.unwrap().val().inner();
+        now.into_data().assert_approx_eq::<f32>(&moved.into_data(), Tolerance::absolute(1e-4));
+    }
+
+    #[test]
+    fn frozen_parameters_are_in_no_group() {
+        let device = Device::flex().autodiff();
+        let freezing: Freezing = serde_json::from_str(r#"{"weight": "frozen"}"#).unwrap();
+        assert_eq!(Groups::new(&layer(&device), &freezing).len(), 1);
+    }
+}
