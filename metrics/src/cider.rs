@@ -76,9 +76,9 @@ impl DocumentFrequencies {
 
     fn vector(&self, words: &[u32]) -> Vector {
         let counts = Counts::of(words);
-        let weights: [Vec<(Gram, f64)>; MAX_N] = counts
-            .by_length
-            .map(|grams| grams.into_iter().map(|(gram, n)| (gram, f64::from(n) * self.weight(gram))).collect());
+        let weights: [Vec<(Gram, f64)>; MAX_N] = counts.by_length.map(|grams| {
+            grams.into_iter().map(|(gram, n)| (gram, f64::from(n) * self.weight(gram))).collect()
+        });
         let norms = std::array::from_fn(|n| {
             weights[n].iter().fold(0.0, |sum, (_, weight)| sum + weight * weight).sqrt()
         });
@@ -204,7 +204,9 @@ where
     let scores: Vec<f64> = hypotheses
         .par_iter()
         .zip(references_per_video)
-        .map(|(hypothesis, references)| scorer.score(hypothesis.as_ref(), &scorer.prepare(references.as_ref())))
+        .map(|(hypothesis, references)| {
+            scorer.score(hypothesis.as_ref(), &scorer.prepare(references.as_ref()))
+        })
         .collect();
     (numpy_mean(&scores), scores)
 }

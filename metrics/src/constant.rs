@@ -110,7 +110,8 @@ impl ReferenceSums {
                     let delta = bigrams as f64 - their_bigrams;
                     let nearness = (-(delta * delta) / 72.0).exp();
                     total +=
-                        f64::from(count).min(their_count) * their_count * weight * weight * sum * nearness / norm;
+                        f64::from(count).min(their_count) * their_count * weight * weight * sum * nearness
+                            / norm;
                 }
             }
         }
@@ -120,8 +121,7 @@ impl ReferenceSums {
 
 fn count(frequencies: &DocumentFrequencies, caption: &str) -> (Counts, usize) {
     // Every candidate is a reference, so the frequencies know every word.
-    let words: Vec<u32> =
-        python_split(caption).filter_map(|word| frequencies.vocabulary.get(word)).collect();
+    let words: Vec<u32> = python_split(caption).filter_map(|word| frequencies.vocabulary.get(word)).collect();
     (Counts::of(&words), words.len().saturating_sub(1))
 }
 

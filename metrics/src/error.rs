@@ -9,7 +9,9 @@ pub enum Error {
     EmptyCorpus,
 
     /// Two videos carry the same id.
-    #[error("video id {id:?} occurs twice in the corpus; keep one hypothesis and all its references under one id")]
+    #[error(
+        "video id {id:?} occurs twice in the corpus; keep one hypothesis and all its references under one id"
+    )]
     DuplicateVideo {
         /// The id met for the second time.
         id: String,
@@ -20,5 +22,24 @@ pub enum Error {
     NoReferences {
         /// The video without references.
         id: String,
+    },
+
+    /// A caption holds a character at which the reference tokeniser ends a line.
+    #[error(
+        "{place} holds {character:?}, at which the reference tokeniser ends a line and would hand every later caption to the \
+         wrong video; replace it by a space"
+    )]
+    LineEnd {
+        /// Which caption.
+        place: String,
+        /// The line end.
+        character: char,
+    },
+
+    /// Something that cannot happen did.
+    #[error("bug in the metrics crate: {what}; please report it")]
+    Bug {
+        /// What was found.
+        what: String,
     },
 }

@@ -10,6 +10,7 @@ mod constant;
 mod corpus;
 mod error;
 mod ngram;
+pub mod ptb;
 pub mod rouge;
 mod scores;
 
@@ -18,4 +19,5 @@ pub use constant::best_constant_caption;
 pub use corpus::{Corpus, Tokenized, Video};
 pub use error::Error;
 pub use ngram::python_split;
+pub use ptb::{TokenizedCaptions, tokenize_all};
 pub use scores::{Scores, VideoScores, score_tokenized};

@@ -9,7 +9,8 @@ pub(crate) const MAX_N: usize = 4;
 /// [`char::is_whitespace`] leaves out. A no-break space inside a token (`1 1/2`) therefore splits it in two for
 /// BLEU and CIDEr, but not for ROUGE-L, which splits on the plain space.
 pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)).filter(|word| !word.is_empty())
+    text.split(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+        .filter(|word| !word.is_empty())
 }
 
 /// Numbers for words, so that an n-gram of up to four words fits one integer.
