@@ -5,8 +5,9 @@
 
 use crate::error::{Error, Result};
 use crate::video::Frames;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 /// CLIP's mean of the three channels, of pixels in 0..1.
@@ -90,22 +91,49 @@ pub fn resize(frames: &Frames, size: u32) -> Result<Frames> {
     if (frames.height, frames.width) == (side, side) {
         return Ok(frames.clone());
     }
-    let mismatch = |reason: String| Error::Setting {
-        key: "frames",
-        expected: format!("{} x {} x 3 bytes a frame", frames.height, frames.width),
-        got: reason,
-    };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    let mut resizer = Resizer::new();
-    let mut out = Image::new(size, size, PixelType::U8x3);
+    let mut stretch = Stretch::new(side, side);
     let mut data = Vec::with_capacity(frames.count * side * side * 3);
     for frame in frames.iter() {
-        let source = ImageRef::new(frames.width as u32, frames.height as u32, frame, PixelType::U8x3)
-            .map_err(|error| mismatch(error.to_string()))?;
-        resizer.resize(&source, &mut out, &options).map_err(|error| mismatch(error.to_string()))?;
-        data.extend_from_slice(out.buffer());
+        data.extend_from_slice(stretch.stretch(frame, frames.height, frames.width)?);
     }
     Ok(Frames { count: frames.count, height: side, width: side, data })
+}
+
+/// Resizes RGB pictures to one size, keeping its buffers between them.
+pub(crate) struct Stretch {
+    resizer: Resizer,
+    options: ResizeOptions,
+    // Typed, because the untyped image would compile the resizer for every pixel format there is.
+    out: TypedImage<'static, U8x3>,
+    bytes: Vec<u8>,
+}
+
+impl Stretch {
+    pub(crate) fn new(height: usize, width: usize) -> Self {
+        Self {
+            resizer: Resizer::new(),
+            options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)),
+            out: TypedImage::new(width as u32, height as u32),
+            bytes: Vec::with_capacity(height * width * 3),
+        }
+    }
+
+    /// One picture, `[height, width, 3]`, in the new size.
+    pub(crate) fn stretch(&mut self, picture: &[u8], height: usize, width: usize) -> Result<&[u8]> {
+        let mismatch = |reason: String| Error::Setting {
+            key: "frame",
+            expected: format!("{height} x {width} x 3 = {} bytes", height * width * 3),
+            got: format!("{}: {reason}", picture.len()),
+        };
+        let source = TypedImageRef::<U8x3>::from_buffer(width as u32, height as u32, picture)
+            .map_err(|error| mismatch(error.to_string()))?;
+        self.resizer
+            .resize_typed(&source, &mut self.out, &self.options)
+            .map_err(|error| mismatch(error.to_string()))?;
+        self.bytes.clear();
+        self.bytes.extend(self.out.pixels().iter().flat_map(|pixel| pixel.0));
+        Ok(&self.bytes)
+    }
 }
 
 #[cfg(test)]

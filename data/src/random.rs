@@ -115,7 +115,7 @@ mod tests {
         let seen: Vec<usize> = (0..6).map(|_| draws.below(1000)).collect();
         assert_eq!(seen, FIXED);
     }
-    const FIXED: [usize; 6] = [0; 6];
+    const FIXED: [usize; 6] = [691, 633, 780, 739, 244, 117];
 
     #[test]
     fn weights_are_kept() {

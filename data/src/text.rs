@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use serde_json::json;
 use std::path::Path;
+use std::str::FromStr;
 
 /// Words a cleaned caption keeps at most.
 pub const MAX_WORDS: usize = 50;
@@ -64,7 +65,7 @@ impl Tokenizer {
             "decoder": null,
             "model": {"type": "WordLevel", "vocab": ids, "unk_token": "<unk>"},
         });
-        let inner = tokenizers::Tokenizer::from_bytes(document.to_string())
+        let inner = tokenizers::Tokenizer::from_str(&document.to_string())
             .map_err(|error| failed(None, error.to_string()))?;
         Ok(Self { inner, pad: PAD, end: END })
     }
@@ -81,8 +82,8 @@ impl Tokenizer {
                 next: "give the path of a tokenizer.json".into(),
             });
         }
-        let inner =
-            tokenizers::Tokenizer::from_file(path).map_err(|error| failed(Some(path), error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(Error::io("read the tokenizer", path))?;
+        let inner = tokenizers::Tokenizer::from_str(&text).map_err(|error| failed(Some(path), error.to_string()))?;
         let first_of = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let end = first_of(&["</s>", "[SEP]", "<|endoftext|>"])
             .ok_or_else(|| failed(Some(path), "it has none of </s>, [SEP], <|endoftext|>, so no text can end".into()))?;
@@ -95,7 +96,8 @@ impl Tokenizer {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        self.inner.save(path, true).map_err(|error| failed(Some(path), error.to_string()))
+        let text = self.inner.to_string(true).map_err(|error| failed(Some(path), error.to_string()))?;
+        std::fs::write(path, text).map_err(Error::io("write the tokenizer", path))
     }
 
     /// A text's ids, the end token last, at most `max` in all: a longer text loses its last tokens, never its end.

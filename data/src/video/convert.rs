@@ -1,11 +1,9 @@
 //! One decoded picture to RGB, upright.
 
 use crate::error::{Error, Result};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{PixelType, Resizer};
+use crate::preprocess::Stretch;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 use std::path::Path;
 
 /// A picture as RGB bytes `[height, width, 3]`.
@@ -19,16 +17,7 @@ pub(crate) struct Rgb {
 impl Rgb {
     /// The picture stretched to another size.
     pub(crate) fn stretched(&self, height: usize, width: usize) -> Result<Vec<u8>> {
-        let impossible = |reason: String| Error::Setting {
-            key: "frame size",
-            expected: format!("{width} x {height}"),
-            got: reason,
-        };
-        let source = ImageRef::new(self.width as u32, self.height as u32, &self.data, PixelType::U8x3)
-            .map_err(|error| impossible(error.to_string()))?;
-        let mut out = Image::new(width as u32, height as u32, PixelType::U8x3);
-        Resizer::new().resize(&source, &mut out, None).map_err(|error| impossible(error.to_string()))?;
-        Ok(out.into_vec())
+        Stretch::new(height, width).stretch(&self.data, self.height, self.width).map(<[u8]>::to_vec)
     }
 
     /// The picture turned as its file asks.

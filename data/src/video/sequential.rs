@@ -10,41 +10,63 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The chosen frames. The first pass counts frames without converting any, the second converts the chosen ones and
-/// stops after the last.
+/// Decoded frames that one clip may keep in memory while its length is not known yet. A ten-second clip of MSR-VTT has a
+/// third of this; a longer one is decoded twice instead.
+const KEPT_BYTES: usize = 96 << 20;
+
+/// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once more, up to
+/// the last chosen one. Only chosen frames are converted.
 pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let total = count(path)?;
+    let mut reader = Reader::open(path, Wanted::All)?;
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    while let Some(sample) = reader.next()? {
+        bytes += sample.buffer().map_or(0, gst::BufferRef::size);
+        if bytes <= KEPT_BYTES {
+            kept.push(sample);
+        } else {
+            kept = Vec::new();
+            reader.only_count.store(true, Ordering::Relaxed);
+        }
+    }
+    let total = reader.seen();
+    if total == 0 {
+        return Err(reader.nothing(path));
+    }
     let indices = choose(total);
     let mut wanted = indices.clone();
     wanted.dedup();
-    arrange(path, &indices, &collect(path, &wanted)?)
-}
-
-/// The number of frames the file decodes to.
-///
-/// # Errors
-/// As [`super::decode`]; a file with no frames is one.
-pub(super) fn count(path: &Path) -> Result<usize> {
-    let mut reader = Reader::open(path, Vec::new())?;
-    while reader.running.next(&reader.sink, || reader.seen.load(Ordering::Relaxed))?.is_some() {}
-    match reader.seen.load(Ordering::Relaxed) {
-        0 => Err(reader.nothing(path)),
-        count => Ok(count),
+    if kept.len() < total {
+        drop(reader);
+        return arrange(path, &indices, &collect(path, &wanted)?);
     }
+    let orientation = reader.running.orientation();
+    let mut to_rgb = ToRgb::default();
+    let convert = |&index: &usize| {
+        let sample = kept.get(index).ok_or_else(|| Error::video(path, format!("has no frame {index}")))?;
+        Ok((index, to_rgb.convert(path, sample)?.turned(orientation)))
+    };
+    let frames: Vec<(usize, Rgb)> = wanted.iter().map(convert).collect::<Result<_>>()?;
+    arrange(path, &indices, &frames)
 }
 
 /// The wanted frames, which are in ascending order, as RGB.
 fn collect(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
-    let mut reader = Reader::open(path, wanted.to_vec())?;
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
     let mut to_rgb = ToRgb::default();
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
-        let seen = || reader.seen.load(Ordering::Relaxed);
-        let Some(sample) = reader.running.next(&reader.sink, seen)? else { break };
+        let Some(sample) = reader.next()? else { break };
         frames.push((index, to_rgb.convert(path, &sample)?));
     }
     let orientation = reader.running.orientation();
     Ok(frames.into_iter().map(|(index, rgb)| (index, rgb.turned(orientation))).collect())
+}
+
+/// Which frames come out of a reader.
+enum Wanted {
+    All,
+    These(Vec<usize>),
 }
 
 /// `filesrc ! decodebin ! appsink`, of which only the wanted frames come out.
@@ -52,25 +74,37 @@ struct Reader {
     running: Running,
     sink: gst_app::AppSink,
     seen: Arc<AtomicUsize>,
+    only_count: Arc<AtomicBool>,
     linked: Arc<AtomicBool>,
 }
 
 impl Reader {
-    fn open(path: &Path, wanted: Vec<usize>) -> Result<Self> {
+    fn open(path: &Path, wanted: Wanted) -> Result<Self> {
         let source = pipeline::element("filesrc", path)?;
         source.set_property("location", path);
         let decodebin = pipeline::element("decodebin", path)?;
         expose_undecoded_sound(&decodebin);
         let sink = raw_sink();
         let seen = Arc::new(AtomicUsize::new(0));
-        count_and_drop(&sink, Arc::clone(&seen), wanted);
+        let only_count = Arc::new(AtomicBool::new(false));
+        count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted);
         let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
         source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
         let linked = link_first_video(&decodebin, &sink);
         one_thread_each(&running.pipeline);
         let played = running.play();
-        let reader = Self { running, sink, seen, linked };
+        let reader = Self { running, sink, seen, only_count, linked };
         played.map(|()| reader)
+    }
+
+    fn next(&mut self) -> Result<Option<gst::Sample>> {
+        let seen = &self.seen;
+        self.running.next(&self.sink, || seen.load(Ordering::Relaxed))
+    }
+
+    /// Frames decoded so far, kept or not.
+    fn seen(&self) -> usize {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// Why there is not a single frame.
@@ -96,11 +130,15 @@ fn raw_sink() -> gst_app::AppSink {
 }
 
 /// Counts frames where they reach the sink and lets only the wanted ones in.
-fn count_and_drop(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, wanted: Vec<usize>) {
+fn count_and_drop(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, only_count: Arc<AtomicBool>, wanted: Wanted) {
     let Some(pad) = sink.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let index = seen.fetch_add(1, Ordering::Relaxed);
-        if wanted.binary_search(&index).is_ok() {
+        let is_wanted = match &wanted {
+            Wanted::All => !only_count.load(Ordering::Relaxed),
+            Wanted::These(indices) => indices.binary_search(&index).is_ok(),
+        };
+        if is_wanted {
             gst::PadProbeReturn::Ok
         } else {
             // `Drop` makes GStreamer 1.22 complain about each buffer; `Handled` drops it in silence.

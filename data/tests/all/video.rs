@@ -1,0 +1,209 @@
+//! Decoding files of several codecs and containers, which the tests encode themselves, and refusing bad ones.
+
+use data::sampling::Sampling;
+use data::video::{FrameRequest, available_encoders, decode, encode};
+use std::path::{Path, PathBuf};
+
+/// Recipes in the words of `gst-launch-1.0`, by file extension.
+const RECIPES: [(&str, &str); 11] = [
+    ("webm", encode::WEBM_VP8),
+    ("webm", "vp9enc deadline=1 cpu-used=8 threads=1 ! webmmux"),
+    ("avi", "jpegenc quality=95 ! avimux"),
+    ("avi", "avenc_mpeg4 bitrate=2000000 ! avimux"),
+    ("mp4", "avenc_mpeg4 bitrate=2000000 ! mp4mux"),
+    ("mkv", "avenc_ffv1 ! matroskamux"),
+    ("ogv", "theoraenc quality=60 ! oggmux"),
+    ("mp4", "x264enc threads=1 bframes=2 key-int-max=7 bitrate=4000 ! h264parse ! mp4mux"),
+    ("mp4", "openh264enc bitrate=4000000 ! h264parse ! mp4mux"),
+    ("ts", "x264enc threads=1 bitrate=4000 ! h264parse ! mpegtsmux"),
+    ("flv", "x264enc threads=1 bframes=2 bitrate=4000 ! h264parse ! flvmux"),
+];
+
+/// Frames that say which they are: frame i is one grey, 8 i + 12, apart from a white corner that tells up from down.
+fn numbered(count: usize, width: usize, height: usize) -> Vec<Vec<u8>> {
+    (0..count)
+        .map(|index| {
+            let mut frame = vec![(8 * index + 12) as u8; width * height * 3];
+            for y in 0..height / 4 {
+                frame[y * width * 3..][..width / 4 * 3].fill(255);
+            }
+            frame
+        })
+        .collect()
+}
+
+/// Which frame a decoded one is, from its lower right quarter.
+fn number(frame: &[u8], width: usize, height: usize) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for y in height / 2..height {
+        for value in &frame[(y * width + width / 2) * 3..(y + 1) * width * 3] {
+            sum += f64::from(*value);
+            count += 1.0;
+        }
+    }
+    (sum / count - 12.0) / 8.0
+}
+
+/// Whether the encoder and muxer of a recipe are installed; says so where not.
+fn installed(recipe: &str) -> bool {
+    recipe.split('!').filter_map(|part| part.split_whitespace().next()).all(|name| {
+        let there = !available_encoders(&[name]).unwrap().is_empty();
+        if !there {
+            println!("skipped: no {name}");
+        }
+        there
+    })
+}
+
+fn written(folder: &Path, name: &str, extension: &str, recipe: &str, size: (usize, usize)) -> PathBuf {
+    let path = folder.join(format!("{name}.{extension}"));
+    let (width, height) = size;
+    encode::write(&path, (width as u32, height as u32), 25, &numbered(30, width, height), recipe).unwrap();
+    path
+}
+
+#[test]
+fn the_chosen_frames_come_from_every_codec() {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, (extension, recipe)) in RECIPES.into_iter().enumerate() {
+        if !installed(recipe) {
+            continue;
+        }
+        for (width, height) in [(96, 64), (98, 66)] {
+            let path = written(folder.path(), &format!("{index}-{width}"), extension, recipe, (width, height));
+            for frames in [1, 8, 30, 45] {
+                let request = FrameRequest { frames, sampling: Sampling::Uniform, seed: 0, size: None };
+                let decoded = decode(&path, &request).unwrap();
+                assert_eq!((decoded.count, decoded.height, decoded.width), (frames, height, width), "{recipe}");
+                let expected = Sampling::Uniform.indices(30, frames, 0);
+                for (frame, expected) in decoded.iter().zip(expected) {
+                    let seen = number(frame, width, height);
+                    assert!((seen - expected as f64).abs() < 0.45, "{recipe}: {seen} instead of {expected}");
+                    assert!(frame[0] > 225 && frame[frame.len() - 1] < 250, "{recipe}: upside down");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_are_resized_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), "clip", "webm", encode::WEBM_VP8, (96, 64));
+    let decoded = decode(&path, &FrameRequest::uniform(4, 32)).unwrap();
+    assert_eq!((decoded.count, decoded.height, decoded.width, decoded.data.len()), (4, 32, 32, 4 * 32 * 32 * 3));
+}
+
+#[test]
+fn odd_sizes_are_read_row_by_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), "odd", "avi", "jpegenc quality=95 ! avimux", (97, 65));
+    let request = FrameRequest { frames: 30, sampling: Sampling::Uniform, seed: 0, size: None };
+    let decoded = decode(&path, &request).unwrap();
+    assert_eq!((decoded.height, decoded.width), (65, 97));
+    for (index, frame) in decoded.iter().enumerate() {
+        assert!((number(frame, 97, 65) - index as f64).abs() < 0.45);
+    }
+}
+
+#[test]
+fn the_same_frames_give_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = written(folder.path(), "one", "webm", encode::WEBM_VP8, (64, 64));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let two = written(folder.path(), "two", "webm", encode::WEBM_VP8, (64, 64));
+    assert!(std::fs::read(one).unwrap() == std::fs::read(two).unwrap());
+}
+
+#[test]
+fn rotation_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = "jpegenc quality=95 ! taginject tags=image-orientation=rotate-90 ! qtmux";
+    if !installed(recipe) {
+        return;
+    }
+    let path = written(folder.path(), "turned", "mov", recipe, (96, 64));
+    let request = FrameRequest { frames: 2, sampling: Sampling::Uniform, seed: 0, size: None };
+    let decoded = decode(&path, &request).unwrap();
+    assert_eq!((decoded.height, decoded.width), (96, 64));
+    // Turned clockwise, the white corner goes from the upper left to the upper right.
+    let first = decoded.iter().next().unwrap();
+    assert!(first[0] < 60 && first[63 * 3] > 225);
+}
+
+#[test]
+fn gifs_and_images_are_clips_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let gif = folder.path().join("a.gif");
+    let mut encoder = image::codecs::gif::GifEncoder::new(std::fs::File::create(&gif).unwrap());
+    for frame in numbered(12, 40, 24) {
+        let rgb = image::RgbImage::from_raw(40, 24, frame).unwrap();
+        let rgba = image::DynamicImage::ImageRgb8(rgb).into_rgba8();
+        encoder.encode_frame(image::Frame::new(rgba)).unwrap();
+    }
+    drop(encoder);
+    let request = FrameRequest { frames: 4, sampling: Sampling::Uniform, seed: 0, size: None };
+    let decoded = decode(&gif, &request).unwrap();
+    let seen: Vec<f64> = decoded.iter().map(|frame| number(frame, 40, 24).round()).collect();
+    assert_eq!(seen, [0.0, 3.0, 6.0, 9.0]);
+
+    let png = folder.path().join("a.png");
+    image::RgbImage::from_pixel(5, 3, image::Rgb([9, 8, 7])).save(&png).unwrap();
+    let decoded = decode(&png, &request).unwrap();
+    assert_eq!((decoded.count, decoded.height, decoded.width), (4, 3, 5));
+    assert_eq!(decoded.data[..3], [9, 8, 7]);
+}
+
+#[test]
+fn bad_files_are_errors_that_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = decode(&path, &FrameRequest::uniform(4, 32)).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+        error
+    };
+    assert!(message("empty.mp4", b"").contains("empty"));
+    assert!(message("text.mp4", b"this is not a video at all, but some text that goes on").contains("text"));
+    assert!(!message("noise.webm", &[0x5A; 5000]).is_empty());
+    let missing = decode(&folder.path().join("none.mp4"), &FrameRequest::uniform(4, 32)).unwrap_err();
+    assert!(missing.to_string().contains("no video there"));
+    assert!(decode(folder.path(), &FrameRequest::uniform(4, 32)).is_err());
+    assert!(decode(&folder.path().join("none.mp4"), &FrameRequest::uniform(0, 32)).is_err());
+
+    let sound = folder.path().join("sound.wav");
+    let mut wav = b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\x08\0\0".to_vec();
+    wav.resize(44 + 2048, 0);
+    std::fs::write(&sound, wav).unwrap();
+    let error = decode(&sound, &FrameRequest::uniform(4, 32)).unwrap_err().to_string();
+    assert!(error.contains("no video stream"), "{error}");
+}
+
+#[test]
+fn files_cut_short_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, (extension, recipe)) in RECIPES.into_iter().enumerate() {
+        // Streams without a header of their length can be cut anywhere and are still whole.
+        if matches!(extension, "ogv" | "ts" | "flv") || !installed(recipe) {
+            continue;
+        }
+        let path = written(folder.path(), &index.to_string(), extension, recipe, (96, 64));
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
+        let start = std::time::Instant::now();
+        let error = decode(&path, &FrameRequest::uniform(4, 32)).unwrap_err().to_string();
+        assert!(error.contains("cut short") || error.contains("no index"), "{recipe}: {error}");
+        assert!(start.elapsed().as_secs() < 5);
+    }
+}
+
+#[test]
+fn a_frame_of_another_size_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clip.webm");
+    let error = encode::write(&path, (8, 8), 25, &[vec![0; 10]], encode::WEBM_VP8).unwrap_err().to_string();
+    assert!(error.contains("8 x 8 x 3 = 192"), "{error}");
+    let error = encode::write(&path, (8, 8), 25, &[vec![0; 192]], "nosuchenc ! webmmux").unwrap_err().to_string();
+    assert!(error.contains("nosuchenc"), "{error}");
+}

@@ -1,0 +1,230 @@
+//! The tiny world: the same files for a seed, and files that hold what the truth says.
+
+use data::datasets::Split;
+use data::datasets::synthetic::config::{ClipCounts, PairCounts};
+use data::datasets::synthetic::scene::{Combinations, Event, held_out};
+use data::datasets::synthetic::{World, WorldConfig, chance_levels, judge, judge_picture, read, synthesize};
+use data::loader::FrameStore;
+use data::sampling::Sampling;
+use data::video::{FrameRequest, decode};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+fn small(seed: u64) -> WorldConfig {
+    WorldConfig {
+        seed,
+        clips: ClipCounts { train: 12, validate: 4, test: 8 },
+        pairs: PairCounts { train: 60, validate: 12 },
+        ..WorldConfig::default()
+    }
+}
+
+fn make(config: &WorldConfig, directory: &Path, threads: usize) -> World {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| synthesize(config, directory, &|_| {})).unwrap()
+}
+
+/// Every file below a directory with its bytes.
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![directory.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(directory).unwrap().display().to_string();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, four, other] = ["one", "four", "other"].map(|name| folder.path().join(name));
+    make(&small(7), &one, 1);
+    std::thread::sleep(std::time::Duration::from_millis(1100)); // a muxer's date counts seconds
+    make(&small(7), &four, 4);
+    make(&small(8), &other, 2);
+    let (one, four, other) = (files(&one), files(&four), files(&other));
+    assert_eq!(one.len(), 24 + 2 + 1 + 1, "clips, shards, annotations, truth");
+    for (name, bytes) in &one {
+        assert!(four[name] == *bytes, "{name} differs between one thread and four");
+        assert!(other[name] != *bytes, "{name} is the same for another seed");
+    }
+}
+
+#[test]
+fn annotations_agree_with_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = make(&small(1), &folder.path().join("world"), 2);
+    let set = world.videos().unwrap();
+    assert_eq!(set.clips.len(), 24);
+    let mut scenes = BTreeSet::new();
+    for split in Split::ALL {
+        for (index, (clip, truth)) in set.split(split).iter().zip(world.truths(split)).enumerate() {
+            assert_eq!(clip.id, truth.id);
+            let captions: BTreeSet<&String> = clip.captions.iter().collect();
+            assert_eq!(captions.len(), 20, "{} has captions twice", clip.id);
+            for caption in &clip.captions {
+                let judged = judge(&read(caption), &truth.scene);
+                assert!(judged.shape && judged.direction != Some(false) && judged.order != Some(false), "{caption}");
+            }
+            let main = truth.scene.main;
+            assert_eq!(held_out(main.colour, main.shape), split != Split::Train && index % 2 == 1);
+            let new = scenes.insert(truth.scene.key());
+            assert!(new || split == Split::Train, "{} is a copy", clip.id);
+        }
+    }
+    let pairs = world.pairs(Split::Validate).unwrap();
+    assert_eq!(world.pairs(Split::Train).unwrap().pairs.len(), 60);
+    for (pair, truth) in pairs.pairs.iter().zip(world.held_out_pictures()) {
+        assert_eq!(pair.id, truth.id);
+        assert!(judge_picture(&read(&pair.caption), &truth.picture).0, "{}", pair.caption);
+    }
+}
+
+#[test]
+fn clips_decode_to_what_the_truth_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = small(2);
+    config.clips.train = 40;
+    config.scenes.two_events = 0.0;
+    config.scenes.second_object = 0.0;
+    let world = make(&config, &folder.path().join("world"), 2);
+    let mut moved = 0;
+    for (clip, truth) in world.videos().unwrap().split(Split::Train).iter().zip(world.truths(Split::Train)) {
+        let all = FrameRequest { frames: truth.scene.frames, sampling: Sampling::Uniform, seed: 0, size: None };
+        let frames = decode(&clip.path, &all).unwrap();
+        assert_eq!((frames.height, frames.width), (64, 64));
+        let centres: Vec<(f64, f64)> = frames.iter().map(|frame| centre(frame, 64)).collect();
+        let (first, last) = (centres[0], centres[centres.len() - 1]);
+        let (right, down) = (last.0 - first.0, last.1 - first.1);
+        match truth.scene.events[0] {
+            Event::Right => assert!(right > 0.8 && down.abs() < 0.2, "{right} {down}"),
+            Event::Left => assert!(right < -0.8 && down.abs() < 0.2, "{right} {down}"),
+            Event::Down => assert!(down > 0.8 && right.abs() < 0.2, "{right} {down}"),
+            Event::Up => assert!(down < -0.8 && right.abs() < 0.2, "{right} {down}"),
+            Event::Still => assert!(down.abs() < 0.05 && right.abs() < 0.05, "{right} {down}"),
+            _ => continue,
+        }
+        moved += 1;
+    }
+    assert!(moved > 10);
+}
+
+/// Where the light is, in the world's coordinates.
+fn centre(frame: &[u8], size: usize) -> (f64, f64) {
+    let (mut sum, mut x, mut y) = (0.0, 0.0, 0.0);
+    for (place, pixel) in frame.chunks_exact(3).enumerate() {
+        let light = f64::from(*pixel.iter().max().unwrap()).max(110.0) - 110.0;
+        sum += light;
+        x += light * ((place % size) as f64 + 0.5);
+        y += light * ((place / size) as f64 + 0.5);
+    }
+    let half = size as f64 / 2.0;
+    (x / sum / half - 1.0, y / sum / half - 1.0)
+}
+
+#[test]
+fn a_world_is_made_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let made = World::open_or_make(&small(3), cache.path(), &|_| {}).unwrap();
+    let stamp = |world: &World| std::fs::metadata(world.directory().join("world.json")).unwrap().modified().unwrap();
+    let before = stamp(&made);
+    let opened = World::open_or_make(&small(3), cache.path(), &|_| panic!("nothing is to be done")).unwrap();
+    assert_eq!((before, made.hash()), (stamp(&opened), opened.hash()));
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 1, "no unfinished world is left behind");
+}
+
+#[test]
+fn a_world_does_not_overwrite_and_does_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.txt"), "mine").unwrap();
+    let error = synthesize(&small(0), folder.path(), &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("new or empty"), "{error}");
+    assert_eq!(files(folder.path()).len(), 1);
+
+    let nothing = World::open(folder.path()).unwrap_err().to_string();
+    assert!(nothing.contains("experiments data synthesize"), "{nothing}");
+    let world = make(&small(0), &folder.path().join("world"), 2);
+    let truth = world.directory().join("world.json");
+    let text = std::fs::read_to_string(&truth).unwrap();
+    std::fs::write(&truth, text.replacen("\"seed\":0", "\"seed\":1", 1)).unwrap();
+    assert!(World::open(world.directory()).unwrap_err().to_string().contains("another version"));
+    std::fs::write(&truth, &text[..text.len() / 2]).unwrap();
+    assert!(World::open(world.directory()).is_err());
+}
+
+#[test]
+fn an_impossible_world_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = small(0);
+    config.captions = 30;
+    // Without any choice of words there are not thirty different sentences.
+    config.scenes.two_events = 0.0;
+    config.clip_captions.no_direction = 0.0;
+    config.size = 0;
+    assert!(synthesize(&config, &folder.path().join("world"), &|_| {}).is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn frames_are_stored_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = make(&small(4), &folder.path().join("world"), 2);
+    let set = world.videos().unwrap();
+    let clips = set.split(Split::Test);
+    let request = FrameRequest { frames: 8, sampling: Sampling::Middle, seed: 0, size: Some(32) };
+    let cache = folder.path().join("cache");
+    let made = FrameStore::of_clips(&clips, &request, Some(&cache), &|_| {}).unwrap();
+    assert_eq!((made.len(), made.frames(), made.size(), made.ids()[0].as_str()), (8, 8, 32, clips[0].id.as_str()));
+    for (index, clip) in clips.iter().enumerate() {
+        assert_eq!(made.clip(index), decode(&clip.path, &request).unwrap().data);
+    }
+    assert!(made.clip(8).is_empty());
+    let again = FrameStore::of_clips(&clips, &request, Some(&cache), &|_| panic!("it is cached")).unwrap();
+    assert_eq!(made, again);
+    let larger = FrameRequest { size: Some(48), ..request };
+    assert_eq!(FrameStore::of_clips(&clips, &larger, Some(&cache), &|_| {}).unwrap().size(), 48);
+
+    let pairs = world.pairs(Split::Validate).unwrap();
+    let images = FrameStore::of_pairs(&pairs, 32, Some(&cache), &|_| {}).unwrap();
+    assert_eq!((images.len(), images.clip(3).len()), (12, 32 * 32 * 3));
+    assert_eq!(images, FrameStore::of_pairs(&pairs, 32, None, &|_| {}).unwrap());
+}
+
+#[test]
+fn a_broken_clip_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = make(&small(5), &folder.path().join("world"), 2);
+    let set = world.videos().unwrap();
+    let clips = set.split(Split::Train);
+    let bytes = std::fs::read(&clips[3].path).unwrap();
+    std::fs::write(&clips[3].path, &bytes[..bytes.len() / 2]).unwrap();
+    let request = FrameRequest::uniform(4, 32);
+    let error = FrameStore::of_clips(&clips, &request, None, &|_| {}).unwrap_err().to_string();
+    assert!(error.contains("cut short") && error.contains(&clips[3].id), "{error}");
+    std::fs::remove_file(&clips[3].path).unwrap();
+    let error = world.videos().unwrap_err().to_string();
+    assert!(error.contains("1 of 24") && error.contains(&clips[3].id), "{error}");
+}
+
+#[test]
+fn chance_is_what_the_most_frequent_answer_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = small(6);
+    config.clips.test = 40;
+    let world = make(&config, &folder.path().join("world"), 2);
+    let chance = chance_levels(&world, Split::Test);
+    assert!((0.2..0.5).contains(&chance.shape), "{chance:?}");
+    assert!((0.1..0.4).contains(&chance.colour), "{chance:?}");
+    assert!((0.05..0.4).contains(&chance.event_kind), "{chance:?}");
+    assert!((0.5..=0.8).contains(&chance.direction), "{chance:?}");
+    assert!((0.5..=1.0).contains(&chance.order), "{chance:?}");
+    let _ = Combinations::Trained;
+}
