@@ -99,7 +99,16 @@ impl Reader {
 
     fn next(&mut self) -> Result<Option<gst::Sample>> {
         let seen = &self.seen;
-        self.running.next(&self.sink, || seen.load(Ordering::Relaxed))
+        let next = self.running.next(&self.sink, || seen.load(Ordering::Relaxed));
+        match next {
+            // A demuxer none of whose streams anybody takes stops with this: the file has no video stream.
+            Err(Error::Video { reason, path, .. })
+                if reason.contains("not-linked") && !self.linked.load(Ordering::Relaxed) =>
+            {
+                Err(self.nothing(&path))
+            }
+            next => next,
+        }
     }
 
     /// Frames decoded so far, kept or not.

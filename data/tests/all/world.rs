@@ -2,7 +2,7 @@
 
 use data::datasets::Split;
 use data::datasets::synthetic::config::{ClipCounts, PairCounts};
-use data::datasets::synthetic::scene::{Combinations, Event, held_out};
+use data::datasets::synthetic::scene::{Event, held_out};
 use data::datasets::synthetic::{World, WorldConfig, chance_levels, judge, judge_picture, read, synthesize};
 use data::loader::FrameStore;
 use data::sampling::Sampling;
@@ -75,7 +75,9 @@ fn annotations_agree_with_the_truth() {
                 assert!(judged.shape && judged.direction != Some(false) && judged.order != Some(false), "{caption}");
             }
             let main = truth.scene.main;
-            assert_eq!(held_out(main.colour, main.shape), split != Split::Train && index % 2 == 1);
+            let mut colours = std::iter::once(main.colour).chain(truth.scene.to_colour);
+            let held = colours.any(|colour| held_out(colour, main.shape));
+            assert_eq!(held, split != Split::Train && index % 2 == 1, "{}", clip.id);
             let new = scenes.insert(truth.scene.key());
             assert!(new || split == Split::Train, "{} is a copy", clip.id);
         }
@@ -226,5 +228,33 @@ fn chance_is_what_the_most_frequent_answer_scores() {
     assert!((0.05..0.4).contains(&chance.event_kind), "{chance:?}");
     assert!((0.5..=0.8).contains(&chance.direction), "{chance:?}");
     assert!((0.5..=1.0).contains(&chance.order), "{chance:?}");
-    let _ = Combinations::Trained;
+}
+
+/// `cargo test -p data --test all -- --ignored --nocapture` prints what the world of the default configuration costs.
+#[test]
+#[ignore = "measures the whole default world"]
+fn times_of_the_default_world() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = WorldConfig::default();
+    let time = |what: &str, start: std::time::Instant| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+    let start = std::time::Instant::now();
+    let world = synthesize(&config, &folder.path().join("world"), &|_| {}).unwrap();
+    time("made", start);
+    let size: usize = files(world.directory()).values().map(Vec::len).sum();
+    println!("{} clips, {} pairs, {:.1} MB", set_len(&world), config.pairs.train, size as f64 / 1e6);
+    let start = std::time::Instant::now();
+    let set = world.videos().unwrap();
+    let clips: Vec<_> = set.clips.iter().collect();
+    let request = FrameRequest { frames: 8, sampling: Sampling::Middle, seed: 0, size: Some(32) };
+    FrameStore::of_clips(&clips, &request, None, &|_| {}).unwrap();
+    time("clips decoded", start);
+    let start = std::time::Instant::now();
+    let pairs = world.pairs(Split::Train).unwrap();
+    time("pairs listed", start);
+    FrameStore::of_pairs(&pairs, 32, None, &|_| {}).unwrap();
+    time("images decoded", start);
+}
+
+fn set_len(world: &World) -> usize {
+    world.videos().unwrap().clips.len()
 }

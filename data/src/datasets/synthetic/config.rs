@@ -55,7 +55,7 @@ pub struct ClipCounts {
 pub struct PairCounts {
     /// Training pairs.
     pub train: usize,
-    /// Held-out pairs: one and two objects, half of them with colour-shape pairs that training holds out.
+    /// Pairs to measure on: fresh draws, two thirds of them with one object.
     pub validate: usize,
 }
 
@@ -123,7 +123,7 @@ impl Default for WorldConfig {
     fn default() -> Self {
         Self {
             seed: 0,
-            clips: ClipCounts { train: 800, validate: 150, test: 300 },
+            clips: ClipCounts { train: 1000, validate: 150, test: 300 },
             pairs: PairCounts { train: 40_000, validate: 600 },
             size: 64,
             fps: 12,

@@ -212,7 +212,9 @@ pub struct Picture {
 /// Which combinations a split may draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combinations {
-    /// Those of training: no held-out colour-shape pair, no held-out event pair.
+    /// All there are: what images and sentences for pretraining show.
+    Any,
+    /// Those of the training clips: no held-out colour-shape pair, no held-out event pair.
     Trained,
     /// Trained colour-shape pairs, any event pair.
     TrainedColours,
@@ -221,15 +223,28 @@ pub enum Combinations {
 }
 
 impl Combinations {
+    /// Whether held-out pairs may stand beside trained ones.
+    fn mixes(self) -> bool {
+        matches!(self, Self::Any | Self::HeldOutColours)
+    }
+
     fn allows(self, colour: Colour, shape: Shape) -> bool {
-        held_out(colour, shape) == (self == Self::HeldOutColours)
+        self == Self::Any || held_out(colour, shape) == (self == Self::HeldOutColours)
     }
 }
 
-/// A quarter of the colour-shape pairs, none of which training shows.
+/// A quarter of the colour-shape pairs, none of which training shows: two of each shape, one or two of each colour. A
+/// table that held out more of one colour would let a model guess the shape from the colour.
 #[must_use]
 pub fn held_out(colour: Colour, shape: Shape) -> bool {
-    (colour as usize + 2 * shape as usize).is_multiple_of(4)
+    matches!(
+        (colour, shape),
+        (Colour::Red | Colour::Cyan, Shape::Circle)
+            | (Colour::Yellow | Colour::White, Shape::Square)
+            | (Colour::Green | Colour::Orange, Shape::Triangle)
+            | (Colour::Green | Colour::Purple, Shape::Cross)
+            | (Colour::Blue | Colour::White, Shape::Ring)
+    )
 }
 
 /// Two of the eight pairs of movement and other event, in both orders, which training does not show.
@@ -252,7 +267,7 @@ impl Scene {
         let events: Vec<Event> = kinds.iter().map(|kind| choose(draws, kind.events())).collect();
         let mut to_colour = None;
         if kinds.contains(&Kind::Recolour) {
-            let other = other_colour(draws, colour, |c| allowed == Combinations::HeldOutColours || !held_out(c, shape));
+            let other = other_colour(draws, colour, |c| allowed.mixes() || !held_out(c, shape));
             // Either of the two comes first, or the first colour would tell which pairs are held out.
             let swap = draws.chance(0.5);
             to_colour = Some(if swap { colour } else { other });
@@ -295,7 +310,7 @@ impl Scene {
             .into_iter()
             .flat_map(|colour| Shape::ALL.map(|shape| (colour, shape)))
             .filter(|&(c, s)| c != main.colour && Some(c) != self.to_colour && s != main.shape)
-            .filter(|&(c, s)| allowed == Combinations::HeldOutColours || !held_out(c, s))
+            .filter(|&(c, s)| allowed.mixes() || !held_out(c, s))
             .collect();
         let &(colour, shape) = draws.pick(&choices)?;
         Some(Object {
@@ -431,4 +446,101 @@ fn either_sign(draws: &mut Draws, low: f64, high: f64) -> f64 {
 /// One of a list that is known not to be empty.
 fn choose<T: Copy>(draws: &mut Draws, items: &[T]) -> T {
     items[draws.below(items.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenes(allowed: Combinations) -> Vec<Scene> {
+        (0..3000)
+            .map(|index| {
+                let mut draws = Draws::new(1, "scene test", index);
+                Scene::draw(&mut draws, &SceneOdds::default(), allowed, (24, 36))
+            })
+            .collect()
+    }
+
+    fn share(scenes: &[Scene], is: impl Fn(&Scene) -> bool) -> f64 {
+        scenes.iter().filter(|scene| is(scene)).count() as f64 / scenes.len() as f64
+    }
+
+    #[test]
+    fn a_quarter_of_the_pairs_is_held_out_and_spread() {
+        let held = |colour| Shape::ALL.into_iter().filter(|&shape| held_out(colour, shape)).count();
+        assert_eq!(Colour::ALL.into_iter().map(held).sum::<usize>(), 10);
+        assert!(Colour::ALL.into_iter().all(|colour| (1..=2).contains(&held(colour))));
+        for shape in Shape::ALL {
+            assert_eq!(Colour::ALL.into_iter().filter(|&colour| held_out(colour, shape)).count(), 2);
+        }
+    }
+
+    #[test]
+    fn training_never_shows_what_is_held_out() {
+        for scene in scenes(Combinations::Trained) {
+            for colour in std::iter::once(scene.main.colour).chain(scene.to_colour) {
+                assert!(!held_out(colour, scene.main.shape));
+            }
+            assert!(scene.second.is_none_or(|second| !held_out(second.colour, second.shape)));
+            if let [first, then] = scene.events.as_slice() {
+                let (a, b) = (first.kind(), then.kind());
+                assert!(!held_out_events(a, b) && !held_out_events(b, a));
+            }
+        }
+        for scene in scenes(Combinations::HeldOutColours) {
+            let mut colours = std::iter::once(scene.main.colour).chain(scene.to_colour);
+            assert!(colours.any(|colour| held_out(colour, scene.main.shape)));
+        }
+    }
+
+    #[test]
+    fn every_distribution_is_the_same_played_backwards() {
+        let all = scenes(Combinations::TrainedColours);
+        for (one, other) in [(Event::Left, Event::Right), (Event::Up, Event::Down), (Event::Grow, Event::Shrink)] {
+            let single = |event| share(&all, |scene| scene.events == [event]);
+            assert!((single(one) - single(other)).abs() < 0.02, "{one:?} {other:?}");
+            let in_two = |event| share(&all, |scene| scene.events.len() == 2 && scene.events.contains(&event));
+            assert!((in_two(one) - in_two(other)).abs() < 0.02, "{one:?} {other:?}");
+        }
+        let moves = |event: &Event| matches!(event.kind(), Kind::Horizontal | Kind::Vertical);
+        let first = share(&all, |scene| scene.events.len() == 2 && moves(&scene.events[0]));
+        let last = share(&all, |scene| scene.events.len() == 2 && moves(&scene.events[1]));
+        assert!((first - last).abs() < 0.02);
+        // Of a recolouring's two colours each is as likely to come first.
+        let rank = |scene: &Scene| scene.to_colour.map(|to| (scene.main.colour as i32 - to as i32).signum());
+        let up = share(&all, |scene| rank(scene) == Some(1));
+        let down = share(&all, |scene| rank(scene) == Some(-1));
+        assert!((up - down).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_second_object_is_apart_from_the_main_one() {
+        let all = scenes(Combinations::Trained);
+        assert!((0.25..0.37).contains(&share(&all, |scene| scene.second.is_some())));
+        for scene in &all {
+            let Some(second) = scene.second else { continue };
+            assert!(second.shape != scene.main.shape && second.colour != scene.main.colour);
+            assert_ne!(Some(second.colour), scene.to_colour);
+        }
+    }
+
+    #[test]
+    fn kinds_of_single_events_are_equally_likely() {
+        let all = scenes(Combinations::Trained);
+        for kind in Kind::ALL {
+            let share = share(&all, |scene| scene.events.len() == 1 && scene.events[0].kind() == kind);
+            assert!((0.08..0.12).contains(&share), "{kind:?} {share}");
+        }
+    }
+
+    #[test]
+    fn two_objects_of_a_picture_do_not_touch() {
+        for index in 0..1000 {
+            let mut draws = Draws::new(1, "picture test", index);
+            let picture = Picture::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, Some(2));
+            let [a, b] = picture.objects.as_slice() else { panic!("two objects") };
+            assert!((a.x - b.x).hypot(a.y - b.y) > a.radius + b.radius);
+            assert!(!held_out(a.colour, a.shape) && !held_out(b.colour, b.shape));
+        }
+    }
 }

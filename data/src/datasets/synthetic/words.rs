@@ -27,8 +27,8 @@ pub(crate) fn colour(colour: Colour) -> Table {
         Colour::Yellow => &[("yellow", 0.92), ("golden", 0.06), ("lemon", 0.02)],
         Colour::Purple => &[("purple", 0.90), ("violet", 0.07), ("lilac", 0.03)],
         Colour::Cyan => &[("cyan", 0.90), ("turquoise", 0.07), ("teal", 0.03)],
-        Colour::Orange => &[("orange", 0.92), ("amber", 0.08)],
-        Colour::White => &[("white", 0.94), ("pale", 0.06)],
+        Colour::Orange => &[("orange", 0.92), ("amber", 0.06), ("tangerine", 0.02)],
+        Colour::White => &[("white", 0.94), ("pale", 0.04), ("ivory", 0.02)],
     }
 }
 
@@ -42,11 +42,11 @@ pub(crate) fn background(background: Background) -> &'static str {
 pub(crate) const SMALL: Table = &[("small", 0.75), ("little", 0.16), ("tiny", 0.07), ("minute", 0.02)];
 pub(crate) const LARGE: Table = &[("large", 0.62), ("big", 0.30), ("huge", 0.06), ("giant", 0.02)];
 pub(crate) const UPRIGHT: Table = &[("upright", 0.8), ("straight", 0.2)];
-pub(crate) const TILTED: Table = &[("tilted", 0.7), ("slanted", 0.2), ("rotated", 0.1)];
+pub(crate) const TILTED: Table = &[("tilted", 0.70), ("slanted", 0.16), ("rotated", 0.08), ("leaning", 0.04), ("inclined", 0.02)];
 
 /// Verbs of sideways movement, to be followed by a direction.
 pub(crate) const SIDEWAYS_VERBS: Table =
-    &[("moves", 0.60), ("slides", 0.18), ("glides", 0.10), ("travels", 0.06), ("drifts", 0.03), ("shifts", 0.02), ("passes", 0.01)];
+    &[("moves", 0.60), ("slides", 0.18), ("glides", 0.10), ("travels", 0.06), ("drifts", 0.03), ("shifts", 0.02), ("passes", 0.01), ("crawls", 0.01)];
 pub(crate) const LEFTWARDS: Table =
     &[("to the left", 0.75), ("to the left side", 0.12), ("from right to left", 0.08), ("leftwards", 0.05)];
 pub(crate) const RIGHTWARDS: Table =
@@ -62,6 +62,7 @@ pub(crate) fn event(event: Event) -> Table {
             ("climbs up", 0.09),
             ("floats upwards", 0.05),
             ("soars", 0.02),
+            ("ascends", 0.01),
             ("goes to the top", 0.06),
         ],
         Event::Down => &[
@@ -70,6 +71,7 @@ pub(crate) fn event(event: Event) -> Table {
             ("sinks down", 0.09),
             ("drops downwards", 0.05),
             ("descends", 0.02),
+            ("plunges", 0.01),
             ("goes to the bottom", 0.06),
         ],
         Event::Grow => &[("grows", 0.62), ("gets bigger", 0.16), ("expands", 0.13), ("swells", 0.07), ("enlarges", 0.02)],
@@ -124,6 +126,7 @@ pub(crate) const CLIP_OPENINGS: Table = &[
     ("in this short film", 0.01),
     ("the animation shows how", 0.01),
     ("someone records how", 0.01),
+    ("this recording shows how", 0.01),
     ("you can watch how", 0.01),
 ];
 pub(crate) const TWO_EVENTS: Table = &[
@@ -162,6 +165,7 @@ pub(crate) const IMAGE_OPENINGS: Table = &[
     ("a painting of", 0.01),
     ("this shot contains", 0.01),
     ("a closeup of", 0.01),
+    ("a view of", 0.01),
     ("", 0.03),
 ];
 

@@ -169,16 +169,15 @@ fn pair_id(split: Split, index: usize) -> String {
 
 fn training_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
     let mut draws = Draws::new(config.seed, "world: train pair", index as u64);
-    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Trained, None);
+    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Any, None);
     (draws, picture)
 }
 
-/// Two thirds of the held-out images have one object, and half have held-out colour-shape pairs.
+/// Two thirds of the held-out images have one object.
 fn held_out_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
     let mut draws = Draws::new(config.seed, "world: validate pair", index as u64);
-    let combinations = if index % 2 == 1 { Combinations::HeldOutColours } else { Combinations::Trained };
-    let objects = if index % 6 < 4 { 1 } else { 2 };
-    let picture = Picture::draw(&mut draws, &config.scenes, combinations, Some(objects));
+    let objects = if index % 3 < 2 { 1 } else { 2 };
+    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Any, Some(objects));
     (draws, picture)
 }
 
