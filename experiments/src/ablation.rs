@@ -125,7 +125,10 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     let (mut summaries, mut cells) = (Vec::new(), Vec::new());
     for (variant, config) in variants.iter().zip(&configs) {
         if (&config.world, &config.frames) != (&first.world, &first.frames) {
-            bail!("variant \"{}\" changes the world or its frames, which all variants of an ablation share", variant.name);
+            bail!(
+                "variant \"{}\" changes the world or its frames, which all variants of an ablation share",
+                variant.name
+            );
         }
         let mut runs = Vec::new();
         for seed in 1..=request.seeds {
@@ -133,10 +136,12 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
             let run = Run { variant: &variant.name, config, seed, directory };
             let (result, timing) = match run.finished()? {
                 Some(finished) => finished,
-                None => match run.run(session, &world).with_context(|| format!("variant \"{}\"", variant.name))? {
-                    Done::Finished(result, timing) => (*result, timing),
-                    Done::Interrupted => return Ok(Ended::Interrupted),
-                },
+                None => {
+                    match run.run(session, &world).with_context(|| format!("variant \"{}\"", variant.name))? {
+                        Done::Finished(result, timing) => (*result, timing),
+                        Done::Interrupted => return Ok(Ended::Interrupted),
+                    }
+                }
             };
             cells.push(Cell { variant: variant.name.clone(), seed, timing });
             runs.push(result);
@@ -207,7 +212,8 @@ fn baselines(
     world: &LoadedWorld,
     folder: &Path,
 ) -> anyhow::Result<Baselines> {
-    let references: Vec<&[String]> = world.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
+    let references: Vec<&[String]> =
+        world.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
     let Some((constant_caption, _)) = best_constant_caption(&references) else {
         bail!("the training split has no captions");
     };

@@ -68,6 +68,7 @@ pub struct AblationArguments {
     /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
     #[arg(long)]
     pub resume: bool,
+    /// Where results and caches go
     #[command(flatten)]
     pub folders: Folders,
 }
@@ -92,6 +93,7 @@ pub struct PretrainArguments {
     /// Go on with an earlier run
     #[arg(long)]
     pub resume: bool,
+    /// Where results and caches go
     #[command(flatten)]
     pub folders: Folders,
 }

@@ -57,7 +57,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
-            let variant = Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
+            let variant =
+                Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
             let config = resolve(&profile, &variant, &sets).usage()?;
             let world = world::synthesize(&config.world, &out).failure()?;
             println!("the tiny world {} lies in {}", world.hash(), world.directory().display());
@@ -92,7 +93,8 @@ fn show(arguments: &ShowArguments) -> Outcome {
         let pretrained = Pretrained::load(&config, &device).failure()?;
         let list = model::parameters::list(&pretrained.model);
         config.train.parameters.check(&list).map_err(anyhow::Error::from).usage()?;
-        let count = |choose: &dyn Fn(&str) -> bool| thousands(model::parameters::count(&pretrained.model, choose));
+        let count =
+            |choose: &dyn Fn(&str) -> bool| thousands(model::parameters::count(&pretrained.model, choose));
         let steps = config.train.epochs * config.world.clips.train.div_ceil(config.train.batch_size.max(1));
         table.push(vec![
             variant.name.clone(),

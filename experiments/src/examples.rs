@@ -80,7 +80,8 @@ impl Videos {
 
     fn frames(&self, items: &[usize]) -> (Vec<f32>, [usize; 5]) {
         let (f, size) = (self.frames.frames(), self.frames.size());
-        let values = items.iter().flat_map(|&item| self.preprocess.normalize(self.frames.clip(item))).collect();
+        let values =
+            items.iter().flat_map(|&item| self.preprocess.normalize(self.frames.clip(item))).collect();
         (values, [items.len(), f, 3, size, size])
     }
 
@@ -115,7 +116,9 @@ impl Examples for Videos {
                     let mut draws = Draws::new(self.seed, &format!("caption in epoch {epoch}"), item as u64);
                     let id = &self.frames.ids()[item];
                     let caption = draws.pick(&all[item]);
-                    drawn.push(caption.ok_or_else(|| TrainError::Data(format!("{id} has no caption")))?.clone());
+                    drawn.push(
+                        caption.ok_or_else(|| TrainError::Data(format!("{id} has no caption")))?.clone(),
+                    );
                 }
                 Some(HostTokens::pad(&drawn))
             }

@@ -2,7 +2,7 @@
 
 use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, read};
-use metrics::{Corpus, Tokenized, Video};
+use metrics::{Corpus, Options, Video};
 use train::TrainError;
 use train::captioner::Written;
 use train::dashboard::{CIDER, Figures};
@@ -47,17 +47,17 @@ impl WorldJudge {
             hypothesis: caption.clone(),
             references: clip.captions.clone(),
         });
-        let scores = metrics::score_tokenized(&Tokenized::assume_tokenized(Corpus::new(videos.collect())?));
-        let figures = Figures::one(CIDER, scores.cider)
-            .with(BLEU_4, scores.bleu[3])
-            .with(ROUGE_L, scores.rouge_l);
+        let scores = metrics::score(&Corpus::new(videos.collect())?, &Options::default())?;
+        let figures =
+            Figures::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
         Ok(self.truths(captions, figures))
     }
 
     fn truths(&self, captions: &[String], figures: Figures) -> Figures {
-        let judged = self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
-            Some(judge(&read(caption), &self.world.truth(&clip.id)?.scene))
-        });
+        let judged =
+            self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
+                Some(judge(&read(caption), &self.world.truth(&clip.id)?.scene))
+            });
         let judged: Vec<_> = judged.collect();
         let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
         figures

@@ -82,7 +82,13 @@ mod tests {
             points: points.to_vec(),
             mark: points.first().copied(),
         };
-        draw(&path, "Training loss", "loss", &[curve("a", &[(1.0, 2.0), (2.0, 1.0)]), curve("b", &[(1.0, 1.5)])]).unwrap();
+        draw(
+            &path,
+            "Training loss",
+            "loss",
+            &[curve("a", &[(1.0, 2.0), (2.0, 1.0)]), curve("b", &[(1.0, 1.5)])],
+        )
+        .unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(svg.contains("<svg") && svg.contains("Training loss") && svg.contains("<polyline"));
         draw(&path, "One", "loss", &[curve("a", &[(1.0, 2.0)])]).unwrap();

@@ -68,7 +68,10 @@ pub fn find(name: &str, sets: &[String]) -> anyhow::Result<PretrainConfig> {
         }
         None => {
             let known: Vec<&str> = PRETRAININGS.iter().map(|(known, _)| *known).collect();
-            bail!("there is no pretraining \"{name}\"{}", choices(name, &known, "experiments pretrain --help"))
+            bail!(
+                "there is no pretraining \"{name}\"{}",
+                choices(name, &known, "experiments pretrain --help")
+            )
         }
     };
     merge_sets(&text, sets, name)
@@ -100,7 +103,8 @@ pub fn run(
     session.device.seed(config.seed);
     let model = model_config.init(&session.device);
     model::parameters::draw(&model);
-    let stages = Stages { config, config_hash: &config_hash, model_config, tokenizer, session, folder: &folder };
+    let stages =
+        Stages { config, config_hash: &config_hash, model_config, tokenizer, session, folder: &folder };
 
     let Some(model) = stages.text(model)? else { return Ok(Ended::Interrupted) };
     let Some((model, figures)) = stages.images(model, &world, &arguments.folders.cache)? else {

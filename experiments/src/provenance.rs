@@ -48,7 +48,8 @@ impl Provenance {
 
 fn commit() -> String {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;
+        let output =
+            Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     match git(&["rev-parse", "--short=12", "HEAD"]) {
@@ -66,7 +67,11 @@ fn machine() -> String {
         let line = text.lines().find(|line| line.starts_with("model name"))?.to_owned();
         Some(line.split_once(':')?.1.trim().to_owned())
     });
-    format!("{}, {cores} cores, {}", name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()), std::env::consts::OS)
+    format!(
+        "{}, {cores} cores, {}",
+        name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        std::env::consts::OS
+    )
 }
 
 /// `2026-11-22T09:41:00Z` (days to date by Howard Hinnant's algorithm).

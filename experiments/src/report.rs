@@ -89,7 +89,11 @@ fn table(summary: &Summary, cells: &[Cell]) -> Table {
             spread(runs.iter().filter_map(best_validation), 1),
             spread(runs.iter().filter_map(|run| run.test.get(CIDER).map(|value| value * 100.0)), 1),
         ];
-        row.extend(COLUMNS.iter().map(|(_, figure)| cell(figure, runs.iter().filter_map(|run| run.test.get(figure)))));
+        row.extend(
+            COLUMNS
+                .iter()
+                .map(|(_, figure)| cell(figure, runs.iter().filter_map(|run| run.test.get(figure)))),
+        );
         row.push(spread(times.map(|cell| cell.timing.seconds_per_epoch), 1));
         table.push(row);
     }
@@ -171,7 +175,11 @@ fn curves(summary: &Summary, figure: Option<&str>) -> Vec<Curve> {
         };
         Curve { name, points, mark }
     };
-    summary.variants.iter().flat_map(|variant| variant.runs.iter().map(move |run| curve(variant, run))).collect()
+    summary
+        .variants
+        .iter()
+        .flat_map(|variant| variant.runs.iter().map(move |run| curve(variant, run)))
+        .collect()
 }
 
 #[derive(Deserialize)]

@@ -179,8 +179,12 @@ impl Run<'_> {
         let started = Instant::now();
         let config = self.config;
         let config_hash = config.hash(self.seed);
-        let provenance =
-            Provenance::gather(&session.device_word, config_hash.clone(), world.world.hash().to_owned(), self.seed);
+        let provenance = Provenance::gather(
+            &session.device_word,
+            config_hash.clone(),
+            world.world.hash().to_owned(),
+            self.seed,
+        );
         files::replace(&self.directory.join("config.toml"), config.to_toml()?.as_bytes())?;
         files::replace_json(&self.directory.join("provenance.json"), &provenance)?;
 
@@ -192,11 +196,16 @@ impl Run<'_> {
         config.train.parameters.check(&parameters)?;
 
         let captioner = Captioner::new(pretrained.model.clone(), context.clone());
-        let is_vit_frozen =
-            !parameters.iter().any(|p| p.name.starts_with("vision_model.") && config.train.parameters.trains(&p.name));
+        let is_vit_frozen = !parameters
+            .iter()
+            .any(|p| p.name.starts_with("vision_model.") && config.train.parameters.trains(&p.name));
         let videos = |split| {
             let videos = Videos::new(world.frames(split).clone());
-            if is_vit_frozen { videos.with_features(&captioner, config.evaluate.batch_size) } else { Ok(videos) }
+            if is_vit_frozen {
+                videos.with_features(&captioner, config.evaluate.batch_size)
+            } else {
+                Ok(videos)
+            }
         };
         let train = videos(Split::Train)?.with_captions(
             captions(&world.clips(Split::Train)),
@@ -262,7 +271,11 @@ const TIMING: &str = "timing.json";
 ///
 /// # Errors
 /// When the device fails.
-pub fn write_captions(captioner: &Captioner, videos: &Videos, batch_size: usize) -> anyhow::Result<Vec<Written>> {
+pub fn write_captions(
+    captioner: &Captioner,
+    videos: &Videos,
+    batch_size: usize,
+) -> anyhow::Result<Vec<Written>> {
     let items: Vec<usize> = (0..videos.len()).collect();
     let mut written = Vec::with_capacity(items.len());
     for items in items.chunks(batch_size.max(1)) {
@@ -277,5 +290,6 @@ pub fn write_captions(captioner: &Captioner, videos: &Videos, batch_size: usize)
 /// When it cannot be read or is damaged.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("damaged, remove it to make it anew: {}", path.display()))
+    serde_json::from_str(&text)
+        .with_context(|| format!("damaged, remove it to make it anew: {}", path.display()))
 }

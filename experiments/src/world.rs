@@ -36,8 +36,10 @@ impl LoadedWorld {
         };
         let shown = Shown::default();
         let decode = |split| {
-            FrameStore::of_clips(&videos.split(split), &request, Some(cache), &|progress| shown.update(progress))
-                .with_context(|| format!("cannot read the {split} clips of the tiny world"))
+            FrameStore::of_clips(&videos.split(split), &request, Some(cache), &|progress| {
+                shown.update(progress)
+            })
+            .with_context(|| format!("cannot read the {split} clips of the tiny world"))
         };
         let frames = [decode(Split::Train)?, decode(Split::Validate)?, decode(Split::Test)?];
         shown.finish();

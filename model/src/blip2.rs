@@ -56,7 +56,8 @@ impl Blip2Config {
             vision_model: self.vision_config.init(device),
             ln_vision: self.vision_config.ln_vision().init(device),
             temporal: self.temporal.init(self.max_frames, d_image, device),
-            query_tokens: Initializer::Normal { mean: 0.0, std }.init([1, self.num_query_tokens, d_query], device),
+            query_tokens: Initializer::Normal { mean: 0.0, std }
+                .init([1, self.num_query_tokens, d_query], device),
             qformer: self.qformer_config.init(device),
             language_projection: LinearConfig::new(d_query, self.text_config.d_model, std).init(device),
             language_model: self.text_config.init(device),
@@ -164,7 +165,12 @@ impl Blip2 {
     /// # Shapes
     /// - captions: `[b, t]`
     /// - output: `[b, t, v]`, in f32
-    pub fn logits(&self, visual: Visual, prompt: Option<Tensor<2, Int>>, captions: Tensor<2, Int>) -> Tensor<3> {
+    pub fn logits(
+        &self,
+        visual: Visual,
+        prompt: Option<Tensor<2, Int>>,
+        captions: Tensor<2, Int>,
+    ) -> Tensor<3> {
         let encoded = self.encode(visual, prompt);
         self.language_model.decode(captions, &encoded, None)
     }
@@ -173,7 +179,12 @@ impl Blip2 {
     ///
     /// # Shapes
     /// - output: `[1]`
-    pub fn caption_loss(&self, visual: Visual, prompt: Option<Tensor<2, Int>>, captions: &Targets) -> Tensor<1> {
+    pub fn caption_loss(
+        &self,
+        visual: Visual,
+        prompt: Option<Tensor<2, Int>>,
+        captions: &Targets,
+    ) -> Tensor<1> {
         let logits = self.logits(visual, prompt, captions.ids.clone());
         cross_entropy(logits, captions, 0.0)
     }

@@ -95,7 +95,8 @@ impl TemporalEmbedding {
         let frames = match &self.sinusoids {
             None => weight.slice([0..f, 0..d]),
             Some(sinusoids) => {
-                Tensor::<2>::from_data(sinusoids.clone(), &features.device().inner()).slice([0..f, 0..d]) * weight
+                Tensor::<2>::from_data(sinusoids.clone(), &features.device().inner()).slice([0..f, 0..d])
+                    * weight
             }
         };
         features + frames.reshape([1, f, 1, d])

@@ -76,10 +76,7 @@ impl ModuleVisitor for Lister {
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        self.parameters.push(Parameter {
-            name: self.path.join("."),
-            shape: parameter.lazy_shape().to_vec(),
-        });
+        self.parameters.push(Parameter { name: self.path.join("."), shape: parameter.lazy_shape().to_vec() });
     }
 }
 

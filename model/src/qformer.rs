@@ -7,7 +7,8 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads, split_heads,
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
+    split_heads,
 };
 
 /// Sizes of a [`QFormer`], under the keys of Hugging Face's `qformer_config`.
@@ -218,7 +219,10 @@ mod tests {
         let image = Tensor::<3>::random([2, 6, 12], Distribution::Default, &device);
         let straight = qformer.forward(queries.clone(), &image);
         let reversed = qformer.forward(queries.clone(), &image.clone().flip([1]));
-        straight.clone().into_data().assert_approx_eq::<f32>(&reversed.into_data(), Tolerance::absolute(1e-4));
+        straight
+            .clone()
+            .into_data()
+            .assert_approx_eq::<f32>(&reversed.into_data(), Tolerance::absolute(1e-4));
         let other = qformer.forward(queries, &(image * 2.0));
         assert!((straight - other).abs().max().into_scalar::<f32>() > 1e-2);
     }

@@ -11,7 +11,8 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads, split_heads,
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
+    split_heads,
 };
 
 /// Sizes of a [`Vit`], under the keys of Hugging Face's `vision_config`.
@@ -254,6 +255,8 @@ mod tests {
         let together = vit.forward(images.clone());
         assert_eq!(together.dims(), [3, config.tokens(), 16]);
         let alone = vit.forward(images.slice([1..2]));
-        alone.into_data().assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
+        alone
+            .into_data()
+            .assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
     }
 }

@@ -95,13 +95,19 @@ fn resuming_a_finished_ablation_trains_nothing_again() {
     assert_eq!(desk.run(&arguments).code, Some(0));
     let before = desk.read("runs/freeze_vit/qformer_only/seed-1/result.json");
     let modified = |desk: &Desk| {
-        std::fs::metadata(desk.path("runs/freeze_vit/qformer_only/seed-1/result.json")).unwrap().modified().unwrap()
+        std::fs::metadata(desk.path("runs/freeze_vit/qformer_only/seed-1/result.json"))
+            .unwrap()
+            .modified()
+            .unwrap()
     };
     let time = modified(&desk);
     let mut again = arguments.to_vec();
     again.push("--resume");
     let ran = desk.run(&again);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert_eq!((before, time), (desk.read("runs/freeze_vit/qformer_only/seed-1/result.json"), modified(&desk)));
+    assert_eq!(
+        (before, time),
+        (desk.read("runs/freeze_vit/qformer_only/seed-1/result.json"), modified(&desk))
+    );
     assert!(ran.out.contains("qformer_only"), "the table is printed again: {}", ran.out);
 }

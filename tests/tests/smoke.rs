@@ -16,28 +16,39 @@ fn an_ablation_leaves_table_report_plots_and_predictions() {
     let desk = Desk::new();
     let ran = desk.run(&SMOKE);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    for word in ["all_trainable", "freeze_vit", "qformer_only", "pretrained, not trained", "chance", "test CIDEr"] {
+    for word in
+        ["all_trainable", "freeze_vit", "qformer_only", "pretrained, not trained", "chance", "test CIDEr"]
+    {
         assert!(ran.out.contains(word), "{word}: {}", ran.out);
     }
-    assert!(ran.out.lines().filter(|line| line.contains("epoch  1/2")).count() == 3, "a line an epoch: {}", ran.out);
+    assert!(
+        ran.out.lines().filter(|line| line.contains("epoch  1/2")).count() == 3,
+        "a line an epoch: {}",
+        ran.out
+    );
 
     let summary = summary(&desk);
     assert_eq!(summary["variants"].as_array().unwrap().len(), 3);
     assert_eq!(summary["clips"], serde_json::json!([8, 4, 6]));
     let report = desk.read("runs/freeze_vit/report.md");
-    assert!(report.contains("| variant") && report.contains("reference:") && report.contains("loss.svg"), "{report}");
+    assert!(
+        report.contains("| variant") && report.contains("reference:") && report.contains("loss.svg"),
+        "{report}"
+    );
     for plot in ["loss.svg", "cider.svg", "event.svg"] {
         assert!(desk.read(&format!("runs/freeze_vit/{plot}")).contains("</svg>"));
     }
     for variant in ["all_trainable", "freeze_vit", "qformer_only"] {
         let folder = format!("runs/freeze_vit/{variant}/seed-1");
-        let predictions: Value = serde_json::from_str(&desk.read(&format!("{folder}/predictions/test.json"))).unwrap();
+        let predictions: Value =
+            serde_json::from_str(&desk.read(&format!("{folder}/predictions/test.json"))).unwrap();
         let ids: BTreeSet<&str> =
             predictions.as_array().unwrap().iter().map(|row| row["image_id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), 6, "a caption for every test clip");
         assert_eq!(desk.read(&format!("{folder}/metrics.jsonl")).lines().count(), 2);
         assert!(desk.read(&format!("{folder}/config.toml")).contains("[train.parameters]"));
-        let provenance: Value = serde_json::from_str(&desk.read(&format!("{folder}/provenance.json"))).unwrap();
+        let provenance: Value =
+            serde_json::from_str(&desk.read(&format!("{folder}/provenance.json"))).unwrap();
         for key in ["command", "commit", "machine", "config_hash", "data_hash", "date"] {
             assert!(!provenance[key].as_str().unwrap().is_empty(), "{key}");
         }
@@ -79,7 +90,11 @@ fn list_and_show_print_what_there_is() {
     assert!(list.out.contains("freeze_vit") && list.out.contains("smoke"), "{}", list.out);
     let show = desk.run(&["show", "freeze_vit"]);
     assert_eq!(show.code, Some(0), "{}", show.err);
-    assert!(show.out.contains("trainable") && show.out.contains("\"vision_model.*\" = \"frozen\""), "{}", show.out);
+    assert!(
+        show.out.contains("trainable") && show.out.contains("\"vision_model.*\" = \"frozen\""),
+        "{}",
+        show.out
+    );
 }
 
 #[test]

@@ -14,7 +14,11 @@ fn refused(arguments: &[&str], code: i32, words: &[&str]) {
 
 #[test]
 fn an_unknown_ablation_is_answered_with_the_nearest() {
-    refused(&["ablation", "freeze_vti"], 2, &["freeze_vti", "did you mean \"freeze_vit\"?", "experiments list"]);
+    refused(
+        &["ablation", "freeze_vti"],
+        2,
+        &["freeze_vti", "did you mean \"freeze_vit\"?", "experiments list"],
+    );
 }
 
 #[test]
@@ -43,7 +47,11 @@ fn an_unknown_or_ill_typed_setting_is_answered_with_the_key() {
     refused(&set("train.epochs=many"), 2, &["train.epochs=many"]);
     refused(&set("trian.epochs=3"), 2, &["did you mean \"train\"?"]);
     refused(&set("nonsense"), 2, &["expected key=value"]);
-    refused(&["show", "freeze_vit", "--set", "train.parameters={\"vit.*\"=\"frozen\"}"], 2, &["vit.*", "vision_model"]);
+    refused(
+        &["show", "freeze_vit", "--set", "train.parameters={\"vit.*\"=\"frozen\"}"],
+        2,
+        &["vit.*", "vision_model"],
+    );
 }
 
 #[test]

@@ -109,7 +109,11 @@ impl Captioner {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn features(&self, values: Vec<f32>, shape: [usize; 5]) -> Result<(Vec<f32>, [usize; 4]), TensorReadError> {
+    pub fn features(
+        &self,
+        values: Vec<f32>,
+        shape: [usize; 5],
+    ) -> Result<(Vec<f32>, [usize; 4]), TensorReadError> {
         let frames = Tensor::<5>::from_data(TensorData::new(values, shape), &self.device().inner());
         let features = self.blip2.vision_features(frames);
         let shape = features.dims();
@@ -158,10 +162,9 @@ impl InferenceStep for Captioner {
     fn step(&self, batch: Batch) -> StepOutput {
         let items = batch.items().len();
         let result = match batch {
-            Batch::Caption { visual, items, .. } => self.write(visual, &items).map(|written| StepOutput {
-                written,
-                ..StepOutput::new(Figures::default(), items.len())
-            }),
+            Batch::Caption { visual, items, .. } => self
+                .write(visual, &items)
+                .map(|written| StepOutput { written, ..StepOutput::new(Figures::default(), items.len()) }),
             text @ Batch::Text { .. } => match self.loss(text) {
                 Ok(loss) => loss
                     .try_into_scalar::<f64>()

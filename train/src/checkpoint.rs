@@ -96,7 +96,8 @@ pub fn save(
     let path = directory.join(format!("step-{}", state.step));
     let io = |action| TrainError::io(action, &path);
     std::fs::create_dir_all(directory).map_err(io("create the folder for saved states"))?;
-    let temporary = tempfile::Builder::new().prefix(".step-").tempdir_in(directory).map_err(io("save a state"))?;
+    let temporary =
+        tempfile::Builder::new().prefix(".step-").tempdir_in(directory).map_err(io("save a state"))?;
     let record = |error: &dyn std::fmt::Debug| TrainError::Io {
         action: "save a state",
         source: std::io::Error::other(format!("{error:?}")),
@@ -126,7 +127,8 @@ pub fn save(
 /// When the folder cannot be read, or the state is of another configuration.
 pub fn newest(directory: &Path, fingerprint: &str) -> Result<Option<(PathBuf, State)>, TrainError> {
     let Some((_, path)) = list(directory)?.pop() else { return Ok(None) };
-    let text = std::fs::read_to_string(path.join(STATE)).map_err(TrainError::io("read a saved state", &path))?;
+    let text =
+        std::fs::read_to_string(path.join(STATE)).map_err(TrainError::io("read a saved state", &path))?;
     let damaged = |reason: String| TrainError::State { reason, path: path.clone() };
     let state: State = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     if state.fingerprint != fingerprint {

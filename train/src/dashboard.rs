@@ -134,7 +134,11 @@ impl Metric for FigureMetric {
         NumericAttributes { unit: None, higher_is_better: self.higher_is_better }.into()
     }
 
-    fn update(&mut self, input: &FigureInput, metadata: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+    fn update(
+        &mut self,
+        input: &FigureInput,
+        metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
         let value = match self.name.as_str() {
             LEARNING_RATE => metadata.lr.as_ref().map(|rate| rate.base()),
             name => input.figures.get(name),

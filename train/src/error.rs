@@ -16,7 +16,9 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// A saved training state cannot be used.
-    #[error("cannot resume from a saved state: {reason}: {path}\nremove that folder to go back to the one before it")]
+    #[error(
+        "cannot resume from a saved state: {reason}: {path}\nremove that folder to go back to the one before it"
+    )]
     State {
         /// What is wrong with it.
         reason: String,

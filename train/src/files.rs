@@ -12,7 +12,8 @@ use crate::TrainError;
 /// When the directory cannot be written to; the old file is then still there.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
     let attempt = || -> std::io::Result<()> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         std::io::Write::write_all(&mut file, contents)?;

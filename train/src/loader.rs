@@ -80,7 +80,8 @@ impl Loader {
 
 impl DataLoader<Batch> for Loader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let Position { epoch, batch } = *self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let Position { epoch, batch } =
+            *self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let done = (batch * self.batch_size).min(self.examples.len());
         Box::new(Batches { loader: self, epoch, order: self.order(epoch), done })
     }
@@ -95,7 +96,8 @@ impl DataLoader<Batch> for Loader {
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
-        let examples = Arc::new(Slice { of: self.examples.clone(), start, end: end.min(self.examples.len()) });
+        let examples =
+            Arc::new(Slice { of: self.examples.clone(), start, end: end.min(self.examples.len()) });
         Arc::new(Self { examples, ..self.clone() })
     }
 }

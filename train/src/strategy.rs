@@ -15,15 +15,17 @@ use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents, TrainingItem,
-    TrainingStrategy, ValidLoader,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents,
+    TrainingItem, TrainingStrategy, ValidLoader,
 };
 use model::{Blip2, Blip2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::captioner::{Captioner, Context, Written};
 use crate::checkpoint::{self, EpochRecord, State};
-use crate::dashboard::{CIDER, Dashboard, FigureMetric, Figures, LEARNING_RATE, LOSS, StepOutput, keep_ctrl_c};
+use crate::dashboard::{
+    CIDER, Dashboard, FigureMetric, Figures, LEARNING_RATE, LOSS, StepOutput, keep_ctrl_c,
+};
 use crate::freezing::Freezing;
 use crate::loader::{Examples, Loader};
 use crate::optimizer::{Groups, clip_global_norm};
@@ -187,13 +189,14 @@ pub fn fit(fit: Fit) -> Result<Outcome, TrainError> {
     let strategy = Arc::new(Loop { work: Mutex::new(Some(work)), outcome: Mutex::new(None) });
     let interrupter = Interrupter::new();
     let shown = directory.join("dashboard");
-    let mut training = SupervisedTraining::new(&shown, Arc::new(train.clone()), Arc::new(validation.unwrap_or(train)))
-        .with_application_logger(None)
-        .with_interrupter(interrupter.clone())
-        .num_epochs(epochs)
-        .label(&label)
-        .metric_train_numeric(FigureMetric::new(LOSS, false))
-        .metric_train_numeric(FigureMetric::new(LEARNING_RATE, false));
+    let mut training =
+        SupervisedTraining::new(&shown, Arc::new(train.clone()), Arc::new(validation.unwrap_or(train)))
+            .with_application_logger(None)
+            .with_interrupter(interrupter.clone())
+            .num_epochs(epochs)
+            .label(&label)
+            .metric_train_numeric(FigureMetric::new(LOSS, false))
+            .metric_train_numeric(FigureMetric::new(LEARNING_RATE, false));
     for name in figures {
         training = training.metric_valid_numeric(FigureMetric::new(&name, name != LOSS));
     }
@@ -294,7 +297,9 @@ impl Work {
         let saved = checkpoint::newest(&fit.directory.join(STATES), &fit.fingerprint)?;
         let (captioner, optimizer, state) = match saved {
             Some((path, state)) => {
-                let fresh = |captioner: &Captioner| Groups::new(&captioner.blip2, &config.parameters).optimizer(config);
+                let fresh = |captioner: &Captioner| {
+                    Groups::new(&captioner.blip2, &config.parameters).optimizer(config)
+                };
                 let (captioner, optimizer) = checkpoint::restore(&path, captioner, fresh)?;
                 (captioner, optimizer, state)
             }
@@ -434,14 +439,16 @@ impl Work {
         let is_best = match (&self.fit.validation, validation.get(&config.select)) {
             (None, _) => true,
             (Some(_), Some(value)) => {
-                let before = self.state.history.iter().filter_map(|record| record.validation.get(&config.select));
+                let before =
+                    self.state.history.iter().filter_map(|record| record.validation.get(&config.select));
                 // a loss is better when it is lower, every other figure when it is higher
                 let sign = if config.select == LOSS { -1.0 } else { 1.0 };
                 before.map(|other| other * sign).fold(f64::NEG_INFINITY, f64::max) < value * sign
             }
             (Some(_), None) => {
                 let names: Vec<&str> = validation.iter().map(|(name, _)| name).collect();
-                let message = format!("cannot select by \"{}\": validation gives {}", config.select, names.join(", "));
+                let message =
+                    format!("cannot select by \"{}\": validation gives {}", config.select, names.join(", "));
                 return Err(TrainError::Data(message));
             }
         };
@@ -540,7 +547,8 @@ fn send<E: std::fmt::Display>(result: Result<(), E>) -> Result<(), TrainError> {
 
 /// A seed that differs for every step of every run (the finaliser of SplitMix64).
 fn mix(seed: u64, step: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    let mut z =
+        seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step.wrapping_mul(0xd1b5_4a32_d192_ed03));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -90,7 +90,8 @@ pub fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
     }
     let path = Path::new(name);
     if path.extension().is_some_and(|extension| extension == "toml") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the ablation {name}"))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the ablation {name}"))?;
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("ablation");
         return parse_ablation(stem, &text, name);
     }
@@ -102,7 +103,7 @@ pub fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
 ///
 /// # Errors
 /// When there is none of that name.
-pub fn find_profile(name: &str) -> anyhow::Result<Profile> {
+fn find_profile(name: &str) -> anyhow::Result<Profile> {
     match PROFILES.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => parse_profile(name, text, name),
         None => {
@@ -176,7 +177,8 @@ fn parse_profile(name: &str, text: &str, place: &str) -> anyhow::Result<Profile>
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, place: &str) -> anyhow::Result<T> {
-    toml::from_str(text).map_err(|error| anyhow::anyhow!("{}\nin {place}", with_suggestion(&error.to_string())))
+    toml::from_str(text)
+        .map_err(|error| anyhow::anyhow!("{}\nin {place}", with_suggestion(&error.to_string())))
 }
 
 /// Lays `over` over `base`, table by table. A table of patterns is replaced, not merged: its order counts.
@@ -260,7 +262,8 @@ mod tests {
 
     #[test]
     fn a_variants_table_of_patterns_replaces_the_profiles_and_other_tables_merge() {
-        let mut base: Table = toml::from_str("[train]\nepochs = 3\n[train.parameters]\n\"*\" = \"frozen\"").unwrap();
+        let mut base: Table =
+            toml::from_str("[train]\nepochs = 3\n[train.parameters]\n\"*\" = \"frozen\"").unwrap();
         let over: Table = toml::from_str("[train]\nbatch_size = 2\n[train.parameters]\n\"a\" = 0.5").unwrap();
         merge(&mut base, &over);
         let expected: Table =
@@ -270,8 +273,9 @@ mod tests {
 
     #[test]
     fn set_takes_toml_values_and_bare_words() {
-        let sets: Vec<String> =
-            ["train.epochs=7", "model.fusion=average", "train.learning_rate = 2e-4"].map(str::to_owned).to_vec();
+        let sets: Vec<String> = ["train.epochs=7", "model.fusion=average", "train.learning_rate = 2e-4"]
+            .map(str::to_owned)
+            .to_vec();
         let config = resolve("tiny", &variant(), &sets).unwrap();
         assert_eq!(config.train.epochs, 7);
         assert_eq!(config.model.fusion, model::Fusion::Average);
@@ -280,7 +284,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_or_ill_typed_set_names_the_key_and_what_was_meant() {
-        assert!(message(&["train.epoch=3"]).contains("did you mean \"epochs\"?"), "{}", message(&["train.epoch=3"]));
+        assert!(
+            message(&["train.epoch=3"]).contains("did you mean \"epochs\"?"),
+            "{}",
+            message(&["train.epoch=3"])
+        );
         assert!(message(&["model.fusion=concat_querys"]).contains("concat_queries"));
         assert!(message(&["train.epochs=many"]).contains("train.epochs=many"));
         assert!(message(&["epochs"]).contains("key=value"));
@@ -300,9 +308,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
         let name = path.to_str().unwrap();
-        std::fs::write(&path, "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\n").unwrap();
+        std::fs::write(&path, "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\n")
+            .unwrap();
         assert_eq!(find_ablation(name).unwrap().name, "mine");
-        std::fs::write(&path, "question = \"?\"\npapre = \"-\"\n[variants.a]\ndescription = \"a\"\n").unwrap();
+        std::fs::write(&path, "question = \"?\"\npapre = \"-\"\n[variants.a]\ndescription = \"a\"\n")
+            .unwrap();
         let error = find_ablation(name).unwrap_err().to_string();
         assert!(error.contains("did you mean \"paper\"?") && error.contains("mine.toml"), "{error}");
     }

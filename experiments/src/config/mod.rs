@@ -4,7 +4,9 @@
 mod load;
 mod suggest;
 
-pub use load::{Ablation, Profile, Variant, ablations, choices, find_ablation, merge_sets, profiles, resolve};
+pub use load::{
+    Ablation, Profile, Variant, ablations, choices, find_ablation, merge_sets, profiles, resolve,
+};
 pub use suggest::nearest;
 
 use std::path::PathBuf;

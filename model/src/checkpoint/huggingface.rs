@@ -22,7 +22,11 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("qformer.", "attention.value.", "attention.attention.value."),
     ("qformer.", ".layer_norm.", ".LayerNorm."),
     ("language_model.shared", "shared", "shared.weight"),
-    ("language_model.", ".relative_attention_bias.", ".block.0.layer.0.SelfAttention.relative_attention_bias."),
+    (
+        "language_model.",
+        ".relative_attention_bias.",
+        ".block.0.layer.0.SelfAttention.relative_attention_bias.",
+    ),
     ("language_model.", ".self_attention_norm.", ".layer.0.layer_norm."),
     ("language_model.", ".self_attention.", ".layer.0.SelfAttention."),
     ("language_model.", ".cross_attention_norm.", ".layer.1.layer_norm."),
@@ -101,7 +105,10 @@ mod tests {
             ("vision_model.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
             ("vision_model.layers.3.self_attn.qkv.bias", "vision_model.encoder.layers.3.self_attn.qkv.bias"),
             ("qformer.layernorm.weight", "qformer.layernorm.weight"),
-            ("qformer.layers.0.attention.key.weight", "qformer.encoder.layer.0.attention.attention.key.weight"),
+            (
+                "qformer.layers.0.attention.key.weight",
+                "qformer.encoder.layer.0.attention.attention.key.weight",
+            ),
             (
                 "qformer.layers.0.crossattention.query.bias",
                 "qformer.encoder.layer.0.crossattention.attention.query.bias",
@@ -132,6 +139,8 @@ mod tests {
         ] {
             assert_eq!(name_of(ours, true), theirs);
         }
-        assert!(name_of("language_model.encoder.block.0.feed_forward.wi_0.weight", false).ends_with(".wi.weight"));
+        assert!(
+            name_of("language_model.encoder.block.0.feed_forward.wi_0.weight", false).ends_with(".wi.weight")
+        );
     }
 }

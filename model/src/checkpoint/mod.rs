@@ -174,9 +174,13 @@ mod tests {
             assert!(error.contains(WEIGHTS_FILE), "{error}");
         }
         std::fs::remove_file(&weights).unwrap();
-        assert!(load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(WEIGHTS_FILE));
+        assert!(
+            load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(WEIGHTS_FILE)
+        );
         std::fs::write(directory.path().join(CONFIG_FILE), "{").unwrap();
-        assert!(load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(CONFIG_FILE));
+        assert!(
+            load(directory.path(), |_| {}, &Device::flex()).unwrap_err().to_string().contains(CONFIG_FILE)
+        );
     }
 
     #[test]

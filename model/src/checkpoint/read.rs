@@ -14,7 +14,11 @@ use crate::blip2::Blip2;
 use crate::parameters;
 
 pub(super) fn load_weights(model: Blip2, path: &Path) -> Result<Blip2, CheckpointError> {
-    let io = |source| CheckpointError::Io { action: "read the checkpoint's weights", source, path: path.to_owned() };
+    let io = |source| CheckpointError::Io {
+        action: "read the checkpoint's weights",
+        source,
+        path: path.to_owned(),
+    };
     let damaged = |reason: String| CheckpointError::Weights { reason, path: path.to_owned() };
     let file = std::fs::File::open(path).map_err(io)?;
     // SAFETY: the map is only read, and dropped before this function returns; a file that somebody truncates meanwhile
@@ -34,7 +38,11 @@ pub(super) fn load_weights(model: Blip2, path: &Path) -> Result<Blip2, Checkpoin
     let Loader { mut problems, unread, .. } = loader;
     let left = unread.iter().filter(|name| !MAY_BE_LEFT.contains(&name.as_str()));
     problems.extend(left.map(|name| format!("unexpected {name}")));
-    if problems.is_empty() { Ok(model) } else { Err(CheckpointError::Mismatch { problems, path: path.to_owned() }) }
+    if problems.is_empty() {
+        Ok(model)
+    } else {
+        Err(CheckpointError::Mismatch { problems, path: path.to_owned() })
+    }
 }
 
 struct Loader<'a> {
@@ -87,9 +95,15 @@ impl ModuleMapper for Loader<'_> {
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let bytes = view.data();
     match view.dtype() {
-        Dtype::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        Dtype::F16 => Some(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        Dtype::BF16 => Some(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+        Dtype::F32 => {
+            Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        }
+        Dtype::F16 => {
+            Some(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        }
+        Dtype::BF16 => {
+            Some(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        }
         _ => None,
     }
 }

@@ -45,7 +45,11 @@ pub(super) fn replace_file(
         file.persist(path)?;
         Ok(())
     };
-    attempt().map_err(|source| CheckpointError::Io { action: "write the checkpoint", source, path: path.to_owned() })
+    attempt().map_err(|source| CheckpointError::Io {
+        action: "write the checkpoint",
+        source,
+        path: path.to_owned(),
+    })
 }
 
 struct Collector {

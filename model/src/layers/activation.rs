@@ -4,7 +4,7 @@
 //! GELU 25 times slower than PyTorch's. Value and derivative are computed in one pass over plain data, and the graph
 //! sees `(x - x₀)·f'(x₀) + f(x₀)`, whose value is `f(x₀)` and whose gradient is `f'(x₀)`.
 
-use burn::tensor::{Device, DType, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -96,14 +96,15 @@ fn gelu_new_with_slope(x: f32) -> (f32, f32) {
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let s = x * x;
-    let numerator = (((((-2.726_142_3e-10 * s + 2.770_681_4e-8) * s - 2.101_024e-6) * s - 5.692_506_4e-5) * s
+    let numerator = (((((-2.726_142_3e-10 * s + 2.770_681_4e-8) * s - 2.101_024e-6) * s - 5.692_506_4e-5)
+        * s
         - 7.349_906_3e-4)
         * s
         - 2.954_599_8e-3)
         * s
         - 1.609_603_3e-2;
-    let denominator = (((-1.456_607_2e-5 * s - 2.133_740_6e-4) * s - 1.682_827e-3) * s - 7.373_329e-3) * s
-        - 1.426_473_9e-2;
+    let denominator =
+        (((-1.456_607_2e-5 * s - 2.133_740_6e-4) * s - 1.682_827e-3) * s - 7.373_329e-3) * s - 1.426_473_9e-2;
     x * numerator / denominator
 }
 
@@ -130,7 +131,9 @@ mod tests {
         let (ours, our_gradient) = value_and_gradient(|x| Activation::Gelu.forward(x));
         let (theirs, their_gradient) = value_and_gradient(|x| activation::gelu(x));
         ours.into_data().assert_approx_eq::<f32>(&theirs.into_data(), Tolerance::absolute(3e-6));
-        our_gradient.into_data().assert_approx_eq::<f32>(&their_gradient.into_data(), Tolerance::absolute(2e-5));
+        our_gradient
+            .into_data()
+            .assert_approx_eq::<f32>(&their_gradient.into_data(), Tolerance::absolute(2e-5));
     }
 
     #[test]
@@ -138,7 +141,9 @@ mod tests {
         let (ours, our_gradient) = value_and_gradient(|x| Activation::GeluNew.forward(x));
         let (theirs, their_gradient) = value_and_gradient(|x| activation::gelu_approximate(x));
         ours.into_data().assert_approx_eq::<f32>(&theirs.into_data(), Tolerance::absolute(3e-6));
-        our_gradient.into_data().assert_approx_eq::<f32>(&their_gradient.into_data(), Tolerance::absolute(2e-5));
+        our_gradient
+            .into_data()
+            .assert_approx_eq::<f32>(&their_gradient.into_data(), Tolerance::absolute(2e-5));
     }
 
     #[test]

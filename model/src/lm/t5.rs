@@ -11,7 +11,8 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, Linear, LinearConfig, MASKED, RmsNorm, RmsNormConfig, attend, join_heads, split_heads,
+    Activation, AttentionInput, Linear, LinearConfig, MASKED, RmsNorm, RmsNormConfig, attend, join_heads,
+    split_heads,
 };
 
 /// The MLP of a T5, in the words of its `config.json`.
@@ -272,7 +273,12 @@ impl T5 {
             x = block.step(x, position, bias.clone(), cache);
         }
         cache.length += 1;
-        debug_assert!(cache.length <= cache.capacity, "{} tokens in a cache of {}", cache.length, cache.capacity);
+        debug_assert!(
+            cache.length <= cache.capacity,
+            "{} tokens in a cache of {}",
+            cache.length,
+            cache.capacity
+        );
         let logits = self.head(self.decoder.final_layer_norm.forward(x));
         let [b, _, v] = logits.dims();
         logits.reshape([b, v])
@@ -356,9 +362,10 @@ impl Block {
         let place = [0..b, 0..h, position..position + 1, 0..d_head];
         let (keys, values) = &mut cache.own;
         // written in place only while the cache has no other owner, hence the move
-        *keys = std::mem::replace(keys, Tensor::empty([1, 1, 1, 1], &key.device())).slice_assign(place.clone(), key);
-        *values =
-            std::mem::replace(values, Tensor::empty([1, 1, 1, 1], &value.device())).slice_assign(place, value);
+        *keys = std::mem::replace(keys, Tensor::empty([1, 1, 1, 1], &key.device()))
+            .slice_assign(place.clone(), key);
+        *values = std::mem::replace(values, Tensor::empty([1, 1, 1, 1], &value.device()))
+            .slice_assign(place, value);
         let so_far = [0..b, 0..h, 0..position + 1, 0..d_head];
         let (keys, values) = (keys.clone().slice(so_far.clone()), values.clone().slice(so_far));
         let x = x + attention.read(normed, keys, values, Some(bias));
@@ -455,7 +462,8 @@ impl RelativeBias {
         if distance < exact {
             return offset + distance;
         }
-        let ratio = (distance as f32 / exact as f32).ln() / ((self.max_distance as f64 / exact as f64).ln() as f32);
+        let ratio =
+            (distance as f32 / exact as f32).ln() / ((self.max_distance as f64 / exact as f64).ln() as f32);
         let grown = exact + (ratio * (buckets - exact) as f32) as usize;
         offset + grown.min(buckets - 1)
     }
@@ -469,8 +477,7 @@ fn mask_to_bias(mask: Tensor<2>) -> Tensor<4> {
 
 /// `[1, 1, t, t]`: 0 on and below the diagonal, [`MASKED`] above.
 fn causal_bias(t: usize, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> =
-        (0..t * t).map(|index| if index % t > index / t { MASKED } else { 0.0 }).collect();
+    let values: Vec<f32> = (0..t * t).map(|index| if index % t > index / t { MASKED } else { 0.0 }).collect();
     Tensor::from_data(TensorData::new(values, [1, 1, t, t]), device)
 }
 

@@ -1,10 +1,11 @@
 //! What a tiny world is made of: one seed, sizes, and how often things happen.
 
+use super::words;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Changes whenever the same configuration would give another world, so that no cache outlives its generator.
+/// Changes whenever the same configuration and words would give another world, so that no cache outlives its generator.
 const GENERATOR: u32 = 1;
 
 /// Everything that determines a world. The same configuration gives the same world, byte for byte.
@@ -186,7 +187,8 @@ impl WorldConfig {
     /// # Errors
     /// [`Error::Setting`] naming the first impossible value.
     pub fn validate(&self) -> Result<()> {
-        let setting = |key, expected: &str, got: String| Err(Error::Setting { key, expected: expected.into(), got });
+        let setting =
+            |key, expected: &str, got: String| Err(Error::Setting { key, expected: expected.into(), got });
         if !(16..=512).contains(&self.size) || !self.size.is_multiple_of(2) {
             return setting("size", "an even number from 16 to 512", self.size.to_string());
         }
@@ -233,11 +235,15 @@ impl WorldConfig {
         }
     }
 
-    /// Names the world: 16 hexadecimal digits of the configuration's and the generator's SHA-256.
+    /// Names the world: 16 hexadecimal digits of the SHA-256 of configuration, generator and words.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(GENERATOR.to_le_bytes());
+        for (phrase, weight) in words::tables().into_iter().flatten() {
+            hash.update(phrase);
+            hash.update(weight.to_le_bytes());
+        }
         hash.update(serde_json::to_vec(self).unwrap_or_default());
         hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }

@@ -51,7 +51,10 @@ pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, draws: &mut Dr
         [first, second] if !draws.chance(odds.one_of_two) => {
             let first = verb(*first, scene.to_colour, odds, draws);
             let second = verb(*second, scene.to_colour, odds, draws);
-            one_of(words::TWO_EVENTS, draws).replace("{n}", &noun).replace("{a}", &first).replace("{b}", &second)
+            one_of(words::TWO_EVENTS, draws)
+                .replace("{n}", &noun)
+                .replace("{a}", &first)
+                .replace("{b}", &second)
         }
         events => {
             let event = events.get(draws.below(events.len())).copied().unwrap_or(Event::Still);
@@ -60,9 +63,8 @@ pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, draws: &mut Dr
     };
     let opening = one_of(words::CLIP_OPENINGS, draws);
     let closing = match &scene.second {
-        Some(second) if draws.chance(odds.second) => {
-            one_of(words::SECOND, draws).replace("{m}", &format!("a {}", self::noun(second, false, true, draws)))
-        }
+        Some(second) if draws.chance(odds.second) => one_of(words::SECOND, draws)
+            .replace("{m}", &format!("a {}", self::noun(second, false, true, draws))),
         _ if draws.chance(odds.background) => behind,
         _ => String::new(),
     };
@@ -88,9 +90,7 @@ pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, draws: &
         }
         objects => objects
             .first()
-            .map(|object| {
-                format!("{} {}", image_noun(object, true, odds, draws), place(object, odds, draws))
-            })
+            .map(|object| format!("{} {}", image_noun(object, true, odds, draws), place(object, odds, draws)))
             .unwrap_or_default(),
     };
     let closing = if draws.chance(odds.background) { behind } else { String::new() };

@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn what_a_caption_says_is_read() {
-        let reading = read("In this clip, the large crimson box slides from right to left next to a tiny blue dot.");
+        let reading =
+            read("In this clip, the large crimson box slides from right to left next to a tiny blue dot.");
         assert_eq!(reading.shape, Some(Shape::Square));
         assert_eq!(reading.colour, Some(Colour::Red));
         assert_eq!(reading.events, [Mention { kind: Kind::Horizontal, event: Some(Event::Left) }]);

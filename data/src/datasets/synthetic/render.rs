@@ -33,7 +33,8 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
     for (place, event) in scene.events.iter().enumerate() {
         // Each event has its share of the time. `signed` goes from -1 to 1 and is exactly odd around the middle, so
         // that opposite movements meet the same places to the last bit.
-        let signed = ((2.0 * frame as f64 - last) * count / last + (count - 1.0) - 2.0 * place as f64).clamp(-1.0, 1.0);
+        let signed = ((2.0 * frame as f64 - last) * count / last + (count - 1.0) - 2.0 * place as f64)
+            .clamp(-1.0, 1.0);
         let done = (signed + 1.0) / 2.0;
         let now = (frame as f64 * count / last).min(count - 0.5).floor() as usize == place;
         match event {
@@ -122,7 +123,15 @@ fn paint_object(pixels: &mut [f64], size: u32, object: &Object) {
 }
 
 /// Lays a shape over the picture.
-fn paint(pixels: &mut [f64], size: u32, shape: Shape, (x, y): (f64, f64), radius: f64, tilt: f64, rgb: [f64; 3]) {
+fn paint(
+    pixels: &mut [f64],
+    size: u32,
+    shape: Shape,
+    (x, y): (f64, f64),
+    radius: f64,
+    tilt: f64,
+    rgb: [f64; 3],
+) {
     let half = f64::from(size) / 2.0;
     let place = |i: usize| (i as f64 + 0.5) / half - 1.0;
     let (sin, cos) = tilt.to_radians().sin_cos();
@@ -229,7 +238,10 @@ mod tests {
         let n = scene.frames;
         let middle = state(&scene, n / 2 + 1, n);
         assert!((middle.x - scene.span).abs() < 1e-9, "the movement is over");
-        assert!((state(&scene, n / 2 - 1, n).radius - scene.smallest).abs() < 1e-9, "the growing has not begun");
+        assert!(
+            (state(&scene, n / 2 - 1, n).radius - scene.smallest).abs() < 1e-9,
+            "the growing has not begun"
+        );
         assert!((state(&scene, n - 1, n).radius - scene.largest).abs() < 1e-9);
     }
 

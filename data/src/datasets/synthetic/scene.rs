@@ -101,15 +101,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Horizontal,
-        Self::Vertical,
-        Self::Size,
-        Self::Spin,
-        Self::Blink,
-        Self::Recolour,
-        Self::Still,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Horizontal, Self::Vertical, Self::Size, Self::Spin, Self::Blink, Self::Recolour, Self::Still];
     const MOVES: [Self; 2] = [Self::Horizontal, Self::Vertical];
     const OTHERS: [Self; 4] = [Self::Size, Self::Spin, Self::Blink, Self::Recolour];
 
@@ -329,7 +322,9 @@ impl Scene {
     /// What two clips must not share for one to be no copy of the other: everything one could say about them.
     #[must_use]
     pub fn key(&self) -> String {
-        let of = |o: &Object| format!("{:?} {:?} {} {} {} {}", o.shape, o.colour, o.large, o.column, o.row, o.tilt != 0.0);
+        let of = |o: &Object| {
+            format!("{:?} {:?} {} {} {} {}", o.shape, o.colour, o.large, o.column, o.row, o.tilt != 0.0)
+        };
         format!(
             "{} | {:?} | {:?} {:?} {:?}",
             of(&self.main),
@@ -496,10 +491,13 @@ mod tests {
     #[test]
     fn every_distribution_is_the_same_played_backwards() {
         let all = scenes(Combinations::TrainedColours);
-        for (one, other) in [(Event::Left, Event::Right), (Event::Up, Event::Down), (Event::Grow, Event::Shrink)] {
+        for (one, other) in
+            [(Event::Left, Event::Right), (Event::Up, Event::Down), (Event::Grow, Event::Shrink)]
+        {
             let single = |event| share(&all, |scene| scene.events == [event]);
             assert!((single(one) - single(other)).abs() < 0.02, "{one:?} {other:?}");
-            let in_two = |event| share(&all, |scene| scene.events.len() == 2 && scene.events.contains(&event));
+            let in_two =
+                |event| share(&all, |scene| scene.events.len() == 2 && scene.events.contains(&event));
             assert!((in_two(one) - in_two(other)).abs() < 0.02, "{one:?} {other:?}");
         }
         let moves = |event: &Event| matches!(event.kind(), Kind::Horizontal | Kind::Vertical);

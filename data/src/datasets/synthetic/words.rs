@@ -39,18 +39,33 @@ pub(crate) fn background(background: Background) -> &'static str {
     }
 }
 
-pub(crate) const SMALL: Table = &[("small", 0.75), ("little", 0.16), ("tiny", 0.07), ("minute", 0.02)];
-pub(crate) const LARGE: Table = &[("large", 0.62), ("big", 0.30), ("huge", 0.06), ("giant", 0.02)];
+pub(crate) const SMALL: Table =
+    &[("small", 0.75), ("little", 0.16), ("tiny", 0.07), ("minute", 0.01), ("miniature", 0.01)];
+pub(crate) const LARGE: Table =
+    &[("large", 0.62), ("big", 0.30), ("huge", 0.06), ("giant", 0.01), ("massive", 0.01)];
 pub(crate) const UPRIGHT: Table = &[("upright", 0.8), ("straight", 0.2)];
-pub(crate) const TILTED: Table = &[("tilted", 0.70), ("slanted", 0.16), ("rotated", 0.08), ("leaning", 0.04), ("inclined", 0.02)];
+pub(crate) const TILTED: Table =
+    &[("tilted", 0.70), ("slanted", 0.16), ("rotated", 0.08), ("leaning", 0.04), ("inclined", 0.02)];
 
 /// Verbs of sideways movement, to be followed by a direction.
-pub(crate) const SIDEWAYS_VERBS: Table =
-    &[("moves", 0.60), ("slides", 0.18), ("glides", 0.10), ("travels", 0.06), ("drifts", 0.03), ("shifts", 0.02), ("passes", 0.01), ("crawls", 0.01)];
+pub(crate) const SIDEWAYS_VERBS: Table = &[
+    ("moves", 0.60),
+    ("slides", 0.18),
+    ("glides", 0.10),
+    ("travels", 0.06),
+    ("drifts", 0.03),
+    ("shifts", 0.02),
+    ("passes", 0.01),
+    ("crawls", 0.01),
+];
 pub(crate) const LEFTWARDS: Table =
     &[("to the left", 0.75), ("to the left side", 0.12), ("from right to left", 0.08), ("leftwards", 0.05)];
-pub(crate) const RIGHTWARDS: Table =
-    &[("to the right", 0.75), ("to the right side", 0.12), ("from left to right", 0.08), ("rightwards", 0.05)];
+pub(crate) const RIGHTWARDS: Table = &[
+    ("to the right", 0.75),
+    ("to the right side", 0.12),
+    ("from left to right", 0.08),
+    ("rightwards", 0.05),
+];
 
 /// What an event is called. Left and right are said by a verb and a direction instead.
 pub(crate) fn event(event: Event) -> Table {
@@ -61,7 +76,8 @@ pub(crate) fn event(event: Event) -> Table {
             ("rises", 0.18),
             ("climbs up", 0.09),
             ("floats upwards", 0.05),
-            ("soars", 0.02),
+            ("soars", 0.01),
+            ("levitates", 0.01),
             ("ascends", 0.01),
             ("goes to the top", 0.06),
         ],
@@ -70,23 +86,44 @@ pub(crate) fn event(event: Event) -> Table {
             ("falls", 0.18),
             ("sinks down", 0.09),
             ("drops downwards", 0.05),
-            ("descends", 0.02),
+            ("descends", 0.01),
+            ("tumbles down", 0.01),
             ("plunges", 0.01),
             ("goes to the bottom", 0.06),
         ],
-        Event::Grow => &[("grows", 0.62), ("gets bigger", 0.16), ("expands", 0.13), ("swells", 0.07), ("enlarges", 0.02)],
-        Event::Shrink => &[("shrinks", 0.62), ("gets smaller", 0.16), ("contracts", 0.13), ("dwindles", 0.07), ("diminishes", 0.02)],
+        Event::Grow => &[
+            ("grows", 0.62),
+            ("gets bigger", 0.16),
+            ("expands", 0.13),
+            ("swells", 0.07),
+            ("enlarges", 0.01),
+            ("inflates", 0.01),
+        ],
+        Event::Shrink => &[
+            ("shrinks", 0.62),
+            ("gets smaller", 0.16),
+            ("contracts", 0.13),
+            ("dwindles", 0.07),
+            ("diminishes", 0.01),
+            ("deflates", 0.01),
+        ],
         Event::Spin => &[
             ("spins", 0.62),
             ("rotates", 0.16),
             ("spins around", 0.10),
             ("twirls", 0.06),
             ("revolves", 0.04),
-            ("whirls", 0.02),
+            ("whirls", 0.01),
+            ("pirouettes", 0.01),
         ],
-        Event::Blink => {
-            &[("blinks", 0.62), ("flashes", 0.16), ("flickers", 0.11), ("appears and disappears", 0.09), ("winks", 0.02)]
-        }
+        Event::Blink => &[
+            ("blinks", 0.62),
+            ("flashes", 0.16),
+            ("flickers", 0.11),
+            ("appears and disappears", 0.09),
+            ("winks", 0.01),
+            ("vanishes and returns", 0.01),
+        ],
         Event::Recolour => &[
             ("turns {c}", 0.62),
             ("becomes {c}", 0.18),
@@ -94,9 +131,14 @@ pub(crate) fn event(event: Event) -> Table {
             ("changes colour", 0.07),
             ("is repainted {c}", 0.01),
         ],
-        Event::Still => {
-            &[("stays still", 0.62), ("does not move", 0.18), ("rests", 0.10), ("remains in place", 0.08), ("stands motionless", 0.02)]
-        }
+        Event::Still => &[
+            ("stays still", 0.62),
+            ("does not move", 0.18),
+            ("rests", 0.10),
+            ("remains in place", 0.08),
+            ("stands motionless", 0.01),
+            ("stays frozen", 0.01),
+        ],
     }
 }
 
@@ -109,7 +151,9 @@ pub(crate) fn undirected(kind: Kind) -> Table {
             ("slides sideways", 0.10),
             ("drifts sideways", 0.05),
         ],
-        Kind::Vertical => &[("goes up or down", 0.70), ("goes vertically", 0.20), ("changes its height", 0.10)],
+        Kind::Vertical => {
+            &[("goes up or down", 0.70), ("goes vertically", 0.20), ("changes its height", 0.10)]
+        }
         Kind::Size => &[("changes size", 0.70), ("changes its size", 0.20), ("is resized", 0.10)],
         Kind::Spin | Kind::Blink | Kind::Recolour | Kind::Still => &[],
     }
@@ -127,7 +171,8 @@ pub(crate) const CLIP_OPENINGS: Table = &[
     ("the animation shows how", 0.01),
     ("someone records how", 0.01),
     ("this recording shows how", 0.01),
-    ("you can watch how", 0.01),
+    ("you can watch how", 0.005),
+    ("this footage shows how", 0.005),
 ];
 pub(crate) const TWO_EVENTS: Table = &[
     ("{n} {a} and then {b}", 0.56),
@@ -138,8 +183,7 @@ pub(crate) const TWO_EVENTS: Table = &[
     ("{n} {a} before it {b}", 0.06),
 ];
 pub(crate) const NO_EVENT: Table = &[("there is {n} {bg}", 0.7), ("{n} is seen {bg}", 0.3)];
-pub(crate) const SECOND: Table =
-    &[
+pub(crate) const SECOND: Table = &[
     ("while {m} waits in the corner", 0.50),
     ("next to {m}", 0.25),
     ("and {m} sits in the corner", 0.15),
@@ -165,7 +209,8 @@ pub(crate) const IMAGE_OPENINGS: Table = &[
     ("a painting of", 0.01),
     ("this shot contains", 0.01),
     ("a closeup of", 0.01),
-    ("a view of", 0.01),
+    ("a view of", 0.005),
+    ("a rendering of", 0.005),
     ("", 0.03),
 ];
 
@@ -192,8 +237,23 @@ pub(crate) const BELOW: Table = &[("below", 0.7), ("under", 0.3)];
 /// Every table, for the vocabulary.
 pub(crate) fn tables() -> Vec<Table> {
     let mut all = vec![
-        SMALL, LARGE, UPRIGHT, TILTED, SIDEWAYS_VERBS, LEFTWARDS, RIGHTWARDS, CLIP_OPENINGS, TWO_EVENTS, NO_EVENT,
-        SECOND, BACKGROUND, IMAGE_OPENINGS, LEFT_OF, RIGHT_OF, ABOVE, BELOW,
+        SMALL,
+        LARGE,
+        UPRIGHT,
+        TILTED,
+        SIDEWAYS_VERBS,
+        LEFTWARDS,
+        RIGHTWARDS,
+        CLIP_OPENINGS,
+        TWO_EVENTS,
+        NO_EVENT,
+        SECOND,
+        BACKGROUND,
+        IMAGE_OPENINGS,
+        LEFT_OF,
+        RIGHT_OF,
+        ABOVE,
+        BELOW,
     ];
     all.extend(Shape::ALL.map(shape));
     all.extend(Colour::ALL.map(colour));

@@ -51,7 +51,10 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     write_pairs(config, Split::Train, &pairs, on_progress)?;
     write_pairs(config, Split::Validate, &pairs, on_progress)?;
     let held_out = (0..config.pairs.validate)
-        .map(|index| PictureTruth { id: pair_id(Split::Validate, index), picture: held_out_picture(config, index).1 })
+        .map(|index| PictureTruth {
+            id: pair_id(Split::Validate, index),
+            picture: held_out_picture(config, index).1,
+        })
         .collect();
     let truth = Truth { hash: config.hash(), config: config.clone(), clips, held_out_pairs: held_out };
     write_json(&unfinished.path().join(TRUTH), &truth)?;
@@ -63,7 +66,8 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     if let Err(error) = std::fs::rename(&unfinished, directory) {
         // Another process may have made the same world meanwhile; then theirs is as good as ours.
         std::fs::remove_dir_all(&unfinished).map_err(Error::io("remove the directory", &unfinished))?;
-        return World::open(directory).map_err(|_| Error::io("rename the finished world to", directory)(error));
+        return World::open(directory)
+            .map_err(|_| Error::io("rename the finished world to", directory)(error));
     }
     World::open(directory)
 }
@@ -99,7 +103,12 @@ fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
     Ok(clips)
 }
 
-fn write_clips(config: &WorldConfig, clips: &[ClipTruth], directory: &Path, on_progress: OnProgress<'_>) -> Result<()> {
+fn write_clips(
+    config: &WorldConfig,
+    clips: &[ClipTruth],
+    directory: &Path,
+    on_progress: OnProgress<'_>,
+) -> Result<()> {
     std::fs::create_dir(directory).map_err(Error::io("make the directory", directory))?;
     let counter = Counter::new("rendering clips", clips.len(), on_progress);
     clips.par_iter().enumerate().try_for_each(|(index, clip)| {
@@ -134,7 +143,12 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
     write_json(path, &json!({"info": info, "videos": videos, "sentences": sentences}))
 }
 
-fn write_pairs(config: &WorldConfig, split: Split, directory: &Path, on_progress: OnProgress<'_>) -> Result<()> {
+fn write_pairs(
+    config: &WorldConfig,
+    split: Split,
+    directory: &Path,
+    on_progress: OnProgress<'_>,
+) -> Result<()> {
     let (stage, count) = match split {
         Split::Train => ("drawing image-text pairs", config.pairs.train),
         _ => ("drawing held-out pairs", config.pairs.validate),
@@ -151,9 +165,12 @@ fn write_pairs(config: &WorldConfig, split: Split, directory: &Path, on_progress
                 _ => held_out_picture(config, index),
             };
             let caption = image_caption(&picture, &config.image_captions, &mut draws);
-            let jpeg = jpeg(&render::picture(&picture, config.size, config.noise, &mut draws), config.size, &path)?;
+            let jpeg =
+                jpeg(&render::picture(&picture, config.size, config.noise, &mut draws), config.size, &path)?;
             let id = pair_id(split, index);
-            for (name, data) in [(format!("{id}.jpg"), jpeg.as_slice()), (format!("{id}.txt"), caption.as_bytes())] {
+            for (name, data) in
+                [(format!("{id}.jpg"), jpeg.as_slice()), (format!("{id}.txt"), caption.as_bytes())]
+            {
                 append(&mut archive, &name, data).map_err(Error::io("write the shard", &path))?;
             }
         }
