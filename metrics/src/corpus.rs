@@ -3,9 +3,9 @@
 //! The order matters twice: the tokeniser sees the captions as one text, so the context of a caption is the next
 //! one, and floating-point means are taken in this order.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use crate::Error;
+use crate::{Error, ptb};
 
 /// One video: what was said about it by a system, and by people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,22 +59,65 @@ impl Corpus {
 
 /// A corpus whose captions are tokenised: lower-case words separated by single spaces, punctuation dropped.
 ///
-/// BLEU, ROUGE-L, CIDEr and METEOR are defined on this form. It comes from [`crate::tokenize_all`], or from a caller
-/// who did the tokenisation elsewhere.
+/// BLEU, ROUGE-L, CIDEr and METEOR are defined on this form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokenized {
     corpus: Corpus,
+    deleted: BTreeMap<char, usize>,
 }
 
 impl Tokenized {
+    /// Tokenises as coco-caption does: all hypotheses in one run, all references in another, each in order.
+    ///
+    /// # Errors
+    /// [`Error::LineEnd`], naming the video and the caption.
+    pub fn of(corpus: &Corpus) -> Result<Self, Error> {
+        for video in corpus.videos() {
+            let hypothesis = std::iter::once((&video.hypothesis, "the hypothesis".to_owned()));
+            let references = video.references.iter().enumerate();
+            let references = references.map(|(place, caption)| (caption, format!("reference {}", place + 1)));
+            for (caption, which) in hypothesis.chain(references) {
+                if let Some(character) = ptb::line_end(caption) {
+                    return Err(Error::LineEnd {
+                        place: format!("{which} of video {:?}", video.id),
+                        character,
+                    });
+                }
+            }
+        }
+        let hypotheses: Vec<&str> = corpus.videos().iter().map(|video| video.hypothesis.as_str()).collect();
+        let references: Vec<&str> =
+            corpus.videos().iter().flat_map(|video| &video.references).map(String::as_str).collect();
+        let (hypotheses, references) =
+            rayon::join(|| ptb::tokenize_all(&hypotheses), || ptb::tokenize_all(&references));
+        let (hypotheses, references) = (hypotheses?, references?);
+
+        let mut deleted = hypotheses.deleted;
+        for (character, count) in references.deleted {
+            *deleted.entry(character).or_insert(0) += count;
+        }
+        let mut rest = references.captions.into_iter();
+        let videos = corpus.videos().iter().zip(hypotheses.captions).map(|(video, hypothesis)| Video {
+            id: video.id.clone(),
+            hypothesis,
+            references: rest.by_ref().take(video.references.len()).collect(),
+        });
+        Ok(Self { corpus: Corpus { videos: videos.collect() }, deleted })
+    }
+
     /// Takes captions that are tokenised already, as they are.
     pub fn assume_tokenized(corpus: Corpus) -> Self {
-        Self { corpus }
+        Self { corpus, deleted: BTreeMap::new() }
     }
 
     /// The videos in their order, captions tokenised.
     pub fn videos(&self) -> &[Video] {
         self.corpus.videos()
+    }
+
+    /// Characters that the reference deletes without a trace, such as emoji, with how often they were met.
+    pub fn deleted(&self) -> &BTreeMap<char, usize> {
+        &self.deleted
     }
 }
 

@@ -3,9 +3,11 @@
 use rayon::prelude::*;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::Error;
 use crate::bleu::BleuStatistics;
 use crate::cider::corpus_cider;
-use crate::corpus::Tokenized;
+use crate::corpus::{Corpus, Tokenized};
+use crate::meteor::{MeteorTables, meteor};
 use crate::ngram::{MAX_N, numpy_mean};
 use crate::rouge::rouge_l;
 
@@ -22,6 +24,8 @@ pub struct Scores {
     pub cider: f64,
     /// Each video's scores in the order of the corpus.
     pub per_video: Vec<VideoScores>,
+    /// What a reader of the numbers should know, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The scores of one video.
@@ -39,8 +43,27 @@ pub struct VideoScores {
     pub cider: f64,
 }
 
-/// Scores captions that are tokenised already. METEOR is left out.
-pub fn score_tokenized(corpus: &Tokenized) -> Scores {
+/// What to compute, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// The captions are tokenised already; they are taken as they are.
+    pub tokenized: bool,
+    /// METEOR's tables; without them METEOR is not computed and a note says so.
+    pub meteor: Option<&'a MeteorTables>,
+}
+
+/// Tokenises and scores a corpus as coco-caption does.
+///
+/// # Errors
+/// [`Error::LineEnd`] for a caption the reference tokeniser would tear apart.
+pub fn score(corpus: &Corpus, options: &Options<'_>) -> Result<Scores, Error> {
+    let tokenized =
+        if options.tokenized { Tokenized::assume_tokenized(corpus.clone()) } else { Tokenized::of(corpus)? };
+    Ok(score_tokenized(&tokenized, options))
+}
+
+/// Scores captions that are tokenised already. The result is the same, bit for bit, with any number of threads.
+pub fn score_tokenized(corpus: &Tokenized, options: &Options<'_>) -> Scores {
     let videos = corpus.videos();
     let hypotheses: Vec<&str> = videos.iter().map(|video| video.hypothesis.as_str()).collect();
     let references: Vec<&[String]> = videos.iter().map(|video| video.references.as_slice()).collect();
@@ -54,26 +77,58 @@ pub fn score_tokenized(corpus: &Tokenized) -> Scores {
     let rouge: Vec<f64> =
         videos.par_iter().map(|video| rouge_l(&video.hypothesis, &video.references)).collect();
     let (cider_of_corpus, cider) = corpus_cider(&hypotheses, &references);
+    let meteor = options.meteor.map(|tables| meteor(tables, videos));
 
     let per_video = videos
         .iter()
-        .zip(&bleu)
-        .zip(rouge.iter().zip(&cider))
-        .map(|((video, bleu), (&rouge_l, &cider))| VideoScores {
+        .enumerate()
+        .map(|(place, video)| VideoScores {
             id: video.id.clone(),
-            bleu: bleu.scores(),
-            meteor: None,
-            rouge_l,
-            cider,
+            bleu: bleu[place].scores(),
+            meteor: meteor.as_ref().map(|meteor| meteor.videos[place].score()),
+            rouge_l: rouge[place],
+            cider: cider[place],
         })
         .collect();
     Scores {
         bleu: bleu_of_corpus.scores(),
-        meteor: None,
+        meteor: meteor.as_ref().map(|meteor| meteor.corpus),
         rouge_l: numpy_mean(&rouge),
         cider: cider_of_corpus,
         per_video,
+        notes: notes(corpus, options),
     }
+}
+
+/// What a reader of the numbers should know.
+fn notes(corpus: &Tokenized, options: &Options<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let [_] = corpus.videos() {
+        notes.push("CIDEr of a single video is 0 by construction: every n-gram weighs ln(1)".to_owned());
+    }
+    if options.meteor.is_none() {
+        notes.push("METEOR: not computed; `make meteor-data` fetches the tables it needs".to_owned());
+    }
+    let empty: Vec<&str> = corpus
+        .videos()
+        .iter()
+        .filter(|video| video.hypothesis.is_empty())
+        .map(|video| video.id.as_str())
+        .collect();
+    if let Some(first) = empty.first() {
+        notes.push(format!("{} hypotheses have no word and score 0, the first {first:?}", empty.len()));
+    }
+    if !corpus.deleted().is_empty() {
+        let total: usize = corpus.deleted().values().sum();
+        let kinds: Vec<String> =
+            corpus.deleted().iter().take(8).map(|(c, n)| format!("U+{:04X} x{n}", u32::from(*c))).collect();
+        let more = if corpus.deleted().len() > kinds.len() { ", ..." } else { "" };
+        notes.push(format!(
+            "{total} characters were deleted, as the reference tokeniser deletes them: {}{more}",
+            kinds.join(", ")
+        ));
+    }
+    notes
 }
 
 /// One object with the keys `Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR ROUGE_L CIDEr` in this order; METEOR is null when it

@@ -4,7 +4,7 @@
 //! `Cider()` and `Meteor()`, each `compute_score(gts, res)` over our own sentences, which are tokenised already.
 //! Tolerance 1e-12: the sums run in the reference's order, so only the last digit of ln, exp and pow may differ.
 
-use metrics::{Corpus, Tokenized, Video, score_tokenized};
+use metrics::{Corpus, Options, Tokenized, Video, score_tokenized};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-12;
@@ -55,7 +55,7 @@ fn assert_near(what: &str, ours: f64, theirs: f64) {
 #[test]
 fn corpus_scores_equal_the_reference() {
     let golden = golden();
-    let scores = score_tokenized(&tokenized(&golden));
+    let scores = score_tokenized(&tokenized(&golden), &Options::default());
     for n in 0..4 {
         assert_near(&format!("BLEU-{}", n + 1), scores.bleu[n], golden.scores.bleu.corpus[n]);
     }
@@ -66,7 +66,7 @@ fn corpus_scores_equal_the_reference() {
 #[test]
 fn scores_of_each_video_equal_the_reference() {
     let golden = golden();
-    let scores = score_tokenized(&tokenized(&golden));
+    let scores = score_tokenized(&tokenized(&golden), &Options::default());
     for (place, (video, case)) in scores.per_video.iter().zip(&golden.corpus).enumerate() {
         let what = |metric: &str| {
             format!("{metric} of {} (hypothesis {:?}, references {:?})", video.id, case.hyp, case.refs)
@@ -81,7 +81,7 @@ fn scores_of_each_video_equal_the_reference() {
 
 #[test]
 fn the_keys_of_the_json_are_in_the_papers_order() {
-    let scores = score_tokenized(&tokenized(&golden()));
+    let scores = score_tokenized(&tokenized(&golden()), &Options::default());
     let json = serde_json::to_value(&scores).unwrap();
     let keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]);

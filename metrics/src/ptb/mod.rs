@@ -55,7 +55,7 @@ pub fn tokenize_raw<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, 
     let mut text = String::new();
     for (place, caption) in captions.iter().enumerate() {
         let caption = caption.as_ref();
-        if let Some(character) = caption.chars().find(|c| alphabet::LINE_ENDS.contains(c)) {
+        if let Some(character) = line_end(caption) {
             return Err(Error::LineEnd { place: format!("caption {place}"), character });
         }
         if place > 0 {
@@ -67,6 +67,11 @@ pub fn tokenize_raw<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, 
     // A text that ends in newlines has fewer lines than captions only if the last ones are empty.
     tokens.captions.resize(captions.len(), String::new());
     Ok(tokens)
+}
+
+/// The first character at which the reference would end a line, but for the newline, which becomes a space.
+pub(crate) fn line_end(caption: &str) -> Option<char> {
+    caption.chars().find(|c| alphabet::LINE_ENDS.contains(c))
 }
 
 fn drop_punctuation(line: &str) -> String {

@@ -1,0 +1,208 @@
+//! Predictions and references as people have them on disk.
+//!
+//! Predictions: COCO results (`[{"image_id": .., "caption": ".."}]`), the same a line each, or an object of id to caption.
+//! References: COCO annotations, MSR-VTT's `videodatainfo` (plain, gzipped or in its zip), MSVD's sentence lists
+//! (`id<TAB>caption`) and its CSV, VATEX's JSON (a list or a line each), or an object of id to captions. What a file is
+//! is told from its content, not from its name.
+//!
+//! Nothing is dropped silently: what can't be read is an error that names the file, the entry and what was expected.
+
+mod parse;
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::path::Path;
+
+use crate::corpus::{Corpus, Video};
+use crate::{Error, files::parse::Parser};
+
+/// Captions to be scored, by id, in the order of the file.
+pub type Predictions = Vec<(String, String)>;
+
+/// References by id, in the order in which the file first names each id.
+pub type References = Vec<(String, Vec<String>)>;
+
+/// How many ids a message lists before it only counts.
+const LISTED: usize = 20;
+
+/// Predictions with their references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// What both sides have, in the order of the references, so that the order of the predictions changes no score.
+    pub corpus: Corpus,
+    /// Videos with references and no prediction. Empty unless `partial` was asked for.
+    pub without_prediction: Vec<String>,
+    /// Predictions without references. Empty unless `partial` was asked for.
+    pub without_references: Vec<String>,
+}
+
+/// Reads predictions.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`], and [`Error::DuplicatePrediction`] when an id has two captions.
+pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
+    let text = read(path)?;
+    let predictions = Parser::new(path).predictions(&text)?;
+    let mut seen = HashSet::new();
+    if let Some((id, _)) = predictions.iter().find(|(id, _)| !seen.insert(id.as_str())) {
+        return Err(Error::DuplicatePrediction { path: path.to_owned(), id: id.clone() });
+    }
+    if predictions.is_empty() {
+        return Err(Error::malformed(path, "the file", "at least one caption", "none"));
+    }
+    Ok(predictions)
+}
+
+/// Reads references. `split` keeps the videos of one split, where the file says which is which (MSR-VTT's does).
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Malformed`].
+pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, Error> {
+    let text = read(path)?;
+    let pairs = Parser::new(path).references(&text, split)?;
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut references: References = Vec::new();
+    for (id, caption) in pairs {
+        let place = *places.entry(id.clone()).or_insert_with(|| {
+            references.push((id, Vec::new()));
+            references.len() - 1
+        });
+        references[place].1.push(caption);
+    }
+    if references.is_empty() {
+        let expected = match split {
+            Some(split) => format!("videos of split {split:?}"),
+            None => "at least one reference".to_owned(),
+        };
+        return Err(Error::malformed(path, "the file", &expected, "none"));
+    }
+    Ok(references)
+}
+
+/// Brings predictions and references together.
+///
+/// # Errors
+/// [`Error::IdsDiffer`], which lists the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`] when no id is on
+/// both sides.
+pub fn join(predictions: Predictions, references: References, partial: bool) -> Result<Joined, Error> {
+    let example =
+        (predictions.first().map(|(id, _)| id.clone()), references.first().map(|(id, _)| id.clone()));
+    let order: Vec<String> = predictions.iter().map(|(id, _)| id.clone()).collect();
+    let mut captions: HashMap<String, String> = HashMap::with_capacity(predictions.len());
+    for (id, caption) in predictions {
+        if captions.insert(id.clone(), caption).is_some() {
+            return Err(Error::DuplicateVideo { id });
+        }
+    }
+    let mut videos = Vec::new();
+    let mut without_prediction = Vec::new();
+    for (id, references) in references {
+        match captions.remove(&id) {
+            Some(hypothesis) => videos.push(Video { id, hypothesis, references }),
+            None => without_prediction.push(id),
+        }
+    }
+    let without_references: Vec<String> = order.into_iter().filter(|id| captions.contains_key(id)).collect();
+    if videos.is_empty() {
+        let name = |id: Option<String>| id.map_or_else(|| "none at all".to_owned(), |id| format!("{id:?}"));
+        return Err(Error::NothingInCommon { prediction: name(example.0), reference: name(example.1) });
+    }
+    if !partial && !(without_prediction.is_empty() && without_references.is_empty()) {
+        return Err(Error::IdsDiffer {
+            without_prediction: list(&without_prediction),
+            without_references: list(&without_references),
+            common: videos.len(),
+        });
+    }
+    Ok(Joined { corpus: Corpus::new(videos)?, without_prediction, without_references })
+}
+
+fn list(ids: &[String]) -> String {
+    let shown = ids.iter().take(LISTED).cloned().collect::<Vec<_>>().join(" ");
+    match ids.len() {
+        0 => "none".to_owned(),
+        count if count > LISTED => format!("{count}: {shown} and {} more", count - LISTED),
+        count => format!("{count}: {shown}"),
+    }
+}
+
+/// The text of a file, unpacked when it is gzipped or the one JSON file of a zip.
+fn read(path: &Path) -> Result<String, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let bytes = match bytes.get(..2) {
+        Some([0x1f, 0x8b]) => {
+            let mut out = Vec::new();
+            flate2::read::MultiGzDecoder::new(&bytes[..])
+                .read_to_end(&mut out)
+                .map_err(|error| Error::io(path, error))?;
+            out
+        }
+        Some(b"PK") => unzip(path, bytes)?,
+        _ => bytes,
+    };
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let place = format!("byte {}", error.utf8_error().valid_up_to());
+        Error::malformed(path, &place, "UTF-8", "something else")
+    })?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+fn unzip(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let bad = |error: zip::result::ZipError| {
+        Error::malformed(path, "the zip", "a readable one", &error.to_string())
+    };
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).map_err(bad)?;
+    let mut names = Vec::new();
+    for name in archive.file_names() {
+        let name = name.map_err(bad)?;
+        if name.ends_with(".json") {
+            names.push(name.into_owned());
+        }
+    }
+    let [name] = &names[..] else {
+        let got = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Error::malformed(path, "the zip", "one file that ends in .json", &got));
+    };
+    let mut out = Vec::new();
+    archive.by_name(name).map_err(bad)?.read_to_end(&mut out).map_err(|error| Error::io(path, error))?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predictions(ids: &[&str]) -> Predictions {
+        ids.iter().map(|id| (id.to_string(), "a dog".to_owned())).collect()
+    }
+
+    fn references(ids: &[&str]) -> References {
+        ids.iter().map(|id| (id.to_string(), vec!["a cat".to_owned()])).collect()
+    }
+
+    #[test]
+    fn ids_missing_on_either_side_are_listed() {
+        let error = join(predictions(&["a", "b", "x"]), references(&["b", "a", "c"]), false).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("1: c") && message.contains("1: x") && message.contains("--partial"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn partial_keeps_what_both_have_in_the_order_of_the_references() {
+        let joined = join(predictions(&["a", "b", "x"]), references(&["b", "a", "c"]), true).unwrap();
+        let ids: Vec<_> = joined.corpus.videos().iter().map(|video| video.id.as_str()).collect();
+        assert_eq!(ids, ["b", "a"]);
+        assert_eq!(joined.without_prediction, ["c"]);
+        assert_eq!(joined.without_references, ["x"]);
+    }
+
+    #[test]
+    fn other_names_for_the_same_videos_are_shown() {
+        let error = join(predictions(&["video1300"]), references(&["vid1301"]), true).unwrap_err();
+        assert!(error.to_string().contains("\"video1300\""), "{error}");
+        assert!(error.to_string().contains("\"vid1301\""), "{error}");
+    }
+}

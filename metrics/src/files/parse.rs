@@ -1,0 +1,385 @@
+//! What each data set's file looks like.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::Error;
+
+/// Names under which files give a video's id.
+const ID_KEYS: [&str; 6] = ["image_id", "video_id", "videoID", "vid_name", "clip_id", "id"];
+
+/// Reads one file, whose name goes into every message.
+pub(super) struct Parser<'a> {
+    path: &'a Path,
+}
+
+type Pairs = Vec<(String, String)>;
+
+impl<'a> Parser<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn predictions(&self, text: &str) -> Result<Pairs, Error> {
+        let expected =
+            "COCO results ([{\"image_id\": .., \"caption\": \"..\"}]) or an object of id to caption";
+        match self.json(text, expected)? {
+            Value::Array(entries) => entries
+                .iter()
+                .enumerate()
+                .map(|(place, entry)| {
+                    let place = format!("entry {}", place + 1);
+                    Ok((self.id(entry, &place)?, self.caption(entry, "caption", &place)?))
+                })
+                .collect(),
+            Value::Object(map) => {
+                // Some programs wrap the list.
+                if let Some(list @ Value::Array(_)) = map.get("predictions").filter(|_| map.len() == 1) {
+                    return self.predictions(&list.to_string());
+                }
+                map.iter().map(|(id, value)| Ok((id.clone(), self.only_caption(id, value)?))).collect()
+            }
+            other => Err(self.malformed("the file", expected, kind(&other))),
+        }
+    }
+
+    /// The one caption of an id: a string, or a list of one, as coco-caption's own dictionaries have it.
+    fn only_caption(&self, id: &str, value: &Value) -> Result<String, Error> {
+        match value {
+            Value::String(caption) => Ok(caption.clone()),
+            Value::Array(list) if list.len() == 1 => self.only_caption(id, &list[0]),
+            Value::Object(_) => self.caption(value, "caption", &format!("id {id:?}")),
+            Value::Array(list) => {
+                let got = format!("a list of {}", list.len());
+                Err(self.malformed(&format!("id {id:?}"), "one caption", &got))
+            }
+            other => Err(self.malformed(&format!("id {id:?}"), "one caption", kind(other))),
+        }
+    }
+
+    pub(super) fn references(&self, text: &str, split: Option<&str>) -> Result<Pairs, Error> {
+        let start = text.trim_start();
+        if !start.starts_with(['{', '[']) {
+            if split.is_some() {
+                return Err(self.malformed(
+                    "the file",
+                    "one that names splits (MSR-VTT's)",
+                    "a list of sentences",
+                ));
+            }
+            return if start.lines().next().is_some_and(|line| line.contains("VideoID")) {
+                self.msvd_table(text)
+            } else {
+                self.sentence_list(text)
+            };
+        }
+        let expected =
+            "COCO annotations, MSR-VTT's videodatainfo, VATEX's list, or an object of id to captions";
+        match self.json(text, expected)? {
+            Value::Object(map) => {
+                if let Some(Value::Array(sentences)) = map.get("sentences") {
+                    return self.msrvtt(&map, sentences, split);
+                }
+                if split.is_some() {
+                    return Err(self.malformed("the file", "one that names splits (MSR-VTT's)", "another"));
+                }
+                if let Some(Value::Array(annotations)) = map.get("annotations") {
+                    return self.pairs(annotations, "annotation");
+                }
+                if map.contains_key("descs") || map.contains_key("enCap") {
+                    return self.vatex(&[Value::Object(map)]);
+                }
+                self.captions_by_id(&map)
+            }
+            Value::Array(entries) => {
+                if split.is_some() {
+                    return Err(self.malformed("the file", "one that names splits (MSR-VTT's)", "a list"));
+                }
+                let is_vatex = |entry: &Value| entry.get("descs").is_some() || entry.get("enCap").is_some();
+                if entries.first().is_some_and(is_vatex) {
+                    self.vatex(&entries)
+                } else {
+                    self.pairs(&entries, "entry")
+                }
+            }
+            other => Err(self.malformed("the file", expected, kind(&other))),
+        }
+    }
+
+    /// MSR-VTT: `videos` say which split each belongs to, `sentences` have the captions.
+    fn msrvtt(
+        &self,
+        map: &Map<String, Value>,
+        sentences: &[Value],
+        split: Option<&str>,
+    ) -> Result<Pairs, Error> {
+        let pairs = self.pairs(sentences, "sentence")?;
+        let Some(split) = split else { return Ok(pairs) };
+        let Some(Value::Array(videos)) = map.get("videos") else {
+            return Err(self.malformed("\"videos\"", "a list that names each video's split", "none"));
+        };
+        let mut wanted = std::collections::HashSet::new();
+        for (place, video) in videos.iter().enumerate() {
+            if video.get("split").and_then(Value::as_str) == Some(split) {
+                wanted.insert(self.id(video, &format!("video {}", place + 1))?);
+            }
+        }
+        Ok(pairs.into_iter().filter(|(id, _)| wanted.contains(id)).collect())
+    }
+
+    fn pairs(&self, entries: &[Value], what: &str) -> Result<Pairs, Error> {
+        entries
+            .iter()
+            .enumerate()
+            .map(|(place, entry)| {
+                let place = format!("{what} {}", place + 1);
+                Ok((self.id(entry, &place)?, self.caption(entry, "caption", &place)?))
+            })
+            .collect()
+    }
+
+    /// VATEX: a video with its English captions, `descs` of objects or `enCap` of strings.
+    fn vatex(&self, entries: &[Value]) -> Result<Pairs, Error> {
+        let mut pairs = Vec::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let place = format!("entry {}", place + 1);
+            let id = match entry.get("vid_name").or_else(|| entry.get("videoID")) {
+                Some(Value::String(id)) => id.clone(),
+                _ => self.id(entry, &place)?,
+            };
+            let Some(Value::Array(captions)) = entry.get("descs").or_else(|| entry.get("enCap")) else {
+                return Err(self.malformed(&place, "\"descs\" or \"enCap\" with a list", "none"));
+            };
+            for caption in captions {
+                pairs.push(match caption {
+                    Value::String(caption) => (id.clone(), caption.clone()),
+                    _ => (id.clone(), self.caption(caption, "desc", &place)?),
+                });
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn captions_by_id(&self, map: &Map<String, Value>) -> Result<Pairs, Error> {
+        let mut pairs = Vec::new();
+        for (id, value) in map {
+            let place = format!("id {id:?}");
+            match value {
+                Value::String(caption) => pairs.push((id.clone(), caption.clone())),
+                Value::Array(captions) => {
+                    for caption in captions {
+                        pairs.push(match caption {
+                            Value::String(caption) => (id.clone(), caption.clone()),
+                            _ => (id.clone(), self.caption(caption, "caption", &place)?),
+                        });
+                    }
+                }
+                other => return Err(self.malformed(&place, "a list of captions", kind(other))),
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// MSVD's sentence lists: an id, a tab, a caption.
+    fn sentence_list(&self, text: &str) -> Result<Pairs, Error> {
+        let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
+        lines
+            .filter(|(_, line)| !line.trim().is_empty())
+            .map(|(place, line)| match line.split_once('\t') {
+                Some((id, caption)) => Ok((id.trim().to_owned(), caption.to_owned())),
+                None => {
+                    let start: String = line.chars().take(40).collect();
+                    Err(self.malformed(
+                        &format!("line {}", place + 1),
+                        "id<TAB>caption",
+                        &format!("{start:?}"),
+                    ))
+                }
+            })
+            .collect()
+    }
+
+    /// MSVD's table: one caption a row, the clip named by video and seconds; other languages are not references.
+    fn msvd_table(&self, text: &str) -> Result<Pairs, Error> {
+        let mut rows = rows(text).into_iter();
+        let header = rows.next().unwrap_or_default();
+        let column = |name: &str| {
+            header
+                .iter()
+                .position(|cell| cell == name)
+                .ok_or_else(|| self.malformed("the header", &format!("a column {name:?}"), &header.join(",")))
+        };
+        let (video, start, end) = (column("VideoID")?, column("Start")?, column("End")?);
+        let (language, caption) = (column("Language")?, column("Description")?);
+        let mut pairs = Vec::new();
+        for (place, row) in rows.enumerate() {
+            let cell = |column: usize| {
+                row.get(column).ok_or_else(|| {
+                    let expected = format!("{} cells", header.len());
+                    self.malformed(&format!("row {}", place + 2), &expected, &format!("{}", row.len()))
+                })
+            };
+            if cell(language)? == "English" && !cell(caption)?.trim().is_empty() {
+                pairs.push((
+                    format!("{}_{}_{}", cell(video)?, cell(start)?, cell(end)?),
+                    cell(caption)?.clone(),
+                ));
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn json(&self, text: &str, expected: &str) -> Result<Value, Error> {
+        let whole = match serde_json::from_str(text) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        // One value a line is a list of them.
+        let lines: Result<Vec<Value>, _> =
+            text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str).collect();
+        match lines {
+            Ok(entries) if !entries.is_empty() => Ok(Value::Array(entries)),
+            _ => Err(self.malformed(
+                &format!("line {} column {}", whole.line(), whole.column()),
+                expected,
+                &whole.to_string(),
+            )),
+        }
+    }
+
+    fn id(&self, entry: &Value, place: &str) -> Result<String, Error> {
+        match ID_KEYS.iter().find_map(|key| entry.get(key)) {
+            Some(Value::String(id)) => Ok(id.clone()),
+            Some(Value::Number(id)) => Ok(id.to_string()),
+            Some(other) => Err(self.malformed(place, "an id that is a string or a number", kind(other))),
+            None => Err(self.malformed(place, "\"image_id\"", "none")),
+        }
+    }
+
+    fn caption(&self, entry: &Value, key: &str, place: &str) -> Result<String, Error> {
+        match entry.get(key) {
+            Some(Value::String(caption)) => Ok(caption.clone()),
+            Some(other) => Err(self.malformed(place, &format!("{key:?} with a string"), kind(other))),
+            None => Err(self.malformed(place, &format!("{key:?}"), "none")),
+        }
+    }
+
+    fn malformed(&self, place: &str, expected: &str, got: &str) -> Error {
+        Error::malformed(self.path, place, expected, got)
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The rows of a CSV file (RFC 4180: quotes around a cell may hold commas, line ends and doubled quotes).
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut row = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let empty = row.last().is_some_and(String::is_empty);
+        match c {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                push(&mut row, '"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if empty => quoted = true,
+            ',' if !quoted => row.push(String::new()),
+            '\r' if !quoted && characters.peek() == Some(&'\n') => {}
+            '\n' if !quoted => {
+                rows.push(std::mem::replace(&mut row, vec![String::new()]));
+            }
+            c => push(&mut row, c),
+        }
+    }
+    rows.push(row);
+    rows.retain(|row| row.len() > 1 || row.iter().any(|cell| !cell.is_empty()));
+    rows
+}
+
+fn push(row: &mut [String], c: char) {
+    if let Some(cell) = row.last_mut() {
+        cell.push(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references(text: &str) -> Result<Pairs, Error> {
+        Parser::new(Path::new("references.json")).references(text, None)
+    }
+
+    fn predictions(text: &str) -> Result<Pairs, Error> {
+        Parser::new(Path::new("predictions.json")).predictions(text)
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Pairs {
+        expected.iter().map(|(id, caption)| (id.to_string(), caption.to_string())).collect()
+    }
+
+    #[test]
+    fn coco_files() {
+        let results = r#"[{"image_id": 7, "caption": "a dog"}, {"image_id": "8", "caption": ""}]"#;
+        assert_eq!(predictions(results).unwrap(), pairs(&[("7", "a dog"), ("8", "")]));
+        let annotations =
+            r#"{"images": [{"id": 7}], "annotations": [{"image_id": 7, "id": 1, "caption": "A dog."}]}"#;
+        assert_eq!(references(annotations).unwrap(), pairs(&[("7", "A dog.")]));
+    }
+
+    #[test]
+    fn an_object_of_ids_and_lines_of_objects() {
+        assert_eq!(
+            predictions(r#"{"v1": "a", "v2": ["b"], "v3": [{"caption": "c"}]}"#).unwrap(),
+            pairs(&[("v1", "a"), ("v2", "b"), ("v3", "c")])
+        );
+        assert_eq!(
+            predictions("{\"image_id\": 1, \"caption\": \"a\"}\n{\"image_id\": 2, \"caption\": \"b\"}\n")
+                .unwrap(),
+            pairs(&[("1", "a"), ("2", "b")])
+        );
+    }
+
+    #[test]
+    fn each_data_set_has_its_own() {
+        let msrvtt = r#"{"videos": [{"video_id": "video1", "id": 1, "split": "test"}, {"video_id": "video2", "id": 2, "split": "train"}],
+            "sentences": [{"caption": "a", "video_id": "video1", "sen_id": 0}, {"caption": "b", "video_id": "video2", "sen_id": 1}]}"#;
+        assert_eq!(references(msrvtt).unwrap(), pairs(&[("video1", "a"), ("video2", "b")]));
+        let test = Parser::new(Path::new("r")).references(msrvtt, Some("test")).unwrap();
+        assert_eq!(test, pairs(&[("video1", "a")]));
+        assert_eq!(references("vid1\ta b\nvid1\tc\r\n\n").unwrap(), pairs(&[("vid1", "a b"), ("vid1", "c")]));
+        let table = ",VideoID,Start,End,Language,Description\n0,x-_,1,9,English,\"A \"\"b\"\", c\"\n1,x-_,1,9,German,Ein\n";
+        assert_eq!(references(table).unwrap(), pairs(&[("x-__1_9", "A \"b\", c")]));
+        let vatex = "{\"vid_name\": \"v\", \"clip_id\": 3, \"descs\": [{\"desc\": \"a\"}]}\n{\"videoID\": \"w\", \"enCap\": [\"b\"]}";
+        assert_eq!(references(vatex).unwrap(), pairs(&[("v", "a"), ("w", "b")]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, words) in [
+            ("[1, 2", "line 1 column"),
+            ("[{\"caption\": \"a\"}]", "entry 1"),
+            ("[{\"image_id\": 1, \"caption\": 2}]", "a number"),
+            ("{\"v\": [\"a\", \"b\"]}", "a list of 2"),
+            ("3", "a number"),
+        ] {
+            let message = predictions(text).unwrap_err().to_string();
+            assert!(message.contains(words) && message.contains("predictions.json"), "{text}: {message}");
+        }
+        let message = references("vid1 no tab").unwrap_err().to_string();
+        assert!(message.contains("line 1") && message.contains("<TAB>"), "{message}");
+    }
+}

@@ -1,0 +1,248 @@
+//! The aligner: which words of the hypothesis are matched to which of the reference.
+//!
+//! A beam search over the words of the reference. Two mistakes of the reference implementation change scores and are
+//! therefore kept: a one-word match by stem, synonym or paraphrase adds nothing to a path's count of matches, because 0.5
+//! is cut to an integer at each step; and the distance of a new match is added to the path it was branched from, so that
+//! later branches of that path carry the distances of earlier ones.
+
+use super::MODULES;
+
+/// What a match of each module weighs in the search, other than in the score.
+const SEARCH_WEIGHTS: [f64; MODULES] = [1.0, 0.5, 0.5, 0.5];
+
+/// How many paths are followed.
+const BEAM: usize = 40;
+
+/// A run of words of the reference matched to a run of words of the hypothesis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Match {
+    pub(super) module: usize,
+    pub(super) reference_start: usize,
+    pub(super) reference_length: usize,
+    pub(super) hypothesis_start: usize,
+    pub(super) hypothesis_length: usize,
+}
+
+/// All candidate matches of a pair of captions.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// By the word of the reference they begin at, in the order found.
+    by_start: Vec<Vec<Match>>,
+    /// How many candidates cover each word.
+    reference_cover: Vec<u32>,
+    hypothesis_cover: Vec<u32>,
+}
+
+impl Candidates {
+    pub(super) fn reset(&mut self, hypothesis_length: usize, reference_length: usize) {
+        for list in &mut self.by_start {
+            list.clear();
+        }
+        self.by_start.resize_with(reference_length, Vec::new);
+        self.reference_cover.clear();
+        self.reference_cover.resize(reference_length, 0);
+        self.hypothesis_cover.clear();
+        self.hypothesis_cover.resize(hypothesis_length, 0);
+    }
+
+    pub(super) fn push(&mut self, candidate: Match) {
+        let Match { reference_start, reference_length, hypothesis_start, hypothesis_length, .. } = candidate;
+        self.by_start[reference_start].push(candidate);
+        for cover in &mut self.reference_cover[reference_start..reference_start + reference_length] {
+            *cover += 1;
+        }
+        for cover in &mut self.hypothesis_cover[hypothesis_start..hypothesis_start + hypothesis_length] {
+            *cover += 1;
+        }
+    }
+
+    /// The match at a word that competes with no other, if there is one.
+    fn settled(&self, start: usize) -> Option<Match> {
+        let [only] = self.by_start[start][..] else { return None };
+        let reference = start..start + only.reference_length;
+        let hypothesis = only.hypothesis_start..only.hypothesis_start + only.hypothesis_length;
+        let alone = self.reference_cover[reference].iter().all(|&cover| cover == 1)
+            && self.hypothesis_cover[hypothesis].iter().all(|&cover| cover == 1);
+        alone.then_some(only)
+    }
+
+    /// The chosen matches in the order of the reference, and the number of chunks they form.
+    pub(super) fn align(&self) -> (Vec<Match>, u64) {
+        // Captions are short; long texts take the slower flags.
+        let mut chosen = if self.by_start.len() <= 128 && self.hypothesis_cover.len() <= 128 {
+            self.search::<u128>()
+        } else {
+            self.search::<Vec<bool>>()
+        };
+        chosen.sort_unstable_by_key(|found| found.reference_start);
+        let mut chunks = 0;
+        let mut ends = None;
+        for found in &chosen {
+            if ends != Some((found.reference_start, found.hypothesis_start)) {
+                chunks += 1;
+            }
+            ends = Some((
+                found.reference_start + found.reference_length,
+                found.hypothesis_start + found.hypothesis_length,
+            ));
+        }
+        (chosen, chunks)
+    }
+
+    fn search<F: Flags>(&self) -> Vec<Match> {
+        let words = self.by_start.len();
+        let mut start = Path::<F>::new(words, self.hypothesis_cover.len());
+        let settled: Vec<Option<Match>> = (0..words).map(|word| self.settled(word)).collect();
+        for found in settled.iter().flatten() {
+            start.take(found);
+        }
+        // Every match a path took, with the one it took before: paths share their history.
+        let mut history: Vec<(Match, Option<usize>)> = Vec::new();
+        let mut paths = vec![start];
+        let mut next = Vec::new();
+        for current in 0..=words {
+            paths.sort_by_key(Path::rank);
+            paths.truncate(BEAM);
+            let fallback = paths[0].clone();
+            for mut path in paths.drain(..) {
+                if current == words {
+                    path.chunks += u32::from(path.last_end.is_some());
+                    next.push(path);
+                } else if path.reference_used.get(current) {
+                    if current < path.position {
+                        next.push(path);
+                    } else if let Some(found) = settled[path.position] {
+                        path.distance += found.reference_start.abs_diff(found.hypothesis_start);
+                        path.follow(&found);
+                        next.push(path);
+                    }
+                } else {
+                    for &found in &self.by_start[current] {
+                        if !path.is_free(&found) {
+                            continue;
+                        }
+                        let mut branch = path.clone();
+                        branch.take(&found);
+                        branch.follow(&found);
+                        history.push((found, path.taken));
+                        branch.taken = Some(history.len() - 1);
+                        path.distance += found.reference_start.abs_diff(found.hypothesis_start);
+                        next.push(branch);
+                    }
+                    path.chunks += u32::from(path.last_end.take().is_some());
+                    path.position += 1;
+                    next.push(path);
+                }
+            }
+            if next.is_empty() {
+                next.push(fallback);
+            }
+            std::mem::swap(&mut paths, &mut next);
+        }
+        paths.sort_by_key(Path::rank);
+
+        let mut chosen: Vec<Match> = settled.into_iter().flatten().collect();
+        let mut taken = paths.first().and_then(|path| path.taken);
+        while let Some(place) = taken {
+            chosen.push(history[place].0);
+            taken = history[place].1;
+        }
+        chosen
+    }
+}
+
+/// One way to align the words of the reference so far.
+#[derive(Clone)]
+struct Path<F> {
+    matches: u32,
+    chunks: u32,
+    distance: usize,
+    /// The next word of the reference to decide on.
+    position: usize,
+    /// Where the last match ends in the hypothesis, while no word was skipped since.
+    last_end: Option<usize>,
+    reference_used: F,
+    hypothesis_used: F,
+    /// The last match taken, a place in the history.
+    taken: Option<usize>,
+}
+
+impl<F: Flags> Path<F> {
+    fn new(reference_length: usize, hypothesis_length: usize) -> Self {
+        Self {
+            matches: 0,
+            chunks: 0,
+            distance: 0,
+            position: 0,
+            last_end: None,
+            reference_used: F::none(reference_length),
+            hypothesis_used: F::none(hypothesis_length),
+            taken: None,
+        }
+    }
+
+    /// More matches first, then fewer chunks, then less distance.
+    fn rank(&self) -> (std::cmp::Reverse<u32>, u32, usize) {
+        (std::cmp::Reverse(self.matches), self.chunks, self.distance)
+    }
+
+    fn is_free(&self, found: &Match) -> bool {
+        (0..found.reference_length).all(|i| !self.reference_used.get(found.reference_start + i))
+            && (0..found.hypothesis_length).all(|i| !self.hypothesis_used.get(found.hypothesis_start + i))
+    }
+
+    fn take(&mut self, found: &Match) {
+        for i in 0..found.reference_length {
+            self.reference_used.set(found.reference_start + i);
+        }
+        for i in 0..found.hypothesis_length {
+            self.hypothesis_used.set(found.hypothesis_start + i);
+        }
+    }
+
+    /// Counts a match and moves behind it.
+    fn follow(&mut self, found: &Match) {
+        let weight = SEARCH_WEIGHTS[found.module];
+        // Cut to an integer for each side, so that one word at weight 0.5 adds nothing.
+        self.matches += (found.hypothesis_length as f64 * weight) as u32;
+        self.matches += (found.reference_length as f64 * weight) as u32;
+        self.chunks += u32::from(self.last_end.is_some_and(|end| end != found.hypothesis_start));
+        self.position = found.reference_start + found.reference_length;
+        self.last_end = Some(found.hypothesis_start + found.hypothesis_length);
+    }
+}
+
+/// One flag for each word.
+trait Flags: Clone {
+    fn none(length: usize) -> Self;
+    fn get(&self, place: usize) -> bool;
+    fn set(&mut self, place: usize);
+}
+
+impl Flags for u128 {
+    fn none(_: usize) -> Self {
+        0
+    }
+
+    fn get(&self, place: usize) -> bool {
+        self >> place & 1 == 1
+    }
+
+    fn set(&mut self, place: usize) {
+        *self |= 1 << place;
+    }
+}
+
+impl Flags for Vec<bool> {
+    fn none(length: usize) -> Self {
+        vec![false; length]
+    }
+
+    fn get(&self, place: usize) -> bool {
+        self[place]
+    }
+
+    fn set(&mut self, place: usize) {
+        self[place] = true;
+    }
+}
