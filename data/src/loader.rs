@@ -46,7 +46,11 @@ impl FrameStore {
         on_progress: OnProgress<'_>,
     ) -> Result<Self> {
         let Some(size) = request.size else {
-            return Err(Error::Setting { key: "size", expected: "a number of pixels".into(), got: "none".into() });
+            return Err(Error::Setting {
+                key: "size",
+                expected: "a number of pixels".into(),
+                got: "none".into(),
+            });
         };
         let ids = clips.iter().map(|clip| clip.id.clone()).collect();
         let store = Self { ids, frames: request.frames, size: size as usize, data: Vec::new() };
@@ -180,8 +184,8 @@ impl FrameStore {
 fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(Error::io("make the cache directory", directory))?;
-    let mut file =
-        tempfile::NamedTempFile::new_in(directory).map_err(Error::io("write in the cache directory", directory))?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)
+        .map_err(Error::io("write in the cache directory", directory))?;
     file.write_all(data)
         .and_then(|()| file.as_file().sync_all())
         .map_err(Error::io("write the cached frames", path))?;
@@ -252,7 +256,8 @@ impl Epoch {
             .enumerate()
             .filter(|(_, count)| **count > 0)
             .map(|(clip, &count)| {
-                let mut draws = Draws::new(Draws::new(seed, "epoch: item", epoch).seed(), "clip", clip as u64);
+                let mut draws =
+                    Draws::new(Draws::new(seed, "epoch: item", epoch).seed(), "clip", clip as u64);
                 Item { clip, caption: draws.below(count), seed: draws.seed() }
             })
             .collect();

@@ -83,10 +83,12 @@ impl Tokenizer {
             });
         }
         let text = std::fs::read_to_string(path).map_err(Error::io("read the tokenizer", path))?;
-        let inner = tokenizers::Tokenizer::from_str(&text).map_err(|error| failed(Some(path), error.to_string()))?;
+        let inner =
+            tokenizers::Tokenizer::from_str(&text).map_err(|error| failed(Some(path), error.to_string()))?;
         let first_of = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
-        let end = first_of(&["</s>", "[SEP]", "<|endoftext|>"])
-            .ok_or_else(|| failed(Some(path), "it has none of </s>, [SEP], <|endoftext|>, so no text can end".into()))?;
+        let end = first_of(&["</s>", "[SEP]", "<|endoftext|>"]).ok_or_else(|| {
+            failed(Some(path), "it has none of </s>, [SEP], <|endoftext|>, so no text can end".into())
+        })?;
         let pad = first_of(&["<pad>", "[PAD]", "<unk>"]).unwrap_or(end);
         Ok(Self { inner, pad, end })
     }
@@ -122,7 +124,9 @@ impl Tokenizer {
     /// The tokenizer fails on the ids.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let before_end = ids.split(|&id| id == self.end).next().unwrap_or_default();
-        self.inner.decode(before_end, true).map_err(|error| failed(None, format!("{error}, of the ids {ids:?}")))
+        self.inner
+            .decode(before_end, true)
+            .map_err(|error| failed(None, format!("{error}, of the ids {ids:?}")))
     }
 
     /// Number of ids, added tokens included.
@@ -162,7 +166,10 @@ mod tests {
 
     #[test]
     fn captions_are_cleaned_as_lavis_does() {
-        assert_eq!(clean_caption("A man, (in red) says: \"Hello!\"  twice..."), "a man, in red says hello twice");
+        assert_eq!(
+            clean_caption("A man, (in red) says: \"Hello!\"  twice..."),
+            "a man, in red says hello twice"
+        );
         assert_eq!(clean_caption("it's a #1 *star* ~ 2;3"), "it's a 1 star 2 3");
         let long = "word ".repeat(60);
         assert_eq!(clean_caption(&long).split(' ').count(), 50);
@@ -189,7 +196,10 @@ mod tests {
         let path = folder.path().join("tokenizer.json");
         tokenizer.save(&path).unwrap();
         let again = Tokenizer::from_file(&path).unwrap();
-        assert_eq!((again.pad(), again.end(), again.vocabulary_size()), (PAD, END, tokenizer.vocabulary_size()));
+        assert_eq!(
+            (again.pad(), again.end(), again.vocabulary_size()),
+            (PAD, END, tokenizer.vocabulary_size())
+        );
         let text = "a red circle moves to the left";
         assert_eq!(again.encode(text, 40).unwrap(), tokenizer.encode(text, 40).unwrap());
     }
@@ -198,7 +208,9 @@ mod tests {
     fn bad_vocabularies_and_files_are_refused() {
         assert!(Tokenizer::word_level(&["a".into(), "a".into()]).is_err());
         assert!(Tokenizer::word_level(&["</s>".into()]).is_err());
-        assert!(Tokenizer::from_file(Path::new("no/such.json")).unwrap_err().to_string().contains("no tokenizer"));
+        assert!(
+            Tokenizer::from_file(Path::new("no/such.json")).unwrap_err().to_string().contains("no tokenizer")
+        );
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{}").unwrap();
         assert!(Tokenizer::from_file(file.path()).is_err());

@@ -57,8 +57,9 @@ pub fn load(annotations: &Path, videos: &Path) -> Result<VideoSet> {
         if index.insert(id, clips.len()).is_some() {
             return Err(malformed("is listed twice".into()));
         }
-        let split = split_named(&video.split)
-            .ok_or_else(|| malformed(format!("expected split train, validate or test, got {:?}", video.split)))?;
+        let split = split_named(&video.split).ok_or_else(|| {
+            malformed(format!("expected split train, validate or test, got {:?}", video.split))
+        })?;
         let path = files.get(id).cloned().unwrap_or_else(|| {
             missing.push(id.to_string());
             PathBuf::new()
@@ -168,7 +169,10 @@ mod tests {
         let error = load_from(&["video0.mp4"], TWO).unwrap_err();
         assert!(matches!(&error, Error::MissingClips { ids, total: 2, .. } if *ids == ["video1"]));
         let message = error.to_string();
-        assert!(message.contains("1 of 2") && message.contains("video1") && message.contains("ID.{mp4,webm"), "{message}");
+        assert!(
+            message.contains("1 of 2") && message.contains("video1") && message.contains("ID.{mp4,webm"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -177,9 +181,22 @@ mod tests {
         let message = |json: &str| load_from(&both, json).unwrap_err().to_string();
         assert!(message("{").contains("line 1"));
         assert!(message(&TWO.replace("\"test\"", "\"tset\"")).contains("got \"tset\""));
-        assert!(message(&TWO.replace("\"a car\", \"video_id\": \"video1\"", "\"a car\", \"video_id\": \"video7\"")).contains("video7"));
-        assert!(message(&TWO.replace("\"a car\", \"video_id\": \"video1\"", "\"a car\", \"video_id\": \"video0\"")).contains("no sentence"));
-        assert!(message(&TWO.replace("\"video_id\": \"video1\", \"start", "\"video_id\": \"video0\", \"start")).contains("twice"));
+        assert!(
+            message(
+                &TWO.replace("\"a car\", \"video_id\": \"video1\"", "\"a car\", \"video_id\": \"video7\"")
+            )
+            .contains("video7")
+        );
+        assert!(
+            message(
+                &TWO.replace("\"a car\", \"video_id\": \"video1\"", "\"a car\", \"video_id\": \"video0\"")
+            )
+            .contains("no sentence")
+        );
+        assert!(
+            message(&TWO.replace("\"video_id\": \"video1\", \"start", "\"video_id\": \"video0\", \"start"))
+                .contains("twice")
+        );
         let nowhere = load(Path::new("no/such.json"), Path::new(".")).unwrap_err().to_string();
         assert!(nowhere.contains("no annotation file there"), "{nowhere}");
     }

@@ -77,7 +77,9 @@ struct Partial {
 
 impl Partial {
     fn finish(self, shard: usize, path: &Path) -> Result<Pair> {
-        let lacks = |what: &str| Error::malformed(FORMAT, path, format!("pair {}", self.id), format!("has no {what}"));
+        let lacks = |what: &str| {
+            Error::malformed(FORMAT, path, format!("pair {}", self.id), format!("has no {what}"))
+        };
         let caption = self.caption.clone().ok_or_else(|| lacks(".txt file"))?;
         let (offset, length) = self.image.ok_or_else(|| lacks("image file (.jpg, .png or .gif)"))?;
         Ok(Pair { id: self.id, caption, shard, offset, length })
@@ -102,7 +104,10 @@ fn read_shard(path: &Path, shard: usize, pairs: &mut Vec<Pair>) -> Result<()> {
         let stem = format!("{}{stem}", &name[..folder]);
         let (offset, length) = (entry.raw_file_position(), entry.size());
         if offset.saturating_add(length) > size {
-            return Err(broken(format!("{name} ends at byte {}, the file has {size}", offset.saturating_add(length))));
+            return Err(broken(format!(
+                "{name} ends at byte {}, the file has {size}",
+                offset.saturating_add(length)
+            )));
         }
         if partial.as_ref().is_none_or(|partial| partial.id != stem)
             && let Some(done) = partial.replace(Partial { id: stem, ..Partial::default() })
@@ -185,8 +190,11 @@ mod tests {
 
     #[test]
     fn halves_of_pairs_are_errors() {
-        let message = |entries: &[(&str, &[u8])]| load(&[shard(entries).path().to_path_buf()]).unwrap_err().to_string();
-        assert!(message(&[("0.jpg", b"x"), ("1.jpg", b"x"), ("1.txt", b"x")]).contains("pair 0: has no .txt"));
+        let message =
+            |entries: &[(&str, &[u8])]| load(&[shard(entries).path().to_path_buf()]).unwrap_err().to_string();
+        assert!(
+            message(&[("0.jpg", b"x"), ("1.jpg", b"x"), ("1.txt", b"x")]).contains("pair 0: has no .txt")
+        );
         assert!(message(&[("0.txt", b"x")]).contains("no image"));
     }
 

@@ -25,7 +25,8 @@ impl Rgb {
         let Self { height, width, data } = &self;
         let (height, width) = (*height, *width);
         let from = |y: usize, x: usize| (y * width + x) * 3;
-        let (new_height, new_width) = if orientation.swaps_sides() { (width, height) } else { (height, width) };
+        let (new_height, new_width) =
+            if orientation.swaps_sides() { (width, height) } else { (height, width) };
         let (bottom, right) = (height.saturating_sub(1), width.saturating_sub(1));
         let source = |y: usize, x: usize| match orientation {
             Orientation::Upright => from(y, x),
@@ -108,7 +109,8 @@ impl ToRgb {
         };
         let input = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, input)
             .map_err(|_| failed("a frame is smaller than its format says"))?;
-        let mut rgb = gst::Buffer::with_size(output.size()).map_err(|_| failed("out of memory for a frame"))?;
+        let mut rgb =
+            gst::Buffer::with_size(output.size()).map_err(|_| failed("out of memory for a frame"))?;
         {
             let rgb = rgb.get_mut().ok_or_else(|| failed("a fresh buffer is shared"))?;
             let mut rgb = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, output)

@@ -54,7 +54,8 @@ pub fn write<F: AsRef<[u8]>>(
         .map_err(|error| failed(error.to_string()))?;
     running.play()?;
     for (index, frame) in frames.iter().enumerate() {
-        let mut buffer = padded(path, frame.as_ref(), width as usize, height as usize, info.stride()[0] as usize)?;
+        let mut buffer =
+            padded(path, frame.as_ref(), width as usize, height as usize, info.stride()[0] as usize)?;
         let time = |frame: usize| gst::ClockTime::SECOND.mul_div_floor(frame as u64, u64::from(fps));
         if let (Some(buffer), Some(from), Some(to)) = (buffer.get_mut(), time(index), time(index + 1)) {
             buffer.set_pts(from);

@@ -148,11 +148,9 @@ impl Running {
                 self.hear(&message);
                 Err(self.take_failure().unwrap_or_else(|| Error::video(&self.path, "unknown error")))
             }
-            None => Err(Error::Stalled {
-                path: self.path.clone(),
-                frames: 0,
-                seconds: STALL_LIMIT.as_secs(),
-            }),
+            None => {
+                Err(Error::Stalled { path: self.path.clone(), frames: 0, seconds: STALL_LIMIT.as_secs() })
+            }
         }
     }
 

@@ -121,7 +121,11 @@ impl Reader {
         if let Some(missing) = self.running.take_missing() {
             return missing;
         }
-        let found = if self.linked.load(Ordering::Relaxed) { "a video stream without frames" } else { "no video stream" };
+        let found = if self.linked.load(Ordering::Relaxed) {
+            "a video stream without frames"
+        } else {
+            "no video stream"
+        };
         Error::video(path, format!("the file holds {found}"))
     }
 }
@@ -139,7 +143,12 @@ fn raw_sink() -> gst_app::AppSink {
 }
 
 /// Counts frames where they reach the sink and lets only the wanted ones in.
-fn count_and_drop(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, only_count: Arc<AtomicBool>, wanted: Wanted) {
+fn count_and_drop(
+    sink: &gst_app::AppSink,
+    seen: Arc<AtomicUsize>,
+    only_count: Arc<AtomicBool>,
+    wanted: Wanted,
+) {
     let Some(pad) = sink.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let index = seen.fetch_add(1, Ordering::Relaxed);

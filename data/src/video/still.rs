@@ -26,7 +26,8 @@ pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Resul
 /// The number of a GIF's frames, and those whose index is wanted.
 fn gif_frames(path: &Path, wanted: &[usize]) -> Result<(usize, Vec<(usize, Rgb)>)> {
     let file = File::open(path).map_err(Error::io("open the GIF", path))?;
-    let decoder = GifDecoder::new(BufReader::new(file)).map_err(|error| Error::video(path, error.to_string()))?;
+    let decoder =
+        GifDecoder::new(BufReader::new(file)).map_err(|error| Error::video(path, error.to_string()))?;
     let mut kept = Vec::new();
     let mut count = 0;
     for frame in decoder.into_frames() {

@@ -33,7 +33,10 @@ fn resizing_equals_pillow_within_one_level() {
         let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
         let largest = differences.iter().max().unwrap();
         let off = differences.iter().filter(|d| **d > 0).count() as f64 / ours.len() as f64;
-        println!("{width} x {height} to {size}: largest difference {largest}, {:.2} % of values differ", off * 100.0);
+        println!(
+            "{width} x {height} to {size}: largest difference {largest}, {:.2} % of values differ",
+            off * 100.0
+        );
         assert!(*largest <= 1, "{width} x {height} to {size}: {largest}");
     }
     assert_eq!(at, golden.len());

@@ -72,11 +72,16 @@ fn the_chosen_frames_come_from_every_codec() {
             continue;
         }
         for (width, height) in [(96, 64), (98, 66)] {
-            let path = written(folder.path(), &format!("{index}-{width}"), extension, recipe, (width, height));
+            let path =
+                written(folder.path(), &format!("{index}-{width}"), extension, recipe, (width, height));
             for frames in [1, 8, COUNT, 22] {
                 let request = FrameRequest { frames, sampling: Sampling::Uniform, seed: 0, size: None };
                 let decoded = decode(&path, &request).unwrap();
-                assert_eq!((decoded.count, decoded.height, decoded.width), (frames, height, width), "{recipe}");
+                assert_eq!(
+                    (decoded.count, decoded.height, decoded.width),
+                    (frames, height, width),
+                    "{recipe}"
+                );
                 let expected = Sampling::Uniform.indices(COUNT, frames, 0);
                 for (frame, expected) in decoded.iter().zip(expected) {
                     let seen = number(frame, width, height);
@@ -93,7 +98,10 @@ fn frames_are_resized_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = written(folder.path(), "clip", "webm", encode::WEBM_VP8, (96, 64));
     let decoded = decode(&path, &FrameRequest::uniform(4, 32)).unwrap();
-    assert_eq!((decoded.count, decoded.height, decoded.width, decoded.data.len()), (4, 32, 32, 4 * 32 * 32 * 3));
+    assert_eq!(
+        (decoded.count, decoded.height, decoded.width, decoded.data.len()),
+        (4, 32, 32, 4 * 32 * 32 * 3)
+    );
 }
 
 #[test]
@@ -183,7 +191,9 @@ fn bad_files_are_errors_that_say_why() {
     assert!(decode(&folder.path().join("none.mp4"), &FrameRequest::uniform(0, 32)).is_err());
 
     let sound = folder.path().join("sound.wav");
-    let mut wav = b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\x08\0\0".to_vec();
+    let mut wav =
+        b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\x08\0\0"
+            .to_vec();
     wav.resize(44 + 2048, 0);
     std::fs::write(&sound, wav).unwrap();
     let error = decode(&sound, &FrameRequest::uniform(4, 32)).unwrap_err().to_string();
@@ -214,6 +224,7 @@ fn a_frame_of_another_size_is_refused() {
     let path = folder.path().join("clip.webm");
     let error = encode::write(&path, (8, 8), 25, &[vec![0; 10]], encode::WEBM_VP8).unwrap_err().to_string();
     assert!(error.contains("8 x 8 x 3 = 192"), "{error}");
-    let error = encode::write(&path, (8, 8), 25, &[vec![0; 192]], "nosuchenc ! webmmux").unwrap_err().to_string();
+    let error =
+        encode::write(&path, (8, 8), 25, &[vec![0; 192]], "nosuchenc ! webmmux").unwrap_err().to_string();
     assert!(error.contains("nosuchenc"), "{error}");
 }

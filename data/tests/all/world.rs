@@ -72,7 +72,10 @@ fn annotations_agree_with_the_truth() {
             assert_eq!(captions.len(), 20, "{} has captions twice", clip.id);
             for caption in &clip.captions {
                 let judged = judge(&read(caption), &truth.scene);
-                assert!(judged.shape && judged.direction != Some(false) && judged.order != Some(false), "{caption}");
+                assert!(
+                    judged.shape && judged.direction != Some(false) && judged.order != Some(false),
+                    "{caption}"
+                );
             }
             let main = truth.scene.main;
             let mut colours = std::iter::once(main.colour).chain(truth.scene.to_colour);
@@ -100,7 +103,8 @@ fn clips_decode_to_what_the_truth_says() {
     let world = make(&config, &folder.path().join("world"), 2);
     let mut moved = 0;
     for (clip, truth) in world.videos().unwrap().split(Split::Train).iter().zip(world.truths(Split::Train)) {
-        let all = FrameRequest { frames: truth.scene.frames, sampling: Sampling::Uniform, seed: 0, size: None };
+        let all =
+            FrameRequest { frames: truth.scene.frames, sampling: Sampling::Uniform, seed: 0, size: None };
         let frames = decode(&clip.path, &all).unwrap();
         assert_eq!((frames.height, frames.width), (64, 64));
         let centres: Vec<(f64, f64)> = frames.iter().map(|frame| centre(frame, 64)).collect();
@@ -136,7 +140,8 @@ fn centre(frame: &[u8], size: usize) -> (f64, f64) {
 fn a_world_is_made_once() {
     let cache = tempfile::tempdir().unwrap();
     let made = World::open_or_make(&small(3), cache.path(), &|_| {}).unwrap();
-    let stamp = |world: &World| std::fs::metadata(world.directory().join("world.json")).unwrap().modified().unwrap();
+    let stamp =
+        |world: &World| std::fs::metadata(world.directory().join("world.json")).unwrap().modified().unwrap();
     let before = stamp(&made);
     let opened = World::open_or_make(&small(3), cache.path(), &|_| panic!("nothing is to be done")).unwrap();
     assert_eq!((before, made.hash()), (stamp(&opened), opened.hash()));
@@ -184,7 +189,10 @@ fn frames_are_stored_and_found_again() {
     let request = FrameRequest { frames: 8, sampling: Sampling::Middle, seed: 0, size: Some(32) };
     let cache = folder.path().join("cache");
     let made = FrameStore::of_clips(&clips, &request, Some(&cache), &|_| {}).unwrap();
-    assert_eq!((made.len(), made.frames(), made.size(), made.ids()[0].as_str()), (8, 8, 32, clips[0].id.as_str()));
+    assert_eq!(
+        (made.len(), made.frames(), made.size(), made.ids()[0].as_str()),
+        (8, 8, 32, clips[0].id.as_str())
+    );
     for (index, clip) in clips.iter().enumerate() {
         assert_eq!(made.clip(index), decode(&clip.path, &request).unwrap().data);
     }
@@ -236,7 +244,8 @@ fn chance_is_what_the_most_frequent_answer_scores() {
 fn times_of_the_default_world() {
     let folder = tempfile::tempdir().unwrap();
     let config = WorldConfig::default();
-    let time = |what: &str, start: std::time::Instant| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+    let time =
+        |what: &str, start: std::time::Instant| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
     let start = std::time::Instant::now();
     let world = synthesize(&config, &folder.path().join("world"), &|_| {}).unwrap();
     time("made", start);
