@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::score::ScoreArguments;
+
 /// Recap: a pretrained image captioner, recycled for video.
 #[derive(Debug, Parser)]
 #[command(name = "experiments", version, arg_required_else_help = true)]
@@ -24,6 +26,8 @@ pub enum Command {
     Ablation(AblationArguments),
     /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
     Pretrain(PretrainArguments),
+    /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
+    Score(ScoreArguments),
     /// Data sets
     #[command(subcommand)]
     Data(DataCommand),

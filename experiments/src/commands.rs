@@ -13,7 +13,7 @@ use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
 use crate::report::thousands;
 use crate::run::{Pretrained, Session};
 use crate::table::Table;
-use crate::{device, pretrain, world};
+use crate::{device, pretrain, score, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -22,6 +22,17 @@ pub struct Failure {
     pub code: u8,
     /// What to tell.
     pub reason: anyhow::Error,
+}
+
+impl Failure {
+    /// The error and its causes, those left out that the error's own text already tells.
+    pub fn message(&self) -> String {
+        self.reason.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+            "" => cause,
+            _ if told.contains(&cause) => told,
+            _ => format!("{told}: {cause}"),
+        })
+    }
 }
 
 type Outcome = Result<ExitCode, Failure>;
@@ -56,6 +67,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Show(arguments) => show(&arguments),
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
+        Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
             let variant =
                 Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };

@@ -12,5 +12,6 @@ pub mod pretrain;
 pub mod provenance;
 pub mod report;
 pub mod run;
+pub mod score;
 pub mod table;
 pub mod world;

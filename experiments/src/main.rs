@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match experiments::commands::run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {:#}", error.reason);
+            eprintln!("error: {}", error.message());
             ExitCode::from(error.code)
         }
     }

@@ -37,7 +37,7 @@ impl LoadedWorld {
         let shown = Shown::default();
         let decode = |split| {
             FrameStore::of_clips(&videos.split(split), &request, Some(cache), &|progress| {
-                shown.update(progress)
+                shown.update(progress);
             })
             .with_context(|| format!("cannot read the {split} clips of the tiny world"))
         };

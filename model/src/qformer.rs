@@ -135,9 +135,9 @@ struct Layer {
 
 impl Layer {
     fn forward(&self, queries: Tensor<3>, image: &Tensor<3>) -> Tensor<3> {
-        let queries = self.attention.forward(queries.clone(), &queries);
+        let queries = self.attention.forward(queries.clone(), queries);
         let queries = match &self.crossattention {
-            Some(crossattention) => crossattention.forward(queries, image),
+            Some(crossattention) => crossattention.forward(queries, image.clone()),
             None => queries,
         };
         let inner = self.activation.forward(self.intermediate_query.forward(queries.clone()));
@@ -156,12 +156,12 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, queries: Tensor<3>, source: &Tensor<3>) -> Tensor<3> {
+    fn forward(&self, queries: Tensor<3>, source: Tensor<3>) -> Tensor<3> {
         let [_, _, d] = queries.dims();
         let attended = join_heads(attend(AttentionInput {
             query: split_heads(self.query.forward(queries.clone()), self.heads),
             key: split_heads(self.key.forward(source.clone()), self.heads),
-            value: split_heads(self.value.forward(source.clone()), self.heads),
+            value: split_heads(self.value.forward(source), self.heads),
             scale: ((d / self.heads) as f64).powf(-0.5),
             bias: None,
             dropout: &self.dropout,

@@ -1,6 +1,8 @@
 //! Wrong usage and broken surroundings: the message names the thing and the next step, the exit code is 2 for wrong
 //! words and 1 for failures, nothing panics, and no half-written result is left.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use tests::Desk;
 
 fn refused(arguments: &[&str], code: i32, words: &[&str]) {
@@ -97,4 +99,44 @@ fn without_arguments_the_help_is_shown() {
     let ran = Desk::new().run(&[]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.err.contains("Usage"), "{}", ran.err);
+}
+
+const PREDICTIONS: &str = r#"[{"image_id": "a", "caption": "A dog runs."}, {"image_id": "b", "caption": "a cat sits"}]"#;
+const REFERENCES: &str = r#"{"images": [{"id": "a"}, {"id": "b"}, {"id": "c"}], "annotations": [
+    {"image_id": "a", "caption": "a dog runs"}, {"image_id": "a", "caption": "the dog is running"},
+    {"image_id": "b", "caption": "a cat is sitting"}, {"image_id": "c", "caption": "a bird"}]}"#;
+
+#[test]
+fn scoring_lists_missing_ids_and_scores_the_rest_only_when_told_to() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("p.json"), PREDICTIONS).unwrap();
+    std::fs::write(desk.path("r.json"), REFERENCES).unwrap();
+    let arguments = ["score", "--predictions", "p.json", "--references", "r.json", "--metrics", "bleu,rouge,cider"];
+    let ran = desk.run(&arguments);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("1: c") && ran.err.contains("--partial"), "{}", ran.err);
+    let mut partial = arguments.to_vec();
+    partial.extend(["--partial", "--json", "--per-video", "each.json"]);
+    let ran = desk.run(&partial);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("1 have no prediction"), "{}", ran.err);
+    let scores: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let keys: Vec<&String> = scores.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]);
+    let each: serde_json::Value = serde_json::from_str(&desk.read("each.json")).unwrap();
+    assert_eq!(each[0]["image_id"], "a");
+    assert_eq!(each[0]["ROUGE_L"], 1.0, "equal to a reference once tokenised");
+}
+
+#[test]
+fn scoring_names_the_file_that_is_not_there_or_not_what_it_should_be() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("r.json"), REFERENCES).unwrap();
+    let ran = desk.run(&["score", "--predictions", "p.json", "--references", "r.json"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("p.json"), "{}", ran.err);
+    std::fs::write(desk.path("p.json"), "[{\"image_id\": 3}]").unwrap();
+    let ran = desk.run(&["score", "--predictions", "p.json", "--references", "r.json"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("p.json") && ran.err.contains("caption"), "{}", ran.err);
 }

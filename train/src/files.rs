@@ -15,13 +15,24 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        let mut file = temporary(directory)?;
         std::io::Write::write_all(&mut file, contents)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
     attempt().map_err(TrainError::io("write a file", path))
+}
+
+/// A temporary file that whoever may read the folder's other files may read too, once it has its name.
+fn temporary(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask takes its share
+    }
+    builder.tempfile_in(directory)
 }
 
 /// Writes a value as indented JSON.

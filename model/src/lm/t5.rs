@@ -220,7 +220,7 @@ impl T5 {
         if let Some(mask) = mask {
             bias = bias + mask_to_bias(mask);
         }
-        self.encoder.forward(embedded, bias, None)
+        self.encoder.forward(embedded, &bias, None)
     }
 
     /// Scores the next token after each prefix of `targets` (teacher forcing).
@@ -237,7 +237,7 @@ impl T5 {
         let bias = self.decoder.relative_attention_bias.forward(0..t, t);
         let bias = bias + causal_bias(t, &encoded.device().inner());
         let cross = CrossInput { encoded, bias: mask.map(mask_to_bias) };
-        self.head(self.decoder.forward(self.embed(inputs), bias, Some(&cross)))
+        self.head(self.decoder.forward(self.embed(inputs), &bias, Some(&cross)))
     }
 
     /// Prepares decoding token by token: the cross-attention's keys and values are computed here, once.
@@ -320,7 +320,7 @@ struct CrossInput<'a> {
 }
 
 impl Stack {
-    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, bias: &Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
         let x = self.dropout.forward(x);
         let x = self.block.iter().fold(x, |x, block| block.forward(x, bias.clone(), cross));
         self.dropout.forward(self.final_layer_norm.forward(x))

@@ -1,0 +1,163 @@
+//! `experiments score`: captions against references, as coco-caption scores them.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use metrics::files::{join, read_predictions, read_references};
+use metrics::meteor::MeteorTables;
+use metrics::{Error, Options, Scores, VideoScores, score};
+use serde_json::{Map, Value, json};
+use train::files;
+
+use crate::table::Table;
+
+/// Arguments of `score`.
+#[derive(Debug, Args)]
+pub struct ScoreArguments {
+    /// COCO results ([{"image_id": .., "caption": ".."}]), or an object of id to caption
+    #[arg(long)]
+    pub predictions: PathBuf,
+    /// COCO annotations, or MSR-VTT's, MSVD's or VATEX's own file (zipped or not)
+    #[arg(long)]
+    pub references: PathBuf,
+    /// Score this split only, where the references' file tells splits apart (train, validate, test)
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Metrics to compute
+    #[arg(long, value_delimiter = ',', default_values_t = [Metric::Bleu, Metric::Meteor, Metric::Rouge, Metric::Cider])]
+    pub metrics: Vec<Metric>,
+    /// Also write every video's scores to this JSON file
+    #[arg(long, value_name = "OUT.json")]
+    pub per_video: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Score the videos that both files have, and say how many were left out
+    #[arg(long)]
+    pub partial: bool,
+    /// Folder of METEOR's tables
+    #[arg(long, value_name = "DIR")]
+    pub meteor_data: Option<PathBuf>,
+}
+
+/// How a note about METEOR begins; whether it is computed is told when its tables are looked for.
+const METEOR: &str = "METEOR";
+
+/// A metric to be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Metric {
+    /// BLEU-1 to BLEU-4
+    Bleu,
+    /// METEOR 1.5
+    Meteor,
+    /// ROUGE-L
+    Rouge,
+    /// CIDEr, which is CIDEr-D
+    Cider,
+}
+
+impl std::fmt::Display for Metric {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Bleu => "bleu",
+            Self::Meteor => "meteor",
+            Self::Rouge => "rouge",
+            Self::Cider => "cider",
+        };
+        formatter.write_str(name)
+    }
+}
+
+impl Metric {
+    /// The keys under which its scores are printed.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Bleu => &["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4"],
+            Self::Meteor => &["METEOR"],
+            Self::Rouge => &["ROUGE_L"],
+            Self::Cider => &["CIDEr"],
+        }
+    }
+}
+
+/// Reads both files, scores, and prints.
+///
+/// # Errors
+/// When a file cannot be read, is not what it should be, or the two are about different videos.
+pub fn run(arguments: &ScoreArguments) -> anyhow::Result<()> {
+    let predictions = read_predictions(&arguments.predictions)?;
+    let references = read_references(&arguments.references, arguments.split.as_deref())?;
+    let joined = join(predictions, references, arguments.partial)?;
+    let tables = meteor_tables(arguments)?;
+    let scores = score(&joined.corpus, &Options { tokenized: false, meteor: tables.as_ref() })?;
+    let is_chosen = |key: &str| arguments.metrics.iter().any(|metric| metric.keys().contains(&key));
+
+    if let Some(path) = &arguments.per_video {
+        let videos: Vec<Value> = scores.per_video.iter().map(|video| chosen_of_video(video, &is_chosen)).collect();
+        files::replace_json(path, &videos)?;
+    }
+    let about_meteor = |note: &&String| note.starts_with(METEOR);
+    for note in scores.notes.iter().filter(|note| !about_meteor(note)) {
+        eprintln!("note: {note}");
+    }
+    let (without_prediction, without_references) = (joined.without_prediction.len(), joined.without_references.len());
+    if without_prediction + without_references > 0 {
+        eprintln!(
+            "note: {} videos were scored; {without_prediction} have no prediction and {without_references} no references",
+            joined.corpus.len()
+        );
+    }
+    let chosen = chosen(&scores, &is_chosen);
+    if arguments.json {
+        println!("{}", serde_json::to_string(&chosen)?);
+    } else {
+        println!("{}", table(&chosen, joined.corpus.len()));
+    }
+    Ok(())
+}
+
+/// METEOR's tables where METEOR is asked for and they are there.
+fn meteor_tables(arguments: &ScoreArguments) -> anyhow::Result<Option<MeteorTables>> {
+    if !arguments.metrics.contains(&Metric::Meteor) {
+        return Ok(None);
+    }
+    let directory = arguments.meteor_data.clone().unwrap_or_else(MeteorTables::default_directory);
+    match MeteorTables::open(&directory) {
+        Ok(tables) => Ok(Some(tables)),
+        // every other metric is still worth having; a folder that was named must have them
+        Err(error @ Error::NoMeteorTables { .. }) if arguments.meteor_data.is_none() => {
+            eprintln!("{METEOR}: not computed: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn chosen(scores: &Scores, is_chosen: &dyn Fn(&str) -> bool) -> Map<String, Value> {
+    let mut all = Map::new();
+    if let Ok(Value::Object(map)) = serde_json::to_value(scores) {
+        all.extend(map.into_iter().filter(|(key, _)| is_chosen(key)));
+    }
+    all
+}
+
+fn chosen_of_video(video: &VideoScores, is_chosen: &dyn Fn(&str) -> bool) -> Value {
+    match serde_json::to_value(video) {
+        Ok(Value::Object(map)) => {
+            map.into_iter().filter(|(key, _)| key == "image_id" || is_chosen(key)).collect::<Map<_, _>>().into()
+        }
+        _ => json!({ "image_id": video.id }),
+    }
+}
+
+fn table(scores: &Map<String, Value>, videos: usize) -> String {
+    let mut table = Table::new(&["metric", "score", "x 100"]);
+    for (name, value) in scores {
+        let cells = match value.as_f64() {
+            Some(value) => [format!("{value:.6}"), format!("{:.2}", value * 100.0)],
+            None => ["not computed".to_owned(), String::new()],
+        };
+        table.push([vec![name.clone()], cells.to_vec()].concat());
+    }
+    format!("{}\n{videos} videos", table.to_text())
+}
