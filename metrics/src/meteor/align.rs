@@ -246,3 +246,69 @@ impl Flags for Vec<bool> {
         self[place] = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(
+        hypothesis: usize,
+        reference: usize,
+        matches: &[(usize, usize, usize, usize, usize)],
+    ) -> Candidates {
+        let mut candidates = Candidates::default();
+        candidates.reset(hypothesis, reference);
+        for &(module, reference_start, reference_length, hypothesis_start, hypothesis_length) in matches {
+            candidates.push(Match {
+                module,
+                reference_start,
+                reference_length,
+                hypothesis_start,
+                hypothesis_length,
+            });
+        }
+        candidates
+    }
+
+    #[test]
+    fn a_half_weight_is_cut_to_an_integer() {
+        let mut path = Path::<u128>::new(4, 4);
+        let one = |module, length| Match {
+            module,
+            reference_start: 0,
+            reference_length: length,
+            hypothesis_start: 0,
+            hypothesis_length: length,
+        };
+        path.follow(&one(1, 1));
+        assert_eq!(path.matches, 0);
+        path.follow(&one(3, 2));
+        assert_eq!(path.matches, 2);
+        path.follow(&one(0, 1));
+        assert_eq!(path.matches, 4);
+    }
+
+    #[test]
+    fn the_distance_goes_to_the_parent() {
+        // Reference word 0 matches hypothesis words 3 and 0, the far one found first. Its branch starts from the parent's
+        // distance, 0, and the 3 goes to the parent, from which the near one's branch starts. So the far one wins.
+        let found = candidates(4, 1, &[(0, 0, 1, 3, 1), (0, 0, 1, 0, 1)]).align().0;
+        assert_eq!(found[0].hypothesis_start, 3);
+    }
+
+    #[test]
+    fn long_and_short_flags_agree() {
+        let matches: Vec<_> = (0..12)
+            .flat_map(|i| [(0, i, 1, (i * 5) % 12, 1), (1, i, 1, (i * 7 + 1) % 12, 1)])
+            .chain([(3, 2, 2, 4, 3)])
+            .collect();
+        let candidates = candidates(12, 12, &matches);
+        assert_eq!(candidates.search::<u128>(), candidates.search::<Vec<bool>>());
+    }
+
+    #[test]
+    fn chunks_are_runs_in_the_same_order() {
+        let (found, chunks) = candidates(4, 4, &[(0, 0, 1, 0, 1), (0, 1, 1, 1, 1), (0, 3, 1, 2, 1)]).align();
+        assert_eq!((found.len(), chunks), (3, 2));
+    }
+}
