@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use metrics::files::{join, read_predictions, read_references};
-use metrics::meteor::MeteorTables;
-use metrics::{Options, score};
+use metrics::meteor::{MeteorTables, meteor};
+use metrics::{Options, Tokenized, score_tokenized};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,9 +20,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         read_references(Path::new(references), None)?,
         false,
     )?;
+    let read = start.elapsed();
+    let tokenized = Tokenized::of(&joined.corpus)?;
+    let ptb = start.elapsed();
     let tables = MeteorTables::open(&MeteorTables::default_directory())?;
-    let scores = score(&joined.corpus, &Options { meteor: Some(&tables), ..Options::default() })?;
+    let meteor = meteor(&tables, tokenized.videos());
+    let aligned = start.elapsed();
+    let mut scores = score_tokenized(&tokenized, &Options::default());
+    let total = start.elapsed();
+    scores.meteor = Some(meteor.corpus);
     println!("{}", serde_json::to_string(&scores)?);
-    eprintln!("{} videos in {:.3} s", scores.per_video.len(), start.elapsed().as_secs_f64());
+    eprintln!(
+        "read {:.2} s ptb {:.2} s meteor {:.2} s bleu, rouge_l, cider {:.2} s total {:.2} s",
+        read.as_secs_f64(),
+        (ptb - read).as_secs_f64(),
+        (aligned - ptb).as_secs_f64(),
+        (total - aligned).as_secs_f64(),
+        total.as_secs_f64()
+    );
     Ok(())
 }

@@ -221,10 +221,9 @@ impl<'a> Parser<'a> {
                 })
             };
             if cell(language)? == "English" && !cell(caption)?.trim().is_empty() {
-                pairs.push((
-                    format!("{}_{}_{}", cell(video)?, cell(start)?, cell(end)?),
-                    cell(caption)?.clone(),
-                ));
+                // A few of the table's captions run over a line end, which says nothing.
+                let caption = cell(caption)?.replace("\r\n", " ").replace('\r', " ");
+                pairs.push((format!("{}_{}_{}", cell(video)?, cell(start)?, cell(end)?), caption));
             }
         }
         Ok(pairs)

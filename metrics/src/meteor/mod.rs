@@ -45,6 +45,8 @@ pub fn meteor(tables: &MeteorTables, videos: &[Video]) -> MeteorScores {
     let lexicon = Lexicon::new(tables);
     let statistics: Vec<MeteorStatistics> = videos
         .par_iter()
+        // Each piece of work has a memory of its own for words, so the pieces are not too small.
+        .with_min_len(100)
         .map_init(
             || Matcher::new(&lexicon),
             |matcher, video| matcher.best(&video.hypothesis, &video.references),
