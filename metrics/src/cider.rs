@@ -9,11 +9,9 @@
 //!
 //! The scale is 0 to 10; papers print it times 100 or times 10.
 
-use std::collections::{HashMap, HashSet};
-
 use rayon::prelude::*;
 
-use crate::ngram::{Counts, Gram, MAX_N, Vocabulary, numpy_mean, python_split};
+use crate::ngram::{Counts, FastMap, FastSet, Gram, MAX_N, Vocabulary, numpy_mean, python_split};
 
 /// The width of the Gaussian over the difference in length, in bigrams.
 const SIGMA: f64 = 6.0;
@@ -25,7 +23,7 @@ const SIGMA: f64 = 6.0;
 #[derive(Debug, Clone)]
 pub struct DocumentFrequencies {
     pub(crate) vocabulary: Vocabulary,
-    pub(crate) counts: HashMap<Gram, f64>,
+    pub(crate) counts: FastMap<Gram, f64>,
     pub(crate) documents: f64,
 }
 
@@ -37,8 +35,8 @@ impl DocumentFrequencies {
         S: AsRef<str>,
     {
         let mut vocabulary = Vocabulary::default();
-        let mut counts: HashMap<Gram, f64> = HashMap::new();
-        let mut seen: HashSet<Gram> = HashSet::new();
+        let mut counts: FastMap<Gram, f64> = FastMap::default();
+        let mut seen: FastSet<Gram> = FastSet::default();
         for references in references_per_video {
             seen.clear();
             for reference in references.as_ref() {

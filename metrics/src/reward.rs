@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::cider::{CiderScorer, DocumentFrequencies};
-use crate::ngram::{Gram, MAX_N, Vocabulary, gram, gram_words};
+use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, gram, gram_words};
 
 /// The word that stands for the end of a caption.
 const END: &str = "<eos>";
@@ -219,7 +219,7 @@ impl DocumentFrequencies {
             return Err(Error::malformed(path, "\"ref_len\"", "a number of documents of at least 1", &got));
         }
         let mut vocabulary = Vocabulary::default();
-        let mut counts = HashMap::with_capacity(file.document_frequency.len());
+        let mut counts = FastMap::default();
         for (name, count) in file.document_frequency {
             let numbers: Vec<u32> = name.split(' ').map(|word| vocabulary.intern(word)).collect();
             if numbers.len() > MAX_N {

@@ -11,8 +11,6 @@ mod paraphrase;
 mod score;
 mod tables;
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 
 use align::{Candidates, Match};
@@ -23,6 +21,7 @@ pub use score::MeteorStatistics;
 pub use tables::{MeteorTables, WHEEL, WHEEL_SHA256};
 
 use crate::corpus::Video;
+use crate::ngram::FastMap;
 
 /// Exact, stem, synonym, paraphrase.
 const MODULES: usize = 4;
@@ -62,7 +61,7 @@ pub fn meteor(tables: &MeteorTables, videos: &[Video]) -> MeteorScores {
 /// Matches captions, remembering the words it met.
 struct Matcher<'a> {
     lexicon: &'a Lexicon<'a>,
-    numbers: HashMap<String, usize>,
+    numbers: FastMap<String, usize>,
     words: Vec<Word>,
     candidates: Candidates,
 }
@@ -76,7 +75,7 @@ struct Sentence {
 
 impl<'a> Matcher<'a> {
     fn new(lexicon: &'a Lexicon<'a>) -> Self {
-        Self { lexicon, numbers: HashMap::new(), words: Vec::new(), candidates: Candidates::default() }
+        Self { lexicon, numbers: FastMap::default(), words: Vec::new(), candidates: Candidates::default() }
     }
 
     fn sentence(&mut self, text: &str) -> Sentence {

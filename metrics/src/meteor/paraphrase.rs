@@ -1,8 +1,7 @@
 //! Which phrases of a caption the paraphrase table knows, and which of them another caption paraphrases.
 
-use std::collections::HashMap;
-
 use super::tables::MeteorTables;
+use crate::ngram::FastMap;
 
 /// Where a phrase of the table stands in a caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub(super) struct Phrases {
     /// By start, then by length.
     in_order: Vec<(u32, Place)>,
     /// The places of each phrase, first ones first.
-    by_phrase: HashMap<u32, Vec<Place>>,
+    by_phrase: FastMap<u32, Vec<Place>>,
     /// One bit for each phrase, by its lowest bits: most look-ups end here.
     filter: Vec<u64>,
 }
