@@ -93,14 +93,16 @@ pub fn run(arguments: &ScoreArguments) -> anyhow::Result<()> {
     let is_chosen = |key: &str| arguments.metrics.iter().any(|metric| metric.keys().contains(&key));
 
     if let Some(path) = &arguments.per_video {
-        let videos: Vec<Value> = scores.per_video.iter().map(|video| chosen_of_video(video, &is_chosen)).collect();
+        let videos: Vec<Value> =
+            scores.per_video.iter().map(|video| chosen_of_video(video, &is_chosen)).collect();
         files::replace_json(path, &videos)?;
     }
     let about_meteor = |note: &&String| note.starts_with(METEOR);
     for note in scores.notes.iter().filter(|note| !about_meteor(note)) {
         eprintln!("note: {note}");
     }
-    let (without_prediction, without_references) = (joined.without_prediction.len(), joined.without_references.len());
+    let (without_prediction, without_references) =
+        (joined.without_prediction.len(), joined.without_references.len());
     if without_prediction + without_references > 0 {
         eprintln!(
             "note: {} videos were scored; {without_prediction} have no prediction and {without_references} no references",
@@ -143,9 +145,11 @@ fn chosen(scores: &Scores, is_chosen: &dyn Fn(&str) -> bool) -> Map<String, Valu
 
 fn chosen_of_video(video: &VideoScores, is_chosen: &dyn Fn(&str) -> bool) -> Value {
     match serde_json::to_value(video) {
-        Ok(Value::Object(map)) => {
-            map.into_iter().filter(|(key, _)| key == "image_id" || is_chosen(key)).collect::<Map<_, _>>().into()
-        }
+        Ok(Value::Object(map)) => map
+            .into_iter()
+            .filter(|(key, _)| key == "image_id" || is_chosen(key))
+            .collect::<Map<_, _>>()
+            .into(),
         _ => json!({ "image_id": video.id }),
     }
 }

@@ -48,6 +48,14 @@ impl Default for Blip2Config {
 }
 
 impl Blip2Config {
+    /// Whether training draws random numbers.
+    pub fn has_dropout(&self) -> bool {
+        let (vision, qformer) = (&self.vision_config, &self.qformer_config);
+        let rates =
+            [vision.attention_dropout, qformer.hidden_dropout_prob, qformer.attention_probs_dropout_prob];
+        rates.into_iter().chain([self.text_config.dropout_rate]).any(|rate| rate > 0.0)
+    }
+
     /// Makes the captioner with fresh weights.
     pub fn init(&self, device: &Device) -> Blip2 {
         let (d_image, d_query) = (self.vision_config.hidden_size, self.qformer_config.hidden_size);

@@ -101,7 +101,8 @@ fn without_arguments_the_help_is_shown() {
     assert!(ran.err.contains("Usage"), "{}", ran.err);
 }
 
-const PREDICTIONS: &str = r#"[{"image_id": "a", "caption": "A dog runs."}, {"image_id": "b", "caption": "a cat sits"}]"#;
+const PREDICTIONS: &str =
+    r#"[{"image_id": "a", "caption": "A dog runs."}, {"image_id": "b", "caption": "a cat sits"}]"#;
 const REFERENCES: &str = r#"{"images": [{"id": "a"}, {"id": "b"}, {"id": "c"}], "annotations": [
     {"image_id": "a", "caption": "a dog runs"}, {"image_id": "a", "caption": "the dog is running"},
     {"image_id": "b", "caption": "a cat is sitting"}, {"image_id": "c", "caption": "a bird"}]}"#;
@@ -111,7 +112,8 @@ fn scoring_lists_missing_ids_and_scores_the_rest_only_when_told_to() {
     let desk = Desk::new();
     std::fs::write(desk.path("p.json"), PREDICTIONS).unwrap();
     std::fs::write(desk.path("r.json"), REFERENCES).unwrap();
-    let arguments = ["score", "--predictions", "p.json", "--references", "r.json", "--metrics", "bleu,rouge,cider"];
+    let arguments =
+        ["score", "--predictions", "p.json", "--references", "r.json", "--metrics", "bleu,rouge,cider"];
     let ran = desk.run(&arguments);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("1: c") && ran.err.contains("--partial"), "{}", ran.err);

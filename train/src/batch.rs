@@ -1,5 +1,7 @@
 //! Batches as they lie on the host: plain arrays, uploaded in the step that uses them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model::Visual;
 use model::loss::Targets;
@@ -36,6 +38,39 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Splits the batch into at most `parts` batches of nearly equal size, in order.
+    pub fn split(self, parts: usize) -> Vec<Self> {
+        let all = self.items().len();
+        let parts = parts.clamp(1, all.max(1));
+        let bounds = (0..parts).map(|part| part * all / parts..(part + 1) * all / parts);
+        match self {
+            Self::Caption { visual, captions, items } => bounds
+                .map(|rows| Self::Caption {
+                    visual: visual.rows(&rows),
+                    captions: captions.as_ref().map(|captions| captions.rows(&rows)),
+                    items: items[rows].to_vec(),
+                })
+                .collect(),
+            Self::Text { source, target, items } => bounds
+                .map(|rows| Self::Text {
+                    source: source.rows(&rows),
+                    target: target.rows(&rows),
+                    items: items[rows].to_vec(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Number of tokens whose prediction counts in the loss.
+    pub fn target_tokens(&self) -> f64 {
+        match self {
+            Self::Caption { captions, .. } => captions.as_ref().map_or(0.0, HostTokens::count),
+            Self::Text { target, .. } => target.count(),
+        }
+    }
+}
+
 /// Frames, or what a frozen ViT made of them.
 #[derive(Debug, Clone)]
 pub enum HostVisual {
@@ -56,6 +91,19 @@ pub enum HostVisual {
 }
 
 impl HostVisual {
+    fn rows(&self, rows: &Range<usize>) -> Self {
+        match self {
+            Self::Frames { values, shape: [_, f, channels, height, width] } => {
+                let values = values[part(rows, f * channels * height * width)].to_vec();
+                Self::Frames { values, shape: [rows.len(), *f, *channels, *height, *width] }
+            }
+            Self::Features { values, shape: [_, f, p, d] } => Self::Features {
+                values: values[part(rows, f * p * d)].to_vec(),
+                shape: [rows.len(), *f, *p, *d],
+            },
+        }
+    }
+
     /// Puts the array on a device, as a constant of any graph.
     pub fn upload(self, device: &Device) -> Visual {
         let device = device.clone().inner();
@@ -91,6 +139,20 @@ impl HostTokens {
         Self { ids, mask, shape: [sequences.len(), longest] }
     }
 
+    fn rows(&self, rows: &Range<usize>) -> Self {
+        let [_, t] = self.shape;
+        let place = part(rows, t);
+        Self {
+            ids: self.ids[place.clone()].to_vec(),
+            mask: self.mask[place].to_vec(),
+            shape: [rows.len(), t],
+        }
+    }
+
+    fn count(&self) -> f64 {
+        self.mask.iter().map(|&counts| f64::from(counts)).sum()
+    }
+
     /// Puts ids and mask on a device.
     pub fn upload(self, device: &Device) -> Targets {
         let device = device.clone().inner();
@@ -99,6 +161,11 @@ impl HostTokens {
             mask: Tensor::<2>::from_data(TensorData::new(self.mask, self.shape), &device),
         }
     }
+}
+
+/// Where rows of so many values lie in a flat array.
+fn part(rows: &Range<usize>, each: usize) -> Range<usize> {
+    rows.start * each..rows.end * each
 }
 
 #[cfg(test)]
@@ -111,5 +178,28 @@ mod tests {
         assert_eq!(tokens.ids, [5, 6, 1, 7, 1, 0]);
         assert_eq!(tokens.mask, [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
         assert_eq!(tokens.shape, [2, 3]);
+    }
+
+    #[test]
+    fn the_parts_of_a_batch_are_its_rows_in_order() {
+        let batch = Batch::Caption {
+            visual: HostVisual::Features { values: (0..10).map(|i| i as f32).collect(), shape: [5, 1, 2, 1] },
+            captions: Some(HostTokens::pad(&[vec![1], vec![2, 2], vec![3], vec![4], vec![5]])),
+            items: vec![10, 11, 12, 13, 14],
+        };
+        assert_eq!(batch.target_tokens(), 6.0);
+        let parts = batch.clone().split(2);
+        assert_eq!(
+            parts.iter().map(|part| part.items().to_vec()).collect::<Vec<_>>(),
+            [vec![10, 11], vec![12, 13, 14]]
+        );
+        assert_eq!(parts.iter().map(Batch::target_tokens).sum::<f64>(), 6.0);
+        let Batch::Caption { visual: HostVisual::Features { values, shape }, captions, .. } = &parts[1]
+        else {
+            panic!("features stay features");
+        };
+        assert_eq!((values.as_slice(), shape), ([4.0, 5.0, 6.0, 7.0, 8.0, 9.0].as_slice(), &[3, 1, 2, 1]));
+        assert_eq!(captions.as_ref().unwrap().ids, [3, 0, 4, 0, 5, 0]);
+        assert_eq!(batch.split(9).len(), 5, "no empty part");
     }
 }

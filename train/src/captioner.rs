@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use data::text::Tokenizer;
@@ -85,6 +86,59 @@ impl Captioner {
         }
     }
 
+    /// Loss and gradients of a batch. It is split into `parts`, whose gradients add up to the whole batch's: every token
+    /// counts the same, in whichever part it is. `side_by_side` runs the parts in threads of their own, which on a CPU
+    /// is what makes use of its cores: the operations of a small model are too small to be shared among them.
+    ///
+    /// # Errors
+    /// When a caption batch has no captions.
+    pub fn gradients(
+        &self,
+        batch: Batch,
+        parts: usize,
+        side_by_side: bool,
+    ) -> Result<(f64, GradientsParams), MissingCaptions> {
+        let all = batch.target_tokens().max(1.0);
+        let parts: Vec<(f64, Batch)> =
+            batch.split(parts).into_iter().map(|part| (part.target_tokens() / all, part)).collect();
+        let done: Vec<_> = if side_by_side && parts.len() > 1 {
+            std::thread::scope(|scope| {
+                let running: Vec<_> = parts
+                    .into_iter()
+                    .map(|(weight, part)| {
+                        // a fork has leaves of its own, so that the parts' graphs have nothing in common
+                        let fork = self.clone().fork(&self.device());
+                        scope.spawn(move || fork.weighted_gradients(part, weight))
+                    })
+                    .collect();
+                running
+                    .into_iter()
+                    .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                    .collect()
+            })
+        } else {
+            parts.into_iter().map(|(weight, part)| self.weighted_gradients(part, weight)).collect()
+        };
+        let mut accumulator = GradientsAccumulator::new();
+        let mut loss = 0.0;
+        for part in done {
+            let (part_loss, gradients) = part?;
+            loss += part_loss;
+            accumulator.accumulate(&self.blip2, gradients);
+        }
+        Ok((loss, accumulator.grads()))
+    }
+
+    fn weighted_gradients(
+        &self,
+        batch: Batch,
+        weight: f64,
+    ) -> Result<(f64, GradientsParams), MissingCaptions> {
+        let loss = self.loss(batch)?.mul_scalar(weight);
+        let value = loss.clone().without_autodiff().into_scalar::<f64>();
+        Ok((value, GradientsParams::from_grads(loss.backward(), &self.blip2)))
+    }
+
     /// Writes a caption for each example of a batch; call it on a model in evaluation ([`Module::valid`]).
     ///
     /// # Errors
@@ -147,11 +201,9 @@ impl TrainStep for Captioner {
 
     fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
         let items = batch.items().len();
-        // examples for training always carry captions: the loader that makes them is typed so
-        let loss = self.loss(batch).unwrap_or_else(|error| panic!("{error}"));
-        let gradients = loss.backward();
-        let value = loss.without_autodiff().into_scalar::<f64>();
-        TrainOutput::new(&self.blip2, gradients, StepOutput::new(Figures::one(LOSS, value), items))
+        // examples for training always carry captions: only a bug gets here without
+        let (loss, grads) = self.gradients(batch, 1, false).unwrap_or_else(|error| panic!("{error}"));
+        TrainOutput { grads, item: StepOutput::new(Figures::one(LOSS, loss), items) }
     }
 }
 

@@ -15,8 +15,8 @@ use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents,
-    TrainingItem, TrainingStrategy, ValidLoader,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem,
+    TrainingStrategy, ValidLoader,
 };
 use model::{Blip2, Blip2Config};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub struct TrainConfig {
     pub last_learning_rate: f64,
     /// Steps in which the rate rises from 0.
     pub warmup_steps: usize,
+    /// Parts that a batch is split into, whose gradients are added up. On the CPU they run side by side.
+    pub micro_batches: usize,
     /// Decay of matrices; nothing else decays.
     pub weight_decay: f64,
     /// AdamW's first moment.
@@ -74,6 +76,7 @@ impl Default for TrainConfig {
             learning_rate: 1e-3,
             last_learning_rate: 1e-4,
             warmup_steps: 30,
+            micro_batches: 1,
             weight_decay: 0.05,
             beta_1: 0.9,
             beta_2: 0.999,
@@ -280,6 +283,7 @@ struct Work {
     optimizer: ModuleOptimizer,
     schedule: Cosine,
     state: State,
+    side_by_side: bool,
 }
 
 impl Work {
@@ -315,7 +319,21 @@ impl Work {
             warmup: config.warmup_steps,
             total: config.epochs * train.batches(),
         };
-        Ok(Self { fit, device, train, validation, captioner, best: None, groups, optimizer, schedule, state })
+        // dropout draws from one generator, whose order threads would decide
+        let side_by_side = device.clone().inner() == Device::flex() && !fit.model_config.has_dropout();
+        Ok(Self {
+            fit,
+            device,
+            train,
+            validation,
+            captioner,
+            best: None,
+            groups,
+            optimizer,
+            schedule,
+            state,
+            side_by_side,
+        })
     }
 
     /// Trains to the end or until stopped; says whether it was stopped.
@@ -369,9 +387,10 @@ impl Work {
         let rate = self.schedule.at(self.state.step);
         // the generator's state cannot be saved, so it is set anew from the position
         self.device.seed(mix(self.fit.seed, self.state.step as u64));
-        let output = TrainStep::step(&self.captioner, batch);
-        let loss = output.item.figures.get(LOSS).unwrap_or(f64::NAN);
-        let mut gradients = output.grads;
+        let (loss, mut gradients) = self
+            .captioner
+            .gradients(batch, self.fit.config.micro_batches, self.side_by_side)
+            .map_err(|error| TrainError::Data(error.to_string()))?;
         let norm = clip_global_norm(&self.captioner.blip2, &mut gradients, self.fit.config.clip_norm);
         if !loss.is_finite() || !norm.is_finite() {
             let (step, last) = (self.state.step + 1, self.state.last_loss);
