@@ -34,6 +34,8 @@ pub struct Joined {
     pub without_prediction: Vec<String>,
     /// Predictions without references. Empty unless `partial` was asked for.
     pub without_references: Vec<String>,
+    /// The predictions number MSVD's clips from 0 (`video0`) and the references from 1 (`vid1`); they were brought together.
+    pub renumbered: bool,
 }
 
 /// Reads predictions.
@@ -85,6 +87,7 @@ pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, E
 /// [`Error::IdsDiffer`], which lists the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`] when no id is on
 /// both sides.
 pub fn join(predictions: Predictions, references: References, partial: bool) -> Result<Joined, Error> {
+    let (predictions, renumbered) = renumber_msvd(predictions, &references);
     let example =
         (predictions.first().map(|(id, _)| id.clone()), references.first().map(|(id, _)| id.clone()));
     let order: Vec<String> = predictions.iter().map(|(id, _)| id.clone()).collect();
@@ -114,7 +117,22 @@ pub fn join(predictions: Predictions, references: References, partial: bool) -> 
             common: videos.len(),
         });
     }
-    Ok(Joined { corpus: Corpus::new(videos)?, without_prediction, without_references })
+    Ok(Joined { corpus: Corpus::new(videos)?, without_prediction, without_references, renumbered })
+}
+
+/// MSVD's own sentence lists number its clips from 1, as `vid1`; systems trained on its other common list from 0, as
+/// `video0`, in the same order. Only where every id of both sides has that form are the predictions renamed.
+fn renumber_msvd(predictions: Predictions, references: &References) -> (Predictions, bool) {
+    let number = |id: &str, start: &str| id.strip_prefix(start)?.parse::<u32>().ok();
+    let is_msvd = references.iter().all(|(id, _)| number(id, "vid").is_some());
+    let renamed: Option<Predictions> = predictions
+        .iter()
+        .map(|(id, caption)| Some((format!("vid{}", number(id, "video")?.checked_add(1)?), caption.clone())))
+        .collect();
+    match renamed {
+        Some(renamed) if is_msvd => (renamed, true),
+        _ => (predictions, false),
+    }
 }
 
 fn list(ids: &[String]) -> String {
@@ -201,8 +219,18 @@ mod tests {
 
     #[test]
     fn other_names_for_the_same_videos_are_shown() {
-        let error = join(predictions(&["video1300"]), references(&["vid1301"]), true).unwrap_err();
-        assert!(error.to_string().contains("\"video1300\""), "{error}");
+        let error = join(predictions(&["clip1300"]), references(&["vid1301"]), true).unwrap_err();
+        assert!(error.to_string().contains("\"clip1300\""), "{error}");
         assert!(error.to_string().contains("\"vid1301\""), "{error}");
+    }
+
+    #[test]
+    fn msvds_two_numberings_are_brought_together_and_no_others() {
+        let joined = join(predictions(&["video0", "video9"]), references(&["vid1", "vid10"]), false).unwrap();
+        assert!(joined.renumbered);
+        assert_eq!(joined.corpus.videos()[1].id, "vid10");
+        let joined = join(predictions(&["video1"]), references(&["video1"]), false).unwrap();
+        assert!(!joined.renumbered, "MSR-VTT's own names");
+        assert!(join(predictions(&["video1"]), references(&["vid2", "other"]), true).is_err());
     }
 }

@@ -63,14 +63,10 @@ fn msrvtt_test_split() {
 #[test]
 fn msvd_test_split() {
     let (Some(expected), Some(tables)) = (expected("msvd_test_nacf"), meteor_tables()) else { return };
-    let mut predictions = read_predictions(&shared("predictions/msvd_test_nacf.json.gz").unwrap()).unwrap();
-    // The system counts videos from 0, the data set from 1.
-    for (id, _) in &mut predictions {
-        let number: usize = id.trim_start_matches("video").parse().unwrap();
-        *id = format!("vid{}", number + 1);
-    }
+    let predictions = read_predictions(&shared("predictions/msvd_test_nacf.json.gz").unwrap()).unwrap();
     let annotations = shared("annotations/msvd/msvd_sents_test_lc_nopunc.txt.gz").unwrap();
     let joined = join(predictions, read_references(&annotations, None).unwrap(), false).unwrap();
+    assert!(joined.renumbered, "the system counts videos from 0, the data set from 1");
     let scores = score(&joined.corpus, &Options { meteor: Some(&tables), ..Options::default() }).unwrap();
     assert_eq!(scores.per_video.len(), 670);
     assert_scores(&scores, &expected);
