@@ -10,6 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit codes: 0 done, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 fn main() -> ExitCode {
+    end_quietly_when_the_reader_goes();
     let cli = experiments::cli::Cli::parse();
     match experiments::commands::run(cli.command) {
         Ok(code) => code,
@@ -17,5 +18,15 @@ fn main() -> ExitCode {
             eprintln!("error: {}", error.message());
             ExitCode::from(error.code)
         }
+    }
+}
+
+/// `experiments list | head` closes the pipe early. Rust turns that into a panic; other programs just end.
+fn end_quietly_when_the_reader_goes() {
+    // SAFETY: the default action is set for one signal, before any other thread exists.
+    #[cfg(unix)]
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }

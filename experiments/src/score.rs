@@ -110,7 +110,9 @@ pub fn run(arguments: &ScoreArguments) -> anyhow::Result<()> {
         );
     }
     if joined.renumbered {
-        eprintln!("note: the predictions number MSVD's clips from 0 (video0), the references from 1 (vid1); joined so");
+        eprintln!(
+            "note: the predictions number MSVD's clips from 0 (video0), the references from 1 (vid1); joined so"
+        );
     }
     let chosen = chosen(&scores, &is_chosen);
     if arguments.json {

@@ -19,7 +19,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Text for a terminal: first column to the left, numbers to the right.
+    /// Text for a terminal: words to the left, numbers to the right.
     pub fn to_text(&self) -> String {
         let widths = self.widths();
         let rule = widths.iter().map(|&width| "─".repeat(width)).collect::<Vec<_>>().join("  ");
@@ -34,7 +34,10 @@ impl Table {
         let rule: Vec<String> = widths
             .iter()
             .enumerate()
-            .map(|(column, &width)| if column == 0 { "-".repeat(width) } else { "-".repeat(width - 1) + ":" })
+            .map(|(column, &width)| match self.is_numeric(column) {
+                false => "-".repeat(width),
+                true => "-".repeat(width - 1) + ":",
+            })
             .collect();
         let mut lines = vec![self.line(&self.heading, &widths, " | "), rule.join(" | ")];
         lines.extend(self.rows.iter().map(|row| self.line(row, &widths, " | ")));
@@ -53,12 +56,24 @@ impl Table {
             .iter()
             .zip(widths)
             .enumerate()
-            .map(|(column, (cell, &width))| match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
+            .map(|(column, (cell, &width))| match self.is_numeric(column) {
+                false => format!("{cell:<width$}"),
+                true => format!("{cell:>width$}"),
             })
             .collect();
-        cells.join(between)
+        cells.join(between).trim_end().to_owned()
+    }
+
+    /// Whether a column holds numbers, empty cells and words that say why there is no number aside.
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty());
+        let mut numbers = 0;
+        let fits = cells.all(|cell| {
+            let is_number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            numbers += usize::from(is_number);
+            is_number || cell.starts_with("not ")
+        });
+        fits && numbers > 0
     }
 }
 

@@ -142,3 +142,19 @@ fn scoring_names_the_file_that_is_not_there_or_not_what_it_should_be() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("p.json") && ran.err.contains("caption"), "{}", ran.err);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_early_is_no_panic() {
+    let desk = Desk::new();
+    let mut child = desk
+        .command(&["show", "freeze_vit"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+}
