@@ -32,6 +32,27 @@ pub fn write<F: AsRef<[u8]>>(
     frames: &[F],
     recipe: &str,
 ) -> Result<()> {
+    // One track id in 256 is a byte shorter and moves everything behind it; another attempt draws another id.
+    for _ in 0..ATTEMPTS {
+        write_stamped(path, (width, height), fps, frames, recipe)?;
+        if unstamp(path)? {
+            return Ok(());
+        }
+    }
+    Err(Error::Encode { path: path.to_path_buf(), reason: format!("the muxer's track ids were short {ATTEMPTS} times") })
+}
+
+/// Attempts at a file whose track id has its full length.
+const ATTEMPTS: usize = 8;
+
+/// The file as the muxer leaves it.
+fn write_stamped<F: AsRef<[u8]>>(
+    path: &Path,
+    (width, height): (u32, u32),
+    fps: u32,
+    frames: &[F],
+    recipe: &str,
+) -> Result<()> {
     let failed = |reason: String| Error::Encode { path: path.to_path_buf(), reason };
     pipeline::initialise()?;
     let source = gst_app::AppSrc::builder().format(gst::Format::Time).block(true).build();
@@ -67,9 +88,7 @@ pub fn write<F: AsRef<[u8]>>(
     }
     // Refused only where the pipeline has stopped, which the bus tells as well.
     let _ = source.end_of_stream();
-    running.finish().map_err(|error| failed(error.to_string()))?;
-    drop(running);
-    unstamp(path)
+    running.finish().map_err(|error| failed(error.to_string()))
 }
 
 /// A buffer with each row padded to GStreamer's stride.
@@ -90,18 +109,21 @@ fn padded(path: &Path, frame: &[u8], width: usize, height: usize, stride: usize)
     Ok(gst::Buffer::from_mut_slice(data))
 }
 
-/// Sets the date and the track ids that a Matroska muxer makes up to constants.
-fn unstamp(path: &Path) -> Result<()> {
+/// Sets the date and the track ids that a Matroska muxer makes up to constants; says whether the ids had their full
+/// length, so that the file's other bytes are where they always are.
+fn unstamp(path: &Path) -> Result<bool> {
     let mut bytes = std::fs::read(path).map_err(Error::io("read back the video", path))?;
-    if bytes.starts_with(&[0x1A, 0x45, 0xDF, 0xA3]) {
-        unstamp_elements(&mut bytes);
-        std::fs::write(path, bytes).map_err(Error::io("write the video", path))?;
+    if !bytes.starts_with(&[0x1A, 0x45, 0xDF, 0xA3]) {
+        return Ok(true);
     }
-    Ok(())
+    let is_full = unstamp_elements(&mut bytes);
+    std::fs::write(path, bytes).map_err(Error::io("write the video", path))?;
+    Ok(is_full)
 }
 
 /// Walks the elements that can hold a stamp. Element ids keep their length marker, as the specification writes them.
-fn unstamp_elements(mut bytes: &mut [u8]) {
+fn unstamp_elements(mut bytes: &mut [u8]) -> bool {
+    let mut is_full = true;
     const PARENTS: [u32; 4] = [0x1853_8067, 0x1549_A966, 0x1654_AE6B, 0xAE]; // Segment, Info, Tracks, TrackEntry
     const DATE: u32 = 0x4461;
     const TRACK_UID: u32 = 0x73C5;
@@ -109,9 +131,10 @@ fn unstamp_elements(mut bytes: &mut [u8]) {
         let (this, rest) = bytes.split_at_mut(end);
         let content = &mut this[content..];
         match id {
-            _ if PARENTS.contains(&id) => unstamp_elements(content),
+            _ if PARENTS.contains(&id) => is_full &= unstamp_elements(content),
             DATE => content.fill(0),
             TRACK_UID => {
+                is_full &= content.len() == 8;
                 content.fill(0);
                 if let Some(last) = content.last_mut() {
                     *last = 1; // zero is not allowed
@@ -121,4 +144,5 @@ fn unstamp_elements(mut bytes: &mut [u8]) {
         }
         bytes = rest;
     }
+    is_full
 }
