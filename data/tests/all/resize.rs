@@ -1,5 +1,7 @@
 //! Resizing against Pillow, which BLIP's image processor uses. `scripts/reference/resize.py` made the fixture.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use data::preprocess::{CLIP_MEAN, CLIP_STD, Preprocess, resize};
 use data::video::Frames;
 

@@ -1,5 +1,7 @@
 //! Decoding files of several codecs and containers, which the tests encode themselves, and refusing bad ones.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use data::sampling::Sampling;
 use data::video::{FrameRequest, available_encoders, decode, encode};
 use std::path::{Path, PathBuf};

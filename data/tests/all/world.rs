@@ -1,5 +1,7 @@
 //! The tiny world: the same files for a seed, and files that hold what the truth says.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use data::datasets::Split;
 use data::datasets::synthetic::config::{ClipCounts, PairCounts};
 use data::datasets::synthetic::scene::{Event, held_out};
