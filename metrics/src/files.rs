@@ -110,7 +110,7 @@ pub fn join(predictions: Predictions, references: References, partial: bool) -> 
         let name = |id: Option<String>| id.map_or_else(|| "none at all".to_owned(), |id| format!("{id:?}"));
         return Err(Error::NothingInCommon { prediction: name(example.0), reference: name(example.1) });
     }
-    if !partial && !(without_prediction.is_empty() && without_references.is_empty()) {
+    if !partial && (!without_prediction.is_empty() || !without_references.is_empty()) {
         return Err(Error::IdsDiffer {
             without_prediction: list(&without_prediction),
             without_references: list(&without_references),
