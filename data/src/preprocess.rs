@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// CLIP's mean of the three channels, of pixels in 0..1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of the three channels, of pixels in 0..1.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_1];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How frames become a model's pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

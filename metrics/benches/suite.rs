@@ -3,6 +3,8 @@
 //! `cargo bench -p metrics`. The captions are `../shared/data`'s where it is there, and made from a small grammar elsewhere.
 //! `scripts/bench/metrics.sh` runs the reference beside it.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use std::hint::black_box;
 use std::path::Path;
 

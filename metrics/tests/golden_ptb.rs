@@ -4,6 +4,8 @@
 //! OpenJDK 17.0.15: `java -cp stanford-corenlp-3.4.1.jar edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase
 //! FILE`, each list as one file in the order given, since the tokeniser looks past line ends. Every line must be equal.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use metrics::ptb::{tokenize_all, tokenize_raw};
 use serde::Deserialize;
 

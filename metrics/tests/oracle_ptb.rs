@@ -3,6 +3,8 @@
 //! `RECAP_ORACLE=1 cargo test -p metrics --test oracle_ptb -- --nocapture`. Needs Java, the wheel of METEOR's tables (the
 //! tokeniser's jar is in it) and `../shared/data`.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 mod common;
 
 use std::io::Read;
