@@ -55,11 +55,11 @@ fn suite(criterion: &mut Criterion) {
     match &tables {
         Some(tables) => {
             group.bench_function("meteor", |bencher| {
-                bencher.iter(|| meteor(tables, black_box(tokenized.videos())))
+                bencher.iter(|| meteor(tables, black_box(tokenized.videos())));
             });
             let options = Options { meteor: Some(tables), ..Options::default() };
             group.bench_function("whole suite", |bencher| {
-                bencher.iter(|| score(black_box(&corpus), &options))
+                bencher.iter(|| score(black_box(&corpus), &options));
             });
         }
         None => eprintln!("skipped: no METEOR tables; `make meteor-data` fetches them"),

@@ -39,7 +39,10 @@ pub fn write<F: AsRef<[u8]>>(
             return Ok(());
         }
     }
-    Err(Error::Encode { path: path.to_path_buf(), reason: format!("the muxer's track ids were short {ATTEMPTS} times") })
+    Err(Error::Encode {
+        path: path.to_path_buf(),
+        reason: format!("the muxer's track ids were short {ATTEMPTS} times"),
+    })
 }
 
 /// Attempts at a file whose track id has its full length.

@@ -1,7 +1,6 @@
 //! What several tests need: METEOR's tables, and where the shared data lies.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
-
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::path::{Path, PathBuf};
