@@ -1,0 +1,258 @@
+//! How text is written: the search, its limits and its penalties, under the names that Hugging Face gives them.
+
+use std::fmt;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Most rows that one prompt may spread to: beams, or samples.
+const MOST_ROWS: usize = 1024;
+
+/// How text is written. Greedy by default: one beam, nothing penalised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GenerateConfig {
+    /// Most new tokens, the end of sequence counted; 32 by default.
+    pub max_new_tokens: usize,
+    /// Ends of sequence are impossible before so many new tokens; 0 by default.
+    pub min_new_tokens: usize,
+    /// Tokens that end a sequence, each of them; none by default: all sequences then have `max_new_tokens` tokens.
+    pub end_tokens: Vec<u32>,
+    /// Sequences that are followed side by side for each prompt; 1 by default, which is greedy search.
+    pub num_beams: usize,
+    /// Sequences returned for each prompt: the best of the beams, or so many samples; 1 by default.
+    pub num_return_sequences: usize,
+    /// A sequence's score is its summed log-probability over its length to this power; 1 by default. Above 0 favours
+    /// long sequences, below 0 short ones.
+    pub length_penalty: f64,
+    /// When a beam search that holds enough finished sequences stops; `false` by default.
+    pub early_stopping: EarlyStopping,
+    /// Divides the positive and multiplies the negative scores of tokens that the text already holds; 1 by default.
+    pub repetition_penalty: f64,
+    /// How the next tokens are chosen; `"beam"` by default.
+    pub search: Search,
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 32,
+            min_new_tokens: 0,
+            end_tokens: Vec::new(),
+            num_beams: 1,
+            num_return_sequences: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::No,
+            repetition_penalty: 1.0,
+            search: Search::Beam,
+        }
+    }
+}
+
+/// How the next tokens are chosen. In a file: `search = "beam"`, `search = { sample = { top_p = 0.9 } }` or
+/// `search = { diverse_beam = { groups = 2 } }`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Search {
+    /// The `num_beams` best continuations of all beams; with one beam the likeliest token at every step.
+    #[default]
+    Beam,
+    /// Beams in groups, each pushed away from the tokens that the groups before it have just chosen.
+    DiverseBeam(DiverseBeam),
+    /// Tokens drawn by their probability.
+    Sample(Sample),
+}
+
+/// Settings of diverse beam search (Vijayakumar et al., 2016).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiverseBeam {
+    /// Groups that `num_beams` is divided into; 2 by default.
+    pub groups: usize,
+    /// Taken off a token's log-probability for each beam of an earlier group that chose it at this step; 0.5 by default.
+    pub penalty: f64,
+}
+
+impl Default for DiverseBeam {
+    fn default() -> Self {
+        Self { groups: 2, penalty: 0.5 }
+    }
+}
+
+/// Settings of sampling. The filters apply in the order of the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sample {
+    /// Divides the logits; 1 by default. Above 1 evens the distribution out, below 1 sharpens it.
+    pub temperature: f64,
+    /// Only the so many likeliest tokens (and all that equal the last of them) are drawn from; 0, the default: all.
+    /// (Hugging Face's default is 50.)
+    pub top_k: usize,
+    /// Only the fewest likeliest tokens whose probabilities reach this sum are drawn from; 1, the default: all.
+    pub top_p: f64,
+    /// Where the draws start; 0 by default.
+    pub seed: u64,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// When a beam search that holds `num_beams` finished sequences stops: `false`, `true` or `"never"` in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EarlyStopping {
+    /// When the best running beam, scored as if it ended now, is no better than the worst finished sequence.
+    #[default]
+    No,
+    /// At once.
+    Yes,
+    /// When no running beam can end better than the worst finished sequence, at whichever length favours it.
+    Never,
+}
+
+impl Serialize for EarlyStopping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::No => serializer.serialize_bool(false),
+            Self::Yes => serializer.serialize_bool(true),
+            Self::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EarlyStopping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl Visitor<'_> for Value {
+            type Value = EarlyStopping;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("true, false or \"never\"")
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<EarlyStopping, E> {
+                Ok(if value { EarlyStopping::Yes } else { EarlyStopping::No })
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<EarlyStopping, E> {
+                if value == "never" {
+                    return Ok(EarlyStopping::Never);
+                }
+                Err(E::invalid_value(de::Unexpected::Str(value), &self))
+            }
+        }
+        deserializer.deserialize_any(Value)
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A count or a factor is outside its range.
+    #[error("{field} is {value}, but must be {range}")]
+    OutOfRange {
+        /// The setting.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        range: String,
+    },
+    /// More sequences are asked for than are kept.
+    #[error(
+        "num_return_sequences is {sequences}, but num_beams is {beams} and no more sequences are kept; raise \
+         num_beams, or draw them with search = {{ sample = {{ }} }}"
+    )]
+    TooManySequences {
+        /// `num_return_sequences`.
+        sequences: usize,
+        /// `num_beams`.
+        beams: usize,
+    },
+    /// Sampling with beams is not offered.
+    #[error("search is \"sample\" and num_beams is {0}; samples are drawn one by one, so num_beams must be 1")]
+    SampleWithBeams(usize),
+    /// Groups of unequal size.
+    #[error("diverse_beam.groups is {groups}, which does not divide num_beams {beams}")]
+    UnevenGroups {
+        /// `diverse_beam.groups`.
+        groups: usize,
+        /// `num_beams`.
+        beams: usize,
+    },
+    /// One end token is named twice.
+    #[error("end_tokens names {0} twice")]
+    EndTwice(u32),
+    /// An end token that the model cannot write.
+    #[error("end_tokens names {token}, but the language model's vocabulary ends at {vocabulary}")]
+    EndOutsideVocabulary {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+}
+
+impl GenerateConfig {
+    /// Whether the settings fit each other.
+    ///
+    /// # Errors
+    /// Names the first setting that does not.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let range = |inside: bool, field: &'static str, value: &dyn fmt::Display, range: String| {
+            let error = || ConfigError::OutOfRange { field, value: value.to_string(), range };
+            if inside { Ok(()) } else { Err(error()) }
+        };
+        let rows = || format!("1 to {MOST_ROWS}");
+        range(self.max_new_tokens >= 1, "max_new_tokens", &self.max_new_tokens, "at least 1".into())?;
+        let fits = self.min_new_tokens <= self.max_new_tokens;
+        let most = || format!("at most max_new_tokens, {}", self.max_new_tokens);
+        range(fits, "min_new_tokens", &self.min_new_tokens, most())?;
+        range((1..=MOST_ROWS).contains(&self.num_beams), "num_beams", &self.num_beams, rows())?;
+        let sequences = self.num_return_sequences;
+        range((1..=MOST_ROWS).contains(&sequences), "num_return_sequences", &sequences, rows())?;
+        let penalty = self.repetition_penalty;
+        let usable = penalty > 0.0 && (penalty as f32).is_normal();
+        range(usable, "repetition_penalty", &penalty, "a number above 0".into())?;
+        let longest = length_divisor(self.max_new_tokens, self.length_penalty);
+        let usable = self.length_penalty.is_finite() && (longest as f32).is_normal();
+        let reason = || format!("a number, and {}^length_penalty too", self.max_new_tokens);
+        range(usable, "length_penalty", &self.length_penalty, reason())?;
+        let mut ends = self.end_tokens.clone();
+        ends.sort_unstable();
+        if let Some(pair) = ends.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::EndTwice(pair[0]));
+        }
+        if !matches!(self.search, Search::Sample(_)) && sequences > self.num_beams {
+            return Err(ConfigError::TooManySequences { sequences, beams: self.num_beams });
+        }
+        match self.search {
+            Search::Beam => Ok(()),
+            Search::DiverseBeam(DiverseBeam { groups, penalty }) => {
+                let several = groups >= 2 && groups <= self.num_beams;
+                let reason = || format!("2 to num_beams, {}", self.num_beams);
+                range(several, "diverse_beam.groups", &groups, reason())?;
+                if !self.num_beams.is_multiple_of(groups) {
+                    return Err(ConfigError::UnevenGroups { groups, beams: self.num_beams });
+                }
+                let usable = penalty > 0.0 && (penalty as f32).is_finite();
+                range(usable, "diverse_beam.penalty", &penalty, "a number above 0".into())
+            }
+            Search::Sample(Sample { temperature, top_p, .. }) => {
+                if self.num_beams != 1 {
+                    return Err(ConfigError::SampleWithBeams(self.num_beams));
+                }
+                let usable = temperature > 0.0 && (temperature as f32).is_normal();
+                range(usable, "sample.temperature", &temperature, "a number above 0".into())?;
+                range(top_p > 0.0 && top_p <= 1.0, "sample.top_p", &top_p, "above 0 and at most 1".into())
+            }
+        }
+    }
+}
+
+/// What a summed log-probability is divided by: length to the power of the length penalty.
+pub(super) fn length_divisor(length: usize, penalty: f64) -> f64 {
+    (length as f64).powf(penalty)
+}

@@ -1,0 +1,241 @@
+//! What `generate` writes against what transformers writes with the same language models, token for token.
+//!
+//! The fixture is made by `scripts/reference/generation.py`, whose header has the commands. Scores are compared to
+//! 1e-4: theirs are sums in f32 of log-probabilities with errors near 1e-6.
+
+use model::generate::{EarlyStopping, GenerateConfig, Generated, NextToken, Prompt, Request, generate};
+use serde::Deserialize;
+
+const TOLERANCE: f32 = 1e-4;
+
+/// Cases by the search that they are for.
+#[derive(Deserialize)]
+struct Fixture {
+    greedy: Vec<Case>,
+    beam: Vec<Case>,
+    #[serde(default)]
+    diverse: Vec<Case>,
+}
+
+/// A model, a request and the answer.
+#[derive(Deserialize, Clone, Debug)]
+struct Case {
+    v: usize,
+    seed: u32,
+    kind: Kind,
+    scale: f32,
+    end_bias: f32,
+    prompts: Vec<Vec<u32>>,
+    config: GenerateConfig,
+    ids: Vec<Vec<Vec<u32>>>,
+    #[serde(default)]
+    scores: Vec<Vec<f32>>,
+}
+
+#[derive(Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Random,
+    Ties,
+    Endless,
+    Certain,
+    LastImpossible,
+}
+
+fn fixture() -> Fixture {
+    serde_json::from_str(include_str!("fixtures/generation.json")).unwrap()
+}
+
+fn mix(x: u32) -> u32 {
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+/// A language model that is a formula, the same as the script's.
+struct Table<'a> {
+    case: &'a Case,
+    /// For each row: its prompt, the last token but one, and the last.
+    rows: Vec<(u32, u32, u32)>,
+    step: u32,
+}
+
+impl<'a> Table<'a> {
+    fn new(case: &'a Case) -> Self {
+        Self { case, rows: Vec::new(), step: 0 }
+    }
+
+    fn logits(&self, (prompt, second, last): (u32, u32, u32), step: u32) -> Vec<f32> {
+        let Case { v, seed, kind, scale, end_bias, .. } = *self.case;
+        let key = mix(mix(mix(mix(seed.wrapping_add(prompt)).wrapping_add(last)).wrapping_add(second))
+            .wrapping_add(step));
+        let logit = |token: u32| {
+            let cell = mix(key.wrapping_add(token.wrapping_mul(0x9e37_79b9)));
+            let logit = ((cell >> 8) as f32 / 16_777_216.0 - 0.5) * scale;
+            let end = self.case.config.end_tokens.contains(&token);
+            let possible = match kind {
+                Kind::Random => true,
+                Kind::Ties => (u64::from(token) + u64::from(key)) % (v as u64) < 1 << ((key >> 20) % 3),
+                Kind::Endless => !end,
+                Kind::Certain => end == (step >= 3),
+                Kind::LastImpossible => token as usize != v - 1,
+            };
+            match kind {
+                _ if !possible => f32::NEG_INFINITY,
+                Kind::Ties => 0.0,
+                Kind::Random | Kind::LastImpossible if end => logit + end_bias,
+                _ => logit,
+            }
+        };
+        (0..v as u32).map(logit).collect()
+    }
+
+    fn all(&self) -> Vec<f32> {
+        self.rows.iter().flat_map(|&row| self.logits(row, self.step)).collect()
+    }
+
+    /// Sum of the tokens' log-probabilities in f64, and the logits' own rounding aside exact.
+    fn log_probability(&self, prompt: usize, ids: &[u32]) -> f64 {
+        let mut row = first_row(prompt, &self.case.prompts[prompt]);
+        let mut sum = 0.0;
+        for (step, &token) in (0..).zip(ids) {
+            let logits = self.logits(row, step);
+            let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+            sum += f64::from(logits[token as usize]) - total.ln();
+            row = (row.0, row.2, token);
+        }
+        sum
+    }
+}
+
+fn first_row(prompt: usize, history: &[u32]) -> (u32, u32, u32) {
+    let back = |n: usize| history.len().checked_sub(n).map_or(0, |place| history[place]);
+    (prompt as u32, back(2), back(1))
+}
+
+impl NextToken for Table<'_> {
+    type Error = std::convert::Infallible;
+
+    fn start(&mut self) -> Result<Vec<f32>, Self::Error> {
+        let prompts = self.case.prompts.iter().enumerate();
+        self.rows = prompts.map(|(prompt, history)| first_row(prompt, history)).collect();
+        Ok(self.all())
+    }
+
+    fn advance(&mut self, tokens: &[u32], parents: &[usize]) -> Result<Vec<f32>, Self::Error> {
+        let rows = tokens.iter().zip(parents);
+        let next = rows.map(|(&token, &parent)| (self.rows[parent].0, self.rows[parent].2, token));
+        self.rows = next.collect();
+        self.step += 1;
+        assert!((self.step as usize) < self.case.config.max_new_tokens, "asked for more than the limit");
+        let prompts: Vec<u32> = self.rows.iter().map(|row| row.0).collect();
+        assert!(prompts.is_sorted(), "the rows of a prompt stay together and in order");
+        let counts: Vec<usize> = prompts.chunk_by(|a, b| a == b).map(<[u32]>::len).collect();
+        assert!(counts.iter().all(|count| count == &counts[0]), "all prompts have as many rows");
+        Ok(self.all())
+    }
+}
+
+fn run(case: &Case) -> Vec<Vec<Generated>> {
+    let prompts: Vec<Prompt> = case
+        .prompts
+        .iter()
+        .zip(0..)
+        .map(|(history, stream)| Prompt { history: history.clone(), stream })
+        .collect();
+    let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
+    generate(&mut Table::new(case), request).unwrap()
+}
+
+fn ids(generated: &[Vec<Generated>]) -> Vec<Vec<Vec<u32>>> {
+    generated.iter().map(|prompt| prompt.iter().map(|sequence| sequence.ids.clone()).collect()).collect()
+}
+
+/// Runs all cases and says at the end which differ.
+fn compare(cases: &[Case], cut_ends: bool) {
+    let mut differ = Vec::new();
+    let mut largest = 0.0f32;
+    for (number, case) in cases.iter().enumerate() {
+        let generated = run(case);
+        let mut ours = ids(&generated);
+        if cut_ends {
+            for sequence in ours.iter_mut().flatten() {
+                if sequence.last().is_some_and(|last| case.config.end_tokens.contains(last)) {
+                    sequence.pop();
+                }
+            }
+        }
+        let scores = case.scores.iter().flatten().zip(generated.iter().flatten());
+        let difference = scores.map(|(theirs, ours)| (theirs - ours.score).abs()).fold(0.0, f32::max);
+        largest = largest.max(difference);
+        if ours != case.ids || !(difference < TOLERANCE) {
+            let config = serde_json::to_string(&case.config).unwrap();
+            differ.push(format!(
+                "{number} {:?} {config}\n  ours   {ours:?}\n  theirs {:?}\n  {difference:e}",
+                case.kind, case.ids
+            ));
+        }
+        let table = Table::new(case);
+        for (prompt, sequence) in
+            generated.iter().enumerate().flat_map(|(prompt, all)| all.iter().map(move |s| (prompt, s)))
+        {
+            let exact = table.log_probability(prompt, &sequence.ids);
+            assert!((exact - f64::from(sequence.log_probability)).abs() < 1e-5, "{number}: {exact}");
+        }
+        assert!(generated.iter().all(|all| all.is_sorted_by(|a, b| a.score >= b.score)));
+    }
+    println!("{} cases, largest difference of scores {largest:e}", cases.len());
+    assert!(differ.is_empty(), "{} of {} differ:\n{}", differ.len(), cases.len(), differ.join("\n"));
+}
+
+#[test]
+fn greedy_search_writes_what_transformers_writes() {
+    compare(&fixture().greedy, false);
+}
+
+#[test]
+fn beam_search_writes_what_transformers_writes() {
+    compare(&fixture().beam, false);
+}
+
+#[test]
+fn diverse_beam_search_writes_what_transformers_4_writes() {
+    compare(&fixture().diverse, true);
+}
+
+#[test]
+fn a_prompt_is_answered_alike_in_any_batch() {
+    let fixture = fixture();
+    for case in fixture.greedy.iter().chain(&fixture.beam).chain(&fixture.diverse) {
+        let together = run(case);
+        // the table knows a prompt by its place, so that one is taken off the end
+        let mut fewer = case.clone();
+        fewer.prompts.pop();
+        assert_eq!(run(&fewer), together[..fewer.prompts.len()]);
+    }
+}
+
+#[test]
+fn the_fixture_has_what_it_is_meant_to_have() {
+    let fixture = fixture();
+    let beam = &fixture.beam;
+    let count = |wanted: &dyn Fn(&Case) -> bool| beam.iter().filter(|case| wanted(case)).count();
+    assert!(beam.len() >= 300);
+    for beams in 2..=6 {
+        assert!(count(&|case| case.config.num_beams == beams) > 10);
+    }
+    for penalty in [-1.0, 0.0, 1.0, 1.5] {
+        assert!(count(&|case| case.config.length_penalty == penalty) > 10);
+    }
+    for stopping in [EarlyStopping::No, EarlyStopping::Yes, EarlyStopping::Never] {
+        assert!(count(&|case| case.config.early_stopping == stopping) > 10);
+    }
+    assert!(count(&|case| case.config.end_tokens.len() > 1) > 10);
+    assert!(count(&|case| case.config.end_tokens.is_empty()) > 10);
+    assert!(count(&|case| case.config.repetition_penalty != 1.0) > 10);
+    assert!(count(&|case| case.config.min_new_tokens > 1) > 10);
+    assert!(count(&|case| case.kind == Kind::Ties) > 10);
+    let ended_early = |ids: &Vec<u32>, case: &Case| ids.len() < case.config.max_new_tokens;
+    assert!(count(&|case| case.ids.iter().flatten().any(|ids| ended_early(ids, case))) > 50);
+    assert!(count(&|case| case.ids.iter().flatten().any(|ids| !ended_early(ids, case))) > 50);
+}
