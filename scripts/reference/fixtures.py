@@ -25,7 +25,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, LlamaConfig
 from recap_reference import Stages, load_model
 from reference import draw_inputs, make_reference
 
-OUT = Path(__file__).parents[2] / "model/tests/fixtures/parity"
+OUT = Path(__file__).resolve().parents[2] / "model/tests/fixtures/parity"
 COMMAND = "python scripts/reference/fixtures.py"
 VOCABULARY = 37
 
