@@ -24,6 +24,28 @@ impl Parameter {
     }
 }
 
+/// Where a visitor or mapper stands in a module: the path of fields, joined by dots. The variant of an enum is no field:
+/// `language_model.shared` is the embedding's name whichever language model holds it.
+#[derive(Debug, Clone, Default)]
+pub struct FieldPath(Vec<Option<String>>);
+
+impl FieldPath {
+    /// To be called from `enter_module` with its arguments.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        self.0.push((!container.starts_with("Enum:")).then(|| name.to_owned()));
+    }
+
+    /// To be called from `exit_module`.
+    pub fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    /// The path so far.
+    pub fn name(&self) -> String {
+        self.0.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")
+    }
+}
+
 /// Lists a module's parameters in the order of its fields, allocating none.
 pub fn list<M: Module>(module: &M) -> Vec<Parameter> {
     let mut visitor = Lister::default();
@@ -51,7 +73,7 @@ pub fn is_frozen<M: Module>(module: &M) -> bool {
 /// Makes exactly those parameters trainable whose name is chosen. The module is taken by value, as two modules that
 /// were never used share their lazy parameters' flags.
 pub fn set_trainable<M: Module>(module: M, choose: impl Fn(&str) -> bool) -> M {
-    module.map(&mut Setter { path: Vec::new(), choose })
+    module.map(&mut Setter { path: FieldPath::default(), choose })
 }
 
 /// Draws every value that has not been drawn yet, in the order of the module's fields, so that the device's seed alone
@@ -62,21 +84,21 @@ pub fn draw<M: Module>(module: &M) {
 
 #[derive(Default)]
 struct Lister {
-    path: Vec<String>,
+    path: FieldPath,
     parameters: Vec<Parameter>,
 }
 
 impl ModuleVisitor for Lister {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        self.parameters.push(Parameter { name: self.path.join("."), shape: parameter.lazy_shape().to_vec() });
+        self.parameters.push(Parameter { name: self.path.name(), shape: parameter.lazy_shape().to_vec() });
     }
 }
 
@@ -89,21 +111,21 @@ impl ModuleVisitor for AnyTrained {
 }
 
 struct Setter<F> {
-    path: Vec<String>,
+    path: FieldPath,
     choose: F,
 }
 
 impl<F: Fn(&str) -> bool> ModuleMapper for Setter<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let is_chosen = (self.choose)(&self.path.join("."));
+        let is_chosen = (self.choose)(&self.path.name());
         parameter.set_require_grad(is_chosen)
     }
 }

@@ -6,6 +6,7 @@ use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrSchedu
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{FloatDType, Tensor};
+use model::parameters::FieldPath;
 
 use crate::freezing::{Freezing, Scale};
 use crate::strategy::TrainConfig;
@@ -21,7 +22,7 @@ impl Groups {
     /// Groups a model's parameters by the freezing table and by their number of dimensions.
     pub fn new<M: Module>(model: &M, freezing: &Freezing) -> Self {
         let groups = Self { trained: Vec::new(), without_decay: Vec::new(), scaled: Vec::new() };
-        let mut visitor = Grouper { path: Vec::new(), freezing, groups };
+        let mut visitor = Grouper { path: FieldPath::default(), freezing, groups };
         model.visit(&mut visitor);
         visitor.groups
     }
@@ -66,22 +67,22 @@ impl Groups {
 }
 
 struct Grouper<'a> {
-    path: Vec<String>,
+    path: FieldPath,
     freezing: &'a Freezing,
     groups: Groups,
 }
 
 impl ModuleVisitor for Grouper<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        let Scale::Times(times) = self.freezing.scale(&self.path.join(".")) else { return };
+        let Scale::Times(times) = self.freezing.scale(&self.path.name()) else { return };
         self.groups.trained.push(parameter.id);
         if D < 2 {
             self.groups.without_decay.push(parameter.id);
