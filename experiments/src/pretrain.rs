@@ -99,7 +99,7 @@ pub fn run(
     let world = world::make(&config.world, &arguments.folders.cache)?;
     let tokenizer = Arc::new(Tokenizer::word_level(&vocabulary())?);
     let mut model_config = config.model.clone();
-    model_config.text_config.vocab_size = tokenizer.vocabulary_size();
+    model_config.text_config.set_vocabulary_size(tokenizer.vocabulary_size());
     session.device.seed(config.seed);
     let model = model_config.init(&session.device);
     model::parameters::draw(&model);
@@ -206,7 +206,11 @@ impl Stages<'_> {
         Context {
             tokenizer: self.tokenizer.clone(),
             prompt: Vec::new(),
-            generate: GenerateConfig { max_new_tokens: self.config.evaluate.max_new_tokens },
+            generate: GenerateConfig {
+                max_new_tokens: self.config.evaluate.max_new_tokens,
+                end_tokens: vec![self.tokenizer.end()],
+                ..GenerateConfig::default()
+            },
             label_smoothing: train.label_smoothing,
         }
     }

@@ -89,9 +89,7 @@ impl Pretrained {
             blip2.temporal = config.model.temporal;
             blip2.max_frames = blip2.max_frames.max(config.frames.count);
             if let Some(dropout) = config.model.dropout {
-                blip2.text_config.dropout_rate = dropout;
-                blip2.qformer_config.hidden_dropout_prob = dropout;
-                blip2.qformer_config.attention_probs_dropout_prob = dropout;
+                blip2.set_dropout(dropout);
             }
         };
         let (blip2_config, model) = model::checkpoint::load(&directory, adapt, device)?;
@@ -109,7 +107,11 @@ impl Pretrained {
         Context {
             tokenizer: self.tokenizer.clone(),
             prompt: Vec::new(),
-            generate: GenerateConfig { max_new_tokens: config.evaluate.max_new_tokens },
+            generate: GenerateConfig {
+                max_new_tokens: config.evaluate.max_new_tokens,
+                end_tokens: vec![self.tokenizer.end()],
+                ..GenerateConfig::default()
+            },
             label_smoothing: config.train.label_smoothing,
         }
     }

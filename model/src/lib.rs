@@ -5,15 +5,19 @@
 //! `t` text tokens, `d` width, `h` heads, `v` vocabulary.
 
 pub mod blip2;
+pub mod caption;
 pub mod checkpoint;
 pub mod fusion;
 pub mod generate;
 pub mod layers;
 pub mod lm;
+pub mod lora;
 pub mod loss;
 pub mod parameters;
+pub mod presets;
+pub mod pretraining;
 pub mod qformer;
 pub mod vit;
 
-pub use blip2::{Blip2, Blip2Config, Visual};
+pub use blip2::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 pub use fusion::{Fusion, Temporal};

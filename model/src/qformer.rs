@@ -1,13 +1,17 @@
 //! The Q-Former: a BERT whose learned queries read the image tokens by cross-attention in every second layer
-//! (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers). Post-norm, as BERT is.
+//! (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers, `Qformer.py` in LAVIS). Post-norm, as BERT is.
+//!
+//! Queries and text share the self-attention and nothing else: the queries alone read the image, and each has an MLP
+//! of its own. Captioning needs no text here; pretraining and InstructBLIP do.
 
-use burn::module::Module;
+use burn::module::{Initializer, Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::module::embedding;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, MASKED, attend, join_heads,
     split_heads,
 };
 
@@ -37,6 +41,13 @@ pub struct QFormerConfig {
     pub cross_attention_frequency: usize,
     /// Width of the image tokens.
     pub encoder_hidden_size: usize,
+    /// Whether it can read text.
+    #[serde(rename = "use_qformer_text_input")]
+    pub reads_text: bool,
+    /// Number of tokens of its text.
+    pub vocab_size: usize,
+    /// Longest text.
+    pub max_position_embeddings: usize,
 }
 
 impl Default for QFormerConfig {
@@ -54,6 +65,9 @@ impl Default for QFormerConfig {
             layer_norm_eps: 1e-12,
             cross_attention_frequency: 2,
             encoder_hidden_size: 1408,
+            reads_text: false,
+            vocab_size: 30_522,
+            max_position_embeddings: 512,
         }
     }
 }
@@ -62,19 +76,31 @@ impl QFormerConfig {
     /// Makes the Q-Former with fresh weights.
     pub fn init(&self, device: &Device) -> QFormer {
         QFormer {
+            text: self.reads_text.then(|| self.init_text(device)),
             layernorm: LayerNormConfig::new(self.hidden_size, self.layer_norm_eps).init(device),
             dropout: DropoutConfig::new(self.hidden_dropout_prob).init(),
             layers: (0..self.num_hidden_layers).map(|index| self.init_layer(index, device)).collect(),
         }
     }
 
+    fn init_text(&self, device: &Device) -> TextEmbedding {
+        let normal = Initializer::Normal { mean: 0.0, std: self.initializer_range };
+        TextEmbedding {
+            word: normal.init([self.vocab_size, self.hidden_size], device),
+            position: normal.init([self.max_position_embeddings, self.hidden_size], device),
+        }
+    }
+
     fn init_layer(&self, index: usize, device: &Device) -> Layer {
         let (d, std) = (self.hidden_size, self.initializer_range);
         let reads_image = index.is_multiple_of(self.cross_attention_frequency);
+        let intermediate = || LinearConfig::new(d, self.intermediate_size, std).init(device);
         Layer {
             attention: self.init_attention(d, device),
             crossattention: reads_image.then(|| self.init_attention(self.encoder_hidden_size, device)),
-            intermediate_query: LinearConfig::new(d, self.intermediate_size, std).init(device),
+            intermediate: self.reads_text.then(intermediate),
+            output: self.reads_text.then(|| self.init_output(self.intermediate_size, device)),
+            intermediate_query: intermediate(),
             output_query: self.init_output(self.intermediate_size, device),
             activation: self.hidden_act,
         }
@@ -104,9 +130,39 @@ impl QFormerConfig {
 /// The querying transformer.
 #[derive(Module, Debug)]
 pub struct QFormer {
+    text: Option<TextEmbedding>,
     layernorm: LayerNorm,
     dropout: Dropout,
     layers: Vec<Layer>,
+}
+
+/// The tokens of a text, embedded by word and place.
+#[derive(Module, Debug)]
+struct TextEmbedding {
+    /// `[v, d]`
+    word: Param<Tensor<2>>,
+    /// `[positions, d]`
+    position: Param<Tensor<2>>,
+}
+
+/// What text the Q-Former reads beside its queries.
+#[derive(Debug, Clone)]
+pub struct QFormerText {
+    /// `[b, t]`
+    pub ids: Tensor<2, Int>,
+    /// `[b, t]`, 1 where there is a token and 0 at padding.
+    pub mask: Option<Tensor<2>>,
+    /// Who sees whom.
+    pub attention: TextAttention,
+}
+
+/// Who sees whom in the self-attention of queries and text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextAttention {
+    /// Everyone everyone (image-text matching, InstructBLIP).
+    Bidirectional,
+    /// The text sees the queries and its own past; the queries don't see the text (image-grounded generation).
+    Causal,
 }
 
 impl QFormer {
@@ -117,16 +173,84 @@ impl QFormer {
     /// - image: `[b, p, d_image]`
     /// - output: `[b, q, d]`
     pub fn forward(&self, queries: Tensor<3>, image: &Tensor<3>) -> Tensor<3> {
-        let queries = self.dropout.forward(self.layernorm.forward(queries));
-        self.layers.iter().fold(queries, |queries, layer| layer.forward(queries, image))
+        let [_, q, _] = queries.dims();
+        let x = self.dropout.forward(self.layernorm.forward(queries));
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, q, Some(image), None))
+    }
+
+    /// Lets queries and text read each other, and the queries the image. Without queries it is a plain BERT.
+    ///
+    /// # Shapes
+    /// - queries: `[b, q, d]`
+    /// - image: `[b, p, d_image]`
+    /// - output: `[b, q + t, d]`, the queries first
+    ///
+    /// # Errors
+    /// When this Q-Former was made without a text path.
+    pub fn forward_with_text(
+        &self,
+        queries: Option<Tensor<3>>,
+        text: QFormerText,
+        image: Option<&Tensor<3>>,
+    ) -> Result<Tensor<3>, NoTextPath> {
+        let embedding_table = self.text.as_ref().ok_or(NoTextPath)?;
+        let q = queries.as_ref().map_or(0, |queries| queries.dims()[1]);
+        let bias = self_attention_bias(&text, q);
+        let words = embedding_table.forward(text.ids);
+        let x = match queries {
+            Some(queries) => Tensor::cat(vec![queries, words], 1),
+            None => words,
+        };
+        let x = self.dropout.forward(self.layernorm.forward(x));
+        Ok(self.layers.iter().fold(x, |x, layer| layer.forward(x, q, image, Some(&bias))))
+    }
+
+    /// The table of word embeddings, `[v, d]`, which a head that writes shares.
+    pub(crate) fn word_embedding(&self) -> Option<Tensor<2>> {
+        self.text.as_ref().map(|text| text.word.val())
     }
 }
 
-/// Self-attention among the queries, cross-attention to the image where the layer has one, MLP.
+/// Text was given to a Q-Former that has no weights for it.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("this Q-Former was made without a text path (`reads_text` in qformer_config)")]
+pub struct NoTextPath;
+
+impl TextEmbedding {
+    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, t] = ids.dims();
+        let [_, d] = self.position.val().dims();
+        let position = self.position.val().slice([0..t, 0..d]).unsqueeze();
+        embedding(self.word.val(), ids) + position
+    }
+}
+
+/// [`MASKED`] where a token must not look: `[b|1, 1, q + t, q + t]`.
+fn self_attention_bias(text: &QFormerText, q: usize) -> Tensor<4> {
+    let [b, t] = text.ids.dims();
+    let device = text.ids.device().inner();
+    let all = q + t;
+    let hidden =
+        |row: usize, column: usize| text.attention == TextAttention::Causal && column > row.max(q.max(1) - 1);
+    let order: Vec<f32> =
+        (0..all * all).map(|index| if hidden(index / all, index % all) { MASKED } else { 0.0 }).collect();
+    let order = Tensor::<4>::from_data(TensorData::new(order, [1, 1, all, all]), &device);
+    match &text.mask {
+        None => order,
+        Some(mask) => {
+            let mask = Tensor::cat(vec![Tensor::ones([b, q], &device), mask.clone()], 1);
+            order + ((mask - 1.0) * -MASKED).reshape([b, 1, 1, all])
+        }
+    }
+}
+
+/// Self-attention among queries and text, cross-attention of the queries to the image where the layer has one, MLPs.
 #[derive(Module, Debug)]
 struct Layer {
     attention: Attention,
     crossattention: Option<Attention>,
+    intermediate: Option<Linear>,
+    output: Option<Output>,
     intermediate_query: Linear,
     output_query: Output,
     #[module(skip)]
@@ -134,11 +258,35 @@ struct Layer {
 }
 
 impl Layer {
-    fn forward(&self, queries: Tensor<3>, image: &Tensor<3>) -> Tensor<3> {
-        let queries = self.attention.forward(queries.clone(), queries);
-        let queries = match &self.crossattention {
-            Some(crossattention) => crossattention.forward(queries, image.clone()),
-            None => queries,
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        q: usize,
+        image: Option<&Tensor<3>>,
+        bias: Option<&Tensor<4>>,
+    ) -> Tensor<3> {
+        let x = self.attention.forward(x.clone(), x, bias.cloned());
+        let [b, all, d] = x.dims();
+        let queries = (q > 0).then(|| self.read_image(x.clone().slice([0..b, 0..q, 0..d]), image));
+        let text = match (&self.intermediate, &self.output) {
+            (Some(intermediate), Some(output)) if all > q => {
+                let text = x.slice([0..b, q..all, 0..d]);
+                let inner = self.activation.forward(intermediate.forward(text.clone()));
+                Some(output.forward(inner, text))
+            }
+            _ => None,
+        };
+        match (queries, text) {
+            (Some(queries), Some(text)) => Tensor::cat(vec![queries, text], 1),
+            (Some(part), None) | (None, Some(part)) => part,
+            (None, None) => Tensor::zeros([b, 0, d], &self.intermediate_query.weight.device()),
+        }
+    }
+
+    fn read_image(&self, queries: Tensor<3>, image: Option<&Tensor<3>>) -> Tensor<3> {
+        let queries = match (&self.crossattention, image) {
+            (Some(crossattention), Some(image)) => crossattention.forward(queries, image.clone(), None),
+            _ => queries,
         };
         let inner = self.activation.forward(self.intermediate_query.forward(queries.clone()));
         self.output_query.forward(inner, queries)
@@ -156,14 +304,14 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, queries: Tensor<3>, source: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, queries: Tensor<3>, source: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let [_, _, d] = queries.dims();
         let attended = join_heads(attend(AttentionInput {
             query: split_heads(self.query.forward(queries.clone()), self.heads),
             key: split_heads(self.key.forward(source.clone()), self.heads),
             value: split_heads(self.value.forward(source), self.heads),
             scale: ((d / self.heads) as f64).powf(-0.5),
-            bias: None,
+            bias,
             dropout: &self.dropout,
         }));
         self.output.forward(attended, queries)
@@ -225,5 +373,61 @@ mod tests {
             .assert_approx_eq::<f32>(&reversed.into_data(), Tolerance::absolute(1e-4));
         let other = qformer.forward(queries, &(image * 2.0));
         assert!((straight - other).abs().max().into_scalar::<f32>() > 1e-2);
+    }
+
+    fn text(ids: [[i32; 3]; 2], attention: TextAttention) -> QFormerText {
+        QFormerText { ids: Tensor::from_ints(ids, &Device::flex()), mask: None, attention }
+    }
+
+    fn reader() -> (QFormer, Tensor<3>, Tensor<3>) {
+        let device = Device::flex();
+        device.seed(3);
+        let config = QFormerConfig {
+            initializer_range: 0.3,
+            reads_text: true,
+            vocab_size: 11,
+            max_position_embeddings: 8,
+            ..tiny()
+        };
+        let queries = Tensor::<3>::random([2, 4, 16], Distribution::Default, &device);
+        let image = Tensor::<3>::random([2, 6, 12], Distribution::Default, &device);
+        (config.init(&device), queries, image)
+    }
+
+    #[test]
+    fn under_causal_attention_queries_and_earlier_words_see_no_later_word() {
+        let (qformer, queries, image) = reader();
+        let forward = |last: i32| {
+            let text = text([[5, 3, last], [2, 2, last]], TextAttention::Causal);
+            qformer.forward_with_text(Some(queries.clone()), text, Some(&image)).unwrap()
+        };
+        let (one, other) = (forward(1), forward(9));
+        let seen = |x: &Tensor<3>| x.clone().slice([0..2, 0..6]).into_data();
+        assert_eq!(seen(&one), seen(&other));
+        assert!((one - other).abs().max().into_scalar::<f32>() > 1e-2);
+        let alone = qformer.forward(queries.clone(), &image);
+        let beside = forward(1).slice([0..2, 0..4]);
+        beside.into_data().assert_approx_eq::<f32>(&alone.into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn under_bidirectional_attention_queries_see_the_text_but_no_padding() {
+        let (qformer, queries, image) = reader();
+        let forward = |last: i32, counts: f32| {
+            let mask = Tensor::<2>::from_floats([[1.0, 1.0, counts], [1.0, 1.0, counts]], &Device::flex());
+            let text = text([[5, 3, last], [2, 2, last]], TextAttention::Bidirectional);
+            let text = QFormerText { mask: Some(mask), ..text };
+            let all = qformer.forward_with_text(Some(queries.clone()), text, Some(&image)).unwrap();
+            all.slice([0..2, 0..6])
+        };
+        assert!((forward(1, 1.0) - forward(9, 1.0)).abs().max().into_scalar::<f32>() > 1e-2);
+        assert_eq!(forward(1, 0.0).into_data(), forward(9, 0.0).into_data());
+    }
+
+    #[test]
+    fn a_qformer_without_a_text_path_refuses_text() {
+        let qformer = tiny().init(&Device::flex());
+        let text = text([[1, 2, 3], [1, 2, 3]], TextAttention::Causal);
+        assert!(qformer.forward_with_text(None, text, None).is_err());
     }
 }

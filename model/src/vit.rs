@@ -1,13 +1,14 @@
 //! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in transformers).
 //!
-//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias. What departs from the reference:
-//! the last layer norm (`post_layernorm` there, `ln_vision` in LAVIS) is not in here but in [`Blip2`](crate::Blip2), as
+//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias on query and value only. (A bias on
+//! the keys adds the same to every score of a query, which the softmax takes out again; transformers stores one, of
+//! zeros.) What departs from the reference: the last layer norm (`post_layernorm` there, `ln_vision` in LAVIS) is not in here but in [`Blip2`](crate::Blip2), as
 //! it stays trainable when the ViT is frozen; and the patch embedding is a matrix product over unfolded patches, which
 //! equals the convolution whose kernel and stride are the patch.
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
@@ -96,7 +97,9 @@ impl VitConfig {
         Block {
             layer_norm1: norm.init(device),
             self_attn: Attention {
-                qkv: LinearConfig::new(d, 3 * d, std).init(device),
+                qkv: LinearConfig::new(d, 3 * d, std).without_bias().init(device),
+                q_bias: Initializer::Zeros.init([d], device),
+                v_bias: Initializer::Zeros.init([d], device),
                 projection: LinearConfig::new(d, d, std).init(device),
                 dropout: DropoutConfig::new(self.attention_dropout).init(),
                 heads: self.num_attention_heads,
@@ -121,18 +124,64 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Encodes images, each alone.
+    /// Encodes images, each alone, in the weights' type.
     ///
     /// # Shapes
     /// - images: `[b, 3, S, S]`, normalised
     /// - output: `[b, p, d]`, the CLS token first, before `ln_vision`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let patches = self.patch_embedding.forward(images);
+        let patches = self.patch_embedding.forward(images.cast(self.dtype()));
         let [b, _, d] = patches.dims();
         let class = self.class_embedding.val().expand([b, 1, d]);
         let x = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val();
         self.layers.iter().fold(x, |x, block| block.forward(x))
     }
+
+    fn dtype(&self) -> FloatDType {
+        self.patch_embedding.weight.val().dtype().into()
+    }
+}
+
+/// Learned positions of one grid of patches, resampled for another: bicubic, without antialias, the CLS token's kept
+/// (`interpolate_pos_embed` in LAVIS, `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`).
+///
+/// `values` are `[1, side² + 1, d]` row by row, and so are the result's with the side that `tokens` implies.
+pub(crate) fn interpolate_positions(values: &[f32], d: usize, tokens: usize) -> Vec<f32> {
+    let from = (values.len() / d - 1).isqrt();
+    let to = (tokens - 1).isqrt();
+    let (class, grid) = values.split_at(d);
+    let taps: Vec<[(usize, f32); 4]> = (0..to).map(|index| bicubic_taps(index, to, from)).collect();
+    let mut resampled = class.to_vec();
+    resampled.reserve(to * to * d);
+    for rows in &taps {
+        for columns in &taps {
+            let start = resampled.len();
+            resampled.resize(start + d, 0.0);
+            for &(row, row_weight) in rows {
+                for &(column, column_weight) in columns {
+                    let patch = &grid[(row * from + column) * d..][..d];
+                    for (sum, value) in resampled[start..].iter_mut().zip(patch) {
+                        *sum += row_weight * column_weight * value;
+                    }
+                }
+            }
+        }
+    }
+    resampled
+}
+
+/// The four source cells that cell `index` of `to` is made of, and their weights: Keys' cubic with a = -0.75, as
+/// PyTorch has it; cells beyond the border repeat the border's.
+fn bicubic_taps(index: usize, to: usize, from: usize) -> [(usize, f32); 4] {
+    const A: f32 = -0.75;
+    let place = (index as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
+    let t = place - place.floor();
+    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+    let first = place.floor() as i64 - 1;
+    let last = from as i64 - 1;
+    std::array::from_fn(|tap| ((first + tap as i64).clamp(0, last) as usize, weights[tap]))
 }
 
 /// Images to patch tokens.
@@ -178,6 +227,10 @@ impl Block {
 #[derive(Module, Debug)]
 struct Attention {
     qkv: Linear,
+    /// `[d]`
+    q_bias: Param<Tensor<1>>,
+    /// `[d]`
+    v_bias: Param<Tensor<1>>,
     projection: Linear,
     dropout: Dropout,
     heads: usize,
@@ -188,11 +241,11 @@ impl Attention {
         let [b, p, d] = x.dims();
         let d_head = d / self.heads;
         let qkv = self.qkv.forward(x);
-        let part = |i: usize| split_heads(qkv.clone().slice([0..b, 0..p, i * d..(i + 1) * d]), self.heads);
+        let part = |i: usize| qkv.clone().slice([0..b, 0..p, i * d..(i + 1) * d]);
         self.projection.forward(join_heads(attend(AttentionInput {
-            query: part(0),
-            key: part(1),
-            value: part(2),
+            query: split_heads(part(0) + self.q_bias.val().unsqueeze(), self.heads),
+            key: split_heads(part(1), self.heads),
+            value: split_heads(part(2) + self.v_bias.val().unsqueeze(), self.heads),
             scale: (d_head as f64).powf(-0.5),
             bias: None,
             dropout: &self.dropout,

@@ -7,9 +7,11 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use data::text::Tokenizer;
-use model::Blip2;
-use model::generate::{GenerateConfig, Generated, greedy};
+use model::generate::GenerateConfig;
+use model::lm::Prefix;
 use model::loss::cross_entropy;
+use model::qformer::NoTextPath;
+use model::{Blip2, Prompt};
 
 use crate::TrainError;
 use crate::batch::{Batch, HostVisual};
@@ -66,21 +68,21 @@ impl Captioner {
     ///
     /// # Errors
     /// When a caption batch has no captions.
-    pub fn loss(&self, batch: Batch) -> Result<Tensor<1>, MissingCaptions> {
+    pub fn loss(&self, batch: Batch) -> Result<Tensor<1>, LossError> {
         let device = self.device();
         match batch {
             Batch::Caption { visual, captions, .. } => {
-                let targets = captions.ok_or(MissingCaptions)?.upload(&device);
+                let targets = captions.ok_or(LossError::NoCaptions)?.upload(&device);
                 let visual = visual.upload(&device);
                 let prompt = self.prompt(visual.batch_size(), &device);
-                let logits = self.blip2.logits(visual, prompt, targets.ids.clone());
+                let logits = self.blip2.logits(visual, &prompt, targets.ids.clone())?;
                 Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
             }
             Batch::Text { source, target, .. } => {
                 let (source, targets) = (source.upload(&device), target.upload(&device));
                 let lm = &self.blip2.language_model;
-                let encoded = lm.encode(lm.embed(source.ids), Some(source.mask.clone()));
-                let logits = lm.decode(targets.ids.clone(), &encoded, Some(source.mask));
+                let prefix = Prefix { embedded: lm.embed(source.ids), mask: Some(source.mask) };
+                let logits = lm.score(prefix, targets.ids.clone());
                 Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
             }
         }
@@ -97,7 +99,7 @@ impl Captioner {
         batch: Batch,
         parts: usize,
         side_by_side: bool,
-    ) -> Result<(f64, GradientsParams), MissingCaptions> {
+    ) -> Result<(f64, GradientsParams), LossError> {
         let all = batch.target_tokens().max(1.0);
         let parts: Vec<(f64, Batch)> =
             batch.split(parts).into_iter().map(|part| (part.target_tokens() / all, part)).collect();
@@ -129,11 +131,7 @@ impl Captioner {
         Ok((loss, accumulator.grads()))
     }
 
-    fn weighted_gradients(
-        &self,
-        batch: Batch,
-        weight: f64,
-    ) -> Result<(f64, GradientsParams), MissingCaptions> {
+    fn weighted_gradients(&self, batch: Batch, weight: f64) -> Result<(f64, GradientsParams), LossError> {
         let loss = self.loss(batch)?.mul_scalar(weight);
         let value = loss.clone().without_autodiff().into_scalar::<f64>();
         Ok((value, GradientsParams::from_grads(loss.backward(), &self.blip2)))
@@ -147,14 +145,15 @@ impl Captioner {
         let device = self.device();
         let visual = visual.upload(&device);
         let prompt = self.prompt(visual.batch_size(), &device);
-        let encoded = self.blip2.encode(visual, prompt);
-        let end = self.context.tokenizer.end();
-        let sequences = greedy(&self.blip2.language_model, &encoded, end, &self.context.generate)
-            .map_err(|error| TrainError::Device(format!("{error:?}")))?;
-        let written = items.iter().zip(sequences).map(|(&item, Generated { ids, log_probability })| {
-            let caption =
-                self.context.tokenizer.decode(&ids).map_err(|error| TrainError::Data(error.to_string()))?;
-            Ok(Written { item, caption, log_probability })
+        let sequences = self
+            .blip2
+            .caption(visual, &prompt, &self.context.generate)
+            .map_err(|error| TrainError::Device(error.to_string()))?;
+        let written = items.iter().zip(sequences).filter_map(|(&item, best)| {
+            let best = best.into_iter().next()?;
+            let caption = self.context.tokenizer.decode(&best.ids);
+            let caption = caption.map_err(|error| TrainError::Data(error.to_string()));
+            Some(caption.map(|caption| Written { item, caption, log_probability: best.log_probability }))
         });
         written.collect()
     }
@@ -178,22 +177,28 @@ impl Captioner {
         self.blip2.query_tokens.val().device()
     }
 
-    fn prompt(&self, b: usize, device: &Device) -> Option<Tensor<2, Int>> {
+    fn prompt(&self, b: usize, device: &Device) -> Prompt {
         let prompt = &self.context.prompt;
         if prompt.is_empty() {
-            return None;
+            return Prompt::default();
         }
         let ids: Vec<i32> = prompt.iter().map(|&id| id as i32).collect();
         let t = ids.len();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &device.clone().inner());
-        Some(ids.expand([b, t]))
+        Prompt::text(ids.expand([b, t]))
     }
 }
 
-/// A batch for training came without captions.
+/// Why a batch has no loss.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("a batch without captions has no loss")]
-pub struct MissingCaptions;
+pub enum LossError {
+    /// It came without captions.
+    #[error("a batch without captions has no loss")]
+    NoCaptions,
+    /// It has an instruction that the model cannot read.
+    #[error(transparent)]
+    Instruction(#[from] NoTextPath),
+}
 
 impl TrainStep for Captioner {
     type Input = Batch;

@@ -1,26 +1,45 @@
-//! Names and configuration of `Blip2ForConditionalGeneration` in transformers.
+//! Names of `Blip2ForConditionalGeneration` and of InstructBLIP in transformers.
 
-use std::path::Path;
-
-use serde_json::{Value, json};
-
-use super::CheckpointError;
 use crate::blip2::Blip2Config;
+use crate::lm::LanguageModelConfig;
+use crate::lm::t5::FeedForward;
 
-/// Our names to Hugging Face's: wherever a name starts with the first column, the second column becomes the third.
-/// Rows apply from top to bottom.
+/// Our names to Hugging Face's: wherever one of our names starts with the first column, the second column becomes the
+/// third. Rows apply from top to bottom.
 const TABLE: &[(&str, &str, &str)] = &[
     ("ln_vision.", "ln_vision.", "vision_model.post_layernorm."),
     ("vision_model.class", "vision_model.", "vision_model.embeddings."),
     ("vision_model.position", "vision_model.", "vision_model.embeddings."),
     ("vision_model.patch", "vision_model.", "vision_model.embeddings."),
     ("vision_model.layers.", ".layers.", ".encoder.layers."),
+    ("vision_model.layers.", ".q_bias", ".qkv.bias"),
+    ("vision_model.layers.", ".v_bias", ".qkv.bias"),
     ("temporal.", "temporal.", "temporal_embedding."),
-    ("qformer.", "qformer.layers.", "qformer.encoder.layer."),
-    ("qformer.", "attention.query.", "attention.attention.query."),
-    ("qformer.", "attention.key.", "attention.attention.key."),
-    ("qformer.", "attention.value.", "attention.attention.value."),
-    ("qformer.", ".layer_norm.", ".LayerNorm."),
+    ("qformer.text.", "qformer.text.word", "qformer.embeddings.word_embeddings.weight"),
+    ("qformer.text.", "qformer.text.position", "qformer.embeddings.position_embeddings.weight"),
+    ("qformer.layers.", "qformer.layers.", "qformer.encoder.layer."),
+    ("qformer.layers.", "attention.query.", "attention.attention.query."),
+    ("qformer.layers.", "attention.key.", "attention.attention.key."),
+    ("qformer.layers.", "attention.value.", "attention.attention.value."),
+    ("qformer.layers.", ".intermediate.", ".intermediate.dense."),
+    ("qformer.layers.", ".intermediate_query.", ".intermediate_query.dense."),
+    ("qformer.layers.", ".layer_norm.", ".LayerNorm."),
+];
+
+/// Beside [`TABLE`], where the Q-Former reads text.
+const TEXT: &[(&str, &str, &str)] =
+    &[("qformer.layernorm.", "qformer.layernorm.", "qformer.embeddings.layernorm.")];
+
+/// Beside [`TABLE`], for OPT.
+const OPT: &[(&str, &str, &str)] = &[
+    ("language_model.embed_tokens", "embed_tokens", "model.decoder.embed_tokens.weight"),
+    ("language_model.embed_positions", "embed_positions", "model.decoder.embed_positions.weight"),
+    ("language_model.layers.", "layers.", "model.decoder.layers."),
+    ("language_model.final_layer_norm.", "final_layer_norm.", "model.decoder.final_layer_norm."),
+];
+
+/// Beside [`TABLE`], for T5.
+const T5: &[(&str, &str, &str)] = &[
     ("language_model.shared", "shared", "shared.weight"),
     (
         "language_model.",
@@ -37,110 +56,236 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("language_model.decoder.", ".feed_forward.", ".layer.2.DenseReluDense."),
 ];
 
+/// Beside [`TABLE`] and [`T5`], for the MLP without a gate.
+const T5_WITHOUT_GATE: &[(&str, &str, &str)] = &[("language_model.", ".wi_0.", ".wi.")];
+
+/// Beside [`TABLE`], for LLaMA.
+const LLAMA: &[(&str, &str, &str)] = &[
+    ("language_model.embed_tokens", "embed_tokens", "model.embed_tokens.weight"),
+    ("language_model.layers.", "layers.", "model.layers."),
+    ("language_model.norm.", "norm.", "model.norm."),
+];
+
 /// Tensors that a file may lack; they keep their fresh values (zero).
 pub(super) const MAY_BE_MISSING: &[&str] = &["temporal_embedding.weight"];
 
-/// Tensors that a file may hold beside the model's: copies of the embedding that older files carry.
-pub(super) const MAY_BE_LEFT: &[&str] =
-    &["language_model.encoder.embed_tokens.weight", "language_model.decoder.embed_tokens.weight"];
+/// Tensors that a file may hold beside the model's: copies of the embedding, and tables of positions that follow from
+/// their length.
+const MAY_BE_LEFT: &[&str] = &[
+    "language_model.encoder.embed_tokens.weight",
+    "language_model.decoder.embed_tokens.weight",
+    "qformer.embeddings.position_ids",
+];
 
-/// The Hugging Face name of one of our parameters. `is_gated` tells T5's two forms of MLP apart.
-pub(super) fn name_of(ours: &str, is_gated: bool) -> String {
-    let mut name = ours.to_owned();
-    for (start, from, to) in TABLE {
-        if ours.starts_with(start) {
-            name = name.replacen(from, to, 1);
-        }
-    }
-    if !is_gated && name.contains("DenseReluDense.wi_0.") {
-        name = name.replace(".wi_0.", ".wi.");
-    }
-    name
+/// As [`MAY_BE_LEFT`], where the head is the embedding.
+const MAY_BE_LEFT_WHEN_TIED: &str = "language_model.lm_head.weight";
+
+/// Where the values of the first lie if they are not under its own name: transformers writes equal tensors once.
+pub(super) const ALIASES: &[(&str, &str)] = &[
+    ("language_model.lm_head.weight", "language_model.shared.weight"),
+    ("language_model.shared.weight", "language_model.encoder.embed_tokens.weight"),
+    ("language_model.shared.weight", "language_model.decoder.embed_tokens.weight"),
+    ("language_model.model.decoder.embed_tokens.weight", "language_model.lm_head.weight"),
+];
+
+/// Endings of tensors that older LLaMA files hold and that follow from the configuration.
+const MAY_BE_LEFT_ENDINGS: &[&str] = &[".rotary_emb.inv_freq"];
+
+/// Where the values of one of our parameters lie in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Which part of that tensor.
+    pub part: Part,
 }
 
-const MODEL_TYPE: &str = "blip-2";
-
-pub(super) fn read_config(path: &Path) -> Result<Blip2Config, CheckpointError> {
-    let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
-    let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::Io {
-        action: "read the checkpoint's configuration",
-        source,
-        path: path.to_owned(),
-    })?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-    for (place, found, expected) in [
-        ("model_type", &value["model_type"], MODEL_TYPE),
-        ("text_config.model_type", &value["text_config"]["model_type"], "t5"),
-    ] {
-        if found.as_str() != Some(expected) {
-            return Err(fail(format!("{place} is {found}, expected \"{expected}\"")));
-        }
-    }
-    serde_json::from_value(value).map_err(|error| fail(error.to_string()))
+/// A part of a tensor along its first axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// Its first third: the queries' part of a fused bias.
+    First,
+    /// Its last third: the values' part of a fused bias. (What lies between, the keys' part, changes nothing.)
+    Last,
 }
 
-pub(super) fn write_config(config: &Blip2Config, path: &Path) -> Result<(), CheckpointError> {
-    let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
-    let mut value = serde_json::to_value(config).map_err(|error| fail(error.to_string()))?;
-    value["architectures"] = json!(["Blip2ForConditionalGeneration"]);
-    value["model_type"] = json!(MODEL_TYPE);
-    value["vision_config"]["model_type"] = json!("blip_2_vision_model");
-    value["qformer_config"]["model_type"] = json!("blip_2_qformer");
-    value["text_config"]["model_type"] = json!("t5");
-    value["text_config"]["is_encoder_decoder"] = json!(true);
-    value["use_decoder_only_language_model"] = json!(false);
-    let text = serde_json::to_string_pretty(&value).map_err(|error| fail(error.to_string()))?;
-    super::write::replace_file(path, |file| std::io::Write::write_all(file, (text + "\n").as_bytes()))
+/// The names of one model.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    tables: Vec<&'static [(&'static str, &'static str, &'static str)]>,
+    is_tied: bool,
+}
+
+impl Names {
+    pub(super) fn new(config: &Blip2Config) -> Self {
+        let mut tables = vec![TABLE];
+        if config.qformer_config.reads_text {
+            tables.push(TEXT);
+        }
+        let is_tied = match &config.text_config {
+            LanguageModelConfig::Opt(opt) => {
+                tables.push(OPT);
+                opt.tie_word_embeddings
+            }
+            LanguageModelConfig::T5(t5) => {
+                tables.push(T5);
+                if t5.feed_forward_proj == FeedForward::Relu {
+                    tables.push(T5_WITHOUT_GATE);
+                }
+                t5.tie_word_embeddings
+            }
+            LanguageModelConfig::Llama(llama) => {
+                tables.push(LLAMA);
+                llama.tie_word_embeddings
+            }
+        };
+        Self { tables, is_tied }
+    }
+
+    /// Where the parameter of this name of ours lies.
+    pub(super) fn place(&self, ours: &str) -> Place {
+        let mut name = ours.to_owned();
+        for (start, from, to) in self.tables.iter().copied().flatten() {
+            if ours.starts_with(start) {
+                name = name.replacen(from, to, 1);
+            }
+        }
+        let part = match ours.rsplit('.').next() {
+            Some("q_bias") => Part::First,
+            Some("v_bias") => Part::Last,
+            _ => Part::Whole,
+        };
+        Place { name, part }
+    }
+
+    /// Whether a tensor of a checkpoint that no parameter asked for is nothing to complain of.
+    pub(super) fn may_be_left(&self, name: &str) -> bool {
+        MAY_BE_LEFT.contains(&name)
+            || MAY_BE_LEFT_ENDINGS.iter().any(|ending| name.ends_with(ending))
+            || (self.is_tied && name == MAY_BE_LEFT_WHEN_TIED)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blip2::tests::tiny;
+    use crate::fusion::Fusion;
+    use crate::lm::{llama, opt};
+
+    fn names(text_config: LanguageModelConfig) -> Names {
+        Names::new(&Blip2Config { text_config, ..tiny(Fusion::Concat) })
+    }
+
+    fn check(names: &Names, pairs: &[(&str, &str)]) {
+        for (ours, theirs) in pairs {
+            assert_eq!(names.place(ours), Place { name: (*theirs).to_owned(), part: Part::Whole });
+        }
+    }
 
     #[test]
     fn names_are_transformers() {
-        for (ours, theirs) in [
-            ("query_tokens", "query_tokens"),
-            ("ln_vision.bias", "vision_model.post_layernorm.bias"),
-            ("vision_model.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
-            ("vision_model.layers.3.self_attn.qkv.bias", "vision_model.encoder.layers.3.self_attn.qkv.bias"),
-            ("qformer.layernorm.weight", "qformer.layernorm.weight"),
-            (
-                "qformer.layers.0.attention.key.weight",
-                "qformer.encoder.layer.0.attention.attention.key.weight",
-            ),
-            (
-                "qformer.layers.0.crossattention.query.bias",
-                "qformer.encoder.layer.0.crossattention.attention.query.bias",
-            ),
-            (
-                "qformer.layers.0.crossattention.output.layer_norm.weight",
-                "qformer.encoder.layer.0.crossattention.output.LayerNorm.weight",
-            ),
-            ("qformer.layers.1.output_query.dense.bias", "qformer.encoder.layer.1.output_query.dense.bias"),
-            ("language_model.shared", "language_model.shared.weight"),
-            (
-                "language_model.encoder.relative_attention_bias.weight",
-                "language_model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-            ),
-            (
-                "language_model.decoder.block.1.cross_attention.q.weight",
-                "language_model.decoder.block.1.layer.1.EncDecAttention.q.weight",
-            ),
-            (
-                "language_model.decoder.block.1.feed_forward.wi_1.weight",
-                "language_model.decoder.block.1.layer.2.DenseReluDense.wi_1.weight",
-            ),
-            (
-                "language_model.encoder.block.1.feed_forward_norm.weight",
-                "language_model.encoder.block.1.layer.1.layer_norm.weight",
-            ),
-            ("language_model.lm_head.weight", "language_model.lm_head.weight"),
-        ] {
-            assert_eq!(name_of(ours, true), theirs);
-        }
+        let t5 = Names::new(&tiny(Fusion::Concat));
+        check(
+            &t5,
+            &[
+                ("query_tokens", "query_tokens"),
+                ("ln_vision.bias", "vision_model.post_layernorm.bias"),
+                ("vision_model.patch_embedding.weight", "vision_model.embeddings.patch_embedding.weight"),
+                (
+                    "vision_model.layers.3.self_attn.qkv.weight",
+                    "vision_model.encoder.layers.3.self_attn.qkv.weight",
+                ),
+                ("qformer.layernorm.weight", "qformer.layernorm.weight"),
+                (
+                    "qformer.layers.0.attention.key.weight",
+                    "qformer.encoder.layer.0.attention.attention.key.weight",
+                ),
+                (
+                    "qformer.layers.0.crossattention.query.bias",
+                    "qformer.encoder.layer.0.crossattention.attention.query.bias",
+                ),
+                (
+                    "qformer.layers.0.crossattention.output.layer_norm.weight",
+                    "qformer.encoder.layer.0.crossattention.output.LayerNorm.weight",
+                ),
+                (
+                    "qformer.layers.1.intermediate_query.weight",
+                    "qformer.encoder.layer.1.intermediate_query.dense.weight",
+                ),
+                (
+                    "qformer.layers.1.output_query.dense.bias",
+                    "qformer.encoder.layer.1.output_query.dense.bias",
+                ),
+                ("language_model.shared", "language_model.shared.weight"),
+                (
+                    "language_model.encoder.relative_attention_bias.weight",
+                    "language_model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                ),
+                (
+                    "language_model.decoder.block.1.cross_attention.q.weight",
+                    "language_model.decoder.block.1.layer.1.EncDecAttention.q.weight",
+                ),
+                (
+                    "language_model.decoder.block.1.feed_forward.wi_1.weight",
+                    "language_model.decoder.block.1.layer.2.DenseReluDense.wi_1.weight",
+                ),
+                (
+                    "language_model.encoder.block.1.feed_forward_norm.weight",
+                    "language_model.encoder.block.1.layer.1.layer_norm.weight",
+                ),
+                ("language_model.lm_head.weight", "language_model.lm_head.weight"),
+            ],
+        );
+        let opt = names(LanguageModelConfig::Opt(opt::tests::tiny()));
+        check(
+            &opt,
+            &[
+                (
+                    "language_model.layers.1.self_attn.out_proj.bias",
+                    "language_model.model.decoder.layers.1.self_attn.out_proj.bias",
+                ),
+                (
+                    "language_model.layers.1.final_layer_norm.bias",
+                    "language_model.model.decoder.layers.1.final_layer_norm.bias",
+                ),
+                (
+                    "language_model.final_layer_norm.weight",
+                    "language_model.model.decoder.final_layer_norm.weight",
+                ),
+                ("language_model.embed_tokens", "language_model.model.decoder.embed_tokens.weight"),
+            ],
+        );
         assert!(
-            name_of("language_model.encoder.block.0.feed_forward.wi_0.weight", false).ends_with(".wi.weight")
+            opt.may_be_left("language_model.lm_head.weight")
+                && !t5.may_be_left("language_model.lm_head.weight")
+        );
+        let llama = names(LanguageModelConfig::Llama(llama::tests::tiny()));
+        check(
+            &llama,
+            &[
+                ("language_model.norm.weight", "language_model.model.norm.weight"),
+                (
+                    "language_model.layers.0.mlp.gate_proj.weight",
+                    "language_model.model.layers.0.mlp.gate_proj.weight",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_vits_biases_are_parts_of_the_fused_one() {
+        let names = Names::new(&tiny(Fusion::Concat));
+        let fused = "vision_model.encoder.layers.0.self_attn.qkv.bias".to_owned();
+        assert_eq!(
+            names.place("vision_model.layers.0.self_attn.q_bias"),
+            Place { name: fused.clone(), part: Part::First }
+        );
+        assert_eq!(
+            names.place("vision_model.layers.0.self_attn.v_bias"),
+            Place { name: fused, part: Part::Last }
         );
     }
 }

@@ -3,18 +3,23 @@
 //! A tensor that is missing, unexpected or of another shape is an error that lists them all; no partly loaded model is
 //! ever handed out.
 
+mod config;
 mod huggingface;
+mod opened;
 mod read;
 mod write;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 
 use crate::blip2::{Blip2, Blip2Config};
+use huggingface::Names;
 
 /// File of the sizes.
 pub const CONFIG_FILE: &str = "config.json";
+/// File of the settings of text generation; a checkpoint may lack it.
+pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// File of the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
@@ -62,11 +67,75 @@ pub enum CheckpointError {
 /// # Errors
 /// When there is none or it is not that of a BLIP-2 with a T5.
 pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
-    huggingface::read_config(&directory.join(CONFIG_FILE))
+    config::read_config(&directory.join(CONFIG_FILE))
 }
 
-/// Reads a checkpoint onto a device. `adapt` may change what weights do not decide (fusion, dropout); a temporal
-/// embedding that the file lacks starts at zero.
+/// What ends a sequence of a checkpoint's language model: as its `generation_config.json` says, else its
+/// `config.json`.
+///
+/// # Errors
+/// When there is a damaged `generation_config.json`.
+pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, CheckpointError> {
+    let path = directory.join(GENERATION_CONFIG_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(vec![config.text_config.end()]);
+        }
+        Err(source) => return Err(CheckpointError::Io { action: "read", source, path }),
+    };
+    #[derive(serde::Deserialize)]
+    struct Generation {
+        #[serde(default)]
+        eos_token_id: Option<Ends>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Ends {
+        One(u32),
+        Several(Vec<u32>),
+    }
+    let fail = |error: serde_json::Error| CheckpointError::Config { reason: error.to_string(), path };
+    Ok(match serde_json::from_str::<Generation>(&text).map_err(fail)?.eos_token_id {
+        Some(Ends::One(end)) => vec![end],
+        Some(Ends::Several(ends)) => ends,
+        None => vec![config.text_config.end()],
+    })
+}
+
+/// Tensors under Hugging Face's names, to be read one by one.
+pub trait Tensors {
+    /// All names.
+    fn names(&self) -> Vec<String>;
+
+    /// The shape of one, if it is there.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// The values of one, row by row.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
+}
+
+/// The types that weights are held in. What lies between the ViT and the language model is always f32, and whatever is
+/// trained should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision {
+    /// Of the ViT.
+    pub vision_model: FloatDType,
+    /// Of the language model.
+    pub language_model: FloatDType,
+}
+
+impl Default for Precision {
+    fn default() -> Self {
+        Self { vision_model: FloatDType::F32, language_model: FloatDType::F32 }
+    }
+}
+
+/// Reads a checkpoint onto a device in f32. `adapt` may change what weights do not decide (fusion, dropout) and the
+/// image size, to which the ViT's positions are resampled; a temporal embedding that the file lacks starts at zero.
 ///
 /// # Errors
 /// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
@@ -75,9 +144,26 @@ pub fn load(
     adapt: impl FnOnce(&mut Blip2Config),
     device: &Device,
 ) -> Result<(Blip2Config, Blip2), CheckpointError> {
+    load_in(directory, adapt, Precision::default(), device)
+}
+
+/// [`load`], in other types than f32.
+///
+/// # Errors
+/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+pub fn load_in(
+    directory: &Path,
+    adapt: impl FnOnce(&mut Blip2Config),
+    precision: Precision,
+    device: &Device,
+) -> Result<(Blip2Config, Blip2), CheckpointError> {
     let mut config = load_config(directory)?;
     adapt(&mut config);
-    let model = read::load_weights(config.init(device), &directory.join(WEIGHTS_FILE))?;
+    let fail = |reason: String| CheckpointError::Config { reason, path: directory.join(CONFIG_FILE) };
+    config.check().map_err(fail)?;
+    let tensors = opened::OpenedFile::open(&directory.join(WEIGHTS_FILE))?;
+    let names = Names::new(&config);
+    let model = read::fill(config.init(device), &names, &tensors, precision, &directory.join(WEIGHTS_FILE))?;
     Ok((config, model))
 }
 
@@ -88,8 +174,8 @@ pub fn load(
 pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
     let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
     std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
-    write::save_weights(model, &directory.join(WEIGHTS_FILE))?;
-    huggingface::write_config(config, &directory.join(CONFIG_FILE))
+    write::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
+    config::write_config(config, &directory.join(CONFIG_FILE))
 }
 
 #[cfg(test)]
@@ -97,6 +183,7 @@ mod tests {
     use super::*;
     use crate::blip2::tests::tiny;
     use crate::fusion::{Fusion, Temporal};
+    use crate::lm::LanguageModelConfig;
     use crate::parameters::{draw, list};
     use burn::module::{Module, ModuleVisitor, Param};
     use burn::tensor::{Tensor, TensorData};
@@ -146,7 +233,11 @@ mod tests {
     #[test]
     fn another_width_is_an_error_that_lists_every_tensor() {
         let (directory, _) = saved(43);
-        let wider = |config: &mut Blip2Config| config.text_config.d_ff = 48;
+        let wider = |config: &mut Blip2Config| {
+            if let LanguageModelConfig::T5(t5) = &mut config.text_config {
+                t5.d_ff = 48;
+            }
+        };
         let error = load(directory.path(), wider, &Device::flex()).unwrap_err().to_string();
         // two blocks each side, three matrices a block
         assert_eq!(error.matches("DenseReluDense").count(), 12, "{error}");

@@ -1,42 +1,43 @@
-//! Reading weights: the file is mapped, and tensors are converted to f32 one by one.
+//! Filling a model from a checkpoint, tensor by tensor: what is held at any time is the model and one tensor.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use super::CheckpointError;
-use super::huggingface::{MAY_BE_LEFT, MAY_BE_MISSING, name_of};
+use super::huggingface::{ALIASES, MAY_BE_MISSING, Names, Part};
+use super::{CheckpointError, Precision, Tensors};
 use crate::blip2::Blip2;
-use crate::parameters;
+use crate::parameters::FieldPath;
+use crate::vit::interpolate_positions;
 
-pub(super) fn load_weights(model: Blip2, path: &Path) -> Result<Blip2, CheckpointError> {
-    let io = |source| CheckpointError::Io {
-        action: "read the checkpoint's weights",
-        source,
-        path: path.to_owned(),
-    };
-    let damaged = |reason: String| CheckpointError::Weights { reason, path: path.to_owned() };
-    let file = std::fs::File::open(path).map_err(io)?;
-    // SAFETY: the map is only read, and dropped before this function returns; a file that somebody truncates meanwhile
-    // is outside of what can be guarded against.
-    #[allow(unsafe_code)]
-    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let is_gated = parameters::names(&model).iter().any(|name| name.ends_with("feed_forward.wi_1.weight"));
+/// The ViT's learned positions, which a checkpoint of another image size holds in another number.
+const POSITIONS: &str = "vision_model.position_embedding";
+
+/// Fills every parameter, or says of all tensors that do not fit what is wrong with them.
+pub(super) fn fill(
+    model: Blip2,
+    names: &Names,
+    tensors: &dyn Tensors,
+    precision: Precision,
+    path: &Path,
+) -> Result<Blip2, CheckpointError> {
     let mut loader = Loader {
-        unread: tensors.names().into_iter().map(str::to_owned).collect(),
-        tensors: &tensors,
-        is_gated,
-        path: Vec::new(),
+        unread: tensors.names().into_iter().collect(),
+        names,
+        tensors,
+        precision,
+        path: FieldPath::default(),
         problems: Vec::new(),
+        failure: None,
     };
     let model = model.map(&mut loader);
-    let Loader { mut problems, unread, .. } = loader;
-    let left = unread.iter().filter(|name| !MAY_BE_LEFT.contains(&name.as_str()));
+    let Loader { mut problems, unread, failure, .. } = loader;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let left = unread.iter().filter(|name| !names.may_be_left(name));
     problems.extend(left.map(|name| format!("unexpected {name}")));
     if problems.is_empty() {
         Ok(model)
@@ -46,72 +47,120 @@ pub(super) fn load_weights(model: Blip2, path: &Path) -> Result<Blip2, Checkpoin
 }
 
 struct Loader<'a> {
-    tensors: &'a SafeTensors<'a>,
+    tensors: &'a dyn Tensors,
+    names: &'a Names,
     unread: BTreeSet<String>,
-    is_gated: bool,
-    path: Vec<String>,
+    precision: Precision,
+    path: FieldPath,
     problems: Vec<String>,
+    failure: Option<CheckpointError>,
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = name_of(&self.path.join("."), self.is_gated);
-        let Ok(view) = self.tensors.tensor(&name) else {
-            if !MAY_BE_MISSING.contains(&name.as_str()) {
-                let nearest = nearest(&name, &self.unread);
-                self.problems.push(format!("missing {name}{nearest}"));
-            }
-            return parameter;
-        };
-        self.unread.remove(&name);
-        let expected = parameter.lazy_shape().to_vec();
-        if view.shape() != expected {
-            self.problems.push(format!("{name}: expected {expected:?}, got {:?}", view.shape()));
+        if self.failure.is_some() {
             return parameter;
         }
-        match to_f32(&view) {
-            Some(values) => {
-                let data = TensorData::new(values, expected);
-                let tensor = Tensor::from_data(data, &parameter.lazy_device().inner());
+        let ours = self.path.name();
+        match self.values(&ours, &parameter.lazy_shape().to_vec()) {
+            Ok(Some((values, shape))) => {
+                let dtype = self.precision.of(&ours);
+                let tensor =
+                    Tensor::<D>::from_data(TensorData::new(values, shape), &parameter.lazy_device().inner());
                 let id = parameter.id;
-                parameter.transform_for_load(tensor, id)
+                parameter.transform_for_load(tensor.cast(dtype), id)
             }
-            None => {
-                self.problems.push(format!("{name}: of type {:?}, expected F32, F16 or BF16", view.dtype()));
+            Ok(None) => parameter,
+            Err(failure) => {
+                self.failure = Some(failure);
                 parameter
             }
         }
     }
 }
 
-fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    match view.dtype() {
-        Dtype::F32 => {
-            Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+impl Loader<'_> {
+    /// The values of one parameter; nothing where they are missing, which is noted unless it is excused.
+    fn values(
+        &mut self,
+        ours: &str,
+        expected: &[usize],
+    ) -> Result<Option<(Vec<f32>, Vec<usize>)>, CheckpointError> {
+        let mut place = self.names.place(ours);
+        if self.tensors.shape(&place.name).is_none() {
+            let alias = ALIASES
+                .iter()
+                .find(|(name, alias)| *name == place.name && self.tensors.shape(alias).is_some());
+            if let Some((_, alias)) = alias {
+                place.name = (*alias).to_owned();
+            }
         }
-        Dtype::F16 => {
-            Some(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        let Some(mut shape) = self.tensors.shape(&place.name) else {
+            if !MAY_BE_MISSING.contains(&place.name.as_str()) {
+                let nearest = nearest(&place.name, &self.unread);
+                self.problems.push(format!("missing {}{nearest}", place.name));
+            }
+            return Ok(None);
+        };
+        self.unread.remove(&place.name);
+        let stored = shape.clone();
+        if place.part != Part::Whole
+            && let [rows] = shape.as_mut_slice()
+        {
+            *rows /= 3;
         }
-        Dtype::BF16 => {
-            Some(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        let may_interpolate = ours == POSITIONS && is_square_grid(&shape, expected);
+        if shape != expected && !may_interpolate {
+            self.problems.push(format!("{}: expected {expected:?}, got {stored:?}", place.name));
+            return Ok(None);
         }
-        _ => None,
+        let mut values = self.tensors.read_f32(&place.name)?;
+        let third = values.len() / 3;
+        match place.part {
+            Part::Whole => {}
+            Part::First => values.truncate(third),
+            Part::Last => drop(values.drain(..2 * third)),
+        }
+        if shape != expected {
+            values = interpolate_positions(&values, shape[2], expected[1]);
+        }
+        Ok(Some((values, expected.to_vec())))
     }
 }
 
-fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
+/// Whether both are `[1, side² + 1, d]` with the same `d`.
+fn is_square_grid(found: &[usize], expected: &[usize]) -> bool {
+    let is_square = |tokens: usize| tokens > 1 && (tokens - 1).isqrt().pow(2) == tokens - 1;
+    matches!((found, expected), ([1, p, d], [1, p_expected, d_expected])
+        if d == d_expected && is_square(*p) && is_square(*p_expected))
+}
+
+/// The name that is most like a missing one, among those that nobody asked for.
+pub(super) fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
     let best = candidates.iter().map(|other| (strsim::normalized_levenshtein(name, other), other));
     match best.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((likeness, other)) if likeness > 0.8 => format!(" (the file has {other})"),
         _ => String::new(),
+    }
+}
+
+impl Precision {
+    /// The type of the parameter of this name of ours.
+    fn of(self, ours: &str) -> FloatDType {
+        if ours.starts_with("vision_model.") {
+            self.vision_model
+        } else if ours.starts_with("language_model.") {
+            self.language_model
+        } else {
+            FloatDType::F32
+        }
     }
 }

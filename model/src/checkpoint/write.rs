@@ -1,88 +1,159 @@
-//! Writing weights as one safetensors file with Hugging Face's names.
+//! Writing weights as one safetensors file with Hugging Face's names, tensor by tensor.
 
-use std::fs::File;
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{FloatDType, Tensor};
-use safetensors::{Dtype, tensor::TensorView};
+use burn::tensor::{DType, FloatDType, Tensor};
+use safetensors::{Dtype, View};
 
 use super::CheckpointError;
-use super::huggingface::name_of;
+use super::huggingface::{Names, Part};
 use crate::blip2::Blip2;
-use crate::parameters;
+use crate::parameters::FieldPath;
 
-pub(super) fn save_weights(model: &Blip2, path: &Path) -> Result<(), CheckpointError> {
-    let damaged = |reason: String| CheckpointError::Weights { reason, path: path.to_owned() };
-    let is_gated = parameters::names(model).iter().any(|name| name.ends_with("feed_forward.wi_1.weight"));
-    let mut collector = Collector { path: Vec::new(), tensors: Vec::new(), is_gated, error: None };
+pub(super) fn save_weights(model: &Blip2, names: &Names, path: &Path) -> Result<(), CheckpointError> {
+    let mut collector =
+        Collector { path: FieldPath::default(), names, entries: Vec::new(), first: Vec::new() };
     model.visit(&mut collector);
-    if let Some(error) = collector.error {
-        return Err(damaged(error));
-    }
-    let views: Vec<_> = collector
-        .tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>()
-        .map_err(|error| damaged(error.to_string()))?;
-    // transformers refuses files that do not say so
-    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| damaged(error.to_string()))?;
-    replace_file(path, |file| std::io::Write::write_all(file, &bytes))
+    write_tensors(collector.entries, path)
 }
 
-/// Writes to a temporary name beside `path`, syncs, and renames: the file is whole or absent.
-pub(super) fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
-) -> Result<(), CheckpointError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let attempt = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask takes its share
+/// A tensor to be written, whose values are fetched when their turn comes.
+pub(super) struct Entry<'a> {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + 'a>,
+}
+
+/// Writes tensors to a safetensors file that is whole or absent.
+pub(super) fn write_tensors(entries: Vec<Entry<'_>>, path: &Path) -> Result<(), CheckpointError> {
+    let failure = RefCell::new(None);
+    let views = entries.into_iter().map(|entry| (entry.name.clone(), Lazy { entry, failure: &failure }));
+    // transformers refuses files that do not say so
+    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    let damaged = |reason: String| CheckpointError::Weights { reason, path: path.to_owned() };
+    replace(path, |temporary| {
+        let written = safetensors::serialize_to_file(views, Some(metadata), temporary);
+        match failure.borrow_mut().take() {
+            Some(failure) => Err(failure),
+            None => written.map_err(|error| damaged(error.to_string())),
         }
-        let mut file = builder.tempfile_in(directory)?;
-        write(file.as_file_mut())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    attempt().map_err(|source| CheckpointError::Io {
-        action: "write the checkpoint",
-        source,
-        path: path.to_owned(),
     })
 }
 
-struct Collector {
-    path: Vec<String>,
-    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
-    is_gated: bool,
-    error: Option<String>,
+/// The library asks for a tensor's bytes at the moment it writes them, and has no way to be told that there are none.
+struct Lazy<'a> {
+    entry: Entry<'a>,
+    failure: &'a RefCell<Option<CheckpointError>>,
 }
 
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+impl View for Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        self.entry.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.entry.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let expected = self.data_len();
+        if self.failure.borrow().is_none() {
+            match (self.entry.fetch)() {
+                Ok(bytes) if bytes.len() == expected => return bytes.into(),
+                Ok(bytes) => {
+                    let reason = format!("{}: {} bytes, expected {expected}", self.entry.name, bytes.len());
+                    let path = self.entry.name.as_str().into();
+                    *self.failure.borrow_mut() = Some(CheckpointError::Weights { reason, path });
+                }
+                Err(error) => *self.failure.borrow_mut() = Some(error),
+            }
+        }
+        Cow::Owned(Vec::new())
+    }
+
+    fn data_len(&self) -> usize {
+        self.entry.shape.iter().product::<usize>() * self.entry.dtype.bitsize() / 8
+    }
+}
+
+struct Collector<'a> {
+    path: FieldPath,
+    names: &'a Names,
+    entries: Vec<Entry<'a>>,
+    /// The first third of the fused bias whose last third comes next.
+    first: Vec<u8>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        let tensor = parameter.val().cast(FloatDType::F32);
-        let shape = tensor.dims().to_vec();
-        match tensor.into_data().try_to_vec::<f32>() {
-            Ok(values) => {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                self.tensors.push((name_of(&self.path.join("."), self.is_gated), shape, bytes));
-            }
-            Err(error) => self.error = Some(format!("{error:?}")),
+        let ours = self.path.name();
+        if ours.contains(".lora.") {
+            return; // goes into a file of its own, in the layout of peft
         }
+        let place = self.names.place(&ours);
+        let tensor = parameter.val().without_autodiff();
+        let dtype = if tensor.dtype() == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
+        let mut shape = tensor.dims().to_vec();
+        let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match place.part {
+            Part::Whole => Box::new(move || Ok(bytes(tensor.clone()))),
+            Part::First => {
+                self.first = bytes(tensor);
+                return;
+            }
+            Part::Last => {
+                shape[0] *= 3;
+                let last = bytes(tensor);
+                let mut fused = std::mem::take(&mut self.first);
+                fused.resize(2 * last.len(), 0);
+                fused.extend(last);
+                Box::new(move || Ok(fused.clone()))
+            }
+        };
+        self.entries.push(Entry { name: place.name, dtype, shape, fetch });
     }
+}
+
+fn bytes<const D: usize>(tensor: Tensor<D>) -> Vec<u8> {
+    let tensor = if tensor.dtype() == DType::BF16 { tensor } else { tensor.cast(FloatDType::F32) };
+    tensor.into_data().as_bytes().to_vec()
+}
+
+/// Writes bytes to a file that is whole or absent.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    replace(path, |temporary| std::fs::write(temporary, bytes).map_err(cannot_write(path)))
+}
+
+/// Lets a file be written under a temporary name beside `path`, syncs it, and renames it: it is whole or absent.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask takes its share
+    }
+    let file = builder.tempfile_in(directory).map_err(cannot_write(path))?;
+    write(file.path())?;
+    file.as_file().sync_all().map_err(cannot_write(path))?;
+    file.persist(path).map_err(|error| cannot_write(path)(error.error))?;
+    Ok(())
+}
+
+fn cannot_write(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
+    move |source| CheckpointError::Io { action: "write the checkpoint", source, path: path.to_owned() }
 }

@@ -61,8 +61,7 @@ where
             }
         }
         rows = config.num_beams;
-        scores =
-            logits(model, vocabulary, step + 1, tokens.len(), |model| model.advance(&tokens, &parents))?;
+        scores = logits(model, vocabulary, step + 1, tokens.len(), |model| model.advance(&tokens, &parents))?;
     }
     for search in searches {
         results[search.index] = search.sequences(config);
@@ -328,11 +327,7 @@ impl<'a> PromptSearch<'a> {
         best.map(|finished| {
             let mut ids: Vec<u32> = backwards(&self.nodes, finished.node).collect();
             ids.reverse();
-            Generated {
-                ids,
-                log_probability: finished.log_probability as f32,
-                score: finished.score as f32,
-            }
+            Generated { ids, log_probability: finished.log_probability as f32, score: finished.score as f32 }
         })
         .collect()
     }

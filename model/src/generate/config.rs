@@ -172,7 +172,9 @@ pub enum ConfigError {
         beams: usize,
     },
     /// Sampling with beams is not offered.
-    #[error("search is \"sample\" and num_beams is {0}; samples are drawn one by one, so num_beams must be 1")]
+    #[error(
+        "search is \"sample\" and num_beams is {0}; samples are drawn one by one, so num_beams must be 1"
+    )]
     SampleWithBeams(usize),
     /// Groups of unequal size.
     #[error("diverse_beam.groups is {groups}, which does not divide num_beams {beams}")]

@@ -60,8 +60,7 @@ where
             }
         }
         rows = config.num_return_sequences;
-        scores =
-            logits(model, vocabulary, step + 1, tokens.len(), |model| model.advance(&tokens, &parents))?;
+        scores = logits(model, vocabulary, step + 1, tokens.len(), |model| model.advance(&tokens, &parents))?;
     }
     for writer in writers {
         results[writer.index] = writer.generated(config);
@@ -112,7 +111,9 @@ impl PromptWriter<'_> {
         let history = self.history;
         if logits.len() == vocabulary && self.sequences.len() > 1 {
             for (number, sequence) in self.sequences.iter_mut().enumerate() {
-                sequence.step(&mut logits.to_vec(), history, &penalties, config, sample).map_err(|o| o.of(number))?;
+                sequence
+                    .step(&mut logits.to_vec(), history, &penalties, config, sample)
+                    .map_err(|o| o.of(number))?;
             }
             return Ok(());
         }

@@ -2,7 +2,9 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use crate::lora::Lora;
 
 /// Up to this many rows a product with a transposed right-hand side is slower on the CPU than the transposed product
 /// with a transposed result: the CPU backend repacks the whole weight at every call.
@@ -39,6 +41,7 @@ impl LinearConfig {
         Linear {
             weight: self.initializer.init([self.d_output, self.d_input], device),
             bias: self.bias.then(|| Initializer::Zeros.init([self.d_output], device)),
+            lora: None,
         }
     }
 }
@@ -50,6 +53,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// A low-rank update beside the weight, where one was attached.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -63,19 +68,35 @@ impl Linear {
         let d_input = dims[D - 1];
         let rows = dims[..D - 1].iter().product::<usize>();
         let weight = self.weight.val();
-        let bias = self.bias.as_ref().map(Param::val);
         dims[D - 1] = weight.dims()[0];
         let input = input.reshape([rows, d_input]);
-        let output = if rows <= FEW_ROWS {
-            let product = weight.matmul(input.transpose()).transpose();
-            match bias {
-                Some(bias) => product + bias.unsqueeze(),
-                None => product,
+        let update = self.lora.as_ref().map(|lora| lora.forward(input.clone()));
+        let output = product(input, weight, self.bias.as_ref().map(Param::val));
+        let output = match update {
+            Some(update) => {
+                let dtype: FloatDType = output.dtype().into();
+                (output.cast(FloatDType::F32) + update).cast(dtype)
             }
-        } else {
-            linear(input, weight.transpose(), bias)
+            None => output,
         };
         output.reshape(dims)
+    }
+}
+
+/// `x wᵀ + b`.
+///
+/// # Shapes
+/// - x: `[rows, in]`
+/// - weight: `[out, in]`
+/// - output: `[rows, out]`
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if x.dims()[0] > FEW_ROWS {
+        return linear(x, weight.transpose(), bias);
+    }
+    let product = weight.matmul(x.transpose()).transpose();
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
     }
 }
 

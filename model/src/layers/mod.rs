@@ -8,5 +8,6 @@ mod norm;
 
 pub use activation::Activation;
 pub use attention::{AttentionInput, MASKED, attend, join_heads, split_heads};
+pub(crate) use linear::product;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};

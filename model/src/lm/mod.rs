@@ -1,3 +1,396 @@
-//! The language models that read the projected queries.
+//! The language models that read the projected queries and write the caption.
 
+mod cache;
+mod causal;
+mod decoding;
+pub mod llama;
+pub mod opt;
 pub mod t5;
+
+pub use decoding::{Decoding, DeviceError};
+
+use burn::module::Module;
+use burn::tensor::module::embedding;
+use burn::tensor::{Device, FloatDType, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::Linear;
+use causal::{CausalInput, causal_bias, mask_to_bias, positions};
+use llama::{Llama, LlamaConfig};
+use opt::{Opt, OptConfig};
+use t5::{T5, T5Config};
+
+/// Sizes of a language model: Hugging Face's `text_config`, told apart by its `model_type`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum LanguageModelConfig {
+    /// Decoder with learned positions.
+    Opt(OptConfig),
+    /// Encoder and decoder.
+    T5(T5Config),
+    /// Decoder with rotary positions.
+    Llama(LlamaConfig),
+}
+
+impl LanguageModelConfig {
+    /// Width of the embedded tokens.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.hidden_size,
+            Self::T5(config) => config.d_model,
+            Self::Llama(config) => config.hidden_size,
+        }
+    }
+
+    /// Number of tokens.
+    pub fn vocabulary_size(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.vocab_size,
+            Self::T5(config) => config.vocab_size,
+            Self::Llama(config) => config.vocab_size,
+        }
+    }
+
+    /// Sets the number of tokens.
+    pub fn set_vocabulary_size(&mut self, size: usize) {
+        match self {
+            Self::Opt(config) => config.vocab_size = size,
+            Self::T5(config) => config.vocab_size = size,
+            Self::Llama(config) => config.vocab_size = size,
+        }
+    }
+
+    /// Sizes that must not be zero, by key.
+    pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            Self::Opt(config) => vec![
+                ("text_config.vocab_size", config.vocab_size),
+                ("text_config.hidden_size", config.hidden_size),
+                ("text_config.ffn_dim", config.ffn_dim),
+                ("text_config.num_attention_heads", config.num_attention_heads),
+                ("text_config.max_position_embeddings", config.max_position_embeddings),
+            ],
+            Self::T5(config) => vec![
+                ("text_config.vocab_size", config.vocab_size),
+                ("text_config.d_model", config.d_model),
+                ("text_config.d_kv", config.d_kv),
+                ("text_config.d_ff", config.d_ff),
+                ("text_config.num_heads", config.num_heads),
+                ("text_config.relative_attention_num_buckets", config.relative_attention_num_buckets),
+                ("text_config.relative_attention_max_distance", config.relative_attention_max_distance),
+            ],
+            Self::Llama(config) => vec![
+                ("text_config.vocab_size", config.vocab_size),
+                ("text_config.hidden_size", config.hidden_size),
+                ("text_config.intermediate_size", config.intermediate_size),
+                ("text_config.num_attention_heads", config.num_attention_heads),
+                ("text_config.num_key_value_heads", config.key_value_heads()),
+                ("text_config.head_dim", config.d_head()),
+            ],
+        }
+    }
+
+    /// Sizes that must divide others: key, what is divided, by what.
+    pub(crate) fn divisions(&self) -> Vec<(&'static str, usize, usize)> {
+        match self {
+            Self::Opt(config) => {
+                vec![("text_config.num_attention_heads", config.hidden_size, config.num_attention_heads)]
+            }
+            Self::T5(config) => {
+                vec![(
+                    "text_config.relative_attention_num_buckets/4",
+                    config.relative_attention_num_buckets,
+                    4,
+                )]
+            }
+            Self::Llama(config) => vec![
+                ("text_config.num_key_value_heads", config.num_attention_heads, config.key_value_heads()),
+                ("text_config.head_dim/2", config.d_head(), 2),
+            ],
+        }
+    }
+
+    /// Number of blocks; of a T5, of the longer stack.
+    pub(crate) fn layers(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.num_hidden_layers,
+            Self::T5(config) => config.num_layers.max(config.num_decoder_layers),
+            Self::Llama(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// The token that ends a sequence.
+    pub fn end(&self) -> u32 {
+        match self {
+            Self::Opt(config) => config.eos_token_id,
+            Self::T5(config) => config.eos_token_id,
+            Self::Llama(config) => config.eos_token_id,
+        }
+    }
+
+    /// What decoding starts from, in an encoder-decoder model.
+    pub fn start(&self) -> Option<u32> {
+        match self {
+            Self::T5(config) => Some(config.decoder_start_token_id),
+            Self::Opt(_) | Self::Llama(_) => None,
+        }
+    }
+
+    /// The token that fills rows up, where there is one.
+    pub fn padding(&self) -> Option<u32> {
+        match self {
+            Self::Opt(config) => Some(config.pad_token_id),
+            Self::T5(config) => Some(config.pad_token_id),
+            Self::Llama(config) => config.pad_token_id,
+        }
+    }
+
+    /// The largest rate of dropout.
+    pub fn dropout(&self) -> f64 {
+        match self {
+            Self::Opt(config) => config.dropout.max(config.attention_dropout),
+            Self::T5(config) => config.dropout_rate,
+            Self::Llama(config) => config.attention_dropout,
+        }
+    }
+
+    /// Sets the rates of dropout; LLaMA has none but on the attention's probabilities.
+    pub fn set_dropout(&mut self, rate: f64) {
+        match self {
+            Self::Opt(config) => (config.dropout, config.attention_dropout) = (rate, rate),
+            Self::T5(config) => config.dropout_rate = rate,
+            Self::Llama(config) => config.attention_dropout = rate,
+        }
+    }
+
+    /// Makes the model with fresh weights.
+    pub fn init(&self, device: &Device) -> LanguageModel {
+        match self {
+            Self::Opt(config) => LanguageModel::Opt(config.init(device)),
+            Self::T5(config) => LanguageModel::T5(config.init(device)),
+            Self::Llama(config) => LanguageModel::Llama(config.init(device)),
+        }
+    }
+}
+
+/// Any of the language models.
+#[derive(Module, Debug)]
+pub enum LanguageModel {
+    /// Decoder with learned positions.
+    Opt(Opt),
+    /// Encoder and decoder.
+    T5(T5),
+    /// Decoder with rotary positions.
+    Llama(Llama),
+}
+
+/// What a language model reads before it writes: the projected queries and the prompt behind them.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    /// `[b, s, d]`
+    pub embedded: Tensor<3>,
+    /// `[b, s]`, 1 where there is a token and 0 at padding; all are read where it is absent.
+    pub mask: Option<Tensor<2>>,
+}
+
+impl LanguageModel {
+    /// Looks tokens up.
+    ///
+    /// # Shapes
+    /// - ids: `[b, t]`
+    /// - output: `[b, t, d]`
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let table = match self {
+            Self::Opt(opt) => &opt.embed_tokens,
+            Self::T5(t5) => &t5.shared,
+            Self::Llama(llama) => &llama.embed_tokens,
+        };
+        embedding(table.val(), ids)
+    }
+
+    /// Number of tokens.
+    pub fn vocabulary_size(&self) -> usize {
+        match self {
+            Self::Opt(opt) => opt.embed_tokens.lazy_shape()[0],
+            Self::T5(t5) => t5.shared.lazy_shape()[0],
+            Self::Llama(llama) => llama.embed_tokens.lazy_shape()[0],
+        }
+    }
+
+    /// The type that embedded tokens have.
+    pub fn dtype(&self) -> FloatDType {
+        let table = match self {
+            Self::Opt(opt) => &opt.embed_tokens,
+            Self::T5(t5) => &t5.shared,
+            Self::Llama(llama) => &llama.embed_tokens,
+        };
+        table.val().dtype().into()
+    }
+
+    /// Scores given tokens behind a prefix (teacher forcing).
+    ///
+    /// # Shapes
+    /// - targets: `[b, t]`; padding behind a sequence may hold any id, as no position sees a later one
+    /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
+    pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Tensor<3> {
+        match self {
+            Self::T5(t5) => {
+                let encoded = t5.encode(prefix.embedded, prefix.mask.clone());
+                t5.decode(targets, &encoded, prefix.mask)
+            }
+            Self::Opt(opt) => {
+                let (input, s) = self.causal_input(prefix, targets);
+                opt.head(scoring_rows(opt.hidden(input), s))
+            }
+            Self::Llama(llama) => {
+                let (input, s) = self.causal_input(prefix, targets);
+                llama.head(scoring_rows(llama.hidden(input), s))
+            }
+        }
+    }
+
+    /// Gets ready to write up to `max_new_tokens` tokens behind a prefix; call it on plain tensors.
+    pub fn decoding(&self, prefix: Prefix, max_new_tokens: usize) -> Decoding<'_> {
+        Decoding::new(self, prefix, max_new_tokens)
+    }
+
+    /// Shows every dense layer with its path in Hugging Face's names.
+    pub fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        match self {
+            Self::Opt(opt) => opt.visit_linears(visit),
+            Self::T5(t5) => t5.visit_linears(visit),
+            Self::Llama(llama) => llama.visit_linears(visit),
+        }
+    }
+
+    /// `[prefix; embed(targets without the last)]`, and the length of the prefix.
+    fn causal_input(&self, prefix: Prefix, targets: Tensor<2, Int>) -> (CausalInput<'static>, usize) {
+        let [b, s, _] = prefix.embedded.dims();
+        let [_, t] = targets.dims();
+        let device = prefix.embedded.device().inner();
+        let embedded = if t > 1 {
+            Tensor::cat(vec![prefix.embedded, self.embed(targets.slice([0..b, 0..t - 1]))], 1)
+        } else {
+            prefix.embedded
+        };
+        let ones = Tensor::<2>::ones([b, t - 1], &device);
+        let causal = causal_bias(s + t - 1, &device);
+        let input = match prefix.mask {
+            None => {
+                let positions = Tensor::arange(0..(s + t - 1) as i64, &device);
+                CausalInput {
+                    embedded,
+                    positions: positions.reshape([1, s + t - 1]).expand([b, s + t - 1]),
+                    bias: causal,
+                    cache: None,
+                }
+            }
+            Some(mask) => {
+                let mask = if t > 1 { Tensor::cat(vec![mask, ones], 1) } else { mask };
+                let bias = causal + mask_to_bias(mask.clone());
+                CausalInput { embedded, positions: positions(mask), bias, cache: None }
+            }
+        };
+        (input, s)
+    }
+}
+
+/// The rows that score the tokens behind a prefix of length `s`: from its last on.
+fn scoring_rows(hidden: Tensor<3>, s: usize) -> Tensor<3> {
+    let [b, all, d] = hidden.dims();
+    hidden.slice([0..b, s - 1..all, 0..d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::NextToken;
+    use burn::tensor::{Distribution, Tolerance};
+
+    fn models(device: &Device) -> Vec<LanguageModel> {
+        let tied = T5Config { tie_word_embeddings: true, ..t5::tests::tiny() };
+        let configs = [
+            LanguageModelConfig::Opt(opt::tests::tiny()),
+            LanguageModelConfig::T5(t5::tests::tiny()),
+            LanguageModelConfig::T5(tied),
+            LanguageModelConfig::Llama(llama::tests::tiny()),
+        ];
+        configs.iter().map(|config| config.init(device)).collect()
+    }
+
+    fn prefix(device: &Device, mask: Option<Tensor<2>>) -> Prefix {
+        Prefix { embedded: Tensor::random([2, 5, 16], Distribution::Normal(0.0, 1.0), device), mask }
+    }
+
+    /// The cache, the positions and the masks of decoding are other code than teacher forcing's, and must agree:
+    /// logits of size 1 to 1e-4, as sums run in another order.
+    #[test]
+    fn decoding_token_by_token_equals_teacher_forcing() {
+        let device = Device::flex();
+        device.seed(11);
+        let mask = Tensor::<2>::from_floats([[1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0, 1.0]], &device);
+        for model in models(&device) {
+            for mask in [None, Some(mask.clone())] {
+                let prefix = prefix(&device, mask);
+                let rows = [[3, 7, 1, 0], [9, 2, 14, 1]];
+                let targets = Tensor::<2, Int>::from_ints(rows, &device);
+                let forced = model.score(prefix.clone(), targets);
+                let mut decoding = model.decoding(prefix, 4);
+                let mut logits = decoding.start().unwrap();
+                for step in 0..4 {
+                    let expected = forced.clone().slice([0..2, step..step + 1]).into_data();
+                    let got = burn::tensor::TensorData::new(logits.clone(), [2, 1, 23]);
+                    got.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+                    if step < 3 {
+                        let tokens = [rows[0][step] as u32, rows[1][step] as u32];
+                        logits = decoding.advance(&tokens, &[0, 1]).unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_change_places_keep_their_own_past() {
+        let device = Device::flex();
+        device.seed(12);
+        for model in models(&device) {
+            let prefix = prefix(&device, None);
+            let mut decoding = model.decoding(prefix.clone(), 4);
+            decoding.start().unwrap();
+            // three sequences a prompt; the second step swaps and copies some
+            decoding.advance(&[3, 4, 5, 6, 7, 8], &[0, 0, 0, 1, 1, 1]).unwrap();
+            let got = decoding.advance(&[9, 9, 10, 11, 12, 12], &[2, 1, 1, 3, 5, 4]).unwrap();
+            let sequences = [[5, 9], [4, 9], [4, 10], [6, 11], [8, 12], [7, 12]];
+            for (row, sequence) in sequences.into_iter().enumerate() {
+                let video = row / 3;
+                let prefix =
+                    Prefix { embedded: prefix.embedded.clone().slice([video..video + 1]), mask: None };
+                let targets = Tensor::<2, Int>::from_ints([[sequence[0], sequence[1], 0]], &device);
+                let expected = model.score(prefix, targets).slice([0..1, 2..3]).into_data();
+                let got = burn::tensor::TensorData::new(got[row * 23..(row + 1) * 23].to_vec(), [1, 1, 23]);
+                got.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+            }
+        }
+    }
+
+    #[test]
+    fn masked_tokens_of_the_prefix_change_nothing() {
+        let device = Device::flex();
+        device.seed(13);
+        let short = Tensor::<3>::random([1, 3, 16], Distribution::Default, &device);
+        let padding = Tensor::<3>::ones([1, 2, 16], &device);
+        let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
+        for model in models(&device) {
+            let expected = model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone());
+            // padding stands behind the prompt of an encoder and before that of a decoder
+            let (parts, mask) = match model {
+                LanguageModel::T5(_) => (vec![short.clone(), padding.clone()], [[1.0, 1.0, 1.0, 0.0, 0.0]]),
+                _ => (vec![padding.clone(), short.clone()], [[0.0, 0.0, 1.0, 1.0, 1.0]]),
+            };
+            let mask = Some(Tensor::<2>::from_floats(mask, &device));
+            let got = model.score(Prefix { embedded: Tensor::cat(parts, 1), mask }, targets.clone());
+            got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+        }
+    }
+}

@@ -10,8 +10,10 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::cache::{KeyValues, KeyValuesConfig, indices};
+use super::causal::{causal_bias, mask_to_bias};
 use crate::layers::{
-    Activation, AttentionInput, Linear, LinearConfig, MASKED, RmsNorm, RmsNormConfig, attend, join_heads,
+    Activation, AttentionInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend, join_heads, product,
     split_heads,
 };
 
@@ -184,27 +186,55 @@ pub struct T5 {
 
 /// Keys and values that decoding has computed so far; one for each block of the decoder.
 #[derive(Debug, Clone)]
-pub struct T5Cache {
+pub(crate) struct T5Cache {
     blocks: Vec<BlockCache>,
+    /// The decoder's relative bias for every position that decoding may reach: `[1, h, capacity, capacity]`.
+    bias: Tensor<4>,
+    /// Where the encoder's output is padding: `[b, 1, 1, s]`.
+    cross_bias: Option<Tensor<4>>,
+    videos: usize,
+    rows: usize,
     length: usize,
-    capacity: usize,
 }
 
 #[derive(Debug, Clone)]
 struct BlockCache {
-    /// Key and value of the tokens so far, `[b, h, capacity, d_head]`.
-    own: (Tensor<4>, Tensor<4>),
-    /// Key and value of the encoder's output, computed once.
+    own: KeyValues,
+    /// Key and value of the encoder's output, computed once: `[b, h, s, d_head]`. The sequences of one video share them.
     cross: (Tensor<4>, Tensor<4>),
 }
 
+impl T5Cache {
+    /// Number of sequences.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Makes sequence `i` a copy of sequence `rows[i]`. Those of one video stay side by side; videos that no row names
+    /// are forgotten.
+    pub(crate) fn select(&mut self, rows: &[usize], device: &Device) {
+        let width = self.rows / self.videos;
+        let mut videos: Vec<usize> = rows.iter().map(|row| row / width).collect();
+        videos.dedup();
+        if videos.len() < self.videos {
+            let kept = indices(&videos, device);
+            for block in &mut self.blocks {
+                let (keys, values) = &block.cross;
+                block.cross = (keys.clone().select(0, kept.clone()), values.clone().select(0, kept.clone()));
+            }
+            self.cross_bias = self.cross_bias.take().map(|bias| bias.select(0, kept));
+            self.videos = videos.len();
+        }
+        let rows_kept = indices(rows, device);
+        for block in &mut self.blocks {
+            block.own.select(&rows_kept);
+        }
+        self.rows = rows.len();
+    }
+}
+
 impl T5 {
-    /// Looks tokens up.
-    ///
-    /// # Shapes
-    /// - ids: `[b, t]`
-    /// - output: `[b, t, d]`
-    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         embedding(self.shared.val(), ids)
     }
 
@@ -244,49 +274,84 @@ impl T5 {
     ///
     /// # Shapes
     /// - encoded: `[b, s, d]`
-    pub fn start_cache(&self, encoded: &Tensor<3>, capacity: usize) -> T5Cache {
+    /// - mask: `[b, s]` as in [`encode`](Self::encode)
+    pub(crate) fn start_cache(
+        &self,
+        encoded: &Tensor<3>,
+        mask: Option<Tensor<2>>,
+        capacity: usize,
+    ) -> T5Cache {
         let [b, _, _] = encoded.dims();
+        let device = encoded.device().inner();
+        let capacity = capacity.max(1);
         let blocks = self.decoder.block.iter().filter_map(|block| {
             let cross = block.cross_attention.as_ref()?;
             let (key, value) = (cross.k.forward(encoded.clone()), cross.v.forward(encoded.clone()));
             let d_head = key.dims()[2] / cross.heads;
-            let empty = Tensor::<4>::zeros([b, cross.heads, capacity, d_head], &encoded.device());
-            let empty = empty.cast(FloatDType::from(encoded.dtype()));
+            let dtype = encoded.dtype().into();
+            let own = KeyValuesConfig { rows: b, heads: cross.heads, capacity, d_head, dtype };
             Some(BlockCache {
-                own: (empty.clone(), empty),
+                own: own.init(&device),
                 cross: (split_heads(key, cross.heads), split_heads(value, cross.heads)),
             })
         });
-        T5Cache { blocks: blocks.collect(), length: 0, capacity }
+        T5Cache {
+            blocks: blocks.collect(),
+            bias: self.decoder.relative_attention_bias.forward(0..capacity, capacity),
+            cross_bias: mask.map(mask_to_bias),
+            videos: b,
+            rows: b,
+            length: 0,
+        }
     }
 
     /// Scores the token after `last`, the newest token of each sequence (the start token in the first step).
     ///
     /// # Shapes
-    /// - last: `[b, 1]`
-    /// - output: `[b, v]`, in f32
-    pub fn decode_step(&self, last: Tensor<2, Int>, cache: &mut T5Cache) -> Tensor<2> {
-        let position = cache.length;
-        let bias = self.decoder.relative_attention_bias.forward(position..position + 1, position + 1);
+    /// - last: `[rows, 1]`, the sequences of one video side by side
+    /// - output: `[rows, 1, v]`, in f32
+    pub(crate) fn decode_step(&self, last: Tensor<2, Int>, cache: &mut T5Cache) -> Tensor<3> {
+        let at = cache.length;
+        let [_, h, _, _] = cache.bias.dims();
+        let bias = cache.bias.clone().slice([0..1, 0..h, at..at + 1, 0..at + 1]);
         let mut x = self.embed(last);
-        for (block, cache) in self.decoder.block.iter().zip(&mut cache.blocks) {
-            x = block.step(x, position, bias.clone(), cache);
+        for (block, block_cache) in self.decoder.block.iter().zip(&mut cache.blocks) {
+            x = block.step(x, Step { at, bias: &bias, cross_bias: &cache.cross_bias, cache: block_cache });
         }
         cache.length += 1;
-        debug_assert!(
-            cache.length <= cache.capacity,
-            "{} tokens in a cache of {}",
-            cache.length,
-            cache.capacity
-        );
-        let logits = self.head(self.decoder.final_layer_norm.forward(x));
-        let [b, _, v] = logits.dims();
-        logits.reshape([b, v])
+        self.head(self.decoder.final_layer_norm.forward(x))
     }
 
     /// The token that decoding starts from.
     pub fn start_token(&self) -> u32 {
         self.start
+    }
+
+    /// Shows every dense layer with its path in Hugging Face's names.
+    pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        for (stack, name) in [(&mut self.encoder, "encoder"), (&mut self.decoder, "decoder")] {
+            for (index, block) in stack.block.iter_mut().enumerate() {
+                let path = format!("{name}.block.{index}.layer");
+                let last = 1 + usize::from(block.cross_attention.is_some());
+                let cross = block.cross_attention.as_mut().map(|cross| ("1.EncDecAttention", cross));
+                let attentions = [Some(("0.SelfAttention", &mut block.self_attention)), cross];
+                for (name, attention) in attentions.into_iter().flatten() {
+                    let Attention { q, k, v, o, .. } = attention;
+                    for (letter, linear) in [("q", q), ("k", k), ("v", v), ("o", o)] {
+                        visit(&format!("{path}.{name}.{letter}"), linear);
+                    }
+                }
+                let Mlp { wi_0, wi_1, wo, .. } = &mut block.feed_forward;
+                let first = if wi_1.is_some() { "wi_0" } else { "wi" };
+                let inner = [Some((first, wi_0)), wi_1.as_mut().map(|gate| ("wi_1", gate)), Some(("wo", wo))];
+                for (name, linear) in inner.into_iter().flatten() {
+                    visit(&format!("{path}.{last}.DenseReluDense.{name}"), linear);
+                }
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            visit("lm_head", head);
+        }
     }
 
     fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -297,7 +362,7 @@ impl T5 {
                 let shared = self.shared.val();
                 let v = shared.dims()[0];
                 let scaled = hidden.mul_scalar((d as f64).powf(-0.5)).reshape([b * t, d]);
-                scaled.matmul(shared.transpose()).reshape([b, t, v])
+                product(scaled, shared, None).reshape([b, t, v])
             }
         };
         logits.cast(FloatDType::F32)
@@ -352,32 +417,34 @@ impl Block {
         x.clone() + self.dropout.forward(self.feed_forward.forward(self.feed_forward_norm.forward(x)))
     }
 
-    /// One token through a decoder block; no dropout, as decoding runs on a model in evaluation.
-    fn step(&self, x: Tensor<3>, position: usize, bias: Tensor<4>, cache: &mut BlockCache) -> Tensor<3> {
+    /// One token of each sequence through a decoder block; no dropout, as decoding runs on a model in evaluation.
+    fn step(&self, x: Tensor<3>, step: Step<'_>) -> Tensor<3> {
         let attention = &self.self_attention;
         let normed = self.self_attention_norm.forward(x.clone());
         let key = split_heads(attention.k.forward(normed.clone()), attention.heads);
         let value = split_heads(attention.v.forward(normed.clone()), attention.heads);
-        let [b, h, _, d_head] = key.dims();
-        let place = [0..b, 0..h, position..position + 1, 0..d_head];
-        let (keys, values) = &mut cache.own;
-        // written in place only while the cache has no other owner, hence the move
-        *keys = std::mem::replace(keys, Tensor::empty([1, 1, 1, 1], &key.device()))
-            .slice_assign(place.clone(), key);
-        *values = std::mem::replace(values, Tensor::empty([1, 1, 1, 1], &value.device()))
-            .slice_assign(place, value);
-        let so_far = [0..b, 0..h, 0..position + 1, 0..d_head];
-        let (keys, values) = (keys.clone().slice(so_far.clone()), values.clone().slice(so_far));
-        let x = x + attention.read(normed, keys, values, Some(bias));
+        let (keys, values) = step.cache.own.extend(step.at, key, value);
+        let x = x + attention.read(normed, keys, values, Some(step.bias.clone()));
         let x = match (&self.cross_attention_norm, &self.cross_attention) {
             (Some(norm), Some(attention)) => {
-                let (keys, values) = cache.cross.clone();
-                x.clone() + attention.read(norm.forward(x), keys, values, None)
+                let (keys, values) = step.cache.cross.clone();
+                // the sequences of one video read the same keys, as so many tokens of one sequence would
+                let ([rows, t, d], [b, ..]) = (x.dims(), keys.dims());
+                let normed = norm.forward(x.clone()).reshape([b, rows / b * t, d]);
+                x + attention.read(normed, keys, values, step.cross_bias.clone()).reshape([rows, t, d])
             }
             _ => x,
         };
         x.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x))
     }
+}
+
+/// What a decoder block needs besides the newest tokens.
+struct Step<'a> {
+    at: usize,
+    bias: &'a Tensor<4>,
+    cross_bias: &'a Option<Tensor<4>>,
+    cache: &'a mut BlockCache,
 }
 
 #[derive(Module, Debug)]
@@ -446,7 +513,8 @@ impl RelativeBias {
             .map(|distance| self.bucket(distance, buckets) as i32)
             .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, keys]), &weight.device().inner());
-        embedding(weight, ids).permute([2, 0, 1]).reshape([1, h, rows, keys])
+        let bias = embedding(weight, ids).permute([2, 0, 1]).reshape([1, h, rows, keys]);
+        bias.cast(FloatDType::F32) // the scores' type, whatever the weights'
     }
 
     /// The bucket of `key - query`. Half of the buckets hold one distance each; the other half grow logarithmically.
@@ -469,22 +537,9 @@ impl RelativeBias {
     }
 }
 
-/// `[b, t]` of ones and zeros to `[b, 1, 1, t]` of 0 and [`MASKED`].
-fn mask_to_bias(mask: Tensor<2>) -> Tensor<4> {
-    let [b, t] = mask.dims();
-    ((mask - 1.0) * -MASKED).reshape([b, 1, 1, t])
-}
-
-/// `[1, 1, t, t]`: 0 on and below the diagonal, [`MASKED`] above.
-fn causal_bias(t: usize, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> = (0..t * t).map(|index| if index % t > index / t { MASKED } else { 0.0 }).collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, t, t]), device)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use burn::tensor::{Distribution, Tolerance};
 
     pub(crate) fn tiny() -> T5Config {
         T5Config {
@@ -513,40 +568,5 @@ pub(crate) mod tests {
         assert_eq!(encoder, [15, 10, 8, 1, 0, 17, 23, 24, 26, 31]);
         let decoder: Vec<usize> = distances.iter().map(|&d| bias(false).bucket(d, 32)).collect();
         assert_eq!(decoder, [31, 17, 8, 1, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn decoding_step_by_step_equals_teacher_forcing() {
-        for config in [tiny(), T5Config { tie_word_embeddings: true, ..tiny() }] {
-            let device = Device::flex();
-            device.seed(11);
-            let t5 = config.init(&device);
-            let encoded = t5.encode(Tensor::random([2, 5, 16], Distribution::Default, &device), None);
-            let targets = Tensor::<2, Int>::from_ints([[3, 7, 1, 0], [9, 2, 14, 1]], &device);
-            let forced = t5.decode(targets.clone(), &encoded, None);
-            let mut cache = t5.start_cache(&encoded, 4);
-            let mut last = Tensor::<2, Int>::zeros([2, 1], &device);
-            for step in 0..4 {
-                let logits = t5.decode_step(last, &mut cache);
-                let expected = forced.clone().slice([0..2, step..step + 1]).reshape([2, 23]);
-                logits.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
-                last = targets.clone().slice([0..2, step..step + 1]);
-            }
-        }
-    }
-
-    #[test]
-    fn padding_behind_the_encoders_input_changes_nothing() {
-        let device = Device::flex();
-        device.seed(12);
-        let t5 = tiny().init(&device);
-        let short = Tensor::<3>::random([1, 3, 16], Distribution::Default, &device);
-        let padded = Tensor::cat(vec![short.clone(), Tensor::ones([1, 2, 16], &device)], 1);
-        let mask = Tensor::<2>::from_floats([[1.0, 1.0, 1.0, 0.0, 0.0]], &device);
-        let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
-        let expected = t5.decode(targets.clone(), &t5.encode(short, None), None);
-        let encoded = t5.encode(padded, Some(mask.clone()));
-        let got = t5.decode(targets, &encoded, Some(mask));
-        got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
     }
 }

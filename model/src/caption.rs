@@ -1,0 +1,47 @@
+//! From a video to token ids: the model and the search together.
+
+use crate::blip2::{Blip2, Prompt, Visual};
+use crate::generate::{self, GenerateConfig, GenerateError, Generated, Request};
+use crate::lm::{DeviceError, LanguageModel};
+use crate::qformer::NoTextPath;
+
+/// Why no caption was written.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptionError {
+    /// There is an instruction that nothing can read.
+    #[error(transparent)]
+    Instruction(#[from] NoTextPath),
+    /// The search failed.
+    #[error(transparent)]
+    Generate(#[from] GenerateError<DeviceError>),
+}
+
+impl Blip2 {
+    /// Writes captions: for each video `num_return_sequences` of them, best first. Call it on a model in evaluation.
+    ///
+    /// # Errors
+    /// When the settings do not fit, the device fails, or the model gives scores that are no numbers.
+    pub fn caption(
+        &self,
+        visual: Visual,
+        prompt: &Prompt,
+        config: &GenerateConfig,
+    ) -> Result<Vec<Vec<Generated>>, CaptionError> {
+        let b = visual.batch_size();
+        let prefix = self.prefix(visual, prompt)?;
+        let prompts: Vec<_> =
+            (0..b as u64).map(|stream| generate::Prompt { history: self.history(), stream }).collect();
+        let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
+        let vocabulary = self.language_model.vocabulary_size();
+        Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)
+    }
+
+    /// The tokens that a repetition penalty counts before the first new one. A prompt is not among them: it reaches the
+    /// language model embedded, as in LAVIS, and `generate` of transformers then knows no tokens of it.
+    fn history(&self) -> Vec<u32> {
+        match &self.language_model {
+            LanguageModel::T5(t5) => vec![t5.start_token()],
+            LanguageModel::Opt(_) | LanguageModel::Llama(_) => Vec::new(),
+        }
+    }
+}

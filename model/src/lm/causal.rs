@@ -1,0 +1,68 @@
+//! What the decoder-only language models, OPT and LLaMA, have in common: they read one sequence of embedded tokens, the
+//! video first, and see no later token.
+
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+
+use super::cache::{KeyValues, KeyValuesConfig};
+use crate::layers::MASKED;
+
+/// Embedded tokens on their way through a decoder.
+pub(crate) struct CausalInput<'a> {
+    /// `[b, t, d]`
+    pub embedded: Tensor<3>,
+    /// Position of each token among the tokens that count: `[b, t]`.
+    pub positions: Tensor<2, Int>,
+    /// [`MASKED`] where a token must not look, else 0: `[b|1, 1, t, keys]`.
+    pub bias: Tensor<4>,
+    /// What was read before, which these tokens extend.
+    pub cache: Option<&'a mut CausalCache>,
+}
+
+/// Keys and values of every layer.
+#[derive(Debug, Clone)]
+pub(crate) struct CausalCache {
+    pub layers: Vec<KeyValues>,
+    /// Tokens read.
+    pub length: usize,
+}
+
+impl CausalCache {
+    /// An empty cache for so many layers.
+    pub(crate) fn new(layers: usize, config: &KeyValuesConfig, device: &Device) -> Self {
+        Self { layers: (0..layers).map(|_| config.init(device)).collect(), length: 0 }
+    }
+
+    /// Extends one layer's keys and values, where there is a cache.
+    pub(crate) fn extend(
+        cache: Option<&mut Self>,
+        layer: usize,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        match cache {
+            Some(cache) => cache.layers[layer].extend(cache.length, keys, values),
+            None => (keys, values),
+        }
+    }
+}
+
+/// Positions of tokens that count, from 0; a token that does not count shares its neighbour's, which nobody sees.
+///
+/// # Shapes
+/// - mask: `[b, t]`
+/// - output: `[b, t]`
+pub(crate) fn positions(mask: Tensor<2>) -> Tensor<2, Int> {
+    (mask.cumsum(1) - 1.0).clamp_min(0.0).int()
+}
+
+/// `[1, 1, t, t]`: 0 on and below the diagonal, [`MASKED`] above.
+pub(crate) fn causal_bias(t: usize, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = (0..t * t).map(|index| if index % t > index / t { MASKED } else { 0.0 }).collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, t, t]), device)
+}
+
+/// `[b, t]` of ones and zeros to `[b, 1, 1, t]` of 0 and [`MASKED`].
+pub(crate) fn mask_to_bias(mask: Tensor<2>) -> Tensor<4> {
+    let [b, t] = mask.dims();
+    ((mask.cast(FloatDType::F32) - 1.0) * -MASKED).reshape([b, 1, 1, t])
+}

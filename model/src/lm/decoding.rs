@@ -1,0 +1,163 @@
+//! A language model in the middle of writing: the keys and values it has computed, and the next token's scores.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::cache::indices;
+use super::causal::{CausalCache, CausalInput, causal_bias, mask_to_bias, positions};
+use super::llama::Llama;
+use super::opt::Opt;
+use super::t5::{T5, T5Cache};
+use super::{LanguageModel, Prefix};
+use crate::generate::NextToken;
+
+/// The device failed to give its results back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the device failed while decoding: {0}")]
+pub struct DeviceError(String);
+
+/// Sequences being written, one or more for each prompt.
+pub struct Decoding<'a> {
+    device: Device,
+    state: State<'a>,
+}
+
+enum State<'a> {
+    T5 {
+        model: &'a T5,
+        prompts: usize,
+        cache: T5Cache,
+    },
+    Causal {
+        model: CausalModel<'a>,
+        prefix: Option<Prefix>,
+        cache: CausalCache,
+        mask: Tensor<2>,
+        next: Tensor<2, Int>,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum CausalModel<'a> {
+    Opt(&'a Opt),
+    Llama(&'a Llama),
+}
+
+impl CausalModel<'_> {
+    fn scores(self, input: CausalInput<'_>) -> Tensor<3> {
+        let [b, t, d] = input.embedded.dims();
+        let last = |hidden: Tensor<3>| hidden.slice([0..b, t - 1..t, 0..d]);
+        match self {
+            Self::Opt(opt) => opt.head(last(opt.hidden(input))),
+            Self::Llama(llama) => llama.head(last(llama.hidden(input))),
+        }
+    }
+
+    fn embed(self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let table = match self {
+            Self::Opt(opt) => &opt.embed_tokens,
+            Self::Llama(llama) => &llama.embed_tokens,
+        };
+        burn::tensor::module::embedding(table.val(), ids)
+    }
+}
+
+impl<'a> Decoding<'a> {
+    pub(super) fn new(model: &'a LanguageModel, prefix: Prefix, max_new_tokens: usize) -> Self {
+        let device = prefix.embedded.device();
+        let [b, s, _] = prefix.embedded.dims();
+        let causal = |model: CausalModel<'a>, cache: CausalCache| {
+            let mask = prefix.mask.clone().unwrap_or_else(|| Tensor::ones([b, s], &device));
+            let next = mask.clone().sum_dim(1).int();
+            State::Causal { model, prefix: Some(prefix.clone()), cache, mask, next }
+        };
+        let state = match model {
+            LanguageModel::T5(model) => {
+                let encoded = model.encode(prefix.embedded.clone(), prefix.mask.clone());
+                let cache = model.start_cache(&encoded, prefix.mask.clone(), max_new_tokens);
+                State::T5 { model, prompts: b, cache }
+            }
+            LanguageModel::Opt(opt) => causal(CausalModel::Opt(opt), opt.start_cache(b, s + max_new_tokens)),
+            LanguageModel::Llama(llama) => {
+                causal(CausalModel::Llama(llama), llama.start_cache(b, s + max_new_tokens))
+            }
+        };
+        Self { device, state }
+    }
+}
+
+impl NextToken for Decoding<'_> {
+    type Error = DeviceError;
+
+    fn start(&mut self) -> Result<Vec<f32>, DeviceError> {
+        let scores = match &mut self.state {
+            State::T5 { model, prompts, cache } => {
+                let start = Tensor::full([*prompts, 1], i64::from(model.start_token()), &self.device);
+                model.decode_step(start, cache)
+            }
+            State::Causal { model, prefix, cache, .. } => {
+                let Some(Prefix { embedded, mask }) = prefix.take() else {
+                    return Err(DeviceError("decoding was started twice".to_owned()));
+                };
+                let [b, s, _] = embedded.dims();
+                let causal = causal_bias(s, &self.device);
+                let (positions, bias) = match mask {
+                    None => {
+                        let positions = Tensor::arange(0..s as i64, &self.device);
+                        (positions.reshape([1, s]).expand([b, s]), causal)
+                    }
+                    Some(mask) => (positions(mask.clone()), causal + mask_to_bias(mask)),
+                };
+                let input = CausalInput { embedded, positions, bias, cache: Some(&mut *cache) };
+                let scores = model.scores(input);
+                cache.length += s;
+                scores
+            }
+        };
+        to_host(scores)
+    }
+
+    fn advance(&mut self, tokens: &[u32], parents: &[usize]) -> Result<Vec<f32>, DeviceError> {
+        let rows = tokens.len();
+        let ids: Vec<i32> = tokens.iter().map(|&id| id as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &self.device);
+        let scores = match &mut self.state {
+            State::T5 { model, cache, .. } => {
+                if !in_place(parents, cache.rows()) {
+                    cache.select(parents, &self.device);
+                }
+                model.decode_step(ids, cache)
+            }
+            State::Causal { model, cache, mask, next, .. } => {
+                if !in_place(parents, mask.dims()[0]) {
+                    let rows = indices(parents, &self.device);
+                    for layer in &mut cache.layers {
+                        layer.select(&rows);
+                    }
+                    *mask = mask.clone().select(0, rows.clone());
+                    *next = next.clone().select(0, rows);
+                }
+                *mask = Tensor::cat(vec![mask.clone(), Tensor::ones([rows, 1], &self.device)], 1);
+                let input = CausalInput {
+                    embedded: model.embed(ids),
+                    positions: next.clone(),
+                    bias: mask_to_bias(mask.clone()),
+                    cache: Some(&mut *cache),
+                };
+                let scores = model.scores(input);
+                cache.length += 1;
+                *next = next.clone() + 1;
+                scores
+            }
+        };
+        to_host(scores)
+    }
+}
+
+/// Whether every row continues itself.
+fn in_place(parents: &[usize], rows: usize) -> bool {
+    parents.len() == rows && parents.iter().enumerate().all(|(row, &parent)| row == parent)
+}
+
+fn to_host(scores: Tensor<3>) -> Result<Vec<f32>, DeviceError> {
+    scores.into_data().try_to_vec::<f32>().map_err(|error| DeviceError(format!("{error:?}")))
+}

@@ -1,0 +1,272 @@
+//! OPT (arXiv:2205.01068), as `OPTForCausalLM` in transformers: a decoder with learned positions, norms before each
+//! sub-layer, a ReLU MLP and a head that is the embedding.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Dropout, DropoutConfig};
+use burn::tensor::module::embedding;
+use burn::tensor::{Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::cache::KeyValuesConfig;
+use super::causal::{CausalCache, CausalInput};
+use crate::layers::{
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
+    product, split_heads,
+};
+
+/// The table of positions starts with this many rows that no token uses: fairseq counted positions from the padding id on.
+const POSITION_OFFSET: usize = 2;
+
+/// Sizes of an [`Opt`], under the keys of Hugging Face's `text_config`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptConfig {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// Width.
+    pub hidden_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Heads of the attention.
+    pub num_attention_heads: usize,
+    /// Width inside the MLP.
+    pub ffn_dim: usize,
+    /// Longest sequence, the video's tokens counted.
+    pub max_position_embeddings: usize,
+    /// Activation of the MLP.
+    pub activation_function: Activation,
+    /// Dropout after each sub-layer.
+    pub dropout: f64,
+    /// Dropout on the attention's probabilities.
+    pub attention_dropout: f64,
+    /// Standard deviation of fresh weights.
+    pub init_std: f64,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Padding.
+    pub pad_token_id: u32,
+    /// Start of sequence.
+    pub bos_token_id: u32,
+    /// End of sequence. BLIP-2 ends its captions with a line break (50118) instead.
+    pub eos_token_id: u32,
+}
+
+impl Default for OptConfig {
+    /// OPT-2.7B.
+    fn default() -> Self {
+        Self {
+            vocab_size: 50_272,
+            hidden_size: 2560,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            ffn_dim: 10_240,
+            max_position_embeddings: 2048,
+            activation_function: Activation::Relu,
+            dropout: 0.1,
+            attention_dropout: 0.0,
+            init_std: 0.02,
+            tie_word_embeddings: true,
+            pad_token_id: 1,
+            bos_token_id: 2,
+            eos_token_id: 2,
+        }
+    }
+}
+
+impl OptConfig {
+    /// Makes the model with fresh weights.
+    pub fn init(&self, device: &Device) -> Opt {
+        let (d, std) = (self.hidden_size, self.init_std);
+        let normal = Initializer::Normal { mean: 0.0, std };
+        Opt {
+            embed_tokens: normal.init([self.vocab_size, d], device),
+            embed_positions: normal.init([self.max_position_embeddings + POSITION_OFFSET, d], device),
+            layers: (0..self.num_hidden_layers).map(|_| self.init_block(device)).collect(),
+            final_layer_norm: LayerNormConfig::new(d, LAYER_NORM_EPSILON).init(device),
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| LinearConfig::new(d, self.vocab_size, std).without_bias().init(device)),
+        }
+    }
+
+    fn init_block(&self, device: &Device) -> Block {
+        let (d, std) = (self.hidden_size, self.init_std);
+        let norm = LayerNormConfig::new(d, LAYER_NORM_EPSILON);
+        let projection = LinearConfig::new(d, d, std);
+        Block {
+            self_attn_layer_norm: norm.init(device),
+            self_attn: Attention {
+                q_proj: projection.init(device),
+                k_proj: projection.init(device),
+                v_proj: projection.init(device),
+                out_proj: projection.init(device),
+                dropout: DropoutConfig::new(self.attention_dropout).init(),
+                heads: self.num_attention_heads,
+            },
+            final_layer_norm: norm.init(device),
+            fc1: LinearConfig::new(d, self.ffn_dim, std).init(device),
+            fc2: LinearConfig::new(self.ffn_dim, d, std).init(device),
+            activation: self.activation_function,
+            dropout: DropoutConfig::new(self.dropout).init(),
+        }
+    }
+}
+
+/// PyTorch's default; OPT has no key for it.
+const LAYER_NORM_EPSILON: f64 = 1e-5;
+
+/// A decoder-only language model.
+#[derive(Module, Debug)]
+pub struct Opt {
+    /// `[v, d]`
+    pub embed_tokens: Param<Tensor<2>>,
+    /// `[positions + 2, d]`
+    embed_positions: Param<Tensor<2>>,
+    layers: Vec<Block>,
+    final_layer_norm: LayerNorm,
+    lm_head: Option<Linear>,
+}
+
+impl Opt {
+    /// Reads embedded tokens.
+    ///
+    /// # Shapes
+    /// - output: `[b, t, d]`, normalised
+    pub(crate) fn hidden(&self, input: CausalInput<'_>) -> Tensor<3> {
+        let CausalInput { embedded, positions, bias, mut cache } = input;
+        let positions = embedding(self.embed_positions.val(), positions + POSITION_OFFSET as i64);
+        let mut x = embedded + positions;
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x, index, &bias, cache.as_deref_mut());
+        }
+        self.final_layer_norm.forward(x)
+    }
+
+    /// Scores every token of the vocabulary.
+    ///
+    /// # Shapes
+    /// - hidden: `[b, t, d]`
+    /// - output: `[b, t, v]`, in f32
+    pub(crate) fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let logits = match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => {
+                let [b, t, d] = hidden.dims();
+                let embedding = self.embed_tokens.val();
+                let v = embedding.dims()[0];
+                product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
+            }
+        };
+        logits.cast(FloatDType::F32)
+    }
+
+    /// An empty cache for sequences of up to `capacity` tokens.
+    pub(crate) fn start_cache(&self, rows: usize, capacity: usize) -> CausalCache {
+        let weight = self.embed_tokens.val();
+        let heads = self.layers.first().map_or(1, |layer| layer.self_attn.heads);
+        let config = KeyValuesConfig {
+            rows,
+            heads,
+            capacity,
+            d_head: weight.dims()[1] / heads,
+            dtype: weight.dtype().into(),
+        };
+        CausalCache::new(self.layers.len(), &config, &weight.device().inner())
+    }
+
+    /// Shows every dense layer with its path in Hugging Face's names.
+    pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let Block { self_attn: Attention { q_proj, k_proj, v_proj, out_proj, .. }, fc1, fc2, .. } = layer;
+            let own = [
+                ("self_attn.q_proj", q_proj),
+                ("self_attn.k_proj", k_proj),
+                ("self_attn.v_proj", v_proj),
+                ("self_attn.out_proj", out_proj),
+                ("fc1", fc1),
+                ("fc2", fc2),
+            ];
+            for (name, linear) in own {
+                visit(&format!("model.decoder.layers.{index}.{name}"), linear);
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            visit("lm_head", head);
+        }
+    }
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Module, Debug)]
+struct Block {
+    self_attn_layer_norm: LayerNorm,
+    self_attn: Attention,
+    final_layer_norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    #[module(skip)]
+    activation: Activation,
+    dropout: Dropout,
+}
+
+impl Block {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        index: usize,
+        bias: &Tensor<4>,
+        cache: Option<&mut CausalCache>,
+    ) -> Tensor<3> {
+        let normed = self.self_attn_layer_norm.forward(x.clone());
+        let x = x + self.dropout.forward(self.self_attn.forward(normed, index, bias.clone(), cache));
+        let inner = self.activation.forward(self.fc1.forward(self.final_layer_norm.forward(x.clone())));
+        x + self.dropout.forward(self.fc2.forward(inner))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    dropout: Dropout,
+    heads: usize,
+}
+
+impl Attention {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        index: usize,
+        bias: Tensor<4>,
+        cache: Option<&mut CausalCache>,
+    ) -> Tensor<3> {
+        let query = split_heads(self.q_proj.forward(x.clone()), self.heads);
+        let key = split_heads(self.k_proj.forward(x.clone()), self.heads);
+        let value = split_heads(self.v_proj.forward(x), self.heads);
+        let (key, value) = CausalCache::extend(cache, index, key, value);
+        let scale = (query.dims()[3] as f64).powf(-0.5);
+        let attended =
+            attend(AttentionInput { query, key, value, scale, bias: Some(bias), dropout: &self.dropout });
+        self.out_proj.forward(join_heads(attended))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn tiny() -> OptConfig {
+        OptConfig {
+            vocab_size: 23,
+            hidden_size: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            ffn_dim: 24,
+            max_position_embeddings: 20,
+            dropout: 0.0,
+            init_std: 0.3,
+            ..OptConfig::default()
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2; `blip2_qformer.py` in LAVIS): the Q-Former learns
+//! to read images by three tasks on image-text pairs, with no language model in sight.
+//!
+//! - contrast: the query output that is nearest to the text's, over temperature, among all images of a batch;
+//! - matching: do this image and this text belong together, as queries and text read each other say?
+//! - generation: the text word by word, from what the queries have read.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{Activation, LayerNorm, LayerNormConfig, Linear, LinearConfig, product};
+use crate::loss::{Targets, cross_entropy};
+use crate::qformer::{NoTextPath, QFormer, QFormerConfig, QFormerText, TextAttention};
+use crate::vit::{Vit, VitConfig};
+
+/// Sizes of a [`Pretraining`] model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PretrainingConfig {
+    /// The image encoder.
+    pub vision_config: VitConfig,
+    /// The Q-Former, with its text path.
+    pub qformer_config: QFormerConfig,
+    /// Number of queries.
+    pub num_query_tokens: usize,
+    /// Width in which images and texts are compared.
+    pub embed_dim: usize,
+    /// What similarities are divided by, at first.
+    pub temperature: f64,
+    /// Label smoothing of contrast and generation.
+    pub label_smoothing: f64,
+}
+
+impl Default for PretrainingConfig {
+    /// BLIP-2's: BERT's 30,522 tokens and the one that starts a generated text.
+    fn default() -> Self {
+        Self {
+            vision_config: VitConfig::default(),
+            qformer_config: QFormerConfig {
+                reads_text: true,
+                vocab_size: 30_523,
+                ..QFormerConfig::default()
+            },
+            num_query_tokens: 32,
+            embed_dim: 256,
+            temperature: 0.07,
+            label_smoothing: 0.1,
+        }
+    }
+}
+
+impl PretrainingConfig {
+    /// Makes the model with fresh weights.
+    pub fn init(&self, device: &Device) -> Pretraining {
+        let (d, std) = (self.qformer_config.hidden_size, self.qformer_config.initializer_range);
+        Pretraining {
+            vision_model: self.vision_config.init(device),
+            ln_vision: self.vision_config.ln_vision().init(device),
+            query_tokens: Initializer::Normal { mean: 0.0, std }.init([1, self.num_query_tokens, d], device),
+            qformer: self.qformer_config.init(device),
+            vision_proj: LinearConfig::new(d, self.embed_dim, std).init(device),
+            text_proj: LinearConfig::new(d, self.embed_dim, std).init(device),
+            itm_head: LinearConfig::new(d, 2, std).init(device),
+            writer: Writer {
+                dense: LinearConfig::new(d, d, std).init(device),
+                layer_norm: LayerNormConfig::new(d, self.qformer_config.layer_norm_eps).init(device),
+                bias: Initializer::Zeros.init([self.qformer_config.vocab_size], device),
+                activation: self.qformer_config.hidden_act,
+            },
+            temperature: Initializer::Constant { value: self.temperature }.init([1], device),
+            label_smoothing: self.label_smoothing,
+        }
+    }
+}
+
+/// The model of the first stage.
+#[derive(Module, Debug)]
+pub struct Pretraining {
+    /// Images to tokens.
+    pub vision_model: Vit,
+    /// Norm of the ViT's output.
+    pub ln_vision: LayerNorm,
+    /// The learned queries: `[1, q, d]`.
+    pub query_tokens: Param<Tensor<3>>,
+    /// Reads images into queries, and texts.
+    pub qformer: QFormer,
+    vision_proj: Linear,
+    text_proj: Linear,
+    itm_head: Linear,
+    writer: Writer,
+    /// `[1]`
+    temperature: Param<Tensor<1>>,
+    label_smoothing: f64,
+}
+
+/// Image tokens and the texts that belong to them, row by row.
+#[derive(Debug, Clone)]
+pub struct Pairs {
+    /// Output of `ln_vision`: `[b, p, d]`.
+    pub image: Tensor<3>,
+    /// `[b, t]`, the CLS token first.
+    pub ids: Tensor<2, Int>,
+    /// `[b, t]`, 1 where there is a token.
+    pub mask: Tensor<2>,
+}
+
+/// What images and texts are compared by.
+#[derive(Debug, Clone)]
+pub struct Contrast {
+    /// Of length one: `[b, q, e]`.
+    pub image: Tensor<3>,
+    /// Of length one: `[b, e]`.
+    pub text: Tensor<2>,
+}
+
+/// Similarities over temperature, each the best over the queries.
+#[derive(Debug, Clone)]
+pub struct Similarities {
+    /// `[images, texts]`
+    pub image_to_text: Tensor<2>,
+    /// `[texts, images]`
+    pub text_to_image: Tensor<2>,
+}
+
+/// For every pair of a batch, the rows of an image and of a text that do not belong to it but look as if they did.
+#[derive(Debug, Clone)]
+pub struct HardNegatives {
+    /// The image set against each text.
+    pub images: Vec<usize>,
+    /// The text set against each image.
+    pub texts: Vec<usize>,
+}
+
+impl Pretraining {
+    /// What the queries make of images: `[b, q, d]`.
+    pub fn read_images(&self, image: &Tensor<3>) -> Tensor<3> {
+        let [b, _, _] = image.dims();
+        self.qformer.forward(self.queries(b), image)
+    }
+
+    /// What images and texts of a batch are compared by.
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn contrast(&self, pairs: &Pairs) -> Result<Contrast, NoTextPath> {
+        let [b, _] = pairs.ids.dims();
+        let text = QFormerText {
+            ids: pairs.ids.clone(),
+            mask: Some(pairs.mask.clone()),
+            attention: TextAttention::Bidirectional,
+        };
+        let text = self.qformer.forward_with_text(None, text, None)?;
+        let d = text.dims()[2];
+        let class = text.slice([0..b, 0..1, 0..d]).reshape([b, d]);
+        Ok(Contrast {
+            image: unit(self.vision_proj.forward(self.read_images(&pairs.image))),
+            text: unit(self.text_proj.forward(class)),
+        })
+    }
+
+    /// Every image against every text. `all` may hold more than this process's own pairs.
+    pub fn similarities(&self, own: &Contrast, all: &Contrast) -> Similarities {
+        let best = |images: &Tensor<3>, texts: &Tensor<2>| {
+            let ([n, q, e], [texts_count, _]) = (images.dims(), texts.dims());
+            let each = product(images.clone().reshape([n * q, e]), texts.clone(), None);
+            each.reshape([n, q, texts_count]).max_dim(1).reshape([n, texts_count])
+        };
+        let temperature = self.temperature.val().unsqueeze::<2>();
+        Similarities {
+            image_to_text: best(&own.image, &all.text) / temperature.clone(),
+            text_to_image: best(&all.image, &own.text).transpose() / temperature,
+        }
+    }
+
+    /// Loss of telling which text belongs to each image, and which image to each text. `first` is the place of this
+    /// process's first pair among all.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    pub fn contrastive_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
+        let loss = |similarities: &Tensor<2>| {
+            let [b, all] = similarities.dims();
+            let device = similarities.device().inner();
+            let ids = Tensor::<1, Int>::arange(first as i64..(first + b) as i64, &device).reshape([b, 1]);
+            let targets = Targets { ids, mask: Tensor::ones([b, 1], &device) };
+            cross_entropy(similarities.clone().reshape([b, 1, all]), &targets, self.label_smoothing)
+        };
+        (loss(&similarities.image_to_text) + loss(&similarities.text_to_image)) / 2.0
+    }
+
+    /// Loss of telling pairs that belong together from images set against wrong texts and texts against wrong images.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn matching_loss(&self, pairs: &Pairs, negatives: &HardNegatives) -> Result<Tensor<1>, NoTextPath> {
+        let [b, _] = pairs.ids.dims();
+        let device = pairs.ids.device().inner();
+        let logits = self.matching_logits(&pairs.with_negatives(negatives))?;
+        let labels: Vec<i32> = (0..3 * b).map(|row| i32::from(row < b)).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [3 * b, 1]), &device);
+        let targets = Targets { ids, mask: Tensor::ones([3 * b, 1], &device) };
+        Ok(cross_entropy(logits.reshape([3 * b, 1, 2]), &targets, 0.0))
+    }
+
+    /// Scores "these do not belong together" and "these do" for each pair: `[b, 2]`.
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn matching_logits(&self, pairs: &Pairs) -> Result<Tensor<2>, NoTextPath> {
+        let [b, _] = pairs.ids.dims();
+        let queries = self.queries(b);
+        let [_, q, d] = queries.dims();
+        let text = QFormerText {
+            ids: pairs.ids.clone(),
+            mask: Some(pairs.mask.clone()),
+            attention: TextAttention::Bidirectional,
+        };
+        let all = self.qformer.forward_with_text(Some(queries), text, Some(&pairs.image))?;
+        let logits = self.itm_head.forward(all.slice([0..b, 0..q, 0..d]));
+        Ok(logits.mean_dim(1).reshape([b, 2]))
+    }
+
+    /// Loss of writing each text from its image. `start` takes the place of the CLS token.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn generation_loss(&self, pairs: &Pairs, start: u32) -> Result<Tensor<1>, NoTextPath> {
+        let [b, t] = pairs.ids.dims();
+        let logits = self.generation_logits(pairs, start)?;
+        let [_, _, v] = logits.dims();
+        let targets = Targets {
+            ids: pairs.ids.clone().slice([0..b, 1..t]),
+            mask: pairs.mask.clone().slice([0..b, 1..t]),
+        };
+        Ok(cross_entropy(logits.slice([0..b, 0..t - 1, 0..v]), &targets, self.label_smoothing))
+    }
+
+    /// Scores the token after each token of the texts, `start` in the place of the first: `[b, t, v]`.
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn generation_logits(&self, pairs: &Pairs, start: u32) -> Result<Tensor<3>, NoTextPath> {
+        let [b, t] = pairs.ids.dims();
+        let first = Tensor::full([b, 1], i64::from(start), &pairs.ids.device());
+        let ids = Tensor::cat(vec![first, pairs.ids.clone().slice([0..b, 1..t])], 1);
+        let text = QFormerText { ids, mask: Some(pairs.mask.clone()), attention: TextAttention::Causal };
+        let queries = self.queries(b);
+        let q = queries.dims()[1];
+        let all = self.qformer.forward_with_text(Some(queries), text, Some(&pairs.image))?;
+        let d = all.dims()[2];
+        let words = self.qformer.word_embedding().ok_or(NoTextPath)?;
+        Ok(self.writer.forward(all.slice([0..b, q..q + t, 0..d]), words))
+    }
+
+    fn queries(&self, b: usize) -> Tensor<3> {
+        let [_, q, d] = self.query_tokens.dims();
+        self.query_tokens.val().expand([b, q, d])
+    }
+}
+
+impl Pairs {
+    /// The pairs, then every text with a wrong image, then every image with a wrong text: `3·b` rows.
+    fn with_negatives(&self, negatives: &HardNegatives) -> Self {
+        let device = self.ids.device().inner();
+        let rows = |rows: &[usize]| {
+            let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            Tensor::<1, Int>::from_ints(rows.as_slice(), &device)
+        };
+        let (images, texts) = (rows(&negatives.images), rows(&negatives.texts));
+        let wrong_ids = self.ids.clone().select(0, texts.clone());
+        let wrong_mask = self.mask.clone().select(0, texts);
+        Self {
+            image: Tensor::cat(
+                vec![self.image.clone(), self.image.clone().select(0, images), self.image.clone()],
+                0,
+            ),
+            ids: Tensor::cat(vec![self.ids.clone(), self.ids.clone(), wrong_ids], 0),
+            mask: Tensor::cat(vec![self.mask.clone(), self.mask.clone(), wrong_mask], 0),
+        }
+    }
+}
+
+/// BERT's head that writes: a dense layer and a norm before the embedding, which serves as its last matrix.
+#[derive(Module, Debug)]
+struct Writer {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    /// `[v]`
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Writer {
+    fn forward(&self, x: Tensor<3>, words: Tensor<2>) -> Tensor<3> {
+        let x = self.layer_norm.forward(self.activation.forward(self.dense.forward(x)));
+        let ([b, t, d], [v, _]) = (x.dims(), words.dims());
+        product(x.reshape([b * t, d]), words, Some(self.bias.val())).reshape([b, t, v])
+    }
+}
+
+/// Scales the last axis to length one; PyTorch's `normalize`, whose smallest length is 1e-12.
+fn unit<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let length = x.clone().square().sum_dim(D - 1).sqrt().clamp_min(1e-12);
+    x / length
+}
