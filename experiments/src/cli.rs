@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::score::ScoreArguments;
+use crate::verify::VerifyArguments;
 
 /// Recap: a pretrained image captioner, recycled for video.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub enum Command {
     Pretrain(PretrainArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
     Score(ScoreArguments),
+    /// Compare what a checkpoint computes here with what it computed elsewhere
+    Verify(VerifyArguments),
     /// Data sets
     #[command(subcommand)]
     Data(DataCommand),

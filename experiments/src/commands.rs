@@ -13,7 +13,7 @@ use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
 use crate::report::thousands;
 use crate::run::{Pretrained, Session};
 use crate::table::Table;
-use crate::{device, pretrain, score, world};
+use crate::{device, pretrain, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -68,6 +68,10 @@ pub fn run(command: Command) -> Outcome {
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
+        Command::Verify(arguments) => {
+            let passed = verify::run(&arguments).failure()?;
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
             let variant =
                 Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };

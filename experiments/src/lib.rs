@@ -14,4 +14,5 @@ pub mod report;
 pub mod run;
 pub mod score;
 pub mod table;
+pub mod verify;
 pub mod world;
