@@ -51,17 +51,7 @@ class Stages:
     def __init__(self, model, pixel_values, fusion, input_ids=None, input_mask=None, labels=None):
         self.model, self.language_model = model, model.language_model
         self.input_ids, self.labels = input_ids, labels
-        batch, frames = pixel_values.shape[:2]
-        size = model.config.vision_config.image_size
-        self.vision_features = model.vision_model(
-            pixel_values.flatten(0, 1), interpolate_pos_encoding=pixel_values.shape[-1] != size
-        ).last_hidden_state
-        self.fused_features = fuse(self.vision_features, frames, fusion)
-        self.query_output = model.qformer(
-            query_embeds=model.query_tokens.expand(batch, -1, -1), encoder_hidden_states=self.fused_features
-        ).last_hidden_state
-        weight = model.language_projection.weight
-        self.projected = model.language_projection(self.query_output.to(weight.dtype))
+        self.see(pixel_values, fusion)
         self.prefix, self.prefix_mask = self.projected, torch.ones(self.projected.shape[:2], dtype=torch.long)
         if input_ids is not None:
             input_mask = torch.ones_like(input_ids) if input_mask is None else input_mask
@@ -72,6 +62,20 @@ class Stages:
             self.loss = torch.nn.functional.cross_entropy(
                 self.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
             )
+
+    def see(self, pixel_values, fusion):
+        """Clips to what the language model reads of them."""
+        model, (batch, frames) = self.model, pixel_values.shape[:2]
+        size = model.config.vision_config.image_size
+        self.vision_features = model.vision_model(
+            pixel_values.flatten(0, 1), interpolate_pos_encoding=pixel_values.shape[-1] != size
+        ).last_hidden_state
+        self.fused_features = fuse(self.vision_features, frames, fusion)
+        self.query_output = model.qformer(
+            query_embeds=model.query_tokens.expand(batch, -1, -1), encoder_hidden_states=self.fused_features
+        ).last_hidden_state
+        weight = model.language_projection.weight
+        self.projected = model.language_projection(self.query_output.to(weight.dtype))
 
     @property
     def has_encoder(self):
