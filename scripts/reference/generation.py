@@ -41,7 +41,7 @@ def table(case, prompt, second, last, step):
     token = torch.arange(v)
     cell = mix(key[:, None] + token * 0x9E3779B9)
     logits = ((cell >> 8).float() / 2**24 - 0.5) * case["scale"]
-    ends = torch.isin(token, torch.tensor(case["ends"], dtype=torch.int64))
+    ends = torch.isin(token, torch.tensor(case["config"]["end_tokens"], dtype=torch.int64))
     kind = case["kind"]
     if kind == "ties":
         possible = (token + key[:, None]) % v < 2 ** ((key[:, None] >> 20) % 3)
@@ -135,7 +135,7 @@ def run(case, noise=0.0, stable=False):
     torch.topk = stable_topk if stable else topk
     try:
         output = model.generate(
-            **inputs, **options, eos_token_id=case["ends"] or None, pad_token_id=pad, use_cache=False,
+            **inputs, **options, eos_token_id=config["end_tokens"] or None, pad_token_id=pad, use_cache=False,
             output_scores=True, return_dict_in_generate=True,
         )
     finally:
@@ -155,7 +155,7 @@ def answer(case, **how):
         kept.append([])
         for row in range(prompt * count, (prompt + 1) * count):
             new = output.sequences[row, width:].tolist()
-            end = next((place for place, token in enumerate(new) if token in case["ends"]), None)
+            end = next((place for place, token in enumerate(new) if token in config["end_tokens"]), None)
             if scores is not None:
                 if not scores[row] > -1e8 / config["max_new_tokens"]:
                     continue
@@ -188,6 +188,8 @@ def draw_case(draw, kind, search):
         config["repetition_penalty"] = draw.choice([0.7, 1.1, 1.5, 3.0])
     if draw.random() < 0.3:
         config["min_new_tokens"] = draw.randint(0, config["max_new_tokens"])
+    if kind in ("ties", "certain"):
+        config.pop("min_new_tokens", None)  # where only ends are possible, nothing would be left
     if search == "beam":
         config["num_beams"] = draw.choice([2, 2, 3, 4, 5, 5, 6])
     if search == "diverse_beam":
@@ -209,7 +211,7 @@ def draw_case(draw, kind, search):
         config.pop("min_new_tokens", None)
     return {
         "v": v, "seed": draw.randrange(2**31), "kind": kind, "scale": draw.choice([2.0, 6.0, 12.0]),
-        "end_bias": draw.choice([-1.0, 0.0, 1.0, 2.0]), "ends": ends, "encoder_decoder": encoder_decoder,
+        "end_bias": draw.choice([-1.0, 0.0, 1.0, 2.0]), "encoder_decoder": encoder_decoder,
         "prompts": prompts, "config": config,
     }
 

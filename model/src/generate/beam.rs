@@ -174,9 +174,7 @@ impl<'a> PromptSearch<'a> {
         let mut chosen = Vec::new();
         for group in (0..self.groups.len()).filter(|&group| !self.groups[group].done).collect::<Vec<_>>() {
             self.find(group, logits, vocabulary, &penalties, &chosen, config);
-            self.choose(group, step, config);
-            let running = &self.groups[group].running;
-            chosen.extend(running.iter().filter_map(|beam| Some(self.nodes[beam.node? as usize].token)));
+            self.choose(group, step, config, &mut chosen);
         }
         let nothing = |group: &Group| group.running.is_empty() && group.finished.is_empty();
         if self.groups.iter().all(nothing) { Err(Obstacle::NothingLeft) } else { Ok(()) }
@@ -245,8 +243,9 @@ impl<'a> PromptSearch<'a> {
         continuations.truncate(count);
     }
 
-    /// Finishes the continuations that end, keeps the best others running, and sees whether the group is done.
-    fn choose(&mut self, group: usize, step: usize, config: &GenerateConfig) {
+    /// Finishes the continuations that end, keeps the best others running, and sees whether the group is done. What the
+    /// running ones go on with is added to `chosen`.
+    fn choose(&mut self, group: usize, step: usize, config: &GenerateConfig, chosen: &mut Vec<u32>) {
         let Group { running, finished, done } = &mut self.groups[group];
         let last = step == config.max_new_tokens;
         let diverse = matches!(config.search, Search::DiverseBeam(_));
@@ -275,6 +274,7 @@ impl<'a> PromptSearch<'a> {
                 finish(finished, beam, normalise(beam.score, step), self.size, diverse);
             } else {
                 next.push(beam);
+                chosen.push(token);
             }
         }
         *running = next;
