@@ -209,6 +209,7 @@ def draw_case(draw, kind, search):
         config["search"] = {"sample": filters}
         config["max_new_tokens"] = 1
         config.pop("min_new_tokens", None)
+        config.pop("repetition_penalty", None)
     return {
         "v": v, "seed": draw.randrange(2**31), "kind": kind, "scale": draw.choice([2.0, 6.0, 12.0]),
         "end_bias": draw.choice([-1.0, 0.0, 1.0, 2.0]), "encoder_decoder": encoder_decoder,

@@ -258,3 +258,104 @@ impl GenerateConfig {
 pub(super) fn length_divisor(length: usize, penalty: f64) -> f64 {
     (length as f64).powf(penalty)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<GenerateConfig, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_config_reads_as_it_is_written() {
+        let configs = [
+            ("{}", GenerateConfig::default()),
+            (
+                r#"{"num_beams":5,"early_stopping":"never","length_penalty":-1,"end_tokens":[1,2],"search":"beam"}"#,
+                GenerateConfig {
+                    num_beams: 5,
+                    early_stopping: EarlyStopping::Never,
+                    length_penalty: -1.0,
+                    end_tokens: vec![1, 2],
+                    ..GenerateConfig::default()
+                },
+            ),
+            (
+                r#"{"early_stopping":true,"search":{"sample":{"top_p":0.9,"seed":7}}}"#,
+                GenerateConfig {
+                    early_stopping: EarlyStopping::Yes,
+                    search: Search::Sample(Sample { top_p: 0.9, seed: 7, ..Sample::default() }),
+                    ..GenerateConfig::default()
+                },
+            ),
+            (
+                r#"{"num_beams":6,"search":{"diverse_beam":{"groups":3}}}"#,
+                GenerateConfig {
+                    num_beams: 6,
+                    search: Search::DiverseBeam(DiverseBeam { groups: 3, ..DiverseBeam::default() }),
+                    ..GenerateConfig::default()
+                },
+            ),
+        ];
+        for (text, config) in configs {
+            assert_eq!(parse(text).unwrap(), config);
+            assert_eq!(config.validate(), Ok(()));
+            assert_eq!(parse(&serde_json::to_string(&config).unwrap()).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        for text in [
+            r#"{"beams":5}"#,
+            r#"{"search":"nucleus"}"#,
+            r#"{"search":{"sample":{"p":0.5}}}"#,
+            r#"{"early_stopping":"always"}"#,
+            r#"{"num_beams":-1}"#,
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let message = parse(r#"{"early_stopping":"always"}"#).unwrap_err();
+        assert!(message.contains(r#"true, false or "never""#), "{message}");
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        for (text, message) in [
+            (r#"{"max_new_tokens":0}"#, "max_new_tokens is 0, but must be at least 1"),
+            (r#"{"min_new_tokens":33}"#, "min_new_tokens is 33, but must be at most max_new_tokens, 32"),
+            (r#"{"num_beams":0}"#, "num_beams is 0, but must be 1 to 1024"),
+            (r#"{"num_beams":9999}"#, "num_beams is 9999, but must be 1 to 1024"),
+            (r#"{"num_return_sequences":0}"#, "num_return_sequences is 0"),
+            (r#"{"num_return_sequences":2}"#, "num_return_sequences is 2, but num_beams is 1"),
+            (r#"{"num_beams":3,"num_return_sequences":4}"#, "num_return_sequences is 4, but num_beams is 3"),
+            (r#"{"repetition_penalty":0}"#, "repetition_penalty is 0"),
+            (r#"{"repetition_penalty":1e-60}"#, "repetition_penalty is 0.000"),
+            (r#"{"length_penalty":-1000}"#, "length_penalty is -1000"),
+            (r#"{"length_penalty":1e300}"#, "length_penalty is 1000"),
+            (r#"{"end_tokens":[3,1,3]}"#, "end_tokens names 3 twice"),
+            (r#"{"search":{"sample":{"temperature":0}}}"#, "sample.temperature is 0"),
+            (r#"{"search":{"sample":{"temperature":-1}}}"#, "sample.temperature is -1"),
+            (r#"{"search":{"sample":{"top_p":0}}}"#, "sample.top_p is 0, but must be above 0 and at most 1"),
+            (r#"{"search":{"sample":{"top_p":1.5}}}"#, "sample.top_p is 1.5"),
+            (r#"{"num_beams":2,"search":{"sample":{}}}"#, "num_beams must be 1"),
+            (r#"{"num_beams":5,"search":{"diverse_beam":{}}}"#, "groups is 2, which does not divide num_beams 5"),
+            (r#"{"num_beams":4,"search":{"diverse_beam":{"groups":1}}}"#, "groups is 1, but must be 2 to num_beams, 4"),
+            (r#"{"num_beams":4,"search":{"diverse_beam":{"groups":8}}}"#, "groups is 8"),
+            (r#"{"num_beams":4,"search":{"diverse_beam":{"penalty":0}}}"#, "diverse_beam.penalty is 0"),
+        ] {
+            let error = parse(text).unwrap().validate().unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+        for broken in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let of = |config: GenerateConfig| config.validate().is_err();
+            assert!(of(GenerateConfig { length_penalty: broken, ..GenerateConfig::default() }));
+            assert!(of(GenerateConfig { repetition_penalty: broken, ..GenerateConfig::default() }));
+            let sample = Sample { temperature: broken, ..Sample::default() };
+            assert!(of(GenerateConfig { search: Search::Sample(sample), ..GenerateConfig::default() }));
+            let sample = Sample { top_p: broken, ..Sample::default() };
+            assert!(of(GenerateConfig { search: Search::Sample(sample), ..GenerateConfig::default() }));
+        }
+    }
+}

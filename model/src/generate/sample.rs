@@ -116,3 +116,123 @@ impl Distribution {
         self.tokens.iter().map(|&(token, weight)| (token, f64::from(weight) / self.total)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        filters: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        v: u32,
+        seed: u32,
+        scale: f32,
+        end_bias: f32,
+        prompts: Vec<Vec<u32>>,
+        config: crate::generate::GenerateConfig,
+        tokens: Vec<Vec<u32>>,
+        probabilities: Vec<Vec<f64>>,
+    }
+
+    fn mix(x: u32) -> u32 {
+        let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+        x ^ (x >> 16)
+    }
+
+    /// The first logits of the script's model of kind "random".
+    fn logits(case: &Case, number: u32, history: &[u32]) -> Vec<f32> {
+        let back = |n: usize| history.len().checked_sub(n).map_or(0, |place| history[place]);
+        let key = mix(mix(mix(case.seed.wrapping_add(number)).wrapping_add(back(1))).wrapping_add(back(2)));
+        let key = mix(key);
+        let logit = |token: u32| {
+            let cell = mix(key.wrapping_add(token.wrapping_mul(0x9e37_79b9)));
+            let logit = ((cell >> 8) as f32 / 16_777_216.0 - 0.5) * case.scale;
+            if case.config.end_tokens.contains(&token) { logit + case.end_bias } else { logit }
+        };
+        (0..case.v).map(logit).collect()
+    }
+
+    #[test]
+    fn the_filtered_distributions_are_those_of_transformers() {
+        // made by scripts/reference/generation.py; probabilities are compared to 1e-5, as the fixture has six digits
+        let fixture: Fixture =
+            serde_json::from_str(include_str!("../../tests/fixtures/generation.json")).unwrap();
+        let mut filtered = 0;
+        for (index, case) in fixture.filters.iter().enumerate() {
+            let crate::generate::Search::Sample(sample) = case.config.search else { panic!("not sampled") };
+            for (number, history) in (0..).zip(&case.prompts) {
+                let mut distribution = Distribution::default();
+                assert!(distribution.filter(&logits(case, number, history), &sample));
+                let (tokens, ours): (Vec<u32>, Vec<f64>) = distribution.probabilities().into_iter().unzip();
+                assert_eq!(tokens, case.tokens[number as usize], "case {index}, {sample:?}");
+                for (ours, theirs) in ours.iter().zip(&case.probabilities[number as usize]) {
+                    assert!((ours - theirs).abs() < 1e-5, "case {index}: {ours} {theirs}");
+                }
+                filtered += usize::from(tokens.len() < case.v as usize);
+            }
+        }
+        assert!(filtered > 50, "{filtered}");
+    }
+
+    #[test]
+    fn top_p_of_a_large_even_vocabulary_keeps_the_lowest_tokens() {
+        let mut distribution = Distribution::default();
+        for (top_p, count) in [(0.001, 11), (0.25, 2560), (0.5, 5120), (1.0, 10_240)] {
+            // one more than 10.24 is needed to reach a thousandth
+            let sample = Sample { top_p, ..Sample::default() };
+            assert!(distribution.filter(&vec![-3.0; 10_240], &sample));
+            let kept: Vec<u32> = distribution.tokens.iter().map(|token| token.0).collect();
+            assert_eq!(kept, (0..count).collect::<Vec<u32>>());
+        }
+    }
+
+    #[test]
+    fn top_k_keeps_all_that_equal_the_last() {
+        let mut distribution = Distribution::default();
+        let sample = Sample { top_k: 2, ..Sample::default() };
+        assert!(distribution.filter(&[1.0, 3.0, 1.0, 0.0, f32::NEG_INFINITY], &sample));
+        assert_eq!(distribution.tokens.iter().map(|token| token.0).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn impossible_tokens_have_no_weight_and_a_row_of_them_is_refused() {
+        let mut distribution = Distribution::default();
+        assert!(distribution.filter(&[f32::NEG_INFINITY, -900.0, 0.0], &Sample::default()));
+        assert_eq!(distribution.tokens.iter().map(|token| token.0).collect::<Vec<_>>(), [1, 2]);
+        assert!(!distribution.filter(&[f32::NEG_INFINITY; 3], &Sample::default()));
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let mut distribution = Distribution::default();
+        let scores: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125].iter().map(|p| p.ln()).collect();
+        assert!(distribution.filter(&scores, &Sample::default()));
+        let mut counts = [0u32; 4];
+        for number in 0..20_000 {
+            counts[Draws::new(7, 3, number).token(&distribution) as usize] += 1;
+        }
+        for (count, p) in counts.into_iter().zip([0.5, 0.25, 0.125, 0.125]) {
+            let deviation = (f64::from(count) - 20_000.0 * p) / (20_000.0 * p * (1.0 - p)).sqrt();
+            assert!(deviation.abs() < 4.0, "{count} of 20000 at {p}");
+        }
+    }
+
+    #[test]
+    fn streams_differ_by_each_of_their_three_names_and_repeat() {
+        let numbers = |seed, stream, number| {
+            let mut draws = Draws::new(seed, stream, number);
+            [draws.unit(), draws.unit()]
+        };
+        let first = numbers(1, 2, 3);
+        assert_eq!(first, numbers(1, 2, 3));
+        for other in [numbers(2, 2, 3), numbers(1, 3, 3), numbers(1, 2, 4), numbers(2, 1, 3)] {
+            assert_ne!(first, other);
+        }
+    }
+}
