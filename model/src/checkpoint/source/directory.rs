@@ -1,0 +1,85 @@
+//! A directory as Hugging Face lays it out: one file of weights, or shards and an index that says what lies where.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::file::MappedFile;
+use super::{Opened, SourceError, open_file};
+
+/// The files looked for, in transformers' order.
+const WHOLE: &[(&str, Kind)] = &[
+    ("model.safetensors", Kind::Weights),
+    ("model.safetensors.index.json", Kind::Index),
+    ("pytorch_model.bin", Kind::Weights),
+    ("pytorch_model.bin.index.json", Kind::Index),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Weights,
+    Index,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+pub(super) fn open(directory: &Path) -> Result<Opened, SourceError> {
+    for (name, kind) in WHOLE {
+        let path = directory.join(name);
+        if path.exists() {
+            return match kind {
+                Kind::Weights => open_file(&Arc::new(MappedFile::open(&path)?)),
+                Kind::Index => open_index(&path),
+            };
+        }
+    }
+    let names: Vec<_> = WHOLE.iter().map(|(name, _)| *name).collect();
+    Err(SourceError::Unsupported {
+        reason: format!("no checkpoint in this directory (looked for {})", names.join(", ")),
+        path: directory.to_owned(),
+    })
+}
+
+/// Opens the shards that an index names. A tensor that lies in a shard but not in the index is listed too.
+pub(super) fn open_index(index: &Path) -> Result<Opened, SourceError> {
+    let file = MappedFile::open(index)?;
+    let damaged = |reason: String| file.damaged("index of shards", reason);
+    let Index { weight_map } =
+        serde_json::from_slice(file.bytes()).map_err(|error| damaged(error.to_string()))?;
+    let directory = index.parent().unwrap_or(Path::new("."));
+    let mut opened = Opened::default();
+    let mut found_in: BTreeMap<String, &str> = BTreeMap::new();
+    for shard in weight_map.values().collect::<BTreeSet<_>>() {
+        let mut components = Path::new(shard).components();
+        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+            return Err(damaged(format!("shard {shard:?} is not the name of a file beside it")));
+        }
+        let path = directory.join(shard);
+        if !path.exists() {
+            return Err(SourceError::ShardAbsent { shard: shard.clone(), index: index.to_owned() });
+        }
+        let part = open_file(&Arc::new(MappedFile::open(&path)?))?;
+        opened.left_out.extend(part.left_out);
+        for (name, stored) in part.tensors {
+            match weight_map.get(&name) {
+                Some(placed) if placed != shard => continue, // a copy; the index decides
+                _ => {}
+            }
+            if let Some(other) = found_in.insert(name.clone(), shard) {
+                return Err(damaged(format!("tensor {name} lies in {other} and in {shard}, and it names neither")));
+            }
+            opened.tensors.insert(name, stored);
+        }
+    }
+    for (tensor, shard) in weight_map {
+        if !opened.tensors.contains_key(&tensor) {
+            return Err(SourceError::NotInShard { tensor, shard, index: index.to_owned() });
+        }
+    }
+    Ok(opened)
+}

@@ -1,0 +1,151 @@
+//! Tensors by name out of checkpoint files, whatever their format.
+//!
+//! A [`Source`] is opened from a path: a directory as Hugging Face lays it out, a safetensors file, a file of
+//! `torch.save`, or an ONNX model. Files are mapped into memory and described, not read; [`Source::read_f32`] reads one
+//! tensor at a time, so that peak memory is one tensor. Nothing in a file is executed, and no claim that a file makes is
+//! believed before it is checked against the file's length.
+
+mod directory;
+mod error;
+mod file;
+mod onnx;
+mod pickle;
+mod protobuf;
+mod safetensors;
+mod stored;
+mod torch;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use file::MappedFile;
+use stored::Stored;
+
+pub use error::SourceError;
+pub use onnx::{Graph, Node};
+pub use stored::ElementType;
+
+/// An opened set of tensors.
+#[derive(Debug)]
+pub struct Source {
+    opened: Opened,
+    path: std::path::PathBuf,
+}
+
+/// What a tensor is, without its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorInfo<'a> {
+    /// Extents, outermost first.
+    pub shape: &'a [usize],
+    /// The elements' type in the file.
+    pub element_type: ElementType,
+    /// The file that holds the elements.
+    pub file: &'a Path,
+}
+
+/// What a reader finds in one file, or in several that belong together.
+#[derive(Debug, Default)]
+struct Opened {
+    tensors: BTreeMap<String, Stored>,
+    left_out: Vec<String>,
+    graph: Option<Graph>,
+}
+
+impl Source {
+    /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a file
+    /// (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). A file's format is told by its content.
+    ///
+    /// # Errors
+    /// When a file is absent, damaged, of another format, or asks for a call where a tensor is expected.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
+        let opened = if path.is_dir() {
+            directory::open(path)?
+        } else if is_index {
+            directory::open_index(path)?
+        } else {
+            open_file(&Arc::new(MappedFile::open(path)?))?
+        };
+        Ok(Self { opened, path: path.to_owned() })
+    }
+
+    /// The tensors' names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.opened.tensors.keys().map(String::as_str)
+    }
+
+    /// What a tensor is; `None` where there is none of that name.
+    pub fn get(&self, name: &str) -> Option<TensorInfo<'_>> {
+        self.opened.tensors.get(name).map(|stored| TensorInfo {
+            shape: &stored.shape,
+            element_type: stored.element_type,
+            file: stored.file.path(),
+        })
+    }
+
+    /// Reads a tensor of floating-point numbers, in row-major order.
+    ///
+    /// # Errors
+    /// When there is no such tensor, it is of another type, or its bytes are damaged.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
+        let stored = self.stored(name)?;
+        stored.to_f32().map_err(|reason| stored.file.tensor(name, reason))
+    }
+
+    /// Reads a tensor as its file has it: little-endian, in row-major order. Borrowed where the file has it so.
+    ///
+    /// # Errors
+    /// As [`Source::read_f32`].
+    pub fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, SourceError> {
+        let stored = self.stored(name)?;
+        stored.to_bytes().map_err(|reason| stored.file.tensor(name, reason))
+    }
+
+    /// The names beside the tensors that were passed over: `optimizer`, `config`, plain values of the state dict.
+    pub fn left_out(&self) -> &[String] {
+        &self.opened.left_out
+    }
+
+    /// The graph, where the source is an ONNX model.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.opened.graph.as_ref()
+    }
+
+    /// What the source was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored, SourceError> {
+        self.opened.tensors.get(name).ok_or_else(|| SourceError::Tensor {
+            name: name.to_owned(),
+            reason: "absent".to_owned(),
+            path: self.path.clone(),
+        })
+    }
+}
+
+fn open_file(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
+    let bytes = file.bytes();
+    let extension = file.path().extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    // A truncated file may have lost what tells its format, so the name has a say.
+    if torch::is_zip(bytes) {
+        torch::open_zip(file)
+    } else if torch::is_legacy(bytes) {
+        torch::open_legacy(file)
+    } else if extension == "onnx" {
+        onnx::open(file)
+    } else if extension == "safetensors" || bytes.get(8) == Some(&b'{') {
+        safetensors::open(file)
+    } else if onnx::is_model(bytes) {
+        onnx::open(file)
+    } else {
+        let reason = "neither safetensors, nor a file of torch.save, nor an ONNX model (truncated or damaged?)";
+        Err(file.unsupported(reason))
+    }
+}

@@ -1,0 +1,134 @@
+//! The wire format of Protocol Buffers, as far as ONNX needs it: fields walked in place, nothing copied, nothing
+//! allocated, no recursion.
+
+/// Why a message cannot be walked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    #[error("a number runs past the end of its message")]
+    Truncated,
+    #[error("a number of more than 64 bits")]
+    Overlong,
+    #[error("field {field} claims {length} bytes of the {left} that its message has left")]
+    TooLong { field: u64, length: u64, left: usize },
+    #[error("field {field} is of unknown wire type {wire_type}")]
+    WireType { field: u64, wire_type: u64 },
+}
+
+/// The value of one field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field<'a> {
+    Varint(u64),
+    Fixed64([u8; 8]),
+    Fixed32([u8; 4]),
+    /// A string, a nested message or packed numbers.
+    Bytes(&'a [u8]),
+}
+
+/// Walks the fields of a message; after an error there is nothing more.
+pub(super) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+pub(super) fn fields(message: &[u8]) -> Fields<'_> {
+    Fields { rest: message }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u64, Field<'a>), WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.rest = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Result<(u64, Field<'a>), WireError> {
+        let key = varint(&mut self.rest)?;
+        let (field, wire_type) = (key >> 3, key & 7);
+        let value = match wire_type {
+            0 => Field::Varint(varint(&mut self.rest)?),
+            1 => Field::Fixed64(self.array()?),
+            2 => {
+                let length = varint(&mut self.rest)?;
+                let left = self.rest.len();
+                let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
+                let (bytes, rest) = split.ok_or(WireError::TooLong { field, length, left })?;
+                self.rest = rest;
+                Field::Bytes(bytes)
+            }
+            5 => Field::Fixed32(self.array()?),
+            _ => return Err(WireError::WireType { field, wire_type }),
+        };
+        Ok((field, value))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
+    let mut value = 0u64;
+    for place in 0..10 {
+        let (&byte, after) = rest.split_first().ok_or(WireError::Truncated)?;
+        *rest = after;
+        if place == 9 && byte > 1 {
+            return Err(WireError::Overlong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(WireError::Overlong)
+}
+
+/// The numbers of a packed field.
+pub(super) fn packed_varints(bytes: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let value = varint(&mut rest);
+        if value.is_err() {
+            rest = &[];
+        }
+        Some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_walked_in_place() {
+        let message = [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 0, 0, 0];
+        let found: Vec<_> = fields(&message).collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            found,
+            [(1, Field::Varint(150)), (2, Field::Bytes(b"hi")), (3, Field::Fixed32([1, 0, 0, 0]))]
+        );
+    }
+
+    #[test]
+    fn absurd_lengths_unknown_types_and_overlong_numbers_are_errors() {
+        let huge = [0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0];
+        let found: Vec<_> = fields(&huge).collect();
+        assert_eq!(found, [Err(WireError::TooLong { field: 2, length: u64::MAX, left: 1 })]);
+        assert_eq!(fields(&[0x0b]).next(), Some(Err(WireError::WireType { field: 1, wire_type: 3 })));
+        assert_eq!(fields(&[0x08, 0x80]).next(), Some(Err(WireError::Truncated)));
+        assert_eq!(fields(&[0xff; 11]).next(), Some(Err(WireError::Overlong)));
+        assert_eq!(packed_varints(&[1, 0x80, 1]).collect::<Vec<_>>(), [Ok(1), Ok(128)]);
+    }
+}
