@@ -248,7 +248,7 @@ impl StateDict<'_> {
     }
 
     fn is_tensor(&self, value: Id) -> bool {
-        matches!(describe(self.pickle, value), Ok(Some(_)))
+        !matches!(describe(self.pickle, value), Ok(None))
     }
 
     fn not_called(&self, place: String, callable: Id) -> SourceError {

@@ -1,0 +1,259 @@
+//! Checkpoints of any layout under Hugging Face's names.
+//!
+//! A [`Mapped`] is a view over a [`Source`]: it has the same tensors under the names that
+//! `Blip2ForConditionalGeneration` gives them, each by a [`Recipe`] that says how it is made of the source's. One mapping
+//! table a layout stands at the top of its file. A name that no table knows keeps its own, for the loader to report.
+
+mod lavis;
+mod onnx;
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use super::source::{ElementType, Source, SourceError};
+
+/// Who named a checkpoint's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// transformers: the names are right already.
+    HuggingFace,
+    /// A `.pth` of LAVIS: `Qformer.bert.`, `visual_encoder.`, ...
+    Lavis,
+    /// `eva_vit_g.pth`, the ViT that LAVIS starts from: `cls_token`, `blocks.`, ...
+    EvaVit,
+    /// torch.onnx, either exporter.
+    Onnx,
+}
+
+impl Layout {
+    /// The layout of a source, told by its names.
+    pub fn of(source: &Source) -> Self {
+        if source.graph().is_some() {
+            Self::Onnx
+        } else if source.names().any(lavis::is_lavis) {
+            Self::Lavis
+        } else if source.names().any(lavis::is_eva) {
+            Self::EvaVit
+        } else {
+            Self::HuggingFace
+        }
+    }
+}
+
+/// How a tensor is made of the source's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// It is the source's.
+    Tensor(String),
+    /// A matrix whose rows are the source's columns.
+    Transposed(String),
+    /// The first of many equal entries along the first axis: what an exporter makes of an expanded tensor.
+    First(String),
+    /// Several tensors one after another along the first axis.
+    Concat(Vec<Part>),
+}
+
+/// A piece of [`Recipe::Concat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The source's tensor.
+    Tensor(String),
+    /// Zeros in the shape of a tensor of the source.
+    Zeros {
+        /// That tensor.
+        like: String,
+    },
+}
+
+/// A tensor of the source that the model does not need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excused {
+    /// Its name in the source.
+    pub name: String,
+    /// Why it is not needed.
+    pub reason: &'static str,
+}
+
+/// What a layout's table makes of a source's names.
+#[derive(Debug, Default)]
+struct Rules {
+    recipes: BTreeMap<String, Recipe>,
+    excused: Vec<Excused>,
+    /// Targets that two tensors of the source claim.
+    doubled: Vec<String>,
+}
+
+impl Rules {
+    fn add(&mut self, target: String, recipe: Recipe) {
+        if self.recipes.insert(target.clone(), recipe).is_some() {
+            self.doubled.push(target);
+        }
+    }
+}
+
+/// A source under Hugging Face's names.
+#[derive(Debug)]
+pub struct Mapped {
+    source: Source,
+    layout: Layout,
+    rules: Rules,
+}
+
+impl Mapped {
+    /// Maps a source by the layout that its names tell.
+    ///
+    /// # Errors
+    /// When two of its tensors claim one name, or a recipe does not fit the tensors it is made of.
+    pub fn new(source: Source) -> Result<Self, SourceError> {
+        let layout = Layout::of(&source);
+        let names: Vec<_> = source.names().collect();
+        let rules = match layout {
+            Layout::HuggingFace => {
+                let mut rules = Rules::default();
+                for &name in &names {
+                    rules.add(name.to_owned(), Recipe::Tensor(name.to_owned()));
+                }
+                rules
+            }
+            Layout::Lavis => lavis::map_lavis(&names),
+            Layout::EvaVit => lavis::map_eva(&names),
+            Layout::Onnx => onnx::map(&source),
+        };
+        if let Some(target) = rules.doubled.first() {
+            return Err(fail(&source, target, "two tensors of the file map to this name"));
+        }
+        let mapped = Self { source, layout, rules };
+        for name in mapped.rules.recipes.keys() {
+            mapped.describe(name)?;
+        }
+        Ok(mapped)
+    }
+
+    /// Hugging Face's names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.recipes.keys().map(String::as_str)
+    }
+
+    /// Shape and type of a tensor; `None` where there is none of that name.
+    pub fn get(&self, name: &str) -> Option<(Vec<usize>, ElementType)> {
+        self.describe(name).ok()
+    }
+
+    /// Reads a tensor of floating-point numbers, in row-major order.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or a tensor it is made of cannot be read.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
+        match self.recipe_of(name)? {
+            Recipe::Tensor(tensor) => self.source.read_f32(tensor),
+            Recipe::Transposed(tensor) => {
+                let columns = self.shape(tensor, name)?.get(1).copied().unwrap_or(0);
+                Ok(transpose(&self.source.read_f32(tensor)?, columns))
+            }
+            Recipe::First(tensor) => {
+                let mut values = self.source.read_f32(tensor)?;
+                let length: usize = self.shape(tensor, name)?.iter().skip(1).product();
+                let first = values.get(..length).unwrap_or_default();
+                if length == 0 || values.chunks(length).any(|entry| entry != first) {
+                    return Err(fail(&self.source, name, "the entries it was expanded to are not equal"));
+                }
+                values.truncate(length);
+                Ok(values)
+            }
+            Recipe::Concat(parts) => {
+                let mut values = Vec::new();
+                for part in parts {
+                    match part {
+                        Part::Tensor(tensor) => values.extend(self.source.read_f32(tensor)?),
+                        Part::Zeros { like } => {
+                            let count: usize = self.shape(like, name)?.iter().product();
+                            values.resize(values.len() + count, 0.0);
+                        }
+                    }
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    /// How a tensor is made; `None` where there is none of that name.
+    pub fn recipe(&self, name: &str) -> Option<&Recipe> {
+        self.rules.recipes.get(name)
+    }
+
+    /// The source's tensors that the model does not need, and why.
+    pub fn excused(&self) -> &[Excused] {
+        &self.rules.excused
+    }
+
+    /// The source's layout.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The source.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn recipe_of(&self, name: &str) -> Result<&Recipe, SourceError> {
+        self.recipe(name).ok_or_else(|| fail(&self.source, name, "absent"))
+    }
+
+    fn shape(&self, tensor: &str, name: &str) -> Result<&[usize], SourceError> {
+        let info = self.source.get(tensor);
+        Ok(info.ok_or_else(|| fail(&self.source, name, &format!("made of {tensor}, which is absent")))?.shape)
+    }
+
+    fn describe(&self, name: &str) -> Result<(Vec<usize>, ElementType), SourceError> {
+        let recipe = self.recipe_of(name)?;
+        let source = match recipe {
+            Recipe::Tensor(tensor) | Recipe::Transposed(tensor) | Recipe::First(tensor) => tensor,
+            Recipe::Concat(parts) => match parts.first() {
+                Some(Part::Tensor(tensor) | Part::Zeros { like: tensor }) => tensor,
+                None => return Err(fail(&self.source, name, "made of nothing")),
+            },
+        };
+        let mut shape = self.shape(source, name)?.to_vec();
+        let element_type = self.source.get(source).map_or(ElementType::Other, |info| info.element_type);
+        match recipe {
+            Recipe::Tensor(_) => {}
+            Recipe::Transposed(_) if shape.len() == 2 => shape.swap(0, 1),
+            Recipe::First(_) if !shape.is_empty() => shape[0] = 1,
+            Recipe::Transposed(_) | Recipe::First(_) => {
+                return Err(fail(&self.source, name, &format!("made of {source}, whose shape {shape:?} does not fit")));
+            }
+            Recipe::Concat(parts) => {
+                let mut length = 0usize;
+                for part in parts {
+                    let (Part::Tensor(tensor) | Part::Zeros { like: tensor }) = part;
+                    let [first, rest @ ..] = self.shape(tensor, name)? else {
+                        return Err(fail(&self.source, name, &format!("made of {tensor}, which has no axes")));
+                    };
+                    if shape.get(1..) != Some(rest) {
+                        return Err(fail(&self.source, name, &format!("made of {source} and {tensor}, of other shapes")));
+                    }
+                    length = length.saturating_add(*first);
+                }
+                shape[0] = length;
+            }
+        }
+        Ok((shape, element_type))
+    }
+}
+
+fn fail(source: &Source, name: &str, reason: &str) -> SourceError {
+    SourceError::Tensor { name: name.to_owned(), reason: reason.to_owned(), path: source.path().to_owned() }
+}
+
+fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
+    if columns == 0 {
+        return Vec::new();
+    }
+    let rows = values.len() / columns;
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}

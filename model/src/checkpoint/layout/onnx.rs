@@ -1,0 +1,206 @@
+//! The parameters behind the tensors of torch.onnx's exports.
+//!
+//! Exporters keep a parameter's name where they leave it alone. The weight of a linear layer they transpose, and what
+//! does not depend on the inputs they compute; both become anonymous (`onnx::MatMul_123`, `val_7`). The operation that
+//! uses an anonymous tensor tells whose it was: the TorchScript exporter names it by the module's path
+//! (`/encoder/layers.0/mlp/fc1/MatMul`), the newer one notes the module's full name beside it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::super::source::{Node, Source};
+use super::{Excused, Recipe, Rules};
+
+/// What an anonymous tensor is, by the operation that uses it: its operator, the last name of its module (any, where
+/// empty), the tensor's place among its inputs (any, where `None`), and the tensor's axes.
+const USES: &[(&str, &str, Option<usize>, usize, Use)] = &[
+    ("MatMul", "", Some(1), 2, Use::Transposed("weight")),
+    ("Gather", "", Some(0), 2, Use::Whole("weight")),
+    ("Add", "embeddings", None, 3, Use::Whole("position_embedding")),
+    ("Concat", "embeddings", Some(0), 3, Use::First("class_embedding")),
+];
+
+#[derive(Clone, Copy)]
+enum Use {
+    /// The module's parameter of this name.
+    Whole(&'static str),
+    /// The same, transposed.
+    Transposed(&'static str),
+    /// The same, expanded along its first axis to the size of a batch.
+    First(&'static str),
+}
+
+/// One name of each part of BLIP-2, and what Hugging Face puts before the part's names. Whatever an export has before
+/// such a name (nothing, or the name of a wrapper) gives way to that. The first row that fits a place decides.
+const PARTS: &[(&str, &str)] = &[
+    ("embeddings.patch_embedding.weight", "vision_model."),
+    ("encoder.layer.0.attention.attention.query.weight", "qformer."),
+    ("encoder.block.0.layer.0.SelfAttention.q.weight", "language_model."),
+    ("decoder.block.0.layer.0.SelfAttention.q.weight", "language_model."),
+    ("block.0.layer.1.EncDecAttention.q.weight", "language_model.decoder."),
+    ("block.0.layer.0.SelfAttention.q.weight", "language_model.encoder."),
+    ("model.decoder.layers.0.self_attn.q_proj.weight", "language_model."),
+    ("decoder.layers.0.self_attn.q_proj.weight", "language_model.model."),
+    ("model.layers.0.self_attn.q_proj.weight", "language_model."),
+    ("layers.0.self_attn.q_proj.weight", "language_model.model."),
+];
+
+/// Parameters that share their numbers: an exporter keeps one of the names, and the second column is wanted.
+const TIED: &[(&str, &str)] = &[
+    ("language_model.encoder.embed_tokens.weight", "language_model.shared.weight"),
+    ("language_model.decoder.embed_tokens.weight", "language_model.shared.weight"),
+];
+
+/// Names of parameters that stand in no module. Any other name without a dot is an exporter's.
+const TOP_LEVEL: &[&str] = &["query_tokens"];
+
+const FOLDED: &str = "a constant of the graph";
+
+pub(super) fn map(source: &Source) -> Rules {
+    let no_nodes = Vec::new();
+    let nodes = source.graph().map_or(&no_nodes, |graph| &graph.nodes);
+    let aliases = Aliases::of(source, nodes);
+
+    let mut parameters: BTreeMap<String, Recipe> = BTreeMap::new();
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for name in source.names().filter(|name| is_parameter(name)) {
+        parameters.insert(name.to_owned(), Recipe::Tensor(name.to_owned()));
+        used.insert(name);
+    }
+    for node in nodes {
+        for (place, input) in node.inputs.iter().enumerate() {
+            let Some(info) = source.get(input) else { continue };
+            if !info.element_type.is_float() {
+                continue;
+            }
+            let Some((name, recipe)) = parameter(node, place, input, info.shape.len(), &aliases) else { continue };
+            used.insert(input);
+            // A name that the file has outright is the surer one.
+            parameters.entry(name).or_insert(recipe);
+        }
+    }
+    let mut rules = Rules::default();
+    let prefixes = Prefixes::of(&parameters);
+    for (name, recipe) in parameters {
+        rules.add(prefixes.replace(&name), recipe);
+    }
+    for (from, to) in TIED {
+        if let Some(recipe) = rules.recipes.get(*from).cloned() {
+            rules.recipes.entry((*to).to_owned()).or_insert(recipe);
+        }
+    }
+    let unused = source.names().filter(|name| !used.contains(name));
+    rules.excused.extend(unused.map(|name| Excused { name: name.to_owned(), reason: FOLDED }));
+    rules
+}
+
+/// Whether a tensor's name is that of a PyTorch parameter.
+fn is_parameter(name: &str) -> bool {
+    TOP_LEVEL.contains(&name) || (name.contains('.') && !name.contains(['/', ':']))
+}
+
+/// The parameter that an input of a node is, and how it is made of that.
+fn parameter(
+    node: &Node,
+    place: usize,
+    input: &str,
+    axes: usize,
+    aliases: &Aliases,
+) -> Option<(String, Recipe)> {
+    let module = aliases.resolve(&module_of(node)?);
+    let last = module.rsplit('.').next().unwrap_or_default();
+    let (.., found) = USES.iter().find(|(operator, wanted, wanted_place, wanted_axes, _)| {
+        *operator == node.operator
+            && (wanted.is_empty() || *wanted == last)
+            && wanted_place.is_none_or(|wanted| wanted == place)
+            && *wanted_axes == axes
+    })?;
+    // A tensor with a parameter's name may be used by a second module that shares it, but only as it is.
+    let input = input.to_owned();
+    let (name, recipe) = match *found {
+        Use::Whole(name) => (name, Recipe::Tensor(input)),
+        Use::Transposed(_) | Use::First(_) if is_parameter(&input) => return None,
+        Use::Transposed(name) => (name, Recipe::Transposed(input)),
+        Use::First(name) => (name, Recipe::First(input)),
+    };
+    Some((format!("{module}.{name}"), recipe))
+}
+
+/// The module that a node belongs to, with dots.
+fn module_of(node: &Node) -> Option<String> {
+    // The newer exporter: modules, outermost first, then the operation's own name.
+    if let [modules @ .., _operation] = &node.scopes[..] {
+        return modules.last().filter(|module| !module.is_empty()).cloned();
+    }
+    let path = node.name.strip_prefix('/')?;
+    Some(path.rsplit_once('/')?.0.replace('/', "."))
+}
+
+/// Where the TorchScript exporter's paths differ from the modules' names.
+///
+/// It names a module by the calls that lead there, so that where a model calls its grandchild, the child's name is
+/// absent: `/model/decoder/layers.0` is `model.model.decoder.layers.0`. Operations that use a named parameter show both.
+struct Aliases {
+    /// From the path up to the first segment that both have in common from there on, to the module's name up to it.
+    prefixes: HashMap<String, String>,
+}
+
+impl Aliases {
+    fn of(source: &Source, nodes: &[Node]) -> Self {
+        let mut prefixes = HashMap::new();
+        for node in nodes.iter().filter(|node| node.scopes.is_empty()) {
+            let Some(path) = module_of(node) else { continue };
+            for input in node.inputs.iter().filter(|input| is_parameter(input) && source.get(input).is_some()) {
+                let Some((module, _)) = input.rsplit_once('.') else { continue };
+                let (path, module): (Vec<_>, Vec<_>) = (path.split('.').collect(), module.split('.').collect());
+                let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
+                if common == 0 || path == module {
+                    continue;
+                }
+                let (path_end, module_end) = (path.len() - common + 1, module.len() - common + 1);
+                prefixes.insert(path[..path_end].join("."), module[..module_end].join("."));
+            }
+        }
+        Self { prefixes }
+    }
+
+    fn resolve(&self, path: &str) -> String {
+        let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
+        let longest = ends.filter_map(|end| Some((end, self.prefixes.get(&path[..end])?))).last();
+        match longest {
+            Some((end, module)) => format!("{module}{}", &path[end..]),
+            None => path.to_owned(),
+        }
+    }
+}
+
+/// What stands before the names of each part.
+struct Prefixes {
+    /// Longest first, with what replaces it.
+    found: Vec<(String, &'static str)>,
+}
+
+impl Prefixes {
+    fn of(parameters: &BTreeMap<String, Recipe>) -> Self {
+        let mut found: Vec<(String, &'static str)> = Vec::new();
+        for (anchor, part) in PARTS {
+            for name in parameters.keys() {
+                let Some(prefix) = name.strip_suffix(anchor) else { continue };
+                let is_whole = prefix.is_empty() || prefix.ends_with('.');
+                // a place that an earlier row has explained
+                let is_known = found.iter().any(|(known, _)| prefix.starts_with(known.as_str()));
+                if is_whole && !is_known {
+                    found.push((prefix.to_owned(), part));
+                }
+            }
+        }
+        found.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Self { found }
+    }
+
+    fn replace(&self, name: &str) -> String {
+        match self.found.iter().find(|(prefix, _)| name.starts_with(prefix.as_str())) {
+            Some((prefix, part)) => format!("{part}{}", &name[prefix.len()..]),
+            None => name.to_owned(),
+        }
+    }
+}
