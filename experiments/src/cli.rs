@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::import::{ExportArguments, ImportArguments};
 use crate::score::ScoreArguments;
 use crate::verify::VerifyArguments;
 
@@ -29,6 +30,10 @@ pub enum Command {
     Pretrain(PretrainArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
     Score(ScoreArguments),
+    /// Make a checkpoint out of files of transformers, LAVIS or torch.onnx
+    Import(ImportArguments),
+    /// Write a checkpoint in the layout and names that transformers loads
+    Export(ExportArguments),
     /// Compare what a checkpoint computes here with what it computed elsewhere
     Verify(VerifyArguments),
     /// Data sets

@@ -13,7 +13,7 @@ use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
 use crate::report::thousands;
 use crate::run::{Pretrained, Session};
 use crate::table::Table;
-use crate::{device, pretrain, score, verify, world};
+use crate::{device, import, pretrain, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
+        Command::Import(arguments) => import::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
+        Command::Export(arguments) => import::export(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => {
             let passed = verify::run(&arguments).failure()?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

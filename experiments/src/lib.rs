@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 pub mod device;
 pub mod examples;
+pub mod import;
 pub mod judge;
 pub mod plots;
 pub mod pretrain;

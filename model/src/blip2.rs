@@ -8,12 +8,14 @@ use crate::fusion::{Fusion, Temporal, TemporalEmbedding};
 use crate::layers::{LayerNorm, Linear, LinearConfig};
 use crate::lm::t5::T5Config;
 use crate::lm::{LanguageModel, LanguageModelConfig, Prefix};
+use crate::lora::{LoraConfig, attach};
 use crate::loss::{Targets, cross_entropy};
 use crate::parameters::is_frozen;
 use crate::qformer::{NoTextPath, QFormer, QFormerConfig, QFormerText, TextAttention};
 use crate::vit::{Vit, VitConfig};
 
-/// Sizes of a [`Blip2`], under the keys of Hugging Face's `config.json`; `fusion`, `temporal` and `max_frames` are ours.
+/// Sizes of a [`Blip2`], under the keys of Hugging Face's `config.json`; `fusion`, `temporal` and `max_frames`
+/// are ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Blip2Config {
@@ -31,6 +33,9 @@ pub struct Blip2Config {
     pub temporal: Temporal,
     /// Most frames that a temporal embedding knows.
     pub max_frames: usize,
+    /// Low-rank updates of the language model, which lie in files of their own.
+    #[serde(skip)]
+    pub lora: Option<LoraConfig>,
 }
 
 impl Default for Blip2Config {
@@ -44,6 +49,7 @@ impl Default for Blip2Config {
             fusion: Fusion::Concat,
             temporal: Temporal::None,
             max_frames: 32,
+            lora: None,
         }
     }
 }
@@ -54,6 +60,9 @@ impl Blip2Config {
         self.qformer_config.hidden_dropout_prob = rate;
         self.qformer_config.attention_probs_dropout_prob = rate;
         self.text_config.set_dropout(rate);
+        if let Some(lora) = &mut self.lora {
+            lora.lora_dropout = rate;
+        }
     }
 
     /// Whether training draws random numbers.
@@ -61,7 +70,11 @@ impl Blip2Config {
         let (vision, qformer) = (&self.vision_config, &self.qformer_config);
         let rates =
             [vision.attention_dropout, qformer.hidden_dropout_prob, qformer.attention_probs_dropout_prob];
-        rates.into_iter().chain([self.text_config.dropout()]).any(|rate| rate > 0.0)
+        rates
+            .into_iter()
+            .chain([self.text_config.dropout()])
+            .chain(self.lora.as_ref().map(|lora| lora.lora_dropout))
+            .any(|rate| rate > 0.0)
     }
 
     /// Refuses sizes that make no model, naming the key.
@@ -116,6 +129,10 @@ impl Blip2Config {
     pub fn init(&self, device: &Device) -> Blip2 {
         let (d_image, d_query) = (self.vision_config.hidden_size, self.qformer_config.hidden_size);
         let std = self.qformer_config.initializer_range;
+        let mut language_model = self.text_config.init(device);
+        if let Some(lora) = &self.lora {
+            attach(&mut language_model, lora);
+        }
         Blip2 {
             vision_model: self.vision_config.init(device),
             ln_vision: self.vision_config.ln_vision().init(device),
@@ -124,7 +141,7 @@ impl Blip2Config {
                 .init([1, self.num_query_tokens, d_query], device),
             qformer: self.qformer_config.init(device),
             language_projection: LinearConfig::new(d_query, self.text_config.width(), std).init(device),
-            language_model: self.text_config.init(device),
+            language_model,
             fusion: self.fusion,
         }
     }

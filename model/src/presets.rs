@@ -2,6 +2,7 @@
 
 use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
+use crate::layers::Activation;
 use crate::lm::LanguageModelConfig;
 use crate::lm::llama::LlamaConfig;
 use crate::lm::opt::OptConfig;
@@ -134,13 +135,18 @@ impl Preset {
                 eos_token_id: 50_118,
                 ..OptConfig::default()
             }),
+            // LAVIS sets the exact GELU, and so do the published files
             Self::Blip2FlanT5Xl | Self::Blip2FlanT5XlCoco | Self::InstructBlipFlanT5Xl => {
-                LanguageModelConfig::T5(T5Config::default())
+                LanguageModelConfig::T5(T5Config {
+                    dense_act_fn: Some(Activation::Gelu),
+                    ..T5Config::default()
+                })
             }
             Self::Blip2FlanT5Xxl | Self::InstructBlipFlanT5Xxl => LanguageModelConfig::T5(T5Config {
                 d_model: 4096,
                 d_ff: 10_240,
                 num_heads: 64,
+                dense_act_fn: Some(Activation::Gelu),
                 ..T5Config::default()
             }),
             Self::Blip2Vicuna7B | Self::InstructBlipVicuna7B => {

@@ -312,4 +312,24 @@ mod tests {
             .into_data()
             .assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
     }
+
+    /// LAVIS's `interpolate_pos_embed` on random positions (scripts/reference/lavis_modules.py). Weights are f32 on both
+    /// sides: 1e-6 on values of size 1.
+    #[test]
+    fn resampled_positions_are_lavis() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/parity/lavis/positions.safetensors");
+        let positions = crate::checkpoint::source::Source::open(&path).unwrap();
+        for name in ["3to5", "4to6", "6to4"] {
+            let before = positions.read_f32(&format!("{name}.before")).unwrap();
+            let after = positions.read_f32(&format!("{name}.after")).unwrap();
+            let tokens = positions.get(&format!("{name}.after")).unwrap().shape[1];
+            let d = after.len() / tokens;
+            let resampled = interpolate_positions(&before, d, tokens);
+            assert_eq!(resampled.len(), after.len());
+            for (ours, theirs) in resampled.iter().zip(&after) {
+                assert!((ours - theirs).abs() < 1e-6 * 4.0, "{name}: {ours} {theirs}");
+            }
+        }
+    }
 }

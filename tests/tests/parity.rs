@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use experiments::verify::{Comparison, Reference, verify};
+use experiments::verify::{Comparison, Reference, Subject, verify};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
@@ -19,7 +19,8 @@ fn check(checkpoint: &str, references: &[&str]) -> Vec<Comparison> {
         .iter()
         .map(|name| {
             let reference = Reference::read(&folder.join(name).with_extension("safetensors")).unwrap();
-            let comparison = verify(&folder, &reference, false, &Device::flex()).unwrap();
+            let subject = Subject { checkpoint: &folder, adapter: None, bf16: false };
+            let comparison = verify(&subject, &reference, &Device::flex()).unwrap();
             println!("{checkpoint}/{name}\n{}", comparison.to_text());
             assert!(comparison.passed, "{checkpoint}/{name}\n{}", comparison.to_text());
             assert!(comparison.tensors.len() >= 6, "{checkpoint}/{name} compares next to nothing");
@@ -62,8 +63,47 @@ fn weights_in_bf16_give_the_logits_of_f32_to_two_hundredths() {
     for checkpoint in ["opt", "t5-flan", "llama-grouped"] {
         let folder = fixtures().join(checkpoint);
         let reference = Reference::read(&folder.join("frames3-concat-prompt.safetensors")).unwrap();
-        let comparison = verify(&folder, &reference, true, &Device::flex()).unwrap();
+        let subject = Subject { checkpoint: &folder, adapter: None, bf16: true };
+        let comparison = verify(&subject, &reference, &Device::flex()).unwrap();
         println!("{checkpoint}\n{}", comparison.to_text());
+        assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
+    }
+}
+
+#[test]
+fn instructblip_equals_transformers_on_images_and_on_video() {
+    for checkpoint in ["instructblip-t5", "instructblip-llama", "instructblipvideo-llama"] {
+        check(checkpoint, &["reference"]);
+    }
+}
+
+#[test]
+fn updates_of_peft_give_what_peft_computes() {
+    for (base, adapter) in [("t5-flan", "t5-flan"), ("opt", "opt"), ("llama-grouped", "llama-grouped")] {
+        let adapter = fixtures().join("lora").join(adapter);
+        let reference = Reference::read(&adapter.join("reference.safetensors")).unwrap();
+        let with = |adapter: Option<&Path>| {
+            let subject = Subject { checkpoint: &fixtures().join(base), adapter, bf16: false };
+            verify(&subject, &reference, &Device::flex()).unwrap()
+        };
+        let comparison = with(Some(&adapter));
+        println!("{base} with its adapter\n{}", comparison.to_text());
+        assert!(comparison.passed, "{base}\n{}", comparison.to_text());
+        assert!(!with(None).passed, "{base}: without its adapter it must compute something else");
+    }
+}
+
+#[test]
+fn shards_and_pickles_hold_the_same_model() {
+    let reference = |name: &str| Reference::read(&fixtures().join(name)).unwrap();
+    for (checkpoint, of) in [
+        ("opt/sharded", "opt/frames1.safetensors"),
+        ("opt/bin", "opt/frames1.safetensors"),
+        ("t5-flan/sharded", "t5-flan/frames1.safetensors"),
+        ("llama/sharded", "llama/frames1.safetensors"),
+    ] {
+        let subject = Subject { checkpoint: &fixtures().join(checkpoint), adapter: None, bf16: false };
+        let comparison = verify(&subject, &reference(of), &Device::flex()).unwrap();
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
     }
 }

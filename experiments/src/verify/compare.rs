@@ -21,7 +21,7 @@ pub(super) const IDS: f64 = 0.0;
 
 /// Inputs, which there is nothing to compare with.
 const INPUTS: [&str; 6] =
-    ["pixel_values", "input_ids", "input_mask", "labels", "qformer_input_ids", "qformer_input_mask"];
+    ["pixel_values", "input_ids", "input_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
 
 /// All tensors that were compared.
 #[derive(Debug, Serialize)]

@@ -27,6 +27,9 @@ pub struct VerifyArguments {
     /// Folder of the checkpoint
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
+    /// Folder of LoRA updates in the layout of peft, for a checkpoint that lies elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     pub reference: PathBuf,
@@ -41,6 +44,23 @@ pub struct VerifyArguments {
     pub json: bool,
 }
 
+/// What is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Folder of the checkpoint.
+    pub checkpoint: &'a Path,
+    /// Folder of LoRA updates for it.
+    pub adapter: Option<&'a Path>,
+    /// Whether ViT and language model are held in bf16.
+    pub bf16: bool,
+}
+
+impl VerifyArguments {
+    fn subject(&self) -> Subject<'_> {
+        Subject { checkpoint: &self.checkpoint, adapter: self.adapter.as_deref(), bf16: self.bf16 }
+    }
+}
+
 /// Runs the command; gives back whether every tensor is within its tolerance.
 ///
 /// # Errors
@@ -48,7 +68,7 @@ pub struct VerifyArguments {
 pub fn run(arguments: &VerifyArguments) -> anyhow::Result<bool> {
     let device = device::select(&arguments.device)?;
     let reference = Reference::read(&arguments.reference)?;
-    let comparison = verify(&arguments.checkpoint, &reference, arguments.bf16, &device)?;
+    let comparison = verify(&arguments.subject(), &reference, &device)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);
     } else {
@@ -68,12 +88,8 @@ const GRADIENTS: [(&str, &str); 3] = [
 ///
 /// # Errors
 /// When the checkpoint cannot be read or the reference does not fit it.
-pub fn verify(
-    directory: &Path,
-    reference: &Reference,
-    bf16: bool,
-    device: &Device,
-) -> anyhow::Result<Comparison> {
+pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> anyhow::Result<Comparison> {
+    let Subject { checkpoint: directory, adapter, bf16 } = *subject;
     let inputs = Inputs::new(reference, device)?;
     let [_, _, _, _, size] = inputs.frames.dims();
     let adapt = |config: &mut Blip2Config| {
@@ -84,7 +100,10 @@ pub fn verify(
     };
     let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
     let precision = if bf16 { half } else { Precision::default() };
-    let (config, blip2) = checkpoint::load_in(directory, adapt, precision, device)?;
+    let (config, mut blip2) = checkpoint::load_in(directory, adapt, precision, device)?;
+    if let Some(adapter) = adapter {
+        checkpoint::load_adapter(&mut blip2, adapter, |lora| lora.lora_dropout = 0.0)?;
+    }
     inputs.check(&config)?;
 
     let mut comparison = Comparison::new();
@@ -144,7 +163,7 @@ impl Inputs {
             frames: Tensor::from_data(TensorData::new(pixels, shape), device),
             prompt: Prompt {
                 text: tokens("input_ids", "input_mask")?,
-                instruction: tokens("qformer_input_ids", "qformer_input_mask")?,
+                instruction: tokens("qformer_input_ids", "qformer_attention_mask")?,
             },
             targets: Targets {
                 ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [b, t]), device),
@@ -190,11 +209,20 @@ fn forward(
     if !only_logits {
         comparison.floats("vision_features", reference, features.reshape([b * f, p, d]), TENSOR)?;
         comparison.floats("fused_features", reference, fused, TENSOR)?;
-        comparison.floats("query_output", reference, queries, TENSOR)?;
+        comparison.floats("query_output", reference, frame_by_frame(queries, reference)?, TENSOR)?;
         comparison.floats("projected", reference, projected.clone(), TENSOR)?;
     }
     let prefix = blip2.with_prompt(projected, inputs.prompt.text.as_ref());
     Ok(blip2.language_model.score(prefix, inputs.targets.ids.clone()))
+}
+
+/// Queries that stand one behind the other, `[b, f·q, d]`, as the reference may have them: `[b·f, q, d]`.
+fn frame_by_frame(queries: Tensor<3>, reference: &Reference) -> anyhow::Result<Tensor<3>> {
+    let [b, all, d] = queries.dims();
+    Ok(match reference.floats::<3>("query_output")? {
+        Some((_, [rows, q, width])) if width == d && rows * q == b * all => queries.reshape([rows, q, d]),
+        _ => queries,
+    })
 }
 
 /// Logits count where a label does.

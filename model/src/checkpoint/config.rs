@@ -30,13 +30,28 @@ const FIXED: &[(&str, &str, &str, Value)] = &[
 
 pub(super) fn read_config(path: &Path) -> Result<Blip2Config, CheckpointError> {
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
+    parse(read_json(path)?).map_err(fail)
+}
+
+/// The `config.json` of a language model alone.
+pub(super) fn read_language_model(path: &Path) -> Result<LanguageModelConfig, CheckpointError> {
+    let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
+    let mut value = json!({ "text_config": read_json(path)? });
+    check_language_model(&mut value).map_err(fail)?;
+    serde_json::from_value(value["text_config"].take()).map_err(|error| fail(error.to_string()))
+}
+
+fn read_json(path: &Path) -> Result<Value, CheckpointError> {
     let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::Io {
         action: "read the checkpoint's configuration",
         source,
         path: path.to_owned(),
     })?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-    parse(value).map_err(fail)
+    let fail = |error: serde_json::Error| CheckpointError::Config {
+        reason: error.to_string(),
+        path: path.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(fail)
 }
 
 fn parse(mut value: Value) -> Result<Blip2Config, String> {
@@ -45,6 +60,23 @@ fn parse(mut value: Value) -> Result<Blip2Config, String> {
         let known: Vec<&str> = MODEL_TYPES.iter().map(|(name, ..)| *name).collect();
         return Err(format!("model_type is {}, expected one of {}", value["model_type"], known.join(", ")));
     };
+    check_language_model(&mut value)?;
+    if !value.is_object() || !value["qformer_config"].is_object() || !value["vision_config"].is_object() {
+        return Err("qformer_config and vision_config must be objects".to_owned());
+    }
+    if value["qformer_config"]["use_qformer_text_input"].is_null() {
+        value["qformer_config"]["use_qformer_text_input"] = json!(reads_text);
+    }
+    if value["fusion"].is_null() {
+        value["fusion"] = json!(fusion);
+    }
+    let config: Blip2Config = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    config.check()?;
+    Ok(config)
+}
+
+/// Refuses what is not known here, and completes what is left out.
+fn check_language_model(value: &mut Value) -> Result<(), String> {
     let language_model = value["text_config"]["model_type"].as_str().unwrap_or_default().to_owned();
     if !["opt", "t5", "llama"].contains(&language_model.as_str()) {
         let found = &value["text_config"]["model_type"];
@@ -70,18 +102,7 @@ fn parse(mut value: Value) -> Result<Blip2Config, String> {
         read_rope(&mut value["text_config"])?;
     }
     fill_in(&mut value["text_config"], &language_model);
-    if !value.is_object() || !value["qformer_config"].is_object() || !value["vision_config"].is_object() {
-        return Err("qformer_config and vision_config must be objects".to_owned());
-    }
-    if value["qformer_config"]["use_qformer_text_input"].is_null() {
-        value["qformer_config"]["use_qformer_text_input"] = json!(reads_text);
-    }
-    if value["fusion"].is_null() {
-        value["fusion"] = json!(fusion);
-    }
-    let config: Blip2Config = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    config.check()?;
-    Ok(config)
+    Ok(())
 }
 
 /// Gives absent keys the values that transformers' classes give them; files hold what differs from those alone.

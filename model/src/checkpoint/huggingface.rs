@@ -66,6 +66,19 @@ const LLAMA: &[(&str, &str, &str)] = &[
     ("language_model.norm.", "norm.", "model.norm."),
 ];
 
+/// Before [`TABLE`], for the first stage of pretraining: names of `Blip2ForImageTextRetrieval` where it has them, else
+/// LAVIS's.
+const PRETRAINING: &[(&str, &str, &str)] = &[
+    ("qformer.text.", "qformer.text.word", "embeddings.word_embeddings.weight"),
+    ("qformer.text.", "qformer.text.position", "embeddings.position_embeddings.weight"),
+    ("vision_proj.", "vision_proj.", "vision_projection."),
+    ("text_proj.", "text_proj.", "text_projection."),
+    ("writer.dense.", "writer.", "qformer.cls.predictions.transform."),
+    ("writer.layer_norm.", "writer.layer_norm.", "qformer.cls.predictions.transform.LayerNorm."),
+    ("writer.bias", "writer.", "qformer.cls.predictions."),
+    ("temperature", "temperature", "temp"),
+];
+
 /// Tensors that a file may lack; they keep their fresh values (zero).
 pub(super) const MAY_BE_MISSING: &[&str] = &["temporal_embedding.weight"];
 
@@ -142,6 +155,11 @@ impl Names {
             }
         };
         Self { tables, is_tied }
+    }
+
+    /// The names of the model of the first stage of pretraining.
+    pub(super) fn pretraining() -> Self {
+        Self { tables: vec![PRETRAINING, TABLE], is_tied: false }
     }
 
     /// Where the parameter of this name of ours lies.

@@ -1,19 +1,30 @@
-//! Checkpoints in and out: a directory as Hugging Face lays it out (`config.json`, `model.safetensors`).
+//! Checkpoints in and out: a directory as Hugging Face lays it out (`config.json`, `model.safetensors`, an adapter of
+//! peft beside them), and anybody's files to make one of.
 //!
 //! A tensor that is missing, unexpected or of another shape is an error that lists them all; no partly loaded model is
 //! ever handed out.
 
 mod config;
 mod huggingface;
-mod opened;
+mod import;
+pub mod layout;
+mod parts;
+mod peft;
 mod read;
+pub mod source;
 mod write;
+
+pub use import::{Imported, image_size, import};
+pub use parts::{Parts, Role};
+pub use peft::{ADAPTER_CONFIG_FILE, load_adapter, load_adapter_config, save_adapter};
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 
 use crate::blip2::{Blip2, Blip2Config};
+use crate::lm::LanguageModelConfig;
+use crate::pretraining::{Pretraining, PretrainingConfig};
 use huggingface::Names;
 
 /// File of the sizes.
@@ -52,6 +63,9 @@ pub enum CheckpointError {
         /// Where.
         path: PathBuf,
     },
+    /// A file cannot be read, or one of its tensors.
+    #[error(transparent)]
+    Source(#[from] source::SourceError),
     /// The weights are not those of the configured model.
     #[error("{} tensors do not fit the model that config.json describes:\n  {}\nin {path}", problems.len(), problems.join("\n  "))]
     Mismatch {
@@ -65,9 +79,27 @@ pub enum CheckpointError {
 /// Reads the configuration alone.
 ///
 /// # Errors
-/// When there is none or it is not that of a BLIP-2 with a T5.
+/// When there is none or it is not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
 pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
-    config::read_config(&directory.join(CONFIG_FILE))
+    let mut config = load_config_file(&directory.join(CONFIG_FILE))?;
+    config.lora = load_adapter_config(directory)?;
+    Ok(config)
+}
+
+/// Reads a configuration, whatever the file's name.
+///
+/// # Errors
+/// When there is none or it is not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
+pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
+    config::read_config(path)
+}
+
+/// Reads the configuration of a language model that lies alone.
+///
+/// # Errors
+/// When there is none or it is not that of an OPT, T5 or LLaMA.
+pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfig, CheckpointError> {
+    config::read_language_model(&directory.join(CONFIG_FILE))
 }
 
 /// What ends a sequence of a checkpoint's language model: as its `generation_config.json` says, else its
@@ -161,10 +193,28 @@ pub fn load_in(
     adapt(&mut config);
     let fail = |reason: String| CheckpointError::Config { reason, path: directory.join(CONFIG_FILE) };
     config.check().map_err(fail)?;
-    let tensors = opened::OpenedFile::open(&directory.join(WEIGHTS_FILE))?;
-    let names = Names::new(&config);
-    let model = read::fill(config.init(device), &names, &tensors, precision, &directory.join(WEIGHTS_FILE))?;
+    let mut tensors = Parts::open(&[(Role::Whole, directory)])?;
+    tensors.leave_out_what_captioning_does_not_use(&config);
+    let mut model = read::fill(config.init(device), &Names::new(&config), &tensors, precision, directory)?;
+    if config.lora.is_some() && directory.join(ADAPTER_CONFIG_FILE).is_file() {
+        let dropout = config.lora.as_ref().map_or(0.0, |lora| lora.lora_dropout);
+        load_adapter(&mut model, directory, |lora| lora.lora_dropout = dropout)?;
+    }
     Ok((config, model))
+}
+
+/// Reads what the first stage of pretraining trained, and the ViT that it started from.
+///
+/// # Errors
+/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+pub fn load_pretraining(
+    mut parts: Parts,
+    config: &PretrainingConfig,
+    device: &Device,
+) -> Result<Pretraining, CheckpointError> {
+    parts.leave_out_evas_last_block(config.vision_config.num_hidden_layers);
+    let path = parts.path().to_owned();
+    read::fill(config.init(device), &Names::pretraining(), &parts, Precision::default(), &path)
 }
 
 /// Writes a checkpoint; each file appears whole or not at all.
@@ -175,6 +225,9 @@ pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(),
     let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
     std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
     write::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
+    if let Some(lora) = &config.lora {
+        save_adapter(&mut model.clone(), lora, directory)?;
+    }
     config::write_config(config, &directory.join(CONFIG_FILE))
 }
 
@@ -183,7 +236,6 @@ mod tests {
     use super::*;
     use crate::blip2::tests::tiny;
     use crate::fusion::{Fusion, Temporal};
-    use crate::lm::LanguageModelConfig;
     use crate::parameters::{draw, list};
     use burn::module::{Module, ModuleVisitor, Param};
     use burn::tensor::{Tensor, TensorData};

@@ -8,7 +8,6 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use super::huggingface::{ALIASES, MAY_BE_MISSING, Names, Part};
 use super::{CheckpointError, Precision, Tensors};
-use crate::blip2::Blip2;
 use crate::parameters::FieldPath;
 use crate::vit::interpolate_positions;
 
@@ -16,13 +15,13 @@ use crate::vit::interpolate_positions;
 const POSITIONS: &str = "vision_model.position_embedding";
 
 /// Fills every parameter, or says of all tensors that do not fit what is wrong with them.
-pub(super) fn fill(
-    model: Blip2,
+pub(super) fn fill<M: Module>(
+    model: M,
     names: &Names,
     tensors: &dyn Tensors,
     precision: Precision,
     path: &Path,
-) -> Result<Blip2, CheckpointError> {
+) -> Result<M, CheckpointError> {
     let mut loader = Loader {
         unread: tensors.names().into_iter().collect(),
         names,
@@ -70,6 +69,9 @@ impl ModuleMapper for Loader<'_> {
             return parameter;
         }
         let ours = self.path.name();
+        if ours.contains(".lora.") {
+            return parameter; // lies in a file of its own
+        }
         match self.values(&ours, &parameter.lazy_shape().to_vec()) {
             Ok(Some((values, shape))) => {
                 let dtype = self.precision.of(&ours);
@@ -116,6 +118,9 @@ impl Loader<'_> {
             && let [rows] = shape.as_mut_slice()
         {
             *rows /= 3;
+        }
+        if shape.is_empty() {
+            shape.push(1); // PyTorch's scalars have no axis
         }
         let may_interpolate = ours == POSITIONS && is_square_grid(&shape, expected);
         if shape != expected && !may_interpolate {

@@ -1,0 +1,230 @@
+//! A checkpoint under Hugging Face's names, out of one place or several: LAVIS keeps the ViT, the Q-Former and the
+//! language model in files of their own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::layout::{Layout, Mapped};
+use super::source::{ElementType, Source};
+use super::{CheckpointError, Tensors};
+use crate::blip2::Blip2Config;
+
+/// What a source is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything that no other source is there for.
+    Whole,
+    /// The ViT.
+    Vision,
+    /// The Q-Former, its queries, the norm before it and the projection behind it.
+    QFormer,
+    /// The language model.
+    LanguageModel,
+}
+
+/// The norm behind the ViT. It is trained with the Q-Former and lies with it, or with the ViT where that lies alone.
+const LN_VISION: &str = "vision_model.post_layernorm.";
+
+/// What a part's own files leave off the front of its names: role, start of the name there, what to put before it.
+/// The first row that fits decides.
+const FRONTS: &[(Role, &str, &str)] = &[
+    (Role::Vision, "embeddings.", "vision_model."),
+    (Role::Vision, "encoder.", "vision_model."),
+    (Role::Vision, "post_layernorm.", "vision_model."),
+    (Role::QFormer, "encoder.layer.", "qformer."),
+    (Role::QFormer, "layernorm.", "qformer."),
+    (Role::QFormer, "embeddings.", "qformer."),
+    (Role::LanguageModel, "shared.", "language_model."),
+    (Role::LanguageModel, "lm_head.", "language_model."),
+    (Role::LanguageModel, "model.", "language_model."),
+    (Role::LanguageModel, "encoder.", "language_model."),
+    (Role::LanguageModel, "decoder.block.", "language_model."),
+    (Role::LanguageModel, "decoder.final_layer_norm.", "language_model."),
+    // an OPT saved without its head
+    (Role::LanguageModel, "decoder.", "language_model.model."),
+];
+
+/// Starts of names that only pretraining uses, which a captioner is imported without.
+const PRETRAINING: &[&str] =
+    &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls.", "temp"];
+
+impl Role {
+    /// Whether a tensor of this full name is what the source is there for.
+    fn holds(self, name: &str) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Vision => name.starts_with("vision_model."),
+            Self::QFormer => {
+                name.starts_with("qformer.")
+                    || name.starts_with("language_projection.")
+                    || name.starts_with(LN_VISION)
+                    || name == "query_tokens"
+            }
+            Self::LanguageModel => name.starts_with("language_model."),
+        }
+    }
+
+    /// A part's own name for a tensor, in full.
+    fn full_name(self, name: &str, is_opt: bool) -> String {
+        if self.holds(name) && self != Self::Whole {
+            return name.to_owned();
+        }
+        let fits = |(role, start, front): &&(Self, &str, &str)| {
+            // the last norm of a T5's decoder and of an OPT's have the same name
+            let is_t5s = *start == "decoder.final_layer_norm." && *front == "language_model.";
+            *role == self && name.starts_with(start) && !(is_opt && is_t5s)
+        };
+        match FRONTS.iter().find(fits) {
+            Some((_, _, front)) => format!("{front}{name}"),
+            None => name.to_owned(),
+        }
+    }
+}
+
+/// Opened sources and who has which tensor.
+#[derive(Debug)]
+pub struct Parts {
+    sources: Vec<Mapped>,
+    places: BTreeMap<String, Place>,
+    left_out: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Place {
+    source: usize,
+    name: String,
+    role: Role,
+}
+
+impl Parts {
+    /// Opens every source. Where two have a tensor, the one that is there for it counts.
+    ///
+    /// # Errors
+    /// When a source cannot be read, or holds nothing of what it is there for.
+    pub fn open(sources: &[(Role, &Path)]) -> Result<Self, CheckpointError> {
+        let mut parts = Self { sources: Vec::new(), places: BTreeMap::new(), left_out: Vec::new() };
+        for (role, path) in sources {
+            let mapped = Mapped::new(Source::open(path)?)?;
+            parts.add(*role, mapped, path)?;
+        }
+        Ok(parts)
+    }
+
+    /// Which layouts the sources have.
+    pub fn layouts(&self) -> Vec<Layout> {
+        self.sources.iter().map(Mapped::layout).collect()
+    }
+
+    /// The type that a tensor's values have in its file.
+    pub fn element_type(&self, name: &str) -> Option<ElementType> {
+        let Place { source, name, .. } = self.places.get(name)?;
+        self.sources[*source].get(name).map(|(_, element_type)| element_type)
+    }
+
+    /// Tensors of the sources that were passed over, each with the reason.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    fn add(&mut self, role: Role, mapped: Mapped, path: &Path) -> Result<(), CheckpointError> {
+        let source = self.sources.len();
+        let is_opt = !mapped.names().any(|name| name.contains(".block.0."));
+        let mut held = 0;
+        for excused in mapped.excused() {
+            self.left_out.push(format!("{}: {}", excused.name, excused.reason));
+        }
+        for name in mapped.names() {
+            let full = role.full_name(name, is_opt);
+            if !role.holds(&full) {
+                self.left_out.push(format!("{name}: {} is not there for it", path.display()));
+                continue;
+            }
+            held += 1;
+            let other = self.places.get(&full).map(|place| place.role);
+            let gives_way = match other {
+                None => false,
+                Some(Role::Whole | Role::QFormer) if full.starts_with(LN_VISION) => true,
+                Some(other) => role == Role::Whole && other != Role::Whole,
+            };
+            if gives_way {
+                self.left_out
+                    .push(format!("{name}: {} has it, but another source is there for it", path.display()));
+                continue;
+            }
+            if let Some(replaced) =
+                self.places.insert(full.clone(), Place { source, name: name.to_owned(), role })
+            {
+                let path = self.sources[replaced.source].source().path();
+                self.left_out
+                    .push(format!("{full}: {} has it, but another source is there for it", path.display()));
+            }
+        }
+        if held == 0 {
+            let reason = format!("holds no tensor of the {role:?} that it was given for");
+            return Err(CheckpointError::Weights { reason, path: path.to_owned() });
+        }
+        self.sources.push(mapped);
+        Ok(())
+    }
+
+    /// Where the first source lies.
+    pub(super) fn path(&self) -> &Path {
+        self.sources.first().map_or(Path::new(""), |mapped| mapped.source().path())
+    }
+
+    /// Leaves out what only pretraining uses, and what a ViT holds beyond the configured one.
+    pub(super) fn leave_out_what_captioning_does_not_use(&mut self, config: &Blip2Config) {
+        let reads_text = config.qformer_config.reads_text;
+        let is_text_path = |name: &str| {
+            let layer = name.strip_prefix("qformer.encoder.layer.").and_then(|rest| rest.split_once('.'));
+            layer.is_some_and(|(_, rest)| rest.starts_with("intermediate.") || rest.starts_with("output."))
+        };
+        self.leave_out("only pretraining uses it", |_, name| {
+            PRETRAINING.iter().any(|start| name.starts_with(start)) || (!reads_text && is_text_path(name))
+        });
+        self.leave_out_evas_last_block(config.vision_config.num_hidden_layers);
+    }
+
+    /// EVA has one block more than BLIP-2 uses.
+    pub(super) fn leave_out_evas_last_block(&mut self, blocks: usize) {
+        let last = format!("vision_model.encoder.layers.{blocks}.");
+        self.leave_out("EVA's last block, which BLIP-2 does not use", |layout, name| {
+            layout == Layout::EvaVit && name.starts_with(&last)
+        });
+    }
+
+    fn leave_out(&mut self, reason: &str, choose: impl Fn(Layout, &str) -> bool) {
+        let layouts = self.layouts();
+        let left: Vec<String> = self
+            .places
+            .iter()
+            .filter(|(name, place)| choose(layouts[place.source], name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in left {
+            self.places.remove(&name);
+            self.left_out.push(format!("{name}: {reason}"));
+        }
+    }
+}
+
+impl Tensors for Parts {
+    fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let Place { source, name, .. } = self.places.get(name)?;
+        self.sources[*source].get(name).map(|(shape, _)| shape)
+    }
+
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let Some(Place { source, name, .. }) = self.places.get(name) else {
+            return Err(CheckpointError::Weights {
+                reason: format!("{name} is absent"),
+                path: Default::default(),
+            });
+        };
+        Ok(self.sources[*source].read_f32(name)?)
+    }
+}
