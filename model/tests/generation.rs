@@ -62,11 +62,13 @@ struct Table<'a> {
     /// For each row: its prompt, the last token but one, and the last.
     rows: Vec<(u32, u32, u32)>,
     step: u32,
+    /// How many rows each step had.
+    counts: Vec<usize>,
 }
 
 impl<'a> Table<'a> {
     fn new(case: &'a Case) -> Self {
-        Self { case, rows: Vec::new(), step: 0 }
+        Self { case, rows: Vec::new(), step: 0, counts: Vec::new() }
     }
 
     fn logits(&self, (prompt, second, last): (u32, u32, u32), step: u32) -> Vec<f32> {
@@ -131,6 +133,7 @@ impl NextToken for Table<'_> {
         let next = rows.map(|(&token, &parent)| (self.rows[parent].0, self.rows[parent].2, token));
         self.rows = next.collect();
         self.step += 1;
+        self.counts.push(tokens.len());
         assert!((self.step as usize) < self.case.config.max_new_tokens, "asked for more than the limit");
         let prompts: Vec<u32> = self.rows.iter().map(|row| row.0).collect();
         assert!(prompts.is_sorted(), "the rows of a prompt stay together and in order");
@@ -141,6 +144,11 @@ impl NextToken for Table<'_> {
 }
 
 fn run(case: &Case) -> Vec<Vec<Generated>> {
+    run_with(&mut Table::new(case))
+}
+
+fn run_with(table: &mut Table<'_>) -> Vec<Vec<Generated>> {
+    let case = table.case;
     let prompts: Vec<Prompt> = case
         .prompts
         .iter()
@@ -148,7 +156,7 @@ fn run(case: &Case) -> Vec<Vec<Generated>> {
         .map(|(history, stream)| Prompt { history: history.clone(), stream })
         .collect();
     let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
-    generate(&mut Table::new(case), request).unwrap()
+    generate(table, request).unwrap()
 }
 
 fn ids(generated: &[Vec<Generated>]) -> Vec<Vec<Vec<u32>>> {
@@ -216,6 +224,23 @@ fn a_prompt_is_answered_alike_in_any_batch() {
         let mut fewer = case.clone();
         fewer.prompts.pop();
         assert_eq!(run(&fewer), together[..fewer.prompts.len()]);
+    }
+}
+
+#[test]
+fn prompts_that_are_finished_are_dropped() {
+    let fixture = fixture();
+    for (cases, least) in [(&fixture.greedy, 10), (&fixture.beam, 50), (&fixture.diverse, 10)] {
+        let mut dropping = 0;
+        for case in cases {
+            let mut table = Table::new(case);
+            run_with(&mut table);
+            assert!(table.counts.is_sorted_by(|before, after| before >= after), "{:?}", table.counts);
+            let all = case.prompts.len() * case.config.num_beams;
+            assert!(table.counts.first().is_none_or(|&count| count <= all));
+            dropping += usize::from(table.counts.last().is_some_and(|&count| count < all));
+        }
+        assert!(dropping >= least, "{dropping}");
     }
 }
 
@@ -305,7 +330,13 @@ fn any_config() -> impl Strategy<Value = GenerateConfig> {
     let limits = (0usize..8, 0usize..5, prop::collection::vec(0u32..6, 0..3), 0usize..7, 0usize..4);
     let penalty = || prop_oneof![3 => 0.1f64..3.0, 1 => Just(1.0), 1 => any::<f64>()];
     (limits, penalty(), stopping, penalty(), search).prop_map(
-        |((max, min, end_tokens, num_beams, sequences), length_penalty, early_stopping, repetition, search)| {
+        |(
+            (max, min, end_tokens, num_beams, sequences),
+            length_penalty,
+            early_stopping,
+            repetition,
+            search,
+        )| {
             GenerateConfig {
                 max_new_tokens: max,
                 min_new_tokens: min,
@@ -321,12 +352,22 @@ fn any_config() -> impl Strategy<Value = GenerateConfig> {
     )
 }
 
+/// Settings that fit each other. Only the first new token is written where `one`.
+fn valid_config(one: bool) -> impl Strategy<Value = GenerateConfig> {
+    any_config()
+        .prop_map(move |config| match one {
+            true => GenerateConfig { max_new_tokens: 1, min_new_tokens: 0, ..config },
+            false => config,
+        })
+        .prop_filter("the settings do not fit", |config| config.validate().is_ok())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_asked_there_is_an_answer_that_makes_sense_or_an_error(
-        config in any_config(),
+        config in prop_oneof![any_config(), valid_config(false), valid_config(true)],
         values in prop::collection::vec(logit(), 1..60),
         vocabulary in 0usize..12,
         prompts in 0usize..4,
@@ -350,13 +391,10 @@ proptest! {
 
     #[test]
     fn a_row_with_one_nan_is_an_error_that_names_it(
-        mut config in any_config(),
+        config in valid_config(true),
         values in prop::collection::vec(-9.0f32..9.0, 40),
         place in 0usize..33,
     ) {
-        config.max_new_tokens = 1;
-        config.min_new_tokens = 0;
-        prop_assume!(config.validate().is_ok());
         let mut values = values;
         values[place] = f32::NAN;
         let error = told(&values[..33], 11, 3, &config).unwrap_err().to_string();
@@ -388,8 +426,12 @@ fn a_nan_in_a_later_row_is_named_by_prompt_and_beam() {
     for (search, num_beams, sequences) in
         [(Search::Beam, 3, 1), (Search::Sample(Sample { seed: 1, ..Sample::default() }), 1, 3)]
     {
-        let config =
-            GenerateConfig { num_beams, search, num_return_sequences: sequences, ..GenerateConfig::default() };
+        let config = GenerateConfig {
+            num_beams,
+            search,
+            num_return_sequences: sequences,
+            ..GenerateConfig::default()
+        };
         let request = Request { prompts: &prompts, vocabulary: 5, config: &config };
         let error = generate(&mut Spoilt(4), request).unwrap_err();
         let GenerateError::Logits { step: 2, prompt: 1, row: 1, .. } = error else { panic!("{error}") };

@@ -69,7 +69,8 @@ pub enum Search {
 pub struct DiverseBeam {
     /// Groups that `num_beams` is divided into; 2 by default.
     pub groups: usize,
-    /// Taken off a token's log-probability for each beam of an earlier group that chose it at this step; 0.5 by default.
+    /// Taken off a token's log-probability for each beam of an earlier group that chose it at this step; 0.5 by
+    /// default.
     pub penalty: f64,
 }
 
@@ -340,8 +341,14 @@ mod tests {
             (r#"{"search":{"sample":{"top_p":0}}}"#, "sample.top_p is 0, but must be above 0 and at most 1"),
             (r#"{"search":{"sample":{"top_p":1.5}}}"#, "sample.top_p is 1.5"),
             (r#"{"num_beams":2,"search":{"sample":{}}}"#, "num_beams must be 1"),
-            (r#"{"num_beams":5,"search":{"diverse_beam":{}}}"#, "groups is 2, which does not divide num_beams 5"),
-            (r#"{"num_beams":4,"search":{"diverse_beam":{"groups":1}}}"#, "groups is 1, but must be 2 to num_beams, 4"),
+            (
+                r#"{"num_beams":5,"search":{"diverse_beam":{}}}"#,
+                "groups is 2, which does not divide num_beams 5",
+            ),
+            (
+                r#"{"num_beams":4,"search":{"diverse_beam":{"groups":1}}}"#,
+                "groups is 1, but must be 2 to num_beams, 4",
+            ),
             (r#"{"num_beams":4,"search":{"diverse_beam":{"groups":8}}}"#, "groups is 8"),
             (r#"{"num_beams":4,"search":{"diverse_beam":{"penalty":0}}}"#, "diverse_beam.penalty is 0"),
         ] {
