@@ -53,6 +53,13 @@ const TIED: &[(&str, &str)] = &[
 /// Names of parameters that stand in no module. Any other name without a dot is an exporter's.
 const TOP_LEVEL: &[&str] = &["query_tokens"];
 
+/// Buffers, which an export may hold under their names: ends of names, and why they are not needed.
+const EXCUSED: &[(&str, &str)] = &[
+    (".rotary_emb.inv_freq", "follows from the configuration"),
+    (".rotary_emb.original_inv_freq", "follows from the configuration"),
+    (".position_ids", "a buffer of counting numbers"),
+];
+
 const FOLDED: &str = "a constant of the graph";
 
 pub(super) fn map(source: &Source) -> Rules {
@@ -79,6 +86,11 @@ pub(super) fn map(source: &Source) -> Rules {
         }
     }
     let mut rules = Rules::default();
+    parameters.retain(|name, _| {
+        let excuse = EXCUSED.iter().find(|(end, _)| name.ends_with(end));
+        rules.excused.extend(excuse.map(|(_, reason)| Excused { name: name.clone(), reason }));
+        excuse.is_none()
+    });
     let prefixes = Prefixes::of(&parameters);
     for (name, recipe) in parameters {
         rules.add(prefixes.replace(&name), recipe);
@@ -153,6 +165,9 @@ impl Aliases {
                 let Some((module, _)) = input.rsplit_once('.') else { continue };
                 let (path, module): (Vec<_>, Vec<_>) = (path.split('.').collect(), module.split('.').collect());
                 let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
+                // In `model.model.decoder` either `model` may be the one that the path lacks: leave the first in peace,
+                // for what else it may hold (`model.lm_head`).
+                let common = common.min(path.len() - 1);
                 if common == 0 || path == module {
                     continue;
                 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::safetensors::Dtype;
-use ::safetensors::tensor::Metadata;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::file::MappedFile;
 use super::stored::{Data, ElementType, Stored, element_count};
@@ -14,6 +15,15 @@ const FORMAT: &str = "safetensors";
 
 /// The longest header that the format allows.
 const LONGEST_HEADER: usize = 100_000_000;
+
+/// What the header says of one tensor. The crate's own reader of headers names no tensor in its errors, and adds the
+/// last offset to the header's length without a check for overflow.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
 
 pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     let damaged = |reason: String| file.damaged(FORMAT, reason);
@@ -26,40 +36,45 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
         .and_then(|length| length.checked_add(8))
         .filter(|&end| end <= bytes.len())
         .ok_or_else(|| damaged(format!("its header claims {length} bytes of a file of {}", bytes.len())))?;
-    // The crate's own reader adds the last offset to the header's length without a check for overflow, so only its
-    // parsing is used here, and offsets are checked below.
-    let header: Metadata =
+    let header: BTreeMap<String, Value> =
         serde_json::from_slice(&bytes[8..data_start]).map_err(|error| damaged(error.to_string()))?;
     let data_length = bytes.len() - data_start;
-    let mut end_of_data = 0;
     let mut tensors = BTreeMap::new();
-    for (name, info) in header.tensors() {
-        let (start, end) = info.data_offsets;
+    let mut places = Vec::new();
+    for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+        let entry: Entry = serde_json::from_value(entry).map_err(|error| file.tensor(&name, error.to_string()))?;
+        let (start, end) = entry.data_offsets;
         if start > end || end > data_length {
-            let claim = format!("tensor {name} claims bytes {start} to {end} of {data_length}");
-            return Err(damaged(claim));
+            return Err(file.tensor(&name, format!("claims bytes {start} to {end} of {data_length}")));
         }
-        let expected = element_count(&info.shape).and_then(|count| count.checked_mul(info.dtype.bitsize()));
+        let expected = element_count(&entry.shape).and_then(|count| count.checked_mul(entry.dtype.bitsize()));
         if expected != (end - start).checked_mul(8) {
-            let bytes = end - start;
-            let reason = format!("tensor {name} of shape {:?} and type {:?} has {bytes} bytes", info.shape, info.dtype);
-            return Err(damaged(reason));
+            let (shape, dtype, length) = (&entry.shape, entry.dtype, end - start);
+            return Err(file.tensor(&name, format!("of shape {shape:?} and type {dtype:?}, but has {length} bytes")));
         }
-        end_of_data = end_of_data.max(end);
-        let range = data_start + start..data_start + end;
+        places.push((start, end, name.clone()));
         tensors.insert(
             name,
             Stored {
                 file: Arc::clone(file),
-                element_type: element_type(info.dtype),
-                shape: info.shape.clone(),
-                data: Data::Plain { range, strides: None },
+                element_type: element_type(entry.dtype),
+                shape: entry.shape,
+                data: Data::Plain { range: data_start + start..data_start + end, strides: None },
                 checksum: None,
             },
         );
     }
-    if end_of_data != data_length {
-        return Err(damaged(format!("its tensors end at byte {end_of_data} of {data_length}")));
+    // The format wants the tensors to follow each other without gaps.
+    places.sort_unstable();
+    let mut position = 0;
+    for (start, end, name) in places {
+        if start != position {
+            return Err(file.tensor(&name, format!("begins at byte {start}, expected {position}")));
+        }
+        position = end;
+    }
+    if position != data_length {
+        return Err(damaged(format!("its tensors end at byte {position} of {data_length}")));
     }
     Ok(Opened { tensors, left_out: Vec::new(), graph: None })
 }

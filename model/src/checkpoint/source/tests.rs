@@ -213,11 +213,14 @@ fn absurd_claims_of_a_safetensors_header_are_errors() {
     let one = |shape: &str, start: u64, end: u64| {
         safetensors(&format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}}}"#), 16)
     };
-    fails(&one("[4]", 0, 32), "claims bytes 0 to 32 of 16");
-    fails(&one("[4611686018427387905]", 0, 4), "");
-    fails(&one("[5]", 0, 16), "w");
+    fails(&one("[8]", 0, 32), "tensor w: claims bytes 0 to 32 of 16");
+    fails(&one("[4611686018427387905]", 0, 4), "tensor w: of shape [4611686018427387905]");
+    fails(&one("[5]", 0, 16), "tensor w: of shape [5] and type F32, but has 16 bytes");
     fails(&one("[2]", 0, 8), "end at byte 8 of 16");
-    fails(&one("[4]", 16, 0), "w");
+    fails(&one("[2]", 8, 16), "tensor w: begins at byte 8, expected 0");
+    fails(&one("[4]", 16, 0), "tensor w: claims bytes 16 to 0");
+    fails(&one("[-4]", 0, 16), "tensor w: invalid value");
+    fails(&safetensors(r#"{"w":{"dtype":"F31","shape":[4],"data_offsets":[0,16]}}"#, 16), "tensor w: unknown variant");
 }
 
 /// A legacy file of one tensor with the given fields of its description, and a storage of six numbers.

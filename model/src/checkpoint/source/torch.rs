@@ -236,6 +236,11 @@ impl StateDict<'_> {
                     return Ok(dictionary);
                 }
                 None => {
+                    for (key, value) in entries(self.pickle, dictionary) {
+                        if let Value::Call { callable, .. } = self.pickle.value(value) {
+                            return Err(self.not_called(format!("`{key}`"), *callable));
+                        }
+                    }
                     let keys: Vec<_> = entries(self.pickle, dictionary).take(8).map(|(key, _)| key).collect();
                     let reason = format!(
                         "{place} holds no tensors, nor a dictionary of them under one of {WRAPPERS:?} (its keys: {keys:?})"
