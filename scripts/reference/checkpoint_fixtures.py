@@ -8,6 +8,7 @@ Every file of torch.save has a `.safetensors` beside it that holds what is expec
 
 import argparse
 import collections
+import json
 import sys
 from pathlib import Path
 
@@ -180,10 +181,34 @@ def lavis(folder):
     save(folder, "lavis_coco.pth", {"model": tuned} | extras, tuned)
 
 
+def names(folder):
+    """Names and shapes in transformers of models as large as the files of `lavis`."""
+    import transformers
+
+    layers = dict(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2)
+    vision = dict(layers, image_size=8, patch_size=4)
+    qformer = dict(layers, encoder_hidden_size=8, vocab_size=13, max_position_embeddings=6)
+    text = transformers.T5Config(vocab_size=11, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2).to_dict()
+    found = {}
+    models = {"Blip2ForConditionalGeneration": {}, "Blip2ForImageTextRetrieval": {"use_qformer_text_input": True}}
+    for model, sizes in models.items():
+        config = transformers.Blip2Config(
+            vision_config=vision,
+            qformer_config=qformer | sizes,
+            text_config=text,
+            num_query_tokens=3,
+            image_text_hidden_size=4,
+        )
+        state = getattr(transformers, model)(config).state_dict()
+        found[model] = {key: list(value.shape) for key, value in state.items() if not key.startswith("language_model.")}
+    (folder / "transformers_names.json").write_text(json.dumps(found, indent=0) + "\n")
+
+
 def main():
     folder = Path(sys.argv[1])
+    makers = (torch_files, attacks, shards, lavis, names)
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, make in enumerate((torch_files, attacks, shards, lavis)):
+    for seed, make in enumerate(makers):
         torch.manual_seed(seed)
         make(folder)
 

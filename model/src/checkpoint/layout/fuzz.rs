@@ -19,8 +19,21 @@ use super::*;
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Numbers that lengths and offsets are set to.
-const EXTREMES: &[u64] =
-    &[0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 40, 1 << 61, i64::MAX as u64, u64::MAX - 8, u64::MAX];
+const EXTREMES: &[u64] = &[
+    0,
+    1,
+    0x7f,
+    0x80,
+    0xff,
+    0xffff,
+    0x7fff_ffff,
+    0xffff_ffff,
+    1 << 40,
+    1 << 61,
+    i64::MAX as u64,
+    u64::MAX - 8,
+    u64::MAX,
+];
 
 /// SplitMix64, so that a seed gives the same files on every machine.
 struct Random(u64);
@@ -45,7 +58,7 @@ fn seeds(folder: &Path, into: &mut Vec<(PathBuf, Vec<u8>)>) {
     for path in entries {
         if path.is_dir() {
             seeds(&path, into);
-        } else if !path.ends_with("config.json") && !path.ends_with("generation_config.json") {
+        } else if !path.ends_with("config.json") && !path.ends_with("transformers_names.json") {
             let bytes = std::fs::read(&path).unwrap();
             into.push((path, bytes));
         }

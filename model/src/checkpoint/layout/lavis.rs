@@ -85,7 +85,8 @@ pub(super) fn is_eva(name: &str) -> bool {
 
 pub(super) fn map_lavis(names: &[&str]) -> Rules {
     let has = |start: &str| names.iter().any(|name| name.starts_with(start));
-    let is_instruct = has("Qformer.bert.embeddings.word_embeddings.") && (has("llm_proj.") || has("t5_proj."));
+    let is_instruct =
+        has("Qformer.bert.embeddings.word_embeddings.") && (has("llm_proj.") || has("t5_proj."));
     let mut rules = Rules::default();
     for &name in names {
         if let Some(reason) = excuse(name, EXCUSED) {

@@ -225,17 +225,29 @@ impl Mapped {
             Recipe::Transposed(_) if shape.len() == 2 => shape.swap(0, 1),
             Recipe::First(_) if !shape.is_empty() => shape[0] = 1,
             Recipe::Transposed(_) | Recipe::First(_) => {
-                return Err(fail(&self.source, name, &format!("made of {source}, whose shape {shape:?} does not fit")));
+                return Err(fail(
+                    &self.source,
+                    name,
+                    &format!("made of {source}, whose shape {shape:?} does not fit"),
+                ));
             }
             Recipe::Concat(parts) => {
                 let mut length = 0usize;
                 for part in parts {
                     let (Part::Tensor(tensor) | Part::Zeros { like: tensor }) = part;
                     let [first, rest @ ..] = self.shape(tensor, name)? else {
-                        return Err(fail(&self.source, name, &format!("made of {tensor}, which has no axes")));
+                        return Err(fail(
+                            &self.source,
+                            name,
+                            &format!("made of {tensor}, which has no axes"),
+                        ));
                     };
                     if shape.get(1..) != Some(rest) {
-                        return Err(fail(&self.source, name, &format!("made of {source} and {tensor}, of other shapes")));
+                        return Err(fail(
+                            &self.source,
+                            name,
+                            &format!("made of {source} and {tensor}, of other shapes"),
+                        ));
                     }
                     length = length.saturating_add(*first);
                 }
@@ -250,10 +262,19 @@ fn fail(source: &Source, name: &str, reason: &str) -> SourceError {
     SourceError::Tensor { name: name.to_owned(), reason: reason.to_owned(), path: source.path().to_owned() }
 }
 
+/// The transpose of a matrix of so many columns.
 fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
-    if columns == 0 {
-        return Vec::new();
+    const BLOCK: usize = 32; // rows and columns that the cache holds together
+    let rows = values.len().checked_div(columns).unwrap_or(0);
+    let mut transposed = vec![0.0; rows * columns];
+    for first_row in (0..rows).step_by(BLOCK) {
+        for first_column in (0..columns).step_by(BLOCK) {
+            for row in first_row..rows.min(first_row + BLOCK) {
+                for column in first_column..columns.min(first_column + BLOCK) {
+                    transposed[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
     }
-    let rows = values.len() / columns;
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+    transposed
 }

@@ -60,6 +60,12 @@ const EXCUSED: &[(&str, &str)] = &[
     (".position_ids", "a buffer of counting numbers"),
 ];
 
+/// No module lies deeper; a bound, as every dot of a path is looked at.
+const LONGEST_PATH: usize = 1024;
+
+/// No export holds more parts of a model; a bound, as every name is held against each.
+const MOST_PARTS: usize = 16;
+
 const FOLDED: &str = "a constant of the graph";
 
 pub(super) fn map(source: &Source) -> Rules {
@@ -79,7 +85,9 @@ pub(super) fn map(source: &Source) -> Rules {
             if !info.element_type.is_float() {
                 continue;
             }
-            let Some((name, recipe)) = parameter(node, place, input, info.shape.len(), &aliases) else { continue };
+            let Some((name, recipe)) = parameter(node, place, input, info.shape.len(), &aliases) else {
+                continue;
+            };
             used.insert(input);
             // A name that the file has outright is the surer one.
             parameters.entry(name).or_insert(recipe);
@@ -143,7 +151,7 @@ fn module_of(node: &Node) -> Option<String> {
     if let [modules @ .., _operation] = &node.scopes[..] {
         return modules.last().filter(|module| !module.is_empty()).cloned();
     }
-    let path = node.name.strip_prefix('/')?;
+    let path = node.name.strip_prefix('/').filter(|path| path.len() <= LONGEST_PATH)?;
     Some(path.rsplit_once('/')?.0.replace('/', "."))
 }
 
@@ -161,9 +169,11 @@ impl Aliases {
         let mut prefixes = HashMap::new();
         for node in nodes.iter().filter(|node| node.scopes.is_empty()) {
             let Some(path) = module_of(node) else { continue };
-            for input in node.inputs.iter().filter(|input| is_parameter(input) && source.get(input).is_some()) {
+            for input in node.inputs.iter().filter(|input| is_parameter(input) && source.get(input).is_some())
+            {
                 let Some((module, _)) = input.rsplit_once('.') else { continue };
-                let (path, module): (Vec<_>, Vec<_>) = (path.split('.').collect(), module.split('.').collect());
+                let (path, module): (Vec<_>, Vec<_>) =
+                    (path.split('.').collect(), module.split('.').collect());
                 let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
                 // In `model.model.decoder` either `model` may be the one that the path lacks: leave the first in peace,
                 // for what else it may hold (`model.lm_head`).
@@ -180,7 +190,8 @@ impl Aliases {
 
     fn resolve(&self, path: &str) -> String {
         let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
-        let longest = ends.filter_map(|end| Some((end, self.prefixes.get(&path[..end])?))).last();
+        let longest =
+            ends.filter_map(|end| Some((end, self.prefixes.get(&path[..end])?))).max_by_key(|(end, _)| *end);
         match longest {
             Some((end, module)) => format!("{module}{}", &path[end..]),
             None => path.to_owned(),
@@ -203,7 +214,7 @@ impl Prefixes {
                 let is_whole = prefix.is_empty() || prefix.ends_with('.');
                 // a place that an earlier row has explained
                 let is_known = found.iter().any(|(known, _)| prefix.starts_with(known.as_str()));
-                if is_whole && !is_known {
+                if is_whole && !is_known && found.len() < MOST_PARTS {
                     found.push((prefix.to_owned(), part));
                 }
             }

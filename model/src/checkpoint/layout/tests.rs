@@ -44,7 +44,10 @@ fn lavis_names_become_hugging_faces() {
             "qformer.encoder.layer.0.crossattention.output.LayerNorm.weight",
             "Qformer.bert.encoder.layer.0.crossattention.output.LayerNorm.weight",
         ),
-        ("qformer.encoder.layer.1.output_query.dense.bias", "Qformer.bert.encoder.layer.1.output_query.dense.bias"),
+        (
+            "qformer.encoder.layer.1.output_query.dense.bias",
+            "Qformer.bert.encoder.layer.1.output_query.dense.bias",
+        ),
         ("language_projection.weight", "t5_proj.weight"),
         (
             "base_model.model.language_model.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight",
@@ -80,6 +83,29 @@ fn what_only_pretraining_uses_is_kept() {
     assert_eq!(stage_1.names().count() + stage_1.excused().len(), stage_1.source().names().count());
 }
 
+/// Every name with its shape, of several files together; adapters left out.
+fn shapes(files: &[&str]) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    for file in files {
+        let mapped = mapped(file);
+        for name in mapped.names().filter(|name| !name.starts_with("base_model.")) {
+            shapes.insert(name.to_owned(), mapped.get(name).unwrap().0);
+        }
+    }
+    shapes
+}
+
+#[test]
+fn mapped_files_have_all_the_names_and_shapes_that_transformers_has_and_no_others() {
+    type Shapes = BTreeMap<String, Vec<usize>>;
+    let text = std::fs::read_to_string(fixture("transformers_names.json")).unwrap();
+    let theirs: BTreeMap<String, Shapes> = serde_json::from_str(&text).unwrap();
+    assert_eq!(shapes(&["eva_vit_g.pth", "lavis_stage2.pth"]), theirs["Blip2ForConditionalGeneration"]);
+    let mut stage_1 = shapes(&["eva_vit_g.pth", "lavis_stage1.pth"]);
+    stage_1.retain(|name, _| !name.starts_with("qformer.cls.") && name != "temp");
+    assert_eq!(stage_1, theirs["Blip2ForImageTextRetrieval"]);
+}
+
 #[test]
 fn evas_two_biases_become_one_of_three_with_zeros_for_the_keys() {
     for (file, start) in [("eva_vit_g.pth", ""), ("lavis_coco.pth", "visual_encoder.")] {
@@ -90,7 +116,11 @@ fn evas_two_biases_become_one_of_three_with_zeros_for_the_keys() {
         assert_eq!(vit.get("vision_model.encoder.layers.0.self_attn.qkv.bias").unwrap().0, [24]);
         for (theirs, eva, shape) in [
             ("embeddings.class_embedding", "cls_token", &[1, 1, 8][..]),
-            ("embeddings.position_embedding", "pos_embed", if start.is_empty() { &[1, 5, 8] } else { &[1, 10, 8] }),
+            (
+                "embeddings.position_embedding",
+                "pos_embed",
+                if start.is_empty() { &[1, 5, 8] } else { &[1, 10, 8] },
+            ),
             ("embeddings.patch_embedding.weight", "patch_embed.proj.weight", &[8, 3, 4, 4]),
             ("encoder.layers.0.layer_norm2.bias", "blocks.0.norm2.bias", &[8]),
             ("encoder.layers.0.self_attn.projection.weight", "blocks.0.attn.proj.weight", &[8, 8]),
@@ -106,7 +136,8 @@ fn evas_two_biases_become_one_of_three_with_zeros_for_the_keys() {
 
 #[test]
 fn evas_last_block_and_classifier_are_excused_by_name() {
-    let names = ["blocks.38.norm1.bias", "blocks.39.norm1.bias", "fc_norm.weight", "head.bias", "norm.weight"];
+    let names =
+        ["blocks.38.norm1.bias", "blocks.39.norm1.bias", "fc_norm.weight", "head.bias", "norm.weight"];
     let rules = lavis::map_eva(&names);
     assert_eq!(rules.recipes.keys().collect::<Vec<_>>(), ["vision_model.encoder.layers.38.layer_norm1.bias"]);
     assert_eq!(rules.excused.len(), 4);
@@ -171,7 +202,8 @@ fn every_parameter_is_recovered_from_an_export_bit_for_bit() {
             for name in expected.names() {
                 let theirs = format!("{part}{name}");
                 let Some((shape, _)) = export.get(&theirs) else {
-                    let tied = TIED.iter().filter(|(from, _)| *from == name).map(|(_, to)| format!("{part}{to}"));
+                    let tied =
+                        TIED.iter().filter(|(from, _)| *from == name).map(|(_, to)| format!("{part}{to}"));
                     if !tied.into_iter().any(|tied| {
                         export.get(&tied).is_some()
                             && export.read_f32(&tied).unwrap() == expected.read_f32(name).unwrap()

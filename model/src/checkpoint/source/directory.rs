@@ -71,7 +71,9 @@ pub(super) fn open_index(index: &Path) -> Result<Opened, SourceError> {
                 _ => {}
             }
             if let Some(other) = found_in.insert(name.clone(), shard) {
-                return Err(damaged(format!("tensor {name} lies in {other} and in {shard}, and it names neither")));
+                return Err(damaged(format!(
+                    "tensor {name} lies in {other} and in {shard}, and it names neither"
+                )));
             }
             opened.tensors.insert(name, stored);
         }

@@ -15,11 +15,15 @@ pub(super) struct MappedFile {
 
 impl MappedFile {
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
-        let io = |source| SourceError::Io { action: "open the checkpoint's file", source, path: path.to_owned() };
+        let io =
+            |source| SourceError::Io { action: "open the checkpoint's file", source, path: path.to_owned() };
         let file = File::open(path).map_err(io)?;
         // A directory, a pipe or a device opens like a file, but is none.
         if !file.metadata().map_err(io)?.is_file() {
-            return Err(SourceError::Unsupported { reason: "not a regular file".to_owned(), path: path.to_owned() });
+            return Err(SourceError::Unsupported {
+                reason: "not a regular file".to_owned(),
+                path: path.to_owned(),
+            });
         }
         // SAFETY: the map is only ever read. A file that somebody truncates while it is mapped is outside of what can
         // be guarded against.

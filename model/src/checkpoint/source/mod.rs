@@ -145,7 +145,8 @@ fn open_file(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     } else if onnx::is_model(bytes) {
         onnx::open(file)
     } else {
-        let reason = "neither safetensors, nor a file of torch.save, nor an ONNX model (truncated or damaged?)";
+        let reason =
+            "neither safetensors, nor a file of torch.save, nor an ONNX model (truncated or damaged?)";
         Err(file.unsupported(reason))
     }
 }

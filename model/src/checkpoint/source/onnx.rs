@@ -97,7 +97,9 @@ impl Reader<'_> {
     fn count(&mut self) -> Result<(), SourceError> {
         self.parts += 1;
         if self.parts > MOST_PARTS {
-            return Err(self.file.damaged(FORMAT, format!("more than {MOST_PARTS} nodes, inputs and tensors")));
+            return Err(self
+                .file
+                .damaged(FORMAT, format!("more than {MOST_PARTS} nodes, inputs and tensors")));
         }
         Ok(())
     }
@@ -141,7 +143,9 @@ impl Reader<'_> {
             }
         }
         // A constant is a tensor as any other, under the name of the node's result.
-        if node.operator == "Constant" && let (Some(tensor), [output]) = (constant, &node.outputs[..]) {
+        if node.operator == "Constant"
+            && let (Some(tensor), [output]) = (constant, &node.outputs[..])
+        {
             self.tensor(tensor, Some(output.clone()))?;
         }
         self.graph.nodes.push(node);
@@ -199,18 +203,20 @@ impl Reader<'_> {
             }
             let pieces = tensor.plain.len() + tensor.varints.len() + tensor.external.len();
             if tensor.dims.len() > MOST_AXES || pieces > MOST_PIECES {
-                return Err(self.file.damaged(FORMAT, format!("tensor {} of too many axes or pieces", tensor.name)));
+                return Err(self
+                    .file
+                    .damaged(FORMAT, format!("tensor {} of too many axes or pieces", tensor.name)));
             }
         }
         let name = constant.unwrap_or_else(|| std::mem::take(&mut tensor.name));
-        let stored = self.stored(&name, tensor)?;
+        let stored = self.stored(&name, &tensor)?;
         if self.tensors.insert(name.clone(), stored).is_some() {
             return Err(self.file.damaged(FORMAT, format!("two tensors named {name}")));
         }
         Ok(())
     }
 
-    fn stored(&mut self, name: &str, tensor: TensorMessage<'_>) -> Result<Stored, SourceError> {
+    fn stored(&mut self, name: &str, tensor: &TensorMessage<'_>) -> Result<Stored, SourceError> {
         let fail = |reason: String| self.file.tensor(name, reason);
         let element_type = element_type(tensor.data_type);
         let shape = tensor.dims.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
@@ -245,7 +251,9 @@ impl Reader<'_> {
             (plain, varints) => {
                 let found: usize = plain.iter().chain(varints).map(|bytes| bytes.len()).sum();
                 let pieces = plain.len() + varints.len();
-                Err(fail(format!("expected {length} bytes for shape {shape:?}, got {found} in {pieces} pieces")))
+                Err(fail(format!(
+                    "expected {length} bytes for shape {shape:?}, got {found} in {pieces} pieces"
+                )))
             }
         }
     }
@@ -265,12 +273,15 @@ impl Reader<'_> {
     ) -> Result<(Arc<MappedFile>, Range<usize>), SourceError> {
         let fail = |reason: String| self.file.tensor(name, reason);
         let value = |key| entries.iter().find(|entry| entry.0 == key).map(|entry| entry.1.as_str());
-        let location = value("location").ok_or_else(|| fail("its data lies elsewhere, but not said where".to_owned()))?;
+        let location = value("location")
+            .ok_or_else(|| fail("its data lies elsewhere, but not said where".to_owned()))?;
         let is_beside = Path::new(location)
             .components()
             .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
         if !is_beside || location.is_empty() {
-            return Err(fail(format!("its data lies outside of the model's folder, in {location:?}: not opened")));
+            return Err(fail(format!(
+                "its data lies outside of the model's folder, in {location:?}: not opened"
+            )));
         }
         let number = |key| match value(key) {
             None => Ok(None),

@@ -31,7 +31,10 @@ const ATTACKS: &[(&str, &[&str])] = &[
     ("pickle", &[]),
     ("_pickle", &[]),
     ("builtins", &["eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "exit", "quit"]),
-    ("__builtin__", &["eval", "exec", "execfile", "compile", "open", "file", "__import__", "input", "raw_input"]),
+    (
+        "__builtin__",
+        &["eval", "exec", "execfile", "compile", "open", "file", "__import__", "input", "raw_input"],
+    ),
 ];
 
 /// The place of a value in [`Pickle::values`].
@@ -50,9 +53,15 @@ pub(super) enum Value<'a> {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A name that stands for a class or a function.
-    Global { module: &'a str, name: &'a str },
+    Global {
+        module: &'a str,
+        name: &'a str,
+    },
     /// A call that was not made.
-    Call { callable: Id, arguments: Id },
+    Call {
+        callable: Id,
+        arguments: Id,
+    },
     /// What the pickle's writer keeps outside of it, under this identifier: for PyTorch, a storage.
     Persistent(Id),
     /// A value that no tensor needs: a floating-point number, bytes, a set.
@@ -140,7 +149,15 @@ impl<'a> Machine<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let mut values = vec![Value::None, Value::Other];
         values.extend((0..256).map(Value::Integer));
-        Self { bytes, position: 0, values, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), copied: 0 }
+        Self {
+            bytes,
+            position: 0,
+            values,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            copied: 0,
+        }
     }
 
     fn run(&mut self) -> Result<Id, Failure> {
@@ -329,7 +346,8 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let parts = self.pop_last(2)?;
-                    let (&Value::Text(module), &Value::Text(name)) = (self.value(parts[0]), self.value(parts[1]))
+                    let (&Value::Text(module), &Value::Text(name)) =
+                        (self.value(parts[0]), self.value(parts[1]))
                     else {
                         return Err("a class whose name is no text".into());
                     };
@@ -569,7 +587,7 @@ impl<'a> Machine<'a> {
 
 fn is_attack(module: &str, name: &str) -> bool {
     let package = module.split('.').next().unwrap_or(module);
-    ATTACKS.iter().any(|(attack, functions)| {
-        *attack == package && (functions.is_empty() || functions.contains(&name))
-    })
+    ATTACKS
+        .iter()
+        .any(|(attack, functions)| *attack == package && (functions.is_empty() || functions.contains(&name)))
 }

@@ -58,7 +58,8 @@ impl<'a> Fields<'a> {
             2 => {
                 let length = varint(&mut self.rest)?;
                 let left = self.rest.len();
-                let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
+                let split =
+                    usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
                 let (bytes, rest) = split.ok_or(WireError::TooLong { field, length, left })?;
                 self.rest = rest;
                 Field::Bytes(bytes)

@@ -42,7 +42,8 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     let mut tensors = BTreeMap::new();
     let mut places = Vec::new();
     for (name, entry) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
-        let entry: Entry = serde_json::from_value(entry).map_err(|error| file.tensor(&name, error.to_string()))?;
+        let entry: Entry =
+            serde_json::from_value(entry).map_err(|error| file.tensor(&name, error.to_string()))?;
         let (start, end) = entry.data_offsets;
         if start > end || end > data_length {
             return Err(file.tensor(&name, format!("claims bytes {start} to {end} of {data_length}")));
@@ -50,7 +51,9 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
         let expected = element_count(&entry.shape).and_then(|count| count.checked_mul(entry.dtype.bitsize()));
         if expected != (end - start).checked_mul(8) {
             let (shape, dtype, length) = (&entry.shape, entry.dtype, end - start);
-            return Err(file.tensor(&name, format!("of shape {shape:?} and type {dtype:?}, but has {length} bytes")));
+            return Err(
+                file.tensor(&name, format!("of shape {shape:?} and type {dtype:?}, but has {length} bytes"))
+            );
         }
         places.push((start, end, name.clone()));
         tensors.insert(

@@ -98,7 +98,9 @@ impl Stored {
     /// The elements as they are, little-endian, in row-major order; borrowed from the map where they lie so already.
     pub(super) fn to_bytes(&self) -> Result<Cow<'_, [u8]>, String> {
         let Some(size) = self.element_type.size() else {
-            return Err("of a type that cannot be read (complex, quantised or of less than 16 bits)".to_owned());
+            return Err(
+                "of a type that cannot be read (complex, quantised or of less than 16 bits)".to_owned()
+            );
         };
         let count = element_count(&self.shape).ok_or("more elements than memory can address")?;
         let length = count.checked_mul(size).ok_or("more bytes than memory can address")?;
@@ -121,7 +123,8 @@ impl Stored {
                 }
                 let mut contiguous = Vec::new();
                 contiguous.try_reserve_exact(length).map_err(|error| error.to_string())?;
-                gather(bytes, size, &self.shape, strides, &mut contiguous).ok_or("its strides leave its storage")?;
+                gather(bytes, size, &self.shape, strides, &mut contiguous)
+                    .ok_or("its strides leave its storage")?;
                 Ok(Cow::Owned(contiguous))
             }
             Data::Varints { range } => {
@@ -144,9 +147,7 @@ impl Stored {
 
     fn verify(&self, checksum: &Checksum) -> Result<(), String> {
         let is_sound = checksum.is_sound.get_or_init(|| {
-            self.file
-                .slice(&checksum.range)
-                .is_some_and(|bytes| crc32fast::hash(bytes) == checksum.expected)
+            self.file.slice(&checksum.range).is_some_and(|bytes| crc32fast::hash(bytes) == checksum.expected)
         });
         if *is_sound { Ok(()) } else { Err("its checksum does not fit its bytes (damaged file)".to_owned()) }
     }
@@ -171,9 +172,10 @@ fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize], into: &
     }
     let mut index = vec![0usize; shape.len()];
     loop {
-        let offset = index.iter().zip(strides).try_fold(0usize, |offset, (&at, &stride)| {
-            offset.checked_add(at.checked_mul(stride)?)
-        })?;
+        let offset = index
+            .iter()
+            .zip(strides)
+            .try_fold(0usize, |offset, (&at, &stride)| offset.checked_add(at.checked_mul(stride)?))?;
         let start = offset.checked_mul(size)?;
         into.extend_from_slice(bytes.get(start..start.checked_add(size)?)?);
         // count up, the last axis fastest

@@ -3,7 +3,7 @@
 //! Both hold a pickle that describes the tensors, and the tensors' storages beside it. Only the few functions by which
 //! PyTorch describes a tensor are understood ([`describe`]); nothing is ever called.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,9 @@ const WRAPPERS: &[&str] = &["state_dict", "model_state_dict", "model", "module"]
 
 /// How deep wrappers may nest: `{"model": {"module": {...}}}` is two.
 const DEEPEST_WRAPPER: usize = 8;
+
+/// No tensor's name is longer. A bound, as a few bytes suffice to use one long text as a key once more.
+const LONGEST_NAME: usize = 4096;
 
 /// What every legacy file begins with: PyTorch's magic number as a pickle.
 const MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -64,7 +67,9 @@ pub(super) fn open_zip(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
         .ok_or_else(|| file.unsupported("a zip archive without data.pkl, so not a file of torch.save"))?
         .to_owned();
     if records.contains_key(&format!("{folder}constants.pkl")) {
-        return Err(file.unsupported("a TorchScript archive; save the model's state_dict() with torch.save instead"));
+        return Err(
+            file.unsupported("a TorchScript archive; save the model's state_dict() with torch.save instead")
+        );
     }
     if let Some((range, _)) = records.get(&format!("{folder}byteorder"))
         && file.slice(range) != Some(b"little")
@@ -83,9 +88,10 @@ pub(super) fn open_zip(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
 
 /// Whether a file begins with the legacy format's magic number.
 pub(super) fn is_legacy(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x80]) && bytes.get(..32.min(bytes.len())).is_some_and(|start| {
-        start.windows(MAGIC.len()).any(|window| window == MAGIC)
-    })
+    bytes.starts_with(&[0x80])
+        && bytes
+            .get(..32.min(bytes.len()))
+            .is_some_and(|start| start.windows(MAGIC.len()).any(|window| window == MAGIC))
 }
 
 pub(super) fn open_legacy(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
@@ -167,7 +173,8 @@ fn entries<'p>(pickle: &'p Pickle<'_>, id: Id) -> impl Iterator<Item = (&'p str,
         Value::Dict(entries) => entries,
         _ => &[],
     };
-    entries.iter().filter_map(|&(key, value)| Some((text(pickle, key)?, value)))
+    let name = |key| text(pickle, key).filter(|name| name.len() <= LONGEST_NAME);
+    entries.iter().filter_map(move |&(key, value)| Some((name(key)?, value)))
 }
 
 fn text<'p>(pickle: &'p Pickle<'_>, id: Id) -> Option<&'p str> {
@@ -187,28 +194,29 @@ struct StateDict<'a> {
 
 impl StateDict<'_> {
     fn open(&self) -> Result<Opened, SourceError> {
-        let mut left_out = Vec::new();
+        let mut left_out = BTreeSet::new();
         let root = self.find(&mut left_out)?;
         let mut tensors = BTreeMap::new();
         for (name, value) in entries(self.pickle, root) {
             if let Some(stored) = self.tensor(name, value)? {
                 tensors.insert(name.to_owned(), stored);
             } else {
-                left_out.push(name.to_owned());
+                left_out.insert(name);
             }
         }
         // what DistributedDataParallel puts before every name
         if tensors.keys().all(|name| name.starts_with("module.")) {
             tensors = tensors
                 .into_iter()
-                .map(|(name, stored)| (name.trim_start_matches("module.").to_owned(), stored))
+                .map(|(name, stored)| (name["module.".len()..].to_owned(), stored))
                 .collect();
         }
+        let left_out = left_out.into_iter().map(str::to_owned).collect();
         Ok(Opened { tensors, left_out, graph: None })
     }
 
     /// The dictionary of tensors: the root, or what is wrapped in it.
-    fn find(&self, left_out: &mut Vec<String>) -> Result<Id, SourceError> {
+    fn find<'a>(&'a self, left_out: &mut BTreeSet<&'a str>) -> Result<Id, SourceError> {
         let mut dictionary = self.pickle.root();
         let mut place = "the whole of the file".to_owned();
         for _ in 0..DEEPEST_WRAPPER {
@@ -229,7 +237,7 @@ impl StateDict<'_> {
             match wrapped {
                 Some((wrapper, inner)) => {
                     let keys = entries(self.pickle, dictionary).map(|(key, _)| key);
-                    left_out.extend(keys.filter(|key| *key != wrapper).map(str::to_owned));
+                    left_out.extend(keys.filter(|key| *key != wrapper));
                     (dictionary, place) = (inner, format!("`{wrapper}`"));
                 }
                 None if entries(self.pickle, dictionary).any(|(_, value)| self.is_tensor(value)) => {
@@ -271,14 +279,19 @@ impl StateDict<'_> {
         let description = match describe(self.pickle, value) {
             Ok(Some(description)) => description,
             Ok(None) => match self.pickle.value(value) {
-                Value::Call { callable, .. } => return Err(self.not_called(format!("tensor {name}"), *callable)),
+                Value::Call { callable, .. } => {
+                    return Err(self.not_called(format!("tensor {name}"), *callable));
+                }
                 _ => return Ok(None),
             },
             Err(reason) => return Err(fail(reason.to_owned())),
         };
         let Description { storage, element_type, offset, shape, strides } = description;
         let (range, checksum) = self.storages.get(storage.key).ok_or_else(|| {
-            self.file.damaged(self.format, format!("tensor {name} lies in storage {}, which is absent", storage.key))
+            self.file.damaged(
+                self.format,
+                format!("tensor {name} lies in storage {}, which is absent", storage.key),
+            )
         })?;
         let stored = |data, checksum| {
             Some(Stored { file: Arc::clone(self.file), element_type, shape: shape.clone(), data, checksum })
@@ -291,9 +304,10 @@ impl StateDict<'_> {
             return Ok(stored(Data::Plain { range: range.start..range.start, strides: None }, None));
         }
         // one past the last element that the strides reach
-        let reach = shape.iter().zip(&strides).try_fold(offset, |reach, (&size, &stride)| {
-            reach.checked_add((size - 1).checked_mul(stride)?)
-        });
+        let reach = shape
+            .iter()
+            .zip(&strides)
+            .try_fold(offset, |reach, (&size, &stride)| reach.checked_add((size - 1).checked_mul(stride)?));
         let place = reach.and_then(|last| {
             let end = range.start.checked_add(last.checked_add(1)?.checked_mul(size)?)?;
             let start = range.start.checked_add(offset.checked_mul(size)?)?;
@@ -362,7 +376,9 @@ fn describe<'p>(pickle: &'p Pickle<'_>, value: Id) -> Result<Option<Description<
                 let [at, offset, shape, strides, rest @ ..] = &fields[..] else {
                     return Err("described with too few arguments");
                 };
-                let Value::Persistent(id) = pickle.value(*at) else { return Err("described without a storage") };
+                let Value::Persistent(id) = pickle.value(*at) else {
+                    return Err("described without a storage");
+                };
                 let storage = storage(pickle, *id)?;
                 let element_type = match (*name, storage.element_type) {
                     ("_rebuild_tensor_v3", _) => match rest.get(2).map(|&dtype| pickle.value(dtype)) {
@@ -423,7 +439,9 @@ fn sizes(pickle: &Pickle<'_>, id: Id) -> Result<Vec<usize>, &'static str> {
         Value::Call { callable, arguments } if pickle.callable_name(*callable) == "torch.Size" => {
             match pickle.value(*arguments) {
                 Value::Tuple(inner) if inner.len() == 1 => match pickle.value(inner[0]) {
-                    Value::Tuple(sizes) if sizes.len() <= 64 => sizes.iter().map(|&id| size(pickle, id)).collect(),
+                    Value::Tuple(sizes) if sizes.len() <= 64 => {
+                        sizes.iter().map(|&id| size(pickle, id)).collect()
+                    }
                     _ => Err("described without a shape"),
                 },
                 _ => Err("described without a shape"),
