@@ -17,7 +17,7 @@ check: setup
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench: setup
-	cargo bench --workspace
+	cargo bench --workspace --profile dev
 
 docs:
 	mdbook build docs

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use data::text::Tokenizer;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
 use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
@@ -13,6 +14,7 @@ use model::presets::Preset;
 use model::{Blip2Config, Fusion};
 
 use crate::report::thousands;
+use crate::run::{TOKENIZER_FILE, check_tokenizer};
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
@@ -77,6 +79,10 @@ pub fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let config = configure(arguments.config.as_deref(), &sources, words, &parts)?;
     let imported = checkpoint::import(parts, &config, &arguments.out)?;
     let small = copy_small_files(&sources, &arguments.out)?;
+    let tokenizer = arguments.out.join(TOKENIZER_FILE);
+    if tokenizer.is_file() {
+        check_tokenizer(&Tokenizer::from_file(&tokenizer)?, &config, &arguments.out)?;
+    }
     println!(
         "{}: {} tensors, {} parameters{}",
         arguments.out.display(),
@@ -94,9 +100,7 @@ pub fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
             println!("  ... (--verbose tells all)");
         }
     }
-    if !arguments.out.join("tokenizer.json").exists()
-        && !small.iter().any(|name| TOKENIZERS.contains(&name.as_str()))
-    {
+    if !tokenizer.exists() && !small.iter().any(|name| TOKENIZERS.contains(&name.as_str())) {
         println!("no tokenizer came along; put the language model's into {}", arguments.out.display());
     }
     Ok(())

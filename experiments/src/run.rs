@@ -94,6 +94,7 @@ impl Pretrained {
         };
         let (blip2_config, model) = model::checkpoint::load(&directory, adapt, device)?;
         let tokenizer = Arc::new(Tokenizer::from_file(&directory.join(TOKENIZER_FILE))?);
+        check_tokenizer(&tokenizer, &blip2_config, &directory)?;
         Ok(Self { config: blip2_config, model, tokenizer })
     }
 
@@ -115,6 +116,22 @@ impl Pretrained {
             label_smoothing: config.train.label_smoothing,
         }
     }
+}
+
+/// Refuses a tokenizer that has tokens the language model has no embedding for.
+///
+/// # Errors
+/// With both numbers.
+pub fn check_tokenizer(tokenizer: &Tokenizer, config: &Blip2Config, directory: &Path) -> anyhow::Result<()> {
+    let (tokens, rows) = (tokenizer.vocabulary_size(), config.text_config.vocabulary_size());
+    if tokens > rows {
+        bail!(
+            "the tokenizer in {} has {tokens} tokens, the language model {rows}: it is another model's; put the right \
+             tokenizer there",
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 /// A path as it is, or inside the project's own folder.

@@ -5,7 +5,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::fusion::{Fusion, Temporal, TemporalEmbedding};
-use crate::layers::{LayerNorm, Linear, LinearConfig};
+use crate::layers::{LayerNorm, Linear, LinearConfig, cast};
 use crate::lm::t5::T5Config;
 use crate::lm::{LanguageModel, LanguageModelConfig, Prefix};
 use crate::lora::{LoraConfig, attach};
@@ -118,6 +118,17 @@ impl Blip2Config {
                 "qformer_config.encoder_hidden_size is {found}, expected {expected}, the ViT's width"
             ));
         }
+        let rates = [
+            ("vision_config.attention_dropout", vision.attention_dropout),
+            ("qformer_config.hidden_dropout_prob", qformer.hidden_dropout_prob),
+            ("qformer_config.attention_probs_dropout_prob", qformer.attention_probs_dropout_prob),
+            ("text_config's dropout", self.text_config.dropout()),
+        ];
+        for (key, rate) in rates {
+            if !(0.0..1.0).contains(&rate) {
+                return Err(format!("{key} is {rate}, expected 0 or more and less than 1"));
+            }
+        }
         let layers = [vision.num_hidden_layers, qformer.num_hidden_layers, self.text_config.layers()];
         if layers.iter().any(|&layers| layers > 1000) {
             return Err(format!("a model of {layers:?} layers"));
@@ -194,6 +205,9 @@ pub struct Prompt {
     pub text: Option<PromptTokens>,
     /// Read by the Q-Former beside its queries (InstructBLIP).
     pub instruction: Option<PromptTokens>,
+    /// Names each video's stream of random numbers, where captions are sampled: say its place in its data set, so that
+    /// what is drawn does not hang on the rest of the batch. The place in the batch where absent.
+    pub streams: Option<Vec<u64>>,
 }
 
 /// Tokens of a batch of prompts.
@@ -209,7 +223,7 @@ pub struct PromptTokens {
 impl Prompt {
     /// The same text for every row of a batch, without padding.
     pub fn text(ids: Tensor<2, Int>) -> Self {
-        Self { text: Some(PromptTokens { ids, mask: None }), instruction: None }
+        Self { text: Some(PromptTokens { ids, mask: None }), ..Self::default() }
     }
 }
 
@@ -240,7 +254,7 @@ impl Blip2 {
             Visual::Frames(frames) => self.vision_features(frames),
             Visual::Features(features) => features,
         };
-        self.ln_vision.forward(features.cast(FloatDType::F32))
+        self.ln_vision.forward(cast(features, FloatDType::F32))
     }
 
     /// Joins the frames of each video, told apart where the model has a temporal embedding.
@@ -311,7 +325,7 @@ impl Blip2 {
     /// # Shapes
     /// - projected: `[b, q, d_lm]`
     pub fn with_prompt(&self, projected: Tensor<3>, prompt: Option<&PromptTokens>) -> Prefix {
-        let projected = projected.cast(self.language_model.dtype());
+        let projected = cast(projected, self.language_model.dtype());
         let Some(PromptTokens { ids, mask }) = prompt else {
             return Prefix { embedded: projected, mask: None };
         };

@@ -29,8 +29,12 @@ impl Blip2 {
     ) -> Result<Vec<Vec<Generated>>, CaptionError> {
         let b = visual.batch_size();
         let prefix = self.prefix(visual, prompt)?;
+        let stream = |row: usize| match &prompt.streams {
+            Some(streams) => streams.get(row).copied().unwrap_or(row as u64),
+            None => row as u64,
+        };
         let prompts: Vec<_> =
-            (0..b as u64).map(|stream| generate::Prompt { history: self.history(), stream }).collect();
+            (0..b).map(|row| generate::Prompt { history: self.history(), stream: stream(row) }).collect();
         let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
         let vocabulary = self.language_model.vocabulary_size();
         Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)

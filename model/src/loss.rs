@@ -3,6 +3,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, Int, Tensor};
 
+use crate::layers::cast;
+
 /// Token ids to be predicted, and which of them count.
 #[derive(Debug, Clone)]
 pub struct Targets {
@@ -20,7 +22,7 @@ pub struct Targets {
 /// - output: `[b, t]`, in f32
 pub fn token_log_probabilities(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<2> {
     let [b, t, v] = logits.dims();
-    let log_probabilities = log_softmax(logits.cast(FloatDType::F32).reshape([b * t, v]), 1);
+    let log_probabilities = log_softmax(cast(logits, FloatDType::F32).reshape([b * t, v]), 1);
     log_probabilities.gather(1, ids.reshape([b * t, 1])).reshape([b, t])
 }
 
@@ -32,7 +34,7 @@ pub fn token_log_probabilities(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor
 /// - output: `[1]`
 pub fn cross_entropy(logits: Tensor<3>, targets: &Targets, smoothing: f64) -> Tensor<1> {
     let [b, t, v] = logits.dims();
-    let log_probabilities = log_softmax(logits.cast(FloatDType::F32).reshape([b * t, v]), 1);
+    let log_probabilities = log_softmax(cast(logits, FloatDType::F32).reshape([b * t, v]), 1);
     let chosen = log_probabilities.clone().gather(1, targets.ids.clone().reshape([b * t, 1]));
     let loss = if smoothing == 0.0 {
         chosen

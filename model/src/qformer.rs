@@ -11,8 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, MASKED, attend, join_heads,
-    split_heads,
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, MASKED, attend,
 };
 
 /// Sizes of a [`QFormer`], under the keys of Hugging Face's `qformer_config`.
@@ -306,14 +305,15 @@ struct Attention {
 impl Attention {
     fn forward(&self, queries: Tensor<3>, source: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let [_, _, d] = queries.dims();
-        let attended = join_heads(attend(AttentionInput {
-            query: split_heads(self.query.forward(queries.clone()), self.heads),
-            key: split_heads(self.key.forward(source.clone()), self.heads),
-            value: split_heads(self.value.forward(source), self.heads),
+        let attended = attend(AttentionInput {
+            query: self.query.forward(queries.clone()),
+            key: self.key.forward(source.clone()),
+            value: self.value.forward(source),
+            heads: self.heads,
             scale: ((d / self.heads) as f64).powf(-0.5),
             bias,
             dropout: &self.dropout,
-        }));
+        });
         self.output.forward(attended, queries)
     }
 }

@@ -12,8 +12,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
-    split_heads,
+    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, cast,
 };
 
 /// Sizes of a [`Vit`], under the keys of Hugging Face's `vision_config`.
@@ -130,7 +129,7 @@ impl Vit {
     /// - images: `[b, 3, S, S]`, normalised
     /// - output: `[b, p, d]`, the CLS token first, before `ln_vision`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let patches = self.patch_embedding.forward(images.cast(self.dtype()));
+        let patches = self.patch_embedding.forward(cast(images, self.dtype()));
         let [b, _, d] = patches.dims();
         let class = self.class_embedding.val().expand([b, 1, d]);
         let x = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val();
@@ -242,14 +241,15 @@ impl Attention {
         let d_head = d / self.heads;
         let qkv = self.qkv.forward(x);
         let part = |i: usize| qkv.clone().slice([0..b, 0..p, i * d..(i + 1) * d]);
-        self.projection.forward(join_heads(attend(AttentionInput {
-            query: split_heads(part(0) + self.q_bias.val().unsqueeze(), self.heads),
-            key: split_heads(part(1), self.heads),
-            value: split_heads(part(2) + self.v_bias.val().unsqueeze(), self.heads),
+        self.projection.forward(attend(AttentionInput {
+            query: part(0) + self.q_bias.val().unsqueeze(),
+            key: part(1),
+            value: part(2) + self.v_bias.val().unsqueeze(),
+            heads: self.heads,
             scale: (d_head as f64).powf(-0.5),
             bias: None,
             dropout: &self.dropout,
-        })))
+        }))
     }
 }
 

@@ -75,9 +75,9 @@ def parts():
     )
     yield "vit", Blip2VisionModel(vision), None, (torch.randn(2, 3, 8, 8),)
     qformer = Blip2QFormerConfig(
-        hidden_size=HIDDEN, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, encoder_hidden_size=10
+        hidden_size=HIDDEN, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, encoder_hidden_size=HIDDEN
     )
-    yield "qformer", Blip2QFormerModel(qformer), Queries, (torch.randn(2, 3, HIDDEN), torch.randn(2, 5, 10))
+    yield "qformer", Blip2QFormerModel(qformer), Queries, (torch.randn(2, 3, HIDDEN), torch.randn(2, 5, HIDDEN))
     yield "t5", *t5(num_layers=1, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
     yield "t5_tied", *t5(num_layers=2, feed_forward_proj="relu", tie_word_embeddings=True)
     opt = OPTConfig(

@@ -164,6 +164,7 @@ impl Inputs {
             prompt: Prompt {
                 text: tokens("input_ids", "input_mask")?,
                 instruction: tokens("qformer_input_ids", "qformer_attention_mask")?,
+                streams: None,
             },
             targets: Targets {
                 ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [b, t]), device),

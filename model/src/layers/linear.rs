@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
+use super::cast;
 use crate::lora::Lora;
 
 /// Up to this many rows a product with a transposed right-hand side is slower on the CPU than the transposed product
@@ -75,7 +76,7 @@ impl Linear {
         let output = match update {
             Some(update) => {
                 let dtype: FloatDType = output.dtype().into();
-                (output.cast(FloatDType::F32) + update).cast(dtype)
+                cast(cast(output, FloatDType::F32) + update, dtype)
             }
             None => output,
         };

@@ -7,7 +7,14 @@ mod linear;
 mod norm;
 
 pub use activation::Activation;
-pub use attention::{AttentionInput, MASKED, attend, join_heads, split_heads};
+pub use attention::{AttentionInput, HeadsInput, MASKED, attend, attend_heads, join_heads, split_heads};
 pub(crate) use linear::product;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
+
+use burn::tensor::{FloatDType, Tensor};
+
+/// Converts a tensor, unless it is of the type already: Burn copies even then.
+pub(crate) fn cast<const D: usize>(x: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
+    if FloatDType::from(x.dtype()) == dtype { x } else { x.cast(dtype) }
+}

@@ -5,6 +5,8 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, FloatDType, Tensor};
 
+use super::cast;
+
 /// Width and epsilon of a [`LayerNorm`].
 #[derive(Debug, Clone)]
 pub struct LayerNormConfig {
@@ -47,9 +49,9 @@ impl LayerNorm {
     /// - input and output: `[..., d]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let dtype: FloatDType = input.dtype().into();
-        let weight = self.weight.val().cast(FloatDType::F32);
-        let bias = self.bias.val().cast(FloatDType::F32);
-        layer_norm(input.cast(FloatDType::F32), weight, Some(bias), self.epsilon).cast(dtype)
+        let weight = cast(self.weight.val(), FloatDType::F32);
+        let bias = cast(self.bias.val(), FloatDType::F32);
+        cast(layer_norm(cast(input, FloatDType::F32), weight, Some(bias), self.epsilon), dtype)
     }
 }
 
@@ -89,10 +91,10 @@ impl RmsNorm {
     /// - input and output: `[..., d]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let dtype: FloatDType = input.dtype().into();
-        let input = input.cast(FloatDType::F32);
+        let input = cast(input, FloatDType::F32);
         let scale = input.clone().square().mean_dim(D - 1).add_scalar(self.epsilon).sqrt().recip();
-        let weight = self.weight.val().cast(FloatDType::F32).unsqueeze();
-        (input * scale * weight).cast(dtype)
+        let weight = cast(self.weight.val(), FloatDType::F32).unsqueeze();
+        cast(input * scale * weight, dtype)
     }
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
 use crate::layers::{
-    Activation, AttentionInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend, join_heads, product,
-    split_heads,
+    Activation, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend_heads, cast, join_heads,
+    product, split_heads,
 };
 
 /// Sizes of a [`Llama`], under the keys of Hugging Face's `text_config`.
@@ -184,7 +184,7 @@ impl Llama {
                 product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
             }
         };
-        logits.cast(FloatDType::F32)
+        cast(logits, FloatDType::F32)
     }
 
     /// An empty cache for sequences of up to `capacity` tokens.
@@ -273,7 +273,7 @@ impl Attention {
         let value = split_heads(self.v_proj.forward(x), self.key_value_heads);
         let (key, value) = CausalCache::extend(cache, index, key, value);
         let scale = (query.dims()[3] as f64).powf(-0.5);
-        let attended = attend(AttentionInput {
+        let attended = attend_heads(HeadsInput {
             query,
             key: self.share(key),
             value: self.share(value),

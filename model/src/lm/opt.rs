@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, join_heads,
+    Activation, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend_heads, cast, join_heads,
     product, split_heads,
 };
 
@@ -156,7 +156,7 @@ impl Opt {
                 product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
             }
         };
-        logits.cast(FloatDType::F32)
+        cast(logits, FloatDType::F32)
     }
 
     /// An empty cache for sequences of up to `capacity` tokens.
@@ -247,7 +247,7 @@ impl Attention {
         let (key, value) = CausalCache::extend(cache, index, key, value);
         let scale = (query.dims()[3] as f64).powf(-0.5);
         let attended =
-            attend(AttentionInput { query, key, value, scale, bias: Some(bias), dropout: &self.dropout });
+            attend_heads(HeadsInput { query, key, value, scale, bias: Some(bias), dropout: &self.dropout });
         self.out_proj.forward(join_heads(attended))
     }
 }

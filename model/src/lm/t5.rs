@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::cache::{KeyValues, KeyValuesConfig, indices};
 use super::causal::{causal_bias, mask_to_bias};
 use crate::layers::{
-    Activation, AttentionInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend, join_heads, product,
-    split_heads,
+    Activation, AttentionInput, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend,
+    attend_heads, cast, join_heads, product, split_heads,
 };
 
 /// The MLP of a T5, in the words of its `config.json`.
@@ -365,7 +365,7 @@ impl T5 {
                 product(scaled, shared, None).reshape([b, t, v])
             }
         };
-        logits.cast(FloatDType::F32)
+        cast(logits, FloatDType::F32)
     }
 }
 
@@ -459,14 +459,22 @@ struct Attention {
 
 impl Attention {
     fn forward(&self, x: Tensor<3>, source: &Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
-        let keys = split_heads(self.k.forward(source.clone()), self.heads);
-        let values = split_heads(self.v.forward(source.clone()), self.heads);
-        self.read(x, keys, values, bias)
+        self.o.forward(attend(AttentionInput {
+            query: self.q.forward(x),
+            key: self.k.forward(source.clone()),
+            value: self.v.forward(source.clone()),
+            heads: self.heads,
+            scale: 1.0,
+            bias,
+            dropout: &self.dropout,
+        }))
     }
 
+    /// Reads keys and values that were computed before.
     fn read(&self, x: Tensor<3>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let query = split_heads(self.q.forward(x), self.heads);
-        let attended = attend(AttentionInput { query, key, value, scale: 1.0, bias, dropout: &self.dropout });
+        let attended =
+            attend_heads(HeadsInput { query, key, value, scale: 1.0, bias, dropout: &self.dropout });
         self.o.forward(join_heads(attended))
     }
 }
@@ -514,7 +522,7 @@ impl RelativeBias {
             .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, keys]), &weight.device().inner());
         let bias = embedding(weight, ids).permute([2, 0, 1]).reshape([1, h, rows, keys]);
-        bias.cast(FloatDType::F32) // the scores' type, whatever the weights'
+        cast(bias, FloatDType::F32) // the scores' type, whatever the weights'
     }
 
     /// The bucket of `key - query`. Half of the buckets hold one distance each; the other half grow logarithmically.
