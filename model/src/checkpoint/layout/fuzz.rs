@@ -159,10 +159,17 @@ fn damaged_files_of_every_format() {
         mutate(&mut bytes, other, &mut random);
         let input = folder.join(format!("input-{}", path.file_name().unwrap().to_string_lossy()));
         std::fs::write(&input, &bytes).unwrap();
-        let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| read_all(&input)));
-        if outcome.is_err() || began.elapsed() > SLOW {
-            let what = if outcome.is_err() { "panic" } else { "slow" };
+        let attempt = || {
+            let began = Instant::now();
+            catch_unwind(AssertUnwindSafe(|| read_all(&input))).map(|()| began.elapsed())
+        };
+        // on a busy machine a file may be slow once, not three times
+        let outcome =
+            (0..3).map(|_| attempt()).find(|outcome| !outcome.as_ref().is_ok_and(|time| *time > SLOW));
+        let is_sound = matches!(outcome, Some(Ok(_)));
+        let has_panicked = matches!(outcome, Some(Err(_)));
+        if !is_sound {
+            let what = if has_panicked { "panic" } else { "slow" };
             let keep = folder.join(format!("{what}-{runs}-{}", path.file_name().unwrap().to_string_lossy()));
             std::fs::copy(&input, &keep).unwrap();
             kept.push(keep);

@@ -45,6 +45,22 @@ impl MappedFile {
         self.map.get(range.clone())
     }
 
+    /// Gives the memory of a range back: what was read stays in the system's cache of files, but no longer counts as this
+    /// process's. Without this, a whole checkpoint would, beside the weights that are made of it.
+    pub(super) fn release(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if self.slice(range).is_some_and(|bytes| !bytes.is_empty()) {
+            // SAFETY: the map is of a file and is never written to, so that a page given back is read from the file
+            // again, with the same bytes, should anybody touch it.
+            #[allow(unsafe_code)]
+            let released = unsafe {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                self.map.unchecked_advise_range(advice, range.start, range.len())
+            };
+            drop(released); // only memory is at stake
+        }
+    }
+
     /// The error that this file breaks `format`.
     pub(super) fn damaged(&self, format: &'static str, reason: impl Into<String>) -> SourceError {
         SourceError::Damaged { format, reason: reason.into(), path: self.path.clone() }

@@ -92,6 +92,9 @@ impl Stored {
             ElementType::F16 => values.extend(elements(&bytes).map(|b| f16::from_le_bytes(b).to_f32())),
             _ => values.extend(elements(&bytes).map(|b| bf16::from_le_bytes(b).to_f32())),
         }
+        drop(bytes);
+        let (Data::Plain { range, .. } | Data::Varints { range }) = &self.data;
+        self.file.release(range);
         Ok(values)
     }
 
@@ -147,11 +150,23 @@ impl Stored {
 
     fn verify(&self, checksum: &Checksum) -> Result<(), String> {
         let is_sound = checksum.is_sound.get_or_init(|| {
-            self.file.slice(&checksum.range).is_some_and(|bytes| crc32fast::hash(bytes) == checksum.expected)
+            let mut hasher = crc32fast::Hasher::new();
+            // a storage may hold many tensors, so it is not kept in memory
+            for start in checksum.range.clone().step_by(HASHED_AT_ONCE) {
+                let range = start..checksum.range.end.min(start + HASHED_AT_ONCE);
+                hasher.update(self.file.slice(&range).unwrap_or_default());
+                if checksum.range.len() > HASHED_AT_ONCE {
+                    self.file.release(&range);
+                }
+            }
+            hasher.finalize() == checksum.expected
         });
         if *is_sound { Ok(()) } else { Err("its checksum does not fit its bytes (damaged file)".to_owned()) }
     }
 }
+
+/// Bytes of a storage that are in memory while its checksum is made.
+const HASHED_AT_ONCE: usize = 64 << 20;
 
 /// The number of elements of a shape, or `None` where it overflows.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
