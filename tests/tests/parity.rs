@@ -12,6 +12,12 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
 }
 
+/// The CPU, or what `RECAP_TEST_DEVICE` names, as in `RECAP_TEST_DEVICE=cuda cargo test -p tests --features cuda`.
+fn device() -> Device {
+    let word = std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    experiments::device::select(&word).unwrap()
+}
+
 /// Compares a checkpoint with the references of these names, and gives back what was compared.
 fn check(checkpoint: &str, references: &[&str]) -> Vec<Comparison> {
     let folder = fixtures().join(checkpoint);
@@ -20,7 +26,7 @@ fn check(checkpoint: &str, references: &[&str]) -> Vec<Comparison> {
         .map(|name| {
             let reference = Reference::read(&folder.join(name).with_extension("safetensors")).unwrap();
             let subject = Subject { checkpoint: &folder, adapter: None, bf16: false };
-            let comparison = verify(&subject, &reference, &Device::flex()).unwrap();
+            let comparison = verify(&subject, &reference, &device()).unwrap();
             println!("{checkpoint}/{name}\n{}", comparison.to_text());
             assert!(comparison.passed, "{checkpoint}/{name}\n{}", comparison.to_text());
             assert!(comparison.tensors.len() >= 6, "{checkpoint}/{name} compares next to nothing");
@@ -64,7 +70,7 @@ fn weights_in_bf16_give_the_logits_of_f32_to_two_hundredths() {
         let folder = fixtures().join(checkpoint);
         let reference = Reference::read(&folder.join("frames3-concat-prompt.safetensors")).unwrap();
         let subject = Subject { checkpoint: &folder, adapter: None, bf16: true };
-        let comparison = verify(&subject, &reference, &Device::flex()).unwrap();
+        let comparison = verify(&subject, &reference, &device()).unwrap();
         println!("{checkpoint}\n{}", comparison.to_text());
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
     }
@@ -84,7 +90,7 @@ fn updates_of_peft_give_what_peft_computes() {
         let reference = Reference::read(&adapter.join("reference.safetensors")).unwrap();
         let with = |adapter: Option<&Path>| {
             let subject = Subject { checkpoint: &fixtures().join(base), adapter, bf16: false };
-            verify(&subject, &reference, &Device::flex()).unwrap()
+            verify(&subject, &reference, &device()).unwrap()
         };
         let comparison = with(Some(&adapter));
         println!("{base} with its adapter\n{}", comparison.to_text());
@@ -103,7 +109,7 @@ fn shards_and_pickles_hold_the_same_model() {
         ("llama/sharded", "llama/frames1.safetensors"),
     ] {
         let subject = Subject { checkpoint: &fixtures().join(checkpoint), adapter: None, bf16: false };
-        let comparison = verify(&subject, &reference(of), &Device::flex()).unwrap();
+        let comparison = verify(&subject, &reference(of), &device()).unwrap();
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
     }
 }
