@@ -4,6 +4,7 @@
 //! `experiments verify`.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use experiments::verify::{Comparison, Reference, Subject, verify};
@@ -14,8 +15,9 @@ fn fixtures() -> PathBuf {
 
 /// The CPU, or what `RECAP_TEST_DEVICE` names, as in `RECAP_TEST_DEVICE=cuda cargo test -p tests --features cuda`.
 fn device() -> Device {
-    let word = std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    experiments::device::select(&word).unwrap()
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let word = || std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    DEVICE.get_or_init(|| experiments::device::select(&word()).unwrap()).clone()
 }
 
 /// Compares a checkpoint with the references of these names, and gives back what was compared.
