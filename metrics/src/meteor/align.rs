@@ -5,6 +5,8 @@
 //! is cut to an integer at each step; and the distance of a new match is added to the path it was branched from, so that
 //! later branches of that path carry the distances of earlier ones.
 
+use std::cmp::Reverse;
+
 use super::MODULES;
 
 /// What a match of each module weighs in the search, other than in the score.
@@ -21,6 +23,13 @@ pub(super) struct Match {
     pub(super) reference_length: usize,
     pub(super) hypothesis_start: usize,
     pub(super) hypothesis_length: usize,
+}
+
+impl Match {
+    /// How far apart the two runs begin.
+    fn distance(&self) -> usize {
+        self.reference_start.abs_diff(self.hypothesis_start)
+    }
 }
 
 /// All candidate matches of a pair of captions.
@@ -100,54 +109,130 @@ impl Candidates {
         let mut history: Vec<(Match, Option<usize>)> = Vec::new();
         let mut paths = vec![start];
         let mut next = Vec::new();
-        for current in 0..=words {
-            paths.sort_by_key(Path::rank);
-            paths.truncate(BEAM);
-            let fallback = paths[0].clone();
-            for mut path in paths.drain(..) {
-                if current == words {
-                    path.chunks += u32::from(path.last_end.is_some());
-                    next.push(path);
-                } else if path.reference_used.get(current) {
-                    if current < path.position {
-                        next.push(path);
-                    } else if let Some(found) = settled[path.position] {
-                        path.distance += found.reference_start.abs_diff(found.hypothesis_start);
-                        path.follow(&found);
-                        next.push(path);
-                    }
-                } else {
-                    for &found in &self.by_start[current] {
-                        if !path.is_free(&found) {
-                            continue;
-                        }
-                        let mut branch = path.clone();
-                        branch.take(&found);
-                        branch.follow(&found);
-                        history.push((found, path.taken));
-                        branch.taken = Some(history.len() - 1);
-                        path.distance += found.reference_start.abs_diff(found.hypothesis_start);
-                        next.push(branch);
-                    }
-                    path.chunks += u32::from(path.last_end.take().is_some());
-                    path.position += 1;
-                    next.push(path);
-                }
+        let mut proposals = Vec::new();
+        for current in 0..words {
+            proposals.clear();
+            for (parent, path) in paths.iter().enumerate() {
+                self.propose(current, parent, path, &settled, &mut proposals);
             }
-            if next.is_empty() {
-                next.push(fallback);
+            if proposals.is_empty() {
+                paths.truncate(1);
+                continue;
             }
+            // The order of proposing settles ties, so this is a stable sort that stops at the beam's width.
+            if proposals.len() > BEAM {
+                proposals.select_nth_unstable_by_key(BEAM, Proposal::place);
+                proposals.truncate(BEAM);
+            }
+            proposals.sort_unstable_by_key(Proposal::place);
+            next.clear();
+            next.extend(proposals.iter().map(|proposal| proposal.carry_out(&paths, &mut history)));
             std::mem::swap(&mut paths, &mut next);
         }
-        paths.sort_by_key(Path::rank);
+        for path in &mut paths {
+            path.chunks += u32::from(path.last_end.is_some());
+        }
 
         let mut chosen: Vec<Match> = settled.into_iter().flatten().collect();
-        let mut taken = paths.first().and_then(|path| path.taken);
+        let mut taken = paths.iter().min_by_key(|path| path.rank()).and_then(|path| path.taken);
         while let Some(place) = taken {
             chosen.push(history[place].0);
             taken = history[place].1;
         }
         chosen
+    }
+
+    /// What a path may do at a word of the reference. Most proposals fall to the beam, so none is carried out yet.
+    fn propose<F: Flags>(
+        &self,
+        current: usize,
+        parent: usize,
+        path: &Path<F>,
+        settled: &[Option<Match>],
+        proposals: &mut Vec<Proposal>,
+    ) {
+        let mut push = |step, rank: Rank| {
+            proposals.push(Proposal { rank, order: proposals.len(), parent, step });
+        };
+        if path.reference_used.get(current) {
+            if current < path.position {
+                push(Step::Stay, path.rank());
+            } else if let Some(found) = settled[path.position] {
+                let distance = path.distance + found.distance();
+                push(Step::Follow(found), path.rank_after(&found, distance));
+            }
+            return;
+        }
+        let mut distance = path.distance;
+        for &found in &self.by_start[current] {
+            if path.is_free(&found) {
+                push(Step::Take(found), path.rank_after(&found, distance));
+                // Given to the path it branches from, and so to the branches after it.
+                distance += found.distance();
+            }
+        }
+        let chunks = path.chunks + u32::from(path.last_end.is_some());
+        push(Step::Skip, Rank { distance, chunks, ..path.rank() });
+    }
+}
+
+/// More matches first, then fewer chunks, then less distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    matches: Reverse<u32>,
+    chunks: u32,
+    distance: usize,
+}
+
+/// A path as it would be after one more word of the reference.
+struct Proposal {
+    rank: Rank,
+    /// How many were proposed before it.
+    order: usize,
+    /// The place of the path it continues.
+    parent: usize,
+    step: Step,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    /// The word is inside the last match.
+    Stay,
+    /// The match at the word was settled before the search.
+    Follow(Match),
+    /// One of the word's candidates.
+    Take(Match),
+    /// The word stays unmatched.
+    Skip,
+}
+
+impl Proposal {
+    fn place(&self) -> (Rank, usize) {
+        (self.rank, self.order)
+    }
+
+    fn carry_out<F: Flags>(
+        &self,
+        paths: &[Path<F>],
+        history: &mut Vec<(Match, Option<usize>)>,
+    ) -> Path<F> {
+        let mut path = paths[self.parent].clone();
+        match self.step {
+            Step::Stay => {}
+            Step::Follow(found) => path.follow(&found),
+            Step::Take(found) => {
+                path.take(&found);
+                path.follow(&found);
+                history.push((found, path.taken));
+                path.taken = Some(history.len() - 1);
+            }
+            Step::Skip => {
+                path.last_end = None;
+                path.position += 1;
+            }
+        }
+        let Rank { matches: Reverse(matches), chunks, distance } = self.rank;
+        Path { matches, chunks, distance, ..path }
     }
 }
 
@@ -181,9 +266,19 @@ impl<F: Flags> Path<F> {
         }
     }
 
-    /// More matches first, then fewer chunks, then less distance.
-    fn rank(&self) -> (std::cmp::Reverse<u32>, u32, usize) {
-        (std::cmp::Reverse(self.matches), self.chunks, self.distance)
+    fn rank(&self) -> Rank {
+        Rank { matches: Reverse(self.matches), chunks: self.chunks, distance: self.distance }
+    }
+
+    /// The rank with one more match.
+    fn rank_after(&self, found: &Match, distance: usize) -> Rank {
+        let weight = SEARCH_WEIGHTS[found.module];
+        // Cut to an integer for each side, so that one word at weight 0.5 adds nothing.
+        let matches = self.matches
+            + (found.hypothesis_length as f64 * weight) as u32
+            + (found.reference_length as f64 * weight) as u32;
+        let chunks = self.chunks + u32::from(self.last_end.is_some_and(|end| end != found.hypothesis_start));
+        Rank { matches: Reverse(matches), chunks, distance }
     }
 
     fn is_free(&self, found: &Match) -> bool {
@@ -200,13 +295,8 @@ impl<F: Flags> Path<F> {
         }
     }
 
-    /// Counts a match and moves behind it.
+    /// Moves behind a match.
     fn follow(&mut self, found: &Match) {
-        let weight = SEARCH_WEIGHTS[found.module];
-        // Cut to an integer for each side, so that one word at weight 0.5 adds nothing.
-        self.matches += (found.hypothesis_length as f64 * weight) as u32;
-        self.matches += (found.reference_length as f64 * weight) as u32;
-        self.chunks += u32::from(self.last_end.is_some_and(|end| end != found.hypothesis_start));
         self.position = found.reference_start + found.reference_length;
         self.last_end = Some(found.hypothesis_start + found.hypothesis_length);
     }
@@ -272,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_half_weight_is_cut_to_an_integer() {
-        let mut path = Path::<u128>::new(4, 4);
+        let path = Path::<u128>::new(4, 4);
         let one = |module, length| Match {
             module,
             reference_start: 0,
@@ -280,12 +370,9 @@ mod tests {
             hypothesis_start: 0,
             hypothesis_length: length,
         };
-        path.follow(&one(1, 1));
-        assert_eq!(path.matches, 0);
-        path.follow(&one(3, 2));
-        assert_eq!(path.matches, 2);
-        path.follow(&one(0, 1));
-        assert_eq!(path.matches, 4);
+        for (found, matches) in [(one(1, 1), 0), (one(2, 1), 0), (one(3, 1), 0), (one(3, 2), 2), (one(0, 1), 2)] {
+            assert_eq!(path.rank_after(&found, 0).matches, Reverse(matches), "{found:?}");
+        }
     }
 
     #[test]

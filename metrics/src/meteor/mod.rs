@@ -9,19 +9,20 @@ mod lexicon;
 mod normalize;
 mod paraphrase;
 mod score;
+mod sentences;
 mod tables;
 
 use rayon::prelude::*;
 
 use align::{Candidates, Match};
-use lexicon::{Lexicon, Word, intersect};
-use paraphrase::Phrases;
+use lexicon::{Lexicon, intersect};
+use paraphrase::{Phrase, Places};
+use sentences::{Captions, Sentence, Sentences};
 
 pub use score::MeteorStatistics;
 pub use tables::{MeteorTables, WHEEL, WHEEL_SHA256};
 
 use crate::corpus::Video;
-use crate::ngram::FastMap;
 
 /// Exact, stem, synonym, paraphrase.
 const MODULES: usize = 4;
@@ -41,15 +42,13 @@ pub struct MeteorScores {
 
 /// Scores tokenised videos. The result is the same, bit for bit, with any number of threads.
 pub fn meteor(tables: &MeteorTables, videos: &[Video]) -> MeteorScores {
-    let lexicon = Lexicon::new(tables);
-    let statistics: Vec<MeteorStatistics> = videos
+    let sentences = Sentences::new(&Lexicon::new(tables), videos);
+    let statistics: Vec<MeteorStatistics> = sentences
+        .videos
         .par_iter()
-        // Each piece of work has a memory of its own for words, so the pieces are not too small.
-        .with_min_len(100)
-        .map_init(
-            || Matcher::new(&lexicon),
-            |matcher, video| matcher.best(&video.hypothesis, &video.references),
-        )
+        // Each piece of work remembers words, so the pieces are not too small.
+        .with_min_len(64)
+        .map_init(|| Matcher::new(&sentences), |matcher, video| matcher.best(video))
         .collect();
     let mut sum = MeteorStatistics::default();
     for video in &statistics {
@@ -58,53 +57,42 @@ pub fn meteor(tables: &MeteorTables, videos: &[Video]) -> MeteorScores {
     MeteorScores { corpus: sum.score(), videos: statistics }
 }
 
-/// Matches captions, remembering the words it met.
+/// Matches a hypothesis with its references.
 struct Matcher<'a> {
-    lexicon: &'a Lexicon<'a>,
-    numbers: FastMap<String, usize>,
-    words: Vec<Word>,
+    sentences: &'a Sentences,
     candidates: Candidates,
-}
-
-/// A normalised caption.
-struct Sentence {
-    /// Places in the matcher's list of words.
-    words: Vec<usize>,
-    phrases: Phrases,
+    hypothesis_phrases: Places,
+    reference_phrases: Places,
+    /// For each word of the corpus, its place in `matches` and the video that is for.
+    remembered: Vec<(u32, u32)>,
+    video: u32,
+    /// For each word of this video's references and each module but paraphrases, the words of the hypothesis it matches.
+    matches: Vec<[Vec<u32>; PARAPHRASE]>,
+    used: usize,
 }
 
 impl<'a> Matcher<'a> {
-    fn new(lexicon: &'a Lexicon<'a>) -> Self {
-        Self { lexicon, numbers: FastMap::default(), words: Vec::new(), candidates: Candidates::default() }
-    }
-
-    fn sentence(&mut self, text: &str) -> Sentence {
-        // The reference's wire protocol cuts what Java calls white space off both ends.
-        let text = text.trim_matches(|c: char| c <= ' ');
-        let words: Vec<usize> = normalize::normalize(text, &self.lexicon.prefixes)
-            .into_iter()
-            .map(|word| {
-                if let Some(&number) = self.numbers.get(&word) {
-                    return number;
-                }
-                let number = self.words.len();
-                self.words.push(self.lexicon.word(&word));
-                self.numbers.insert(word, number);
-                number
-            })
-            .collect();
-        let numbers: Vec<Option<u16>> = words.iter().map(|&word| self.words[word].number).collect();
-        Sentence { words, phrases: Phrases::of(self.lexicon.tables, &numbers) }
+    fn new(sentences: &'a Sentences) -> Self {
+        Self {
+            sentences,
+            candidates: Candidates::default(),
+            hypothesis_phrases: Places::default(),
+            reference_phrases: Places::default(),
+            remembered: vec![(0, 0); sentences.words.len()],
+            video: 0,
+            matches: Vec::new(),
+            used: 0,
+        }
     }
 
     /// The counts against the reference with the highest score, the first of equal ones.
-    fn best(&mut self, hypothesis: &str, references: &[String]) -> MeteorStatistics {
-        // The wrapper takes the protocol's separator out of the hypothesis only; in a reference it makes two references.
-        let hypothesis = self.sentence(&hypothesis.replace("|||", "").replace("  ", " "));
+    fn best(&mut self, video: &Captions) -> MeteorStatistics {
+        self.video += 1;
+        self.used = 0;
+        self.hypothesis_phrases.set(&video.hypothesis.phrases);
         let mut best: Option<(f64, MeteorStatistics)> = None;
-        for reference in references.iter().flat_map(|reference| reference.split("|||")) {
-            let reference = self.sentence(reference);
-            let statistics = self.compare(&hypothesis, &reference);
+        for reference in &video.references {
+            let statistics = self.compare(&video.hypothesis, reference);
             let score = statistics.score();
             if best.is_none_or(|(highest, _)| score > highest) {
                 best = Some((score, statistics));
@@ -117,14 +105,11 @@ impl<'a> Matcher<'a> {
         self.find_candidates(hypothesis, reference);
         let (matches, chunks) = self.candidates.align();
 
-        let function_words =
-            |words: &[usize]| words.iter().filter(|&&word| self.words[word].is_function).count();
+        let is_function = |word: u32| self.sentences.words[word as usize].is_function;
+        let function_words = |words: &[u32]| words.iter().filter(|&&word| is_function(word)).count() as u64;
         let mut statistics = MeteorStatistics {
             lengths: [hypothesis.words.len() as u64, reference.words.len() as u64],
-            function_words: [
-                function_words(&hypothesis.words) as u64,
-                function_words(&reference.words) as u64,
-            ],
+            function_words: [function_words(&hypothesis.words), function_words(&reference.words)],
             chunks,
             ..MeteorStatistics::default()
         };
@@ -137,8 +122,8 @@ impl<'a> Matcher<'a> {
             for (side, words) in sides.into_iter().enumerate() {
                 let function = function_words(words);
                 statistics.matches[side] += words.len() as u64;
-                statistics.function_matches[found.module][side] += function as u64;
-                statistics.content_matches[found.module][side] += (words.len() - function) as u64;
+                statistics.function_matches[found.module][side] += function;
+                statistics.content_matches[found.module][side] += words.len() as u64 - function;
             }
         }
         statistics
@@ -146,58 +131,79 @@ impl<'a> Matcher<'a> {
 
     /// All matches of each module in the reference's order, which settles ties in the search.
     fn find_candidates(&mut self, hypothesis: &Sentence, reference: &Sentence) {
-        let word = |number: &usize| &self.words[*number];
         self.candidates.reset(hypothesis.words.len(), reference.words.len());
-        let hashes =
-            |sentence: &Sentence| sentence.words.iter().map(|number| word(number).hash).collect::<Vec<_>>();
-        let (hypothesis_hashes, reference_hashes) = (hashes(hypothesis), hashes(reference));
-        let modules = if hypothesis_hashes == reference_hashes { EXACT..STEM } else { EXACT..PARAPHRASE };
-        for module in modules {
-            for (reference_start, theirs) in reference.words.iter().enumerate() {
-                let theirs = word(theirs);
-                for (hypothesis_start, ours) in hypothesis.words.iter().enumerate() {
-                    let ours = word(ours);
-                    let equal = ours.hash == theirs.hash;
-                    let matches = match module {
-                        EXACT => equal,
-                        STEM => !equal && ours.stem_hash == theirs.stem_hash,
-                        _ => !equal && intersect(&ours.synsets, &theirs.synsets),
-                    };
-                    if matches {
-                        self.candidates.push(Match {
-                            module,
-                            reference_start,
-                            reference_length: 1,
-                            hypothesis_start,
-                            hypothesis_length: 1,
-                        });
-                    }
+        let hash = |word: &u32| self.sentences.words[*word as usize].hash;
+        let are_equal = hypothesis.words.iter().map(hash).eq(reference.words.iter().map(hash));
+        let places: Vec<usize> =
+            reference.words.iter().map(|&word| self.matches_of(word, &hypothesis.words)).collect();
+        for module in if are_equal { EXACT..STEM } else { EXACT..PARAPHRASE } {
+            for (reference_start, &place) in places.iter().enumerate() {
+                for &hypothesis_start in &self.matches[place][module] {
+                    self.candidates.push(Match {
+                        module,
+                        reference_start,
+                        reference_length: 1,
+                        hypothesis_start: hypothesis_start as usize,
+                        hypothesis_length: 1,
+                    });
                 }
             }
         }
-        if hypothesis_hashes != reference_hashes {
-            let tables = self.lexicon.tables;
-            let candidates = &mut self.candidates;
-            reference.phrases.paraphrased_in(tables, &hypothesis.phrases, |theirs, ours| {
-                candidates.push(Match {
-                    module: PARAPHRASE,
-                    reference_start: theirs.start,
-                    reference_length: theirs.length,
-                    hypothesis_start: ours.start,
-                    hypothesis_length: ours.length,
-                });
-            });
-            // The other way round, too; a symmetric entry of the table gives its match twice.
-            hypothesis.phrases.paraphrased_in(tables, &reference.phrases, |ours, theirs| {
-                candidates.push(Match {
-                    module: PARAPHRASE,
-                    reference_start: theirs.start,
-                    reference_length: theirs.length,
-                    hypothesis_start: ours.start,
-                    hypothesis_length: ours.length,
-                });
-            });
+        if are_equal {
+            return;
         }
-        const { assert!(SYNONYM + 1 == PARAPHRASE) };
+        self.reference_phrases.set(&reference.phrases);
+        let candidates = &mut self.candidates;
+        let mut push = |theirs: &Phrase, ours: &Phrase| {
+            candidates.push(Match {
+                module: PARAPHRASE,
+                reference_start: theirs.start as usize,
+                reference_length: theirs.length as usize,
+                hypothesis_start: ours.start as usize,
+                hypothesis_length: ours.length as usize,
+            });
+        };
+        for theirs in &reference.phrases {
+            for &paraphrase in self.sentences.of_references.of(theirs.number) {
+                self.hypothesis_phrases.of(paraphrase).for_each(|ours| push(theirs, ours));
+            }
+        }
+        // The other way round, too; a symmetric entry of the table gives its match twice.
+        for ours in &hypothesis.phrases {
+            for &paraphrase in self.sentences.of_hypotheses.of(ours.number) {
+                self.reference_phrases.of(paraphrase).for_each(|theirs| push(theirs, ours));
+            }
+        }
+    }
+
+    /// Where in `matches` it stands which words of this video's hypothesis a word matches, found where it is new.
+    fn matches_of(&mut self, word: u32, hypothesis: &[u32]) -> usize {
+        let (video, place) = self.remembered[word as usize];
+        if video == self.video {
+            return place as usize;
+        }
+        let place = self.used;
+        self.used += 1;
+        self.remembered[word as usize] = (self.video, place as u32);
+        if place == self.matches.len() {
+            self.matches.push(Default::default());
+        }
+        let matches = &mut self.matches[place];
+        matches.iter_mut().for_each(Vec::clear);
+        let theirs = &self.sentences.words[word as usize];
+        for (start, &ours) in (0..).zip(hypothesis) {
+            let ours = &self.sentences.words[ours as usize];
+            if ours.hash == theirs.hash {
+                matches[EXACT].push(start);
+                continue;
+            }
+            if ours.stem_hash == theirs.stem_hash {
+                matches[STEM].push(start);
+            }
+            if intersect(&ours.synsets, &theirs.synsets) {
+                matches[SYNONYM].push(start);
+            }
+        }
+        place
     }
 }

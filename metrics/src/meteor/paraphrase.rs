@@ -1,66 +1,160 @@
-//! Which phrases of a caption the paraphrase table knows, and which of them another caption paraphrases.
+//! Which phrases of a caption the paraphrase table knows, and which of them other captions paraphrase.
+
+use rayon::prelude::*;
 
 use super::tables::MeteorTables;
 use crate::ngram::FastMap;
 
-/// Where a phrase of the table stands in a caption.
+/// A phrase of the table, and where it stands in a caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) start: usize,
-    pub(super) length: usize,
+pub(super) struct Phrase {
+    pub(super) number: u32,
+    pub(super) start: u32,
+    pub(super) length: u32,
 }
 
-/// The phrases of a caption.
-#[derive(Debug, Default)]
-pub(super) struct Phrases {
-    /// By start, then by length.
-    in_order: Vec<(u32, Place)>,
-    /// The places of each phrase, first ones first.
-    by_phrase: FastMap<u32, Vec<Place>>,
-    /// One bit for each phrase, by its lowest bits: most look-ups end here.
-    filter: Vec<u64>,
+/// Finds the table's phrases in captions. Captions begin alike over and over, so it remembers what it looked up.
+pub(super) struct PhraseFinder<'a> {
+    tables: &'a MeteorTables,
+    /// The phrases that begin with some words and go on with another one. Some words are named by how many they are and by
+    /// the first phrase that begins with them.
+    followed_by: FastMap<u64, (u32, u32)>,
 }
 
-const FILTER_BITS: u32 = 12;
+impl<'a> PhraseFinder<'a> {
+    pub(super) fn new(tables: &'a MeteorTables) -> Self {
+        Self { tables, followed_by: FastMap::default() }
+    }
 
-impl Phrases {
-    /// Finds the phrases among the caption's words, given by their numbers in the table.
-    pub(super) fn of(tables: &MeteorTables, words: &[Option<u16>]) -> Self {
-        let mut phrases = Self { filter: vec![0; 1 << (FILTER_BITS - 6)], ..Self::default() };
+    /// The phrases among a caption's words, given by their numbers in the table: by start, then by length.
+    pub(super) fn find(&mut self, words: &[Option<u16>], found: &mut Vec<Phrase>) {
         for start in 0..words.len() {
-            tables.phrases_at(&words[start..], |length, phrase| {
-                let place = Place { start, length };
-                phrases.in_order.push((phrase, place));
-                phrases.by_phrase.entry(phrase).or_default().push(place);
-                let bit = phrase & ((1 << FILTER_BITS) - 1);
-                phrases.filter[(bit >> 6) as usize] |= 1 << (bit & 63);
-            });
-        }
-        phrases
-    }
-
-    fn places(&self, phrase: u32) -> &[Place] {
-        let bit = phrase & ((1 << FILTER_BITS) - 1);
-        if self.filter[(bit >> 6) as usize] >> (bit & 63) & 1 == 0 {
-            return &[];
-        }
-        self.by_phrase.get(&phrase).map_or(&[], Vec::as_slice)
-    }
-
-    /// Calls `found` for each phrase of this caption with each place where the other one has a paraphrase of it: in the order of
-    /// this caption, shorter phrases first, paraphrases in the order of the table.
-    pub(super) fn paraphrased_in(
-        &self,
-        tables: &MeteorTables,
-        other: &Phrases,
-        mut found: impl FnMut(Place, Place),
-    ) {
-        for &(phrase, ours) in &self.in_order {
-            for paraphrase in tables.paraphrases(phrase) {
-                for &theirs in other.places(paraphrase) {
-                    found(ours, theirs);
+            let mut phrases = match words[start] {
+                Some(first) => self.tables.phrases_of(first),
+                None => continue,
+            };
+            for depth in 1..=words.len() - start {
+                if phrases.0 >= phrases.1 {
+                    break;
                 }
+                // Of the phrases with this beginning the one that ends here is sorted first.
+                if self.tables.phrase_length(phrases.0) == depth {
+                    let (start, length) = (start as u32, depth as u32);
+                    found.push(Phrase { number: phrases.0, start, length });
+                }
+                let Some(&Some(word)) = words.get(start + depth) else { break };
+                let key = (u64::from(phrases.0) << 32) | ((depth as u64 & 0xffff) << 16) | u64::from(word);
+                let tables = self.tables;
+                phrases = *self
+                    .followed_by
+                    .entry(key)
+                    .or_insert_with(|| tables.phrases_followed_by(phrases, depth, word));
             }
         }
+    }
+}
+
+/// A set of the table's phrases.
+pub(super) struct PhraseSet(Vec<u64>);
+
+impl PhraseSet {
+    pub(super) fn new(tables: &MeteorTables) -> Self {
+        Self(vec![0; tables.phrase_count().div_ceil(64)])
+    }
+
+    pub(super) fn insert(&mut self, phrase: u32) {
+        if let Some(word) = self.0.get_mut(phrase as usize / 64) {
+            *word |= 1 << (phrase % 64);
+        }
+    }
+
+    fn contains(&self, phrase: u32) -> bool {
+        self.0.get(phrase as usize / 64).is_some_and(|word| word >> (phrase % 64) & 1 == 1)
+    }
+
+    fn phrases(&self) -> Vec<u32> {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        let words = self.0.iter().zip(0_u32..).filter(|&(&word, _)| word != 0);
+        words.flat_map(|(&word, place)| bits(word).map(move |bit| place * 64 + bit)).collect()
+    }
+}
+
+/// The table's lists of paraphrases, as far as they can matter: for the phrases of one side of a corpus, those the other
+/// side has. That is a fiftieth of the table, and the lists keep their order.
+pub(super) struct Paraphrases {
+    ranges: FastMap<u32, (u32, u32)>,
+    entries: Vec<u32>,
+}
+
+impl Paraphrases {
+    /// The paraphrases of the phrases in `of` that are in `among`.
+    pub(super) fn new(tables: &MeteorTables, of: &PhraseSet, among: &PhraseSet) -> Self {
+        let lists: Vec<(u32, Vec<u32>)> = of
+            .phrases()
+            .into_par_iter()
+            .map(|phrase| {
+                (phrase, tables.paraphrases(phrase).filter(|&other| among.contains(other)).collect())
+            })
+            .filter(|(_, list): &(u32, Vec<u32>)| !list.is_empty())
+            .collect();
+        let mut ranges = FastMap::default();
+        let mut entries = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
+        for (phrase, list) in lists {
+            let start = entries.len() as u32;
+            entries.extend(list);
+            ranges.insert(phrase, (start, entries.len() as u32));
+        }
+        Self { ranges, entries }
+    }
+
+    /// The paraphrases of a phrase, in the order of the table, repeated where the table repeats them.
+    pub(super) fn of(&self, phrase: u32) -> &[u32] {
+        match self.ranges.get(&phrase) {
+            Some(&(start, end)) => &self.entries[start as usize..end as usize],
+            None => &[],
+        }
+    }
+}
+
+const FILTER_BITS: u32 = 10;
+
+/// Where one caption has which phrases.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Sorted by phrase, then by start.
+    sorted: Vec<Phrase>,
+    /// One bit for each phrase, by its lowest bits: most look-ups end here.
+    filter: [u64; 1 << (FILTER_BITS - 6)],
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { sorted: Vec::new(), filter: [0; 1 << (FILTER_BITS - 6)] }
+    }
+}
+
+impl Places {
+    /// Forgets the last caption and takes the phrases of another.
+    pub(super) fn set(&mut self, phrases: &[Phrase]) {
+        self.sorted.clear();
+        self.sorted.extend_from_slice(phrases);
+        self.sorted.sort_unstable_by_key(|phrase| (phrase.number, phrase.start));
+        self.filter.fill(0);
+        for phrase in phrases {
+            let bit = phrase.number & ((1 << FILTER_BITS) - 1);
+            self.filter[(bit >> 6) as usize] |= 1 << (bit & 63);
+        }
+    }
+
+    /// The places of a phrase, first ones first.
+    pub(super) fn of(&self, phrase: u32) -> impl Iterator<Item = &Phrase> {
+        let bit = phrase & ((1 << FILTER_BITS) - 1);
+        let is_here = self.filter[(bit >> 6) as usize] >> (bit & 63) & 1 == 1;
+        let first = if is_here {
+            self.sorted.partition_point(|place| place.number < phrase)
+        } else {
+            self.sorted.len()
+        };
+        self.sorted[first..].iter().take_while(move |place| place.number == phrase)
     }
 }

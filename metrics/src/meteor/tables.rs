@@ -178,26 +178,28 @@ impl MeteorTables {
         self.find_text(Part::WordText, Part::WordStarts, word).and_then(|place| u16::try_from(place).ok())
     }
 
-    /// The table's phrases that `words` begins with, shorter ones first: (words, phrase number).
-    pub(super) fn phrases_at(&self, words: &[Option<u16>], mut found: impl FnMut(usize, u32)) {
-        let Some(&Some(first)) = words.first() else { return };
-        let mut phrases = self.range(Part::PhrasesByWord, usize::from(first));
-        for (depth, word) in words.iter().enumerate() {
-            let Some(word) = *word else { return };
-            if depth > 0 {
-                let start = partition(phrases.clone(), |phrase| self.phrase_word(phrase, depth) < Some(word));
-                phrases.start = start;
-                phrases.end =
-                    partition(phrases.clone(), |phrase| self.phrase_word(phrase, depth) == Some(word));
-            }
-            if phrases.is_empty() {
-                return;
-            }
-            // Of the phrases with this beginning the one that ends here is sorted first.
-            if self.range(Part::PhraseStarts, phrases.start).len() == depth + 1 {
-                found(depth + 1, phrases.start as u32);
-            }
-        }
+    /// How many phrases the table has.
+    pub(super) fn phrase_count(&self) -> usize {
+        self.count(Part::PhraseStarts).saturating_sub(1)
+    }
+
+    /// The phrases that begin with a word: first and behind the last.
+    pub(super) fn phrases_of(&self, first: u16) -> (u32, u32) {
+        let range = self.range(Part::PhrasesByWord, usize::from(first));
+        (range.start as u32, range.end as u32)
+    }
+
+    /// Of phrases that have the first `depth` words in common those that go on with `word`.
+    pub(super) fn phrases_followed_by(&self, phrases: (u32, u32), depth: usize, word: u16) -> (u32, u32) {
+        let phrases = phrases.0 as usize..phrases.1 as usize;
+        let start = partition(phrases.clone(), |phrase| self.phrase_word(phrase, depth) < Some(word));
+        let end = partition(start..phrases.end, |phrase| self.phrase_word(phrase, depth) == Some(word));
+        (start as u32, end as u32)
+    }
+
+    /// How many words a phrase has.
+    pub(super) fn phrase_length(&self, phrase: u32) -> usize {
+        self.range(Part::PhraseStarts, phrase as usize).len()
     }
 
     /// A word of a phrase; `None`, which sorts first, behind its end.

@@ -1,0 +1,157 @@
+//! All captions of a corpus as METEOR's words and phrases.
+//!
+//! Captions share their words, so each word is looked up once for the corpus; and of the paraphrase table only what both
+//! sides of the corpus can use is kept.
+
+use rayon::prelude::*;
+
+use super::lexicon::{Lexicon, Word};
+use super::normalize::{Prefixes, normalize};
+use super::paraphrase::{Paraphrases, Phrase, PhraseFinder, PhraseSet};
+use crate::corpus::Video;
+use crate::ngram::{FastMap, Vocabulary};
+
+/// How many videos a piece of the preparation takes: it has a vocabulary of its own.
+const PIECE: usize = 128;
+
+/// A normalised caption.
+#[derive(Debug, Default)]
+pub(super) struct Sentence {
+    /// Places in the corpus's list of words.
+    pub(super) words: Vec<u32>,
+    pub(super) phrases: Vec<Phrase>,
+}
+
+/// One video's captions.
+pub(super) struct Captions {
+    pub(super) hypothesis: Sentence,
+    pub(super) references: Vec<Sentence>,
+}
+
+impl Captions {
+    fn all(&mut self) -> impl Iterator<Item = &mut Sentence> {
+        std::iter::once(&mut self.hypothesis).chain(&mut self.references)
+    }
+}
+
+/// A corpus, ready to be matched.
+pub(super) struct Sentences {
+    pub(super) videos: Vec<Captions>,
+    pub(super) words: Vec<Word>,
+    /// Of the references' phrases, those of their paraphrases that a hypothesis has.
+    pub(super) of_references: Paraphrases,
+    /// The other way round.
+    pub(super) of_hypotheses: Paraphrases,
+}
+
+impl Sentences {
+    pub(super) fn new(lexicon: &Lexicon<'_>, videos: &[Video]) -> Self {
+        let mut pieces: Vec<(Vec<Captions>, Vec<String>)> = videos
+            .par_chunks(PIECE)
+            .map(|videos| {
+                let mut reader = Reader { prefixes: &lexicon.prefixes, vocabulary: Vocabulary::default() };
+                let captions = videos.iter().map(|video| reader.captions(video)).collect();
+                let words = reader.vocabulary.words().into_iter().map(str::to_owned).collect();
+                (captions, words)
+            })
+            .collect();
+
+        let mut numbers: FastMap<&str, u32> = FastMap::default();
+        let mut words: Vec<&str> = Vec::new();
+        let mut renumbered: Vec<Vec<u32>> = Vec::with_capacity(pieces.len());
+        for (_, piece) in &pieces {
+            let number = |word| {
+                *numbers.entry(word).or_insert_with(|| {
+                    words.push(word);
+                    words.len() as u32 - 1
+                })
+            };
+            renumbered.push(piece.iter().map(String::as_str).map(number).collect());
+        }
+        let words: Vec<Word> = words.par_iter().map(|word| lexicon.word(word)).collect();
+
+        pieces.par_iter_mut().zip(&renumbered).for_each(|((captions, _), renumbered)| {
+            let mut finder = PhraseFinder::new(lexicon.tables);
+            let mut in_table = Vec::new();
+            let mut found = Vec::new();
+            for sentence in captions.iter_mut().flat_map(Captions::all) {
+                for word in &mut sentence.words {
+                    *word = renumbered[*word as usize];
+                }
+                in_table.clear();
+                in_table.extend(sentence.words.iter().map(|&word| words[word as usize].number));
+                found.clear();
+                finder.find(&in_table, &mut found);
+                sentence.phrases = found.as_slice().into();
+            }
+        });
+        let videos: Vec<Captions> = pieces.into_iter().flat_map(|(captions, _)| captions).collect();
+
+        let mut hypotheses = PhraseSet::new(lexicon.tables);
+        let mut references = PhraseSet::new(lexicon.tables);
+        for video in &videos {
+            video.hypothesis.phrases.iter().for_each(|phrase| hypotheses.insert(phrase.number));
+            for reference in &video.references {
+                reference.phrases.iter().for_each(|phrase| references.insert(phrase.number));
+            }
+        }
+        Self {
+            videos,
+            words,
+            of_references: Paraphrases::new(lexicon.tables, &references, &hypotheses),
+            of_hypotheses: Paraphrases::new(lexicon.tables, &hypotheses, &references),
+        }
+    }
+}
+
+/// Reads captions into numbered words.
+struct Reader<'a> {
+    prefixes: &'a Prefixes,
+    vocabulary: Vocabulary,
+}
+
+impl Reader<'_> {
+    fn captions(&mut self, video: &Video) -> Captions {
+        Captions {
+            // The wrapper takes the protocol's separator out of the hypothesis only; in a reference it makes two references.
+            hypothesis: self.sentence(&video.hypothesis.replace("|||", "").replace("  ", " ")),
+            references: video
+                .references
+                .iter()
+                .flat_map(|reference| reference.split("|||"))
+                .map(|reference| self.sentence(reference))
+                .collect(),
+        }
+    }
+
+    fn sentence(&mut self, text: &str) -> Sentence {
+        // Most captions are words only, of which the normaliser would change nothing.
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b' ';
+        let words = if text.bytes().all(is_plain) {
+            text.split(' ').filter(|word| !word.is_empty()).map(|word| self.vocabulary.intern(word)).collect()
+        } else {
+            // The reference's wire protocol cuts what Java calls white space off both ends.
+            let text = text.trim_matches(|c: char| c <= ' ');
+            normalize(text, self.prefixes).iter().map(|word| self.vocabulary.intern(word)).collect()
+        };
+        Sentence { words, phrases: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meteor::normalize::read_prefixes;
+
+    #[test]
+    fn plain_captions_are_read_as_the_normaliser_reads_them() {
+        let prefixes = read_prefixes("v\n");
+        for text in ["a man", " a  man 10 1st ", "", "v 5 x"] {
+            let mut reader = Reader { prefixes: &prefixes, vocabulary: Vocabulary::default() };
+            let ours: Vec<u32> = reader.sentence(text).words;
+            let words = reader.vocabulary.words();
+            let ours: Vec<&str> = ours.iter().map(|&word| words[word as usize]).collect();
+            assert_eq!(ours, normalize(text.trim(), &prefixes), "{text:?}");
+        }
+    }
+}
