@@ -5,7 +5,10 @@
 //! report is the corpus value, from summed counts. The value of one video is smoothed to 1e-12 or so where a
 //! precision is 0: average those and the result is not BLEU.
 
-use crate::ngram::{Counts, MAX_N, Vocabulary, python_split};
+use rayon::prelude::*;
+
+use crate::grams::{Grams, NumberCounts, VideoGrams};
+use crate::ngram::MAX_N;
 
 const SMALL: f64 = 1e-9;
 const TINY: f64 = 1e-15;
@@ -26,42 +29,52 @@ pub struct BleuStatistics {
 impl BleuStatistics {
     /// Counts one tokenised hypothesis against its tokenised references.
     pub fn of<S: AsRef<str>>(hypothesis: &str, references: &[S]) -> Self {
-        let mut vocabulary = Vocabulary::default();
-        let words: Vec<u32> = python_split(hypothesis).map(|word| vocabulary.intern(word)).collect();
-        let counts = Counts::of(&words);
-        let mut allowed = counts.by_length.clone().map(|grams| {
-            let mut grams: Vec<_> = grams.into_iter().map(|(gram, _)| (gram, 0)).collect();
-            grams.sort_unstable();
-            grams
-        });
-
-        let mut closest: Option<(usize, usize)> = None;
-        for reference in references {
-            let reference: Vec<u32> =
-                python_split(reference.as_ref()).map(|word| vocabulary.intern(word)).collect();
-            let distance = (reference.len().abs_diff(words.len()), reference.len());
-            closest = Some(closest.map_or(distance, |best| best.min(distance)));
-            for (grams, allowed) in Counts::of(&reference).by_length.iter().zip(&mut allowed) {
-                for &(gram, count) in grams {
-                    if let Ok(place) = allowed.binary_search_by_key(&gram, |entry| entry.0) {
-                        allowed[place].1 = allowed[place].1.max(count);
-                    }
-                }
-            }
+        let mut sum = Self::default();
+        for statistics in Self::of_videos(&Grams::new(&[hypothesis], &[references])) {
+            sum.add(&statistics);
         }
+        sum
+    }
 
+    /// Counts every video of a corpus.
+    pub(crate) fn of_videos(grams: &Grams) -> Vec<Self> {
+        let start = || (NumberCounts::default(), Vec::new(), Vec::new());
+        grams
+            .videos()
+            .map_init(start, |(counts, met, allowed), video| Self::of_video(video, counts, met, allowed))
+            .collect()
+    }
+
+    fn of_video(
+        video: VideoGrams<'_>,
+        counts: &mut NumberCounts,
+        met: &mut Vec<u32>,
+        allowed: &mut Vec<u32>,
+    ) -> Self {
+        let length = video.hypothesis(0).len();
+        let closest = video.references(0).map(|words| (words.len().abs_diff(length), words.len())).min();
         let mut statistics = Self {
-            hypothesis_length: words.len() as u64,
+            hypothesis_length: length as u64,
             reference_length: closest.map_or(0, |(_, length)| length as u64),
             ..Self::default()
         };
-        for (n, grams) in counts.by_length.iter().enumerate() {
-            statistics.guessed[n] = words.len().saturating_sub(n) as u64;
-            for &(gram, count) in grams {
-                if let Ok(place) = allowed[n].binary_search_by_key(&gram, |entry| entry.0) {
-                    statistics.correct[n] += u64::from(count.min(allowed[n][place].1));
+        for n in 0..MAX_N {
+            counts.set_to_find(video.hypothesis(n));
+            allowed.clear();
+            allowed.resize(counts.in_order.len(), 0);
+            for reference in video.references(n) {
+                met.clear();
+                met.resize(allowed.len(), 0);
+                for place in reference.iter().filter_map(|&number| counts.place(number)) {
+                    met[place] += 1;
+                }
+                for (allowed, &met) in allowed.iter_mut().zip(&*met) {
+                    *allowed = met.max(*allowed);
                 }
             }
+            statistics.guessed[n] = video.hypothesis(n).len() as u64;
+            let clipped = counts.in_order.iter().zip(&*allowed).map(|(&(_, count), &most)| count.min(most));
+            statistics.correct[n] = clipped.map(u64::from).sum();
         }
         statistics
     }

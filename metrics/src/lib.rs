@@ -10,6 +10,7 @@ mod constant;
 mod corpus;
 mod error;
 pub mod files;
+mod grams;
 pub mod meteor;
 mod ngram;
 pub mod ptb;

@@ -5,8 +5,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::Error;
 use crate::bleu::BleuStatistics;
-use crate::cider::corpus_cider;
+use crate::cider::cider_of_grams;
 use crate::corpus::{Corpus, Tokenized};
+use crate::grams::Grams;
 use crate::meteor::{MeteorTables, meteor};
 use crate::ngram::{MAX_N, numpy_mean};
 use crate::rouge::rouge_l;
@@ -68,15 +69,16 @@ pub fn score_tokenized(corpus: &Tokenized, options: &Options<'_>) -> Scores {
     let hypotheses: Vec<&str> = videos.iter().map(|video| video.hypothesis.as_str()).collect();
     let references: Vec<&[String]> = videos.iter().map(|video| video.references.as_slice()).collect();
 
-    let bleu: Vec<BleuStatistics> =
-        videos.par_iter().map(|video| BleuStatistics::of(&video.hypothesis, &video.references)).collect();
+    let grams = Grams::new(&hypotheses, &references);
+    let bleu = BleuStatistics::of_videos(&grams);
     let mut bleu_of_corpus = BleuStatistics::default();
     for statistics in &bleu {
         bleu_of_corpus.add(statistics);
     }
     let rouge: Vec<f64> =
         videos.par_iter().map(|video| rouge_l(&video.hypothesis, &video.references)).collect();
-    let (cider_of_corpus, cider) = corpus_cider(&hypotheses, &references);
+    let (cider_of_corpus, cider) = cider_of_grams(&grams);
+    drop(grams);
     let meteor = options.meteor.map(|tables| meteor(tables, videos));
 
     let per_video = videos
