@@ -73,15 +73,12 @@ impl Tokenized {
     /// [`Error::LineEnd`], naming the video and the caption.
     pub fn of(corpus: &Corpus) -> Result<Self, Error> {
         for video in corpus.videos() {
-            let hypothesis = std::iter::once((&video.hypothesis, "the hypothesis".to_owned()));
-            let references = video.references.iter().enumerate();
-            let references = references.map(|(place, caption)| (caption, format!("reference {}", place + 1)));
-            for (caption, which) in hypothesis.chain(references) {
+            let captions = std::iter::once(&video.hypothesis).chain(&video.references);
+            for (place, caption) in captions.enumerate() {
                 if let Some(character) = ptb::line_end(caption) {
-                    return Err(Error::LineEnd {
-                        place: format!("{which} of video {:?}", video.id),
-                        character,
-                    });
+                    let which = if place == 0 { "the hypothesis" } else { &format!("reference {place}") };
+                    let place = format!("{which} of video {:?}", video.id);
+                    return Err(Error::LineEnd { place, character });
                 }
             }
         }

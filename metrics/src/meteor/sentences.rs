@@ -11,8 +11,8 @@ use super::paraphrase::{Paraphrases, Phrase, PhraseFinder, PhraseSet};
 use crate::corpus::Video;
 use crate::ngram::{FastMap, Vocabulary};
 
-/// How many videos a piece of the preparation takes: it has a vocabulary of its own.
-const PIECE: usize = 128;
+/// Each piece of the preparation has a memory of its own for words and phrases, so none takes fewer videos than this.
+const SMALLEST_PIECE: usize = 32;
 
 /// A normalised caption.
 #[derive(Debug, Default)]
@@ -46,8 +46,9 @@ pub(super) struct Sentences {
 
 impl Sentences {
     pub(super) fn new(lexicon: &Lexicon<'_>, videos: &[Video]) -> Self {
+        let piece = videos.len().div_ceil(4 * rayon::current_num_threads()).max(SMALLEST_PIECE);
         let mut pieces: Vec<(Vec<Captions>, Vec<String>)> = videos
-            .par_chunks(PIECE)
+            .par_chunks(piece)
             .map(|videos| {
                 let mut reader = Reader { prefixes: &lexicon.prefixes, vocabulary: Vocabulary::default() };
                 let captions = videos.iter().map(|video| reader.captions(video)).collect();

@@ -14,7 +14,10 @@ mod lexer;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::LazyLock;
+
+use rayon::prelude::*;
 
 use crate::Error;
 use lexer::Lexer;
@@ -71,60 +74,151 @@ pub fn tokenize_raw<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, 
 
 /// The first character at which the reference would end a line, but for the newline, which becomes a space.
 pub(crate) fn line_end(caption: &str) -> Option<char> {
+    // The bytes such a character begins with; few captions have one.
+    let may_be = |byte: u8| matches!(byte, b'\r' | 0x0b | 0x0c | 0xc2 | 0xe2);
+    if !caption.bytes().any(may_be) {
+        return None;
+    }
     caption.chars().find(|c| alphabet::LINE_ENDS.contains(c))
 }
 
 fn drop_punctuation(line: &str) -> String {
-    let kept: Vec<&str> = line.trim_end().split(' ').filter(|token| !DROPPED.contains(token)).collect();
-    kept.join(" ")
+    let mut kept = String::with_capacity(line.len());
+    for token in line.trim_end().split(' ') {
+        // Most tokens are words, which no dropped one is.
+        if !token.starts_with(|c: char| c.is_ascii_alphanumeric()) && DROPPED.contains(&token) {
+            continue;
+        }
+        if !kept.is_empty() {
+            kept.push(' ');
+        }
+        kept.push_str(token);
+    }
+    kept
 }
 
 static LEXER: LazyLock<Result<Lexer, String>> =
     LazyLock::new(|| Lexer::new().map_err(|error| error.to_string()));
 
+/// Tokenises a text, its lines in pieces that are read at the same time.
+///
+/// A token depends on what comes after it, not before: so a piece that begins with a line is read as it would be in the
+/// whole text, unless a token of the piece before runs over the line's end. Then the whole is read in one go.
 fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     let lexer =
         LEXER.as_ref().map_err(|error| Error::Bug { what: format!("the tokeniser's rules: {error}") })?;
-    let mut caches = lexer.caches();
     let characters: Vec<char> = text.chars().collect();
     let symbols: Vec<u8> = characters.iter().map(|&c| alphabet::symbol(c)).collect();
+    let reading = Reading { lexer, characters: &characters, symbols: &symbols };
 
-    let mut output = Output::default();
-    let mut place = 0;
-    while place < characters.len() {
-        let Some(found) = lexer.next(&mut caches, &symbols, place) else {
-            output.delete(characters[place]);
-            place += 1;
-            continue;
-        };
-        let own: String = characters[place..place + found.length].iter().collect();
-        place += found.length;
-        match found.action {
-            Action::Keep => output.push(&own.to_lowercase()),
-            Action::Mend => output.push(&mend(&own)),
-            Action::Tag => output.push(&own.to_lowercase().replace(' ', "\u{a0}")),
-            Action::Face => output.push(&name_round_brackets(&own.to_lowercase())),
-            Action::Lean => output.push(&plain_apostrophe(&own)),
-            Action::Put(token) => output.push(token),
-            Action::Cut(length) => {
-                output.push(&own.chars().take(length).collect::<String>().to_lowercase());
-                place -= found.length - length;
+    let pieces = pieces(&symbols, 4 * rayon::current_num_threads());
+    if pieces.len() > 1 {
+        let outputs: Vec<Option<Output>> =
+            pieces.par_iter().map(|piece| reading.read_lines(piece.clone())).collect();
+        if let Some(outputs) = outputs.into_iter().collect::<Option<Vec<Output>>>() {
+            let mut whole = TokenizedCaptions::default();
+            for output in outputs {
+                whole.captions.extend(output.finished.captions);
+                for (character, count) in output.finished.deleted {
+                    *whole.deleted.entry(character).or_insert(0) += count;
+                }
             }
-            Action::KeepPeriod => {
-                output.push(&own.to_lowercase());
-                place -= 1;
-            }
-            Action::Quotes => output.push(&own.chars().map(ascii_quote).collect::<String>()),
-            Action::Fraction => output.push(fraction(&own)),
-            Action::Skip => own
-                .chars()
-                .filter(|&c| alphabet::is_deleted(c))
-                .for_each(|character| output.delete(character)),
-            Action::LineEnd => output.end_line(),
+            return Ok(whole);
         }
     }
-    output.end_line();
-    Ok(output.finished)
+    Ok(reading.read(0..characters.len()).0.finished)
+}
+
+/// Cuts a text behind ends of lines into at most so many pieces of about the same size, none of them small.
+fn pieces(symbols: &[u8], most: usize) -> Vec<Range<usize>> {
+    let size = symbols.len().div_ceil(most).max(SMALLEST_PIECE);
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    while start < symbols.len() {
+        let after = (start + size).min(symbols.len());
+        let line = symbols[after..].iter().position(|&symbol| symbol == b'\n');
+        let end = line.map_or(symbols.len(), |line| after + line + 1);
+        pieces.push(start..end);
+        start = end;
+    }
+    pieces
+}
+
+/// Each piece of a text has caches of its own, which are worth filling for so many characters.
+const SMALLEST_PIECE: usize = 20_000;
+
+/// A text that is being read.
+struct Reading<'a> {
+    lexer: &'a Lexer,
+    characters: &'a [char],
+    symbols: &'a [u8],
+}
+
+impl Reading<'_> {
+    /// Reads a piece that ends with a line; `None` when its tokens don't.
+    fn read_lines(&self, piece: Range<usize>) -> Option<Output> {
+        let is_last = piece.end == self.symbols.len();
+        let lines = self.symbols[piece.clone()].iter().filter(|&&symbol| symbol == b'\n').count();
+        let (mut output, end) = self.read(piece.clone());
+        // The line after the last line end is the next piece's.
+        if !is_last && output.finished.captions.pop().is_none_or(|line| !line.is_empty()) {
+            return None;
+        }
+        let expected = lines + usize::from(is_last);
+        (end == piece.end && output.finished.captions.len() == expected).then_some(output)
+    }
+
+    /// Reads tokens from the start of a range until its end is reached; also returns where the last token ends.
+    fn read(&self, range: Range<usize>) -> (Output, usize) {
+        let Self { lexer, characters, symbols } = *self;
+        let mut caches = lexer.caches();
+        let mut output = Output::default();
+        let mut place = range.start;
+        while place < range.end {
+            if symbols[place] == b' ' {
+                place += 1; // no token begins with a space
+                continue;
+            }
+            let Some(found) = lexer.next(&mut caches, symbols, place) else {
+                output.delete(characters[place]);
+                place += 1;
+                continue;
+            };
+            let own = &characters[place..place + found.length];
+            let is_plain = |&c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\'');
+            place += found.length;
+            if matches!(found.action, Action::Keep | Action::Mend | Action::Lean) && own.iter().all(is_plain) {
+                output.push_plain(own);
+                continue;
+            }
+            let own: String = own.iter().collect();
+            match found.action {
+                Action::Keep => output.push(&own.to_lowercase()),
+                Action::Mend => output.push(&mend(&own)),
+                Action::Tag => output.push(&own.to_lowercase().replace(' ', "\u{a0}")),
+                Action::Face => output.push(&name_round_brackets(&own.to_lowercase())),
+                Action::Lean => output.push(&plain_apostrophe(&own)),
+                Action::Put(token) => output.push(token),
+                Action::Cut(length) => {
+                    output.push(&own.chars().take(length).collect::<String>().to_lowercase());
+                    place -= found.length - length;
+                }
+                Action::KeepPeriod => {
+                    output.push(&own.to_lowercase());
+                    place -= 1;
+                }
+                Action::Quotes => output.push(&own.chars().map(ascii_quote).collect::<String>()),
+                Action::Fraction => output.push(fraction(&own)),
+                Action::Skip => own
+                    .chars()
+                    .filter(|&c| alphabet::is_deleted(c))
+                    .for_each(|character| output.delete(character)),
+                Action::LineEnd => output.end_line(),
+            }
+        }
+        output.end_line();
+        (output, place)
+    }
 }
 
 /// The lines so far and the one being written.
@@ -135,6 +229,14 @@ struct Output {
 }
 
 impl Output {
+    /// A token whose characters need no mending.
+    fn push_plain(&mut self, token: &[char]) {
+        if !self.line.is_empty() {
+            self.line.push(' ');
+        }
+        self.line.extend(token.iter().map(char::to_ascii_lowercase));
+    }
+
     fn push(&mut self, token: &str) {
         if !self.line.is_empty() {
             self.line.push(' ');
@@ -251,5 +353,36 @@ mod tests {
         assert_eq!(tokenize_raw(&["etc."]).unwrap().captions, ["etc. ."]);
         assert_eq!(tokenize_raw(&[":)"]).unwrap().captions, [": -rrb-"]);
         assert_eq!(tokenize_raw(&[":)", ""]).unwrap().captions, [":-rrb-", ""]);
+    }
+
+    #[test]
+    fn a_long_text_is_read_as_a_short_one() {
+        // Long enough for several pieces; the contexts that cross line ends come up at their seams, too.
+        let lines = ["vitamin c.", "The boy", "there are no.", "2 men", "etc.", "a <b c='", "x'> y", "don't :)", ""];
+        let captions: Vec<&str> = (0..12_000_usize).map(|i| lines[(i * i / 3 + i) % lines.len()]).collect();
+        let text = captions.join("\n");
+        let characters: Vec<char> = text.chars().collect();
+        let symbols: Vec<u8> = characters.iter().map(|&c| alphabet::symbol(c)).collect();
+        assert!(pieces(&symbols, 8).len() > 3);
+        let lexer = LEXER.as_ref().unwrap();
+        let reading = Reading { lexer, characters: &characters, symbols: &symbols };
+        let whole = reading.read(0..characters.len()).0.finished;
+        for most in 1..9 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(most).build().unwrap();
+            assert_eq!(pool.install(|| run(&text)).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_token_over_the_seam_of_two_pieces_is_seen() {
+        let text = "a <b c='\n\nx'> y\nz\n";
+        let characters: Vec<char> = text.chars().collect();
+        let symbols: Vec<u8> = characters.iter().map(|&c| alphabet::symbol(c)).collect();
+        let lexer = LEXER.as_ref().unwrap();
+        let reading = Reading { lexer, characters: &characters, symbols: &symbols };
+        let seam = text.find('\n').unwrap() + 1;
+        assert!(reading.read_lines(0..seam).is_none(), "the tag runs over it");
+        let seam = text.find('z').unwrap();
+        assert!(reading.read_lines(0..seam).is_some());
     }
 }
