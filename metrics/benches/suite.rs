@@ -8,11 +8,12 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use metrics::files::{join, read_predictions, read_references};
 use metrics::meteor::{MeteorTables, meteor};
 use metrics::{
     Corpus, Options, Reward, RewardConfig, Tokenized, Video, best_constant_caption, score, score_tokenized,
+    tokenize_all,
 };
 
 fn corpus() -> Corpus {
@@ -77,9 +78,24 @@ fn suite(criterion: &mut Criterion) {
     let videos = &tokenized.videos()[..160];
     let generated: Vec<&str> = videos.iter().map(|video| video.hypothesis.as_str()).collect();
     let references: Vec<&[String]> = videos.iter().map(|video| video.references.as_slice()).collect();
-    criterion.bench_function("reward of 160 captions x 20 references", |bencher| {
+    let mut group = criterion.benchmark_group("reward of 160 captions x 20 references");
+    // Cold: no video was ever seen, as in the first epoch. A clone remembers nothing.
+    group.sample_size(20).bench_function("cold", |bencher| {
+        bencher.iter_batched_ref(
+            || reward.clone(),
+            |reward| reward.rewards(black_box(&generated), black_box(&references)),
+            BatchSize::PerIteration,
+        );
+    });
+    group.sample_size(100).bench_function("warm", |bencher| {
         bencher.iter(|| reward.rewards(black_box(&generated), black_box(&references)));
     });
+    // What comes before it in a step: the generated captions are tokenised; the references were when training began.
+    let raw: Vec<&str> = corpus.videos()[..160].iter().map(|video| video.hypothesis.as_str()).collect();
+    group.bench_function("tokenising the 160 captions", |bencher| {
+        bencher.iter(|| tokenize_all(black_box(&raw)));
+    });
+    group.finish();
 }
 
 criterion_group!(benches, suite);

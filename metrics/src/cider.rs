@@ -12,7 +12,7 @@
 use rayon::prelude::*;
 
 use crate::grams::{Grams, NumberCounts, VideoGrams};
-use crate::ngram::{Counts, FastMap, FastSet, Gram, MAX_N, Vocabulary, numpy_mean, python_split};
+use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, count, gram, numpy_mean, python_split};
 
 /// The width of the Gaussian over the difference in length, in bigrams.
 const SIGMA: f64 = 6.0;
@@ -24,7 +24,9 @@ const SIGMA: f64 = 6.0;
 #[derive(Debug, Clone)]
 pub struct DocumentFrequencies {
     pub(crate) vocabulary: Vocabulary,
-    pub(crate) counts: FastMap<Gram, f64>,
+    pub(crate) numbers: FastMap<Gram, u32>,
+    /// By the n-gram's number.
+    pub(crate) counts: Vec<f64>,
     pub(crate) documents: f64,
 }
 
@@ -35,21 +37,51 @@ impl DocumentFrequencies {
         R: AsRef<[S]>,
         S: AsRef<str>,
     {
-        let mut vocabulary = Vocabulary::default();
-        let mut counts: FastMap<Gram, f64> = FastMap::default();
-        let mut seen: FastSet<Gram> = FastSet::default();
-        for references in references_per_video {
-            seen.clear();
+        Self::with_ending(references_per_video, None)
+    }
+
+    /// As [`DocumentFrequencies::from_references`], each caption followed by one more word.
+    pub(crate) fn with_ending<R, S>(references_per_video: &[R], ending: Option<&str>) -> Self
+    where
+        R: AsRef<[S]>,
+        S: AsRef<str>,
+    {
+        let mut frequencies = Self {
+            vocabulary: Vocabulary::default(),
+            numbers: FastMap::default(),
+            counts: Vec::new(),
+            documents: references_per_video.len() as f64,
+        };
+        let mut last_video: Vec<usize> = Vec::new();
+        let mut words: Vec<u32> = Vec::new();
+        for (video, references) in references_per_video.iter().enumerate() {
             for reference in references.as_ref() {
-                let words: Vec<u32> =
-                    python_split(reference.as_ref()).map(|word| vocabulary.intern(word)).collect();
-                seen.extend(Counts::of(&words).all().map(|(gram, _)| gram));
-            }
-            for &gram in &seen {
-                *counts.entry(gram).or_insert(0.0) += 1.0;
+                words.clear();
+                let ended = python_split(reference.as_ref()).chain(ending);
+                words.extend(ended.map(|word| frequencies.vocabulary.intern(word)));
+                for gram in (1..=MAX_N).flat_map(|n| words.windows(n)).map(gram) {
+                    let number = frequencies.number(gram) as usize;
+                    if number == last_video.len() {
+                        last_video.push(usize::MAX);
+                    }
+                    if last_video[number] != video {
+                        last_video[number] = video;
+                        frequencies.counts[number] += 1.0;
+                    }
+                }
             }
         }
-        Self { vocabulary, counts, documents: references_per_video.len() as f64 }
+        frequencies
+    }
+
+    /// The number of an n-gram, a new one with a count of 0 where there is none.
+    pub(crate) fn number(&mut self, gram: Gram) -> u32 {
+        let next = self.counts.len() as u32;
+        let number = *self.numbers.entry(gram).or_insert(next);
+        if number == next {
+            self.counts.push(0.0);
+        }
+        number
     }
 
     /// How many videos were counted.
@@ -62,7 +94,7 @@ impl DocumentFrequencies {
         let numbers: Option<Vec<u32>> = words.iter().map(|word| self.vocabulary.get(word)).collect();
         match numbers {
             Some(numbers) if (1..=MAX_N).contains(&numbers.len()) => {
-                self.counts.get(&crate::ngram::gram(&numbers)).copied().unwrap_or(0.0)
+                self.numbers.get(&gram(&numbers)).map_or(0.0, |&number| self.counts[number as usize])
             }
             _ => 0.0,
         }
@@ -70,46 +102,68 @@ impl DocumentFrequencies {
 
     /// What one occurrence of the n-gram weighs.
     pub(crate) fn weight(&self, gram: Gram) -> f64 {
-        self.documents.ln() - self.counts.get(&gram).copied().unwrap_or(0.0).max(1.0).ln()
+        self.weigh(self.numbers.get(&gram).map_or(0.0, |&number| self.counts[number as usize]))
     }
 
-    fn vector(&self, words: &[u32]) -> Vector {
-        let counts = Counts::of(words);
-        let weights: [Vec<(Gram, f64)>; MAX_N] = counts.by_length.map(|grams| {
-            grams.into_iter().map(|(gram, n)| (gram, f64::from(n) * self.weight(gram))).collect()
-        });
-        let norms = std::array::from_fn(|n| norm(weights[n].iter().map(|&(_, weight)| weight)));
-        Vector { weights, norms, bigrams: words.len().saturating_sub(1) as f64 }
+    fn weigh(&self, count: f64) -> f64 {
+        self.documents.ln() - count.max(1.0).ln()
     }
 }
 
-/// The weighted n-grams of one caption.
+/// The weighted n-grams of a hypothesis.
 #[derive(Debug, Clone)]
-pub(crate) struct Vector {
-    pub(crate) weights: [Vec<(Gram, f64)>; MAX_N],
-    pub(crate) norms: [f64; MAX_N],
-    pub(crate) bigrams: f64,
+struct Vector {
+    /// By length, in the order of first appearance: the number and the weight.
+    weights: [Vec<(u32, f64)>; MAX_N],
+    norms: [f64; MAX_N],
+    bigrams: f64,
+}
+
+/// The n-grams of a reference; what they weigh, the scorer knows.
+#[derive(Debug, Clone)]
+struct Reference {
+    /// Each n-gram's number and count: those of length 1 sorted by number, then those of length 2, and so on.
+    counts: Vec<(u32, u32)>,
+    /// Behind the last of each length.
+    ends: [u32; MAX_N],
+    norms: [f64; MAX_N],
+    bigrams: f64,
+}
+
+impl Reference {
+    fn counts(&self, n: usize) -> &[(u32, u32)] {
+        let start = n.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.counts[start as usize..self.ends[n] as usize]
+    }
 }
 
 /// The references of one video, weighted once so that many hypotheses can be scored against them.
 #[derive(Debug, Clone)]
 pub struct PreparedReferences {
-    /// Words the frequencies don't know, numbered after those they know.
-    strangers: Vocabulary,
-    /// Each reference's weights, sorted by n-gram.
-    vectors: Vec<Vector>,
+    /// Words and n-grams the frequencies don't know, numbered after those they know.
+    strange_words: Vocabulary,
+    strange_grams: FastMap<Gram, u32>,
+    references: Vec<Reference>,
 }
+
+/// The number of an n-gram that no reference has.
+const NOWHERE: u32 = u32::MAX;
 
 /// Scores captions with given document frequencies.
 #[derive(Debug, Clone)]
 pub struct CiderScorer {
     frequencies: DocumentFrequencies,
+    /// What one occurrence of each n-gram weighs, by its number.
+    weights: Vec<f64>,
+    /// What an n-gram weighs that the frequencies don't know.
+    full_weight: f64,
 }
 
 impl CiderScorer {
     /// A scorer that weighs n-grams by these frequencies.
     pub fn new(frequencies: DocumentFrequencies) -> Self {
-        Self { frequencies }
+        let weights = frequencies.counts.iter().map(|&count| frequencies.weigh(count)).collect();
+        Self { full_weight: frequencies.weigh(0.0), weights, frequencies }
     }
 
     /// The frequencies it weighs by.
@@ -117,73 +171,132 @@ impl CiderScorer {
         &self.frequencies
     }
 
+    fn weight(&self, number: u32) -> f64 {
+        self.weights.get(number as usize).copied().unwrap_or(self.full_weight)
+    }
+
     /// Weighs the tokenised references of one video.
     pub fn prepare<S: AsRef<str>>(&self, references: &[S]) -> PreparedReferences {
-        let known = &self.frequencies.vocabulary;
-        let mut strangers = Vocabulary::default();
-        let vectors = references
-            .iter()
-            .map(|reference| {
-                let words: Vec<u32> = python_split(reference.as_ref())
-                    .map(|word| known.get(word).unwrap_or_else(|| known.len() + strangers.intern(word)))
-                    .collect();
-                let mut vector = self.frequencies.vector(&words);
-                for weights in &mut vector.weights {
-                    weights.sort_unstable_by_key(|&(gram, _)| gram);
-                }
-                vector
-            })
-            .collect();
-        PreparedReferences { strangers, vectors }
+        self.prepare_with_ending(references, None)
+    }
+
+    /// As [`CiderScorer::prepare`], each reference followed by one more word.
+    pub(crate) fn prepare_with_ending<S: AsRef<str>>(
+        &self,
+        references: &[S],
+        ending: Option<&str>,
+    ) -> PreparedReferences {
+        let mut prepared = PreparedReferences {
+            strange_words: Vocabulary::default(),
+            strange_grams: FastMap::default(),
+            references: Vec::with_capacity(references.len()),
+        };
+        let mut words: Vec<u32> = Vec::new();
+        for reference in references {
+            let known = &self.frequencies.vocabulary;
+            words.clear();
+            words.extend(
+                python_split(reference.as_ref())
+                    .chain(ending)
+                    .map(|word| known.get(word).unwrap_or_else(|| known.len() + prepared.strange_words.intern(word))),
+            );
+            let reference = self.reference(&words, &mut prepared.strange_grams);
+            prepared.references.push(reference);
+        }
+        prepared
+    }
+
+    fn reference(&self, words: &[u32], strange_grams: &mut FastMap<Gram, u32>) -> Reference {
+        let mut counts = Vec::with_capacity(MAX_N * words.len());
+        let mut ends = [0; MAX_N];
+        let norms = std::array::from_fn(|n| {
+            let start = counts.len();
+            counts.extend(count(words, n + 1).into_iter().map(|(gram, count)| {
+                let number = self.frequencies.numbers.get(&gram).copied().unwrap_or_else(|| {
+                    let next = (self.weights.len() + strange_grams.len()) as u32;
+                    *strange_grams.entry(gram).or_insert(next)
+                });
+                (number, count)
+            }));
+            let own: &mut [(u32, u32)] = &mut counts[start..];
+            let norm = norm(own.iter().map(|&(number, count)| f64::from(count) * self.weight(number)));
+            own.sort_unstable();
+            ends[n] = counts.len() as u32;
+            norm
+        });
+        counts.shrink_to_fit();
+        Reference { counts, ends, norms, bigrams: words.len().saturating_sub(1) as f64 }
     }
 
     /// CIDEr of one tokenised hypothesis, 0 to 10. Without references it is 0.
     pub fn score(&self, hypothesis: &str, references: &PreparedReferences) -> f64 {
+        self.score_with_ending(hypothesis, None, references)
+    }
+
+    /// As [`CiderScorer::score`], the hypothesis followed by one more word.
+    pub(crate) fn score_with_ending(
+        &self,
+        hypothesis: &str,
+        ending: Option<&str>,
+        prepared: &PreparedReferences,
+    ) -> f64 {
         let known = &self.frequencies.vocabulary;
         let mut unheard = Vocabulary::default();
         let words: Vec<u32> = python_split(hypothesis)
+            .chain(ending)
             .map(|word| {
-                known.get(word).unwrap_or_else(|| match references.strangers.get(word) {
+                known.get(word).unwrap_or_else(|| match prepared.strange_words.get(word) {
                     Some(number) => known.len() + number,
-                    None => known.len() + references.strangers.len() + unheard.intern(word),
+                    None => known.len() + prepared.strange_words.len() + unheard.intern(word),
                 })
             })
             .collect();
-        score_vector(&self.frequencies.vector(&words), &references.vectors)
+        let weights: [Vec<(u32, f64)>; MAX_N] = std::array::from_fn(|n| {
+            let grams = count(&words, n + 1).into_iter().map(|(gram, count)| {
+                let number = self.frequencies.numbers.get(&gram).or_else(|| prepared.strange_grams.get(&gram));
+                let number = number.copied().unwrap_or(NOWHERE);
+                (number, f64::from(count) * self.weight(number))
+            });
+            grams.collect()
+        });
+        let norms = std::array::from_fn(|n| norm(weights[n].iter().map(|&(_, weight)| weight)));
+        let hypothesis = Vector { weights, norms, bigrams: words.len().saturating_sub(1) as f64 };
+        self.score_vector(&hypothesis, &prepared.references)
     }
-}
 
-/// The mean over n of the summed similarities, times 10 over the number of references.
-fn score_vector(hypothesis: &Vector, references: &[Vector]) -> f64 {
-    if references.is_empty() {
-        return 0.0;
-    }
-    let mut sums = [0.0; MAX_N];
-    for reference in references {
-        for (sum, similarity) in sums.iter_mut().zip(similarity(hypothesis, reference)) {
-            *sum += similarity;
+    /// The mean over n of the summed similarities, times 10 over the number of references.
+    fn score_vector(&self, hypothesis: &Vector, references: &[Reference]) -> f64 {
+        if references.is_empty() {
+            return 0.0;
         }
-    }
-    numpy_mean(&sums) / references.len() as f64 * 10.0
-}
-
-/// For each n: the clipped product of the weights over both norms, times the Gaussian of the lengths.
-fn similarity(hypothesis: &Vector, reference: &Vector) -> [f64; MAX_N] {
-    let nearness = nearness(hypothesis.bigrams - reference.bigrams);
-    std::array::from_fn(|n| {
-        let theirs = &reference.weights[n];
-        let mut product = 0.0;
-        for &(gram, weight) in &hypothesis.weights[n] {
-            if let Ok(place) = theirs.binary_search_by_key(&gram, |&(other, _)| other) {
-                // Clipping at the reference's weight takes the gain out of repeating a good n-gram.
-                product += weight.min(theirs[place].1) * theirs[place].1;
+        let mut sums = [0.0; MAX_N];
+        for reference in references {
+            for (sum, similarity) in sums.iter_mut().zip(self.similarity(hypothesis, reference)) {
+                *sum += similarity;
             }
         }
-        if hypothesis.norms[n] != 0.0 && reference.norms[n] != 0.0 {
-            product /= hypothesis.norms[n] * reference.norms[n];
-        }
-        product * nearness
-    })
+        numpy_mean(&sums) / references.len() as f64 * 10.0
+    }
+
+    /// For each n: the clipped product of the weights over both norms, times the Gaussian of the lengths.
+    fn similarity(&self, hypothesis: &Vector, reference: &Reference) -> [f64; MAX_N] {
+        let nearness = nearness(hypothesis.bigrams - reference.bigrams);
+        std::array::from_fn(|n| {
+            let theirs = reference.counts(n);
+            let mut product = 0.0;
+            for &(number, weight) in &hypothesis.weights[n] {
+                if let Ok(place) = theirs.binary_search_by_key(&number, |&(other, _)| other) {
+                    let their_weight = f64::from(theirs[place].1) * self.weight(number);
+                    // Clipping at the reference's weight takes the gain out of repeating a good n-gram.
+                    product += weight.min(their_weight) * their_weight;
+                }
+            }
+            if hypothesis.norms[n] != 0.0 && reference.norms[n] != 0.0 {
+                product /= hypothesis.norms[n] * reference.norms[n];
+            }
+            product * nearness
+        })
+    }
 }
 
 /// CIDEr of every video and the corpus value, their mean. Frequencies come from the references given.

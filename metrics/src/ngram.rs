@@ -1,6 +1,6 @@
 //! Words, n-grams and means, counted the way the reference's Python does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// The longest n-gram any of the metrics counts.
@@ -17,9 +17,6 @@ pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
 /// A map whose keys are words or numbers of our own making, hashed faster than the standard map, which guards against keys
 /// chosen to collide. Nothing depends on the order of its entries.
 pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
-
-/// As [`FastMap`].
-pub(crate) type FastSet<K> = HashSet<K, BuildHasherDefault<FastHasher>>;
 
 /// Multiplies and rotates, eight bytes at a time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,26 +118,32 @@ impl Counts {
     pub(crate) fn of(words: &[u32]) -> Self {
         Self { by_length: std::array::from_fn(|n| count(words, n + 1)) }
     }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Gram, u32)> + '_ {
-        self.by_length.iter().flatten().copied()
-    }
 }
 
-fn count(words: &[u32], n: usize) -> Vec<(Gram, u32)> {
+/// The n-grams of one length with their counts, in the order of first appearance.
+pub(crate) fn count(words: &[u32], n: usize) -> Vec<(Gram, u32)> {
+    if words.len() <= FEW {
+        let mut counts: Vec<(Gram, u32)> = Vec::with_capacity(words.len());
+        for gram in words.windows(n).map(gram) {
+            match counts.iter_mut().find(|(known, _)| *known == gram) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((gram, 1)),
+            }
+        }
+        return counts;
+    }
     // Sorting brings equal grams together without hashing; sorting by first place afterwards restores the order.
     let mut places: Vec<(Gram, u32)> = words.windows(n).map(gram).zip(0..).collect();
     places.sort_unstable();
-    let mut groups: Vec<(u32, Gram, u32)> = Vec::with_capacity(places.len());
-    for (gram, place) in places {
-        match groups.last_mut() {
-            Some((_, last, count)) if *last == gram => *count += 1,
-            _ => groups.push((place, gram, 1)),
-        }
-    }
+    let groups = places.chunk_by(|a, b| a.0 == b.0);
+    let mut groups: Vec<(u32, Gram, u32)> =
+        groups.map(|group| (group[0].1, group[0].0, group.len() as u32)).collect();
     groups.sort_unstable();
     groups.into_iter().map(|(_, gram, count)| (gram, count)).collect()
 }
+
+/// Up to so many words the n-grams are compared with each other sooner than sorted.
+const FEW: usize = 32;
 
 /// The mean as NumPy takes it: pairwise summation in blocks of 128 with eight running sums. Equal to the reference
 /// to the last digit, which a plain left-to-right sum is not.
@@ -174,6 +177,10 @@ fn pairwise_sum(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    fn gram_of_one(word: u32) -> Gram {
+        gram(&[word])
+    }
+
     #[test]
     fn python_split_knows_the_separators_rust_lacks() {
         let words: Vec<_> = python_split(" a\u{a0}b\u{1c}c\u{85}d\u{3000}e\t\nf\u{200b}g ").collect();
@@ -194,7 +201,10 @@ mod tests {
         assert_eq!(counts.by_length[0], [(gram(&[5]), 2), (gram(&[1]), 2)]);
         assert_eq!(counts.by_length[1], [(gram(&[5, 1]), 2), (gram(&[1, 5]), 1)]);
         assert_eq!(counts.by_length[3], [(gram(&[5, 1, 5, 1]), 1)]);
-        assert!(Counts::of(&[]).all().next().is_none());
+        assert!(Counts::of(&[]).by_length.iter().all(Vec::is_empty));
+        let long: Vec<u32> = (0..100).map(|i| i * i % 7).collect();
+        let expected: Vec<_> = [0, 1, 4, 2].map(gram_of_one).into_iter().zip([15, 29, 28, 28]).collect();
+        assert_eq!(Counts::of(&long).by_length[0], expected);
     }
 
     #[test]

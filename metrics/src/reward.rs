@@ -7,11 +7,15 @@
 //!
 //! The reward knows no baseline: greedy, mean of the beams and leave-one-out are the learner's.
 
-use std::collections::{HashMap, HashSet};
+mod cache;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use cache::Cache;
 
 use crate::Error;
 use crate::cider::{CiderScorer, DocumentFrequencies};
@@ -77,6 +81,11 @@ impl RewardConfig {
         }
     }
 
+    /// The word put behind every caption.
+    fn ending(&self) -> Option<&'static str> {
+        self.end_token.then_some(END)
+    }
+
     /// Self-critical training as the paper's code does it.
     pub fn released() -> Self {
         Self { roles: Roles::Released, idf: Idf::Batch, references: ReferenceChoice::One, end_token: false }
@@ -87,7 +96,9 @@ impl RewardConfig {
 #[derive(Debug, Clone)]
 pub struct Reward {
     config: RewardConfig,
+    /// With frequencies that last; without them each batch has its own.
     scorer: Option<CiderScorer>,
+    prepared: Cache,
 }
 
 impl Reward {
@@ -104,16 +115,9 @@ impl Reward {
             Idf::Batch => None,
             Idf::Cached(path) => Some(DocumentFrequencies::load(path)?),
             Idf::TrainingSplit if training.is_empty() => return Err(Error::NoTrainingReferences),
-            Idf::TrainingSplit if config.end_token => {
-                let ended: Vec<Vec<String>> = training
-                    .iter()
-                    .map(|captions| captions.as_ref().iter().map(|caption| ended(caption.as_ref())).collect())
-                    .collect();
-                Some(DocumentFrequencies::from_references(&ended))
-            }
-            Idf::TrainingSplit => Some(DocumentFrequencies::from_references(training)),
+            Idf::TrainingSplit => Some(DocumentFrequencies::with_ending(training, config.ending())),
         };
-        Ok(Self { config, scorer: frequencies.map(CiderScorer::new) })
+        Ok(Self { config, scorer: frequencies.map(CiderScorer::new), prepared: Cache::default() })
     }
 
     /// What it computes.
@@ -129,51 +133,53 @@ impl Reward {
         R: AsRef<[S]> + Sync,
         S: AsRef<str> + Sync,
     {
-        let end = |text: &str| if self.config.end_token { ended(text) } else { text.to_owned() };
-        let pairs: Vec<(String, Vec<String>)> = generated
-            .par_iter()
-            .zip(references)
-            .map(|(caption, references)| {
-                let kept = match self.config.references {
-                    ReferenceChoice::One => 1,
-                    ReferenceChoice::All => usize::MAX,
-                };
-                let references = references.as_ref().iter().take(kept);
-                (end(caption.as_ref()), references.map(|reference| end(reference.as_ref())).collect())
-            })
-            .collect();
+        let ending = self.config.ending();
+        let kept = |references: &'_ R| match self.config.references {
+            ReferenceChoice::One => 1.min(references.as_ref().len()),
+            ReferenceChoice::All => references.as_ref().len(),
+        };
+        let references: Vec<&[S]> =
+            references.iter().map(|references| &references.as_ref()[..kept(references)]).collect();
 
         let batch;
-        let scorer = match &self.scorer {
-            Some(scorer) => scorer,
+        let (scorer, is_lasting) = match &self.scorer {
+            Some(scorer) => (scorer, true),
             None => {
-                let documents: Vec<Vec<&str>> = match self.config.roles {
-                    Roles::Intended => pairs
-                        .iter()
-                        .map(|(_, references)| references.iter().map(String::as_str).collect())
-                        .collect(),
-                    Roles::Released => pairs.iter().map(|(caption, _)| vec![caption.as_str()]).collect(),
+                let frequencies = match self.config.roles {
+                    Roles::Intended => DocumentFrequencies::with_ending(&references, ending),
+                    Roles::Released => {
+                        let documents: Vec<[&str; 1]> =
+                            generated.iter().map(|caption| [caption.as_ref()]).collect();
+                        DocumentFrequencies::with_ending(&documents, ending)
+                    }
                 };
-                batch = CiderScorer::new(DocumentFrequencies::from_references(&documents));
-                &batch
+                batch = CiderScorer::new(frequencies);
+                (&batch, false)
             }
         };
-        pairs
+        generated
             .par_iter()
+            .zip(references)
             .map(|(caption, references)| match self.config.roles {
-                Roles::Intended => scorer.score(caption, &scorer.prepare(references)),
+                Roles::Intended => {
+                    let prepare = || scorer.prepare_with_ending(references, ending);
+                    if is_lasting {
+                        let entry = self.prepared.get(references, prepare);
+                        scorer.score_with_ending(caption.as_ref(), ending, &entry.prepared)
+                    } else {
+                        scorer.score_with_ending(caption.as_ref(), ending, &prepare())
+                    }
+                }
                 Roles::Released => {
-                    let prepared = scorer.prepare(&[caption]);
-                    let scores = references.iter().map(|reference| scorer.score(reference, &prepared));
+                    let prepared = scorer.prepare_with_ending(&[caption], ending);
+                    let scores = references
+                        .iter()
+                        .map(|reference| scorer.score_with_ending(reference.as_ref(), ending, &prepared));
                     if references.is_empty() { 0.0 } else { scores.sum::<f64>() / references.len() as f64 }
                 }
             })
             .collect()
     }
-}
-
-fn ended(caption: &str) -> String {
-    format!("{caption} {END}")
 }
 
 /// The file of frequencies: the fields of the pickles that self-critical training shares, as JSON.
@@ -199,7 +205,7 @@ impl DocumentFrequencies {
         };
         // Sorted, so that equal frequencies are equal files.
         let sorted: std::collections::BTreeMap<String, f64> =
-            self.counts.iter().map(|(&gram, &count)| (name(gram), count)).collect();
+            self.numbers.iter().map(|(&gram, &number)| (name(gram), self.counts[number as usize])).collect();
         let value = serde_json::json!({ "ref_len": self.documents, "document_frequency": sorted });
         std::fs::write(path, value.to_string()).map_err(|error| Error::io(path, error))
     }
@@ -218,10 +224,14 @@ impl DocumentFrequencies {
             let got = file.ref_len.to_string();
             return Err(Error::malformed(path, "\"ref_len\"", "a number of documents of at least 1", &got));
         }
-        let mut vocabulary = Vocabulary::default();
-        let mut counts = FastMap::default();
+        let mut frequencies = Self {
+            vocabulary: Vocabulary::default(),
+            numbers: FastMap::default(),
+            counts: Vec::new(),
+            documents: file.ref_len,
+        };
         for (name, count) in file.document_frequency {
-            let numbers: Vec<u32> = name.split(' ').map(|word| vocabulary.intern(word)).collect();
+            let numbers: Vec<u32> = name.split(' ').map(|word| frequencies.vocabulary.intern(word)).collect();
             if numbers.len() > MAX_N {
                 let expected = format!("at most {MAX_N} words");
                 return Err(Error::malformed(
@@ -231,14 +241,15 @@ impl DocumentFrequencies {
                     &numbers.len().to_string(),
                 ));
             }
-            counts.insert(gram(&numbers), count);
+            let number = frequencies.number(gram(&numbers));
+            frequencies.counts[number as usize] = count;
         }
-        Ok(Self { vocabulary, counts, documents: file.ref_len })
+        Ok(frequencies)
     }
 
     /// The distinct n-grams counted.
     pub fn distinct(&self) -> usize {
-        self.counts.keys().collect::<HashSet<_>>().len()
+        self.numbers.len()
     }
 }
 
