@@ -43,7 +43,7 @@ pub struct Joined {
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`], and [`Error::DuplicatePrediction`] when an id has two captions.
 pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
-    let text = read(path)?;
+    let text = read(path, MOST_BYTES)?;
     let predictions = Parser::new(path).predictions(&text)?;
     let mut seen = HashSet::new();
     if let Some((id, _)) = predictions.iter().find(|(id, _)| !seen.insert(id.as_str())) {
@@ -60,7 +60,7 @@ pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
 /// # Errors
 /// [`Error::Io`] and [`Error::Malformed`].
 pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, Error> {
-    let text = read(path)?;
+    let text = read(path, MOST_BYTES)?;
     let pairs = Parser::new(path).references(&text, split)?;
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut references: References = Vec::new();
@@ -144,18 +144,26 @@ fn list(ids: &[String]) -> String {
     }
 }
 
+/// No file of captions is larger, unpacked; a small one that unpacks to more is broken or meant to harm.
+const MOST_BYTES: u64 = 512 << 20;
+
+fn read_within(path: &Path, reader: impl Read, most: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    reader.take(most + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > most {
+        let expected = format!("at most {most} bytes unpacked");
+        return Err(Error::malformed(path, "the file", &expected, "more"));
+    }
+    Ok(bytes)
+}
+
 /// The text of a file, unpacked when it is gzipped or the one JSON file of a zip.
-fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+fn read(path: &Path, most: u64) -> Result<String, Error> {
+    let file = std::fs::File::open(path).map_err(|error| Error::io(path, error))?;
+    let bytes = read_within(path, file, most)?;
     let bytes = match bytes.get(..2) {
-        Some([0x1f, 0x8b]) => {
-            let mut out = Vec::new();
-            flate2::read::MultiGzDecoder::new(&bytes[..])
-                .read_to_end(&mut out)
-                .map_err(|error| Error::io(path, error))?;
-            out
-        }
-        Some(b"PK") => unzip(path, bytes)?,
+        Some([0x1f, 0x8b]) => read_within(path, flate2::read::MultiGzDecoder::new(&bytes[..]), most)?,
+        Some(b"PK") => unzip(path, bytes, most)?,
         _ => bytes,
     };
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -165,7 +173,7 @@ fn read(path: &Path) -> Result<String, Error> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-fn unzip(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+fn unzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, Error> {
     let bad = |error: zip::result::ZipError| {
         Error::malformed(path, "the zip", "a readable one", &error.to_string())
     };
@@ -173,7 +181,8 @@ fn unzip(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     let mut names = Vec::new();
     for name in archive.file_names() {
         let name = name.map_err(bad)?;
-        if name.ends_with(".json") {
+        // Macs put a file of their own beside each one.
+        if name.ends_with(".json") && !name.starts_with("__MACOSX/") {
             names.push(name.into_owned());
         }
     }
@@ -181,9 +190,7 @@ fn unzip(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
         let got = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(Error::malformed(path, "the zip", "one file that ends in .json", &got));
     };
-    let mut out = Vec::new();
-    archive.by_name(name).map_err(bad)?.read_to_end(&mut out).map_err(|error| Error::io(path, error))?;
-    Ok(out)
+    read_within(path, archive.by_name(name).map_err(bad)?, most)
 }
 
 #[cfg(test)]
@@ -232,5 +239,29 @@ mod tests {
         let joined = join(predictions(&["video1"]), references(&["video1"]), false).unwrap();
         assert!(!joined.renumbered, "MSR-VTT's own names");
         assert!(join(predictions(&["video1"]), references(&["vid2", "other"]), true).is_err());
+    }
+
+    #[test]
+    fn packed_files_are_read_and_bombs_are_refused() {
+        use std::io::Write;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("references.zip");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        for (name, text) in [("__MACOSX/._a.json", "\0\0"), ("a.json", "{\"v\": [\"a dog\"]}")] {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+        assert_eq!(read_references(&path, None).unwrap(), [("v".to_owned(), vec!["a dog".to_owned()])]);
+
+        let path = directory.path().join("bomb.json.gz");
+        let mut packer =
+            flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        packer.write_all(&[b' '; 100_000]).unwrap();
+        packer.finish().unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1000);
+        let message = read(&path, 1000).unwrap_err().to_string();
+        assert!(message.contains("bomb.json.gz") && message.contains("at most 1000 bytes"), "{message}");
     }
 }

@@ -241,6 +241,10 @@ impl DocumentFrequencies {
                     &numbers.len().to_string(),
                 ));
             }
+            if !(0.0..=file.ref_len).contains(&count) {
+                let expected = format!("a count between 0 and the {} documents", file.ref_len);
+                return Err(Error::malformed(path, &format!("{name:?}"), &expected, &count.to_string()));
+            }
             let number = frequencies.number(gram(&numbers));
             frequencies.counts[number as usize] = count;
         }
@@ -316,6 +320,8 @@ mod tests {
             ("{", "the file"),
             ("{\"ref_len\": 0, \"document_frequency\": {}}", "ref_len"),
             ("{\"ref_len\": 2, \"document_frequency\": {\"a b c d e\": 1}}", "a b c d e"),
+            ("{\"ref_len\": 2, \"document_frequency\": {\"a\": 3}}", "between 0 and the 2"),
+            ("{\"ref_len\": 2, \"document_frequency\": {\"a\": -1}}", "between 0 and the 2"),
         ] {
             std::fs::write(&path, text).unwrap();
             let message = DocumentFrequencies::load(&path).unwrap_err().to_string();

@@ -1,12 +1,14 @@
 #!/bin/sh
-# Times the whole suite, ours and pycocoevalcap's, one after the other on the same files, and prints time and peak memory of both.
-# Usage: scripts/bench/metrics.sh PREDICTIONS REFERENCES   (as scripts/bench/pycocoevalcap_suite.py wants them)
+# Times the whole suite, ours and pycocoevalcap's, in turns on the same files, and prints the least and the median of wall time,
+# processor time and peak memory of both, and their ratios. Then the reward of a batch, cold and warm.
+# Usage: scripts/bench/metrics.sh PREDICTIONS REFERENCES [ROUNDS]   (as scripts/bench/pycocoevalcap_suite.py wants them)
 # Needs Java and Python; pycocoevalcap and numpy go into a scratch environment under cache/bench.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 predictions=$1
 references=$2
+rounds=${3:-3}
 environment="$root/cache/bench/venv"
 
 "$root/scripts/meteor-data.sh"
@@ -18,19 +20,38 @@ if [ ! -x "$environment/bin/python" ]; then
 fi
 
 cd "$root"
-cargo build --quiet -p metrics --example suite
-target=${CARGO_TARGET_DIR:-target}
-measure() {
-    "$environment/bin/python" - "$@" <<'PYTHON'
-import resource, subprocess, sys, time
+cargo build --quiet -p metrics --example suite --example reward
+target=${CARGO_TARGET_DIR:-target}/debug/examples
+"$target/suite" "$predictions" "$references" >/dev/null # the compact tables are made, the files are read once
+"$environment/bin/python" - "$rounds" "$target/suite" "$environment/bin/python" "$root/scripts/bench/pycocoevalcap_suite.py" \
+    "$predictions" "$references" <<'PYTHON'
+import json, os, resource, statistics, subprocess, sys, tempfile, time
+
+rounds, ours, python, suite, *files = sys.argv[1:]
+programs = {"ours": [ours, *files], "pycocoevalcap": [python, suite, *files]}
+figures = {name: [] for name in programs}
+scores = {}
+# /usr/bin/env would hide children's memory, so each run is measured by a process of its own: its children are the run's.
+measure = """
+import json, resource, subprocess, sys, time
 start = time.time()
-subprocess.run(sys.argv[1:], check=True)
+out = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True).stdout
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(f"  wall {time.time() - start:.2f} s, cpu {usage.ru_utime + usage.ru_stime:.2f} s, peak {usage.ru_maxrss / 1024:.0f} MB")
+print(json.dumps([time.time() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, json.loads(out.splitlines()[-1])]))
+"""
+for round in range(int(rounds)):
+    for name, command in programs.items():
+        out = subprocess.run([python, "-c", measure, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+        *figure, scores[name] = json.loads(out)
+        figures[name].append(figure)
+        print(f"round {round + 1} {name}: wall {figure[0]:.2f} s, processor {figure[1]:.2f} s, peak {figure[2]:.0f} MB", flush=True)
+for place, what in enumerate(["wall s", "processor s", "peak MB"]):
+    least = {name: min(figure[place] for figure in rows) for name, rows in figures.items()}
+    median = {name: statistics.median(figure[place] for figure in rows) for name, rows in figures.items()}
+    for kind, values in [("least", least), ("median", median)]:
+        print(f"{what} {kind}: ours {values['ours']:.2f}, pycocoevalcap {values['pycocoevalcap']:.2f}, "
+              f"ratio {values['pycocoevalcap'] / values['ours']:.1f}")
+worst = max(abs(scores["ours"][key] - value) for key, value in scores["pycocoevalcap"].items())
+print(f"largest difference of a corpus score: {worst:.1e}")
 PYTHON
-}
-"$target/debug/examples/suite" "$predictions" "$references" >/dev/null # the compact tables are made, the files are read once
-echo "ours"
-measure "$target/debug/examples/suite" "$predictions" "$references"
-echo "pycocoevalcap"
-measure "$environment/bin/python" "$root/scripts/bench/pycocoevalcap_suite.py" "$predictions" "$references"
+"$target/reward" "$predictions" "$references"

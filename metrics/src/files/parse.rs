@@ -24,37 +24,60 @@ impl<'a> Parser<'a> {
     pub(super) fn predictions(&self, text: &str) -> Result<Pairs, Error> {
         let expected =
             "COCO results ([{\"image_id\": .., \"caption\": \"..\"}]) or an object of id to caption";
+        let start = text.trim_start();
+        if !start.starts_with(['{', '[']) && start.lines().next().is_some_and(|line| line.contains('\t')) {
+            return self.sentence_list(text);
+        }
         match self.json(text, expected)? {
-            Value::Array(entries) => entries
-                .iter()
-                .enumerate()
-                .map(|(place, entry)| {
-                    let place = format!("entry {}", place + 1);
-                    Ok((self.id(entry, &place)?, self.caption(entry, "caption", &place)?))
-                })
-                .collect(),
+            Value::Array(entries) => self.results(&entries),
+            // One line of a file of one entry a line.
+            value @ Value::Object(_) if value.get("caption").is_some() && is_entry(&value) => self.results(&[value]),
             Value::Object(map) => {
-                // Some programs wrap the list.
-                if let Some(list @ Value::Array(_)) = map.get("predictions").filter(|_| map.len() == 1) {
-                    return self.predictions(&list.to_string());
+                self.refuse_repeated_keys(text)?;
+                // Some programs wrap the captions, beside their scores or settings.
+                match ["predictions", "annotations", "results"].iter().find_map(|key| map.get(*key)) {
+                    Some(Value::Array(entries)) => self.results(entries),
+                    Some(Value::Object(map)) => self.results_by_id(map),
+                    _ => self.results_by_id(&map),
                 }
-                map.iter().map(|(id, value)| Ok((id.clone(), self.only_caption(id, value)?))).collect()
             }
             other => Err(self.malformed("the file", expected, kind(&other))),
         }
     }
 
+    fn results(&self, entries: &[Value]) -> Result<Pairs, Error> {
+        let result = |(place, entry): (usize, &Value)| {
+            let place = format!("entry {}", place + 1);
+            let caption = match entry.get("caption") {
+                // Of several captions none is the one to be scored.
+                Some(list @ Value::Array(_)) => self.only_caption(&place, list)?,
+                _ => self.caption(entry, "caption", &place)?,
+            };
+            Ok((self.id(entry, &place)?, caption))
+        };
+        entries.iter().enumerate().map(result).collect()
+    }
+
+    fn results_by_id(&self, map: &Map<String, Value>) -> Result<Pairs, Error> {
+        map.iter().map(|(id, value)| Ok((id.clone(), self.only_caption(&format!("id {id:?}"), value)?))).collect()
+    }
+
+    /// A JSON object that has a key twice keeps the last one's value in most readers, ours too: a caption would be lost.
+    fn refuse_repeated_keys(&self, text: &str) -> Result<(), Error> {
+        serde_json::from_str::<DistinctKeys>(text).map(drop).map_err(|error| {
+            let place = format!("line {} column {}", error.line(), error.column());
+            self.malformed(&place, "each id once", &error.to_string())
+        })
+    }
+
     /// The one caption of an id: a string, or a list of one, as coco-caption's own dictionaries have it.
-    fn only_caption(&self, id: &str, value: &Value) -> Result<String, Error> {
+    fn only_caption(&self, place: &str, value: &Value) -> Result<String, Error> {
         match value {
             Value::String(caption) => Ok(caption.clone()),
-            Value::Array(list) if list.len() == 1 => self.only_caption(id, &list[0]),
-            Value::Object(_) => self.caption(value, "caption", &format!("id {id:?}")),
-            Value::Array(list) => {
-                let got = format!("a list of {}", list.len());
-                Err(self.malformed(&format!("id {id:?}"), "one caption", &got))
-            }
-            other => Err(self.malformed(&format!("id {id:?}"), "one caption", kind(other))),
+            Value::Array(list) if list.len() == 1 => self.only_caption(place, &list[0]),
+            Value::Object(_) => self.caption(value, "caption", place),
+            Value::Array(list) => Err(self.malformed(place, "one caption", &format!("a list of {}", list.len()))),
+            other => Err(self.malformed(place, "one caption", kind(other))),
         }
     }
 
@@ -90,7 +113,12 @@ impl<'a> Parser<'a> {
                 if map.contains_key("descs") || map.contains_key("enCap") {
                     return self.vatex(&[Value::Object(map)]);
                 }
-                self.captions_by_id(&map)
+                let value = Value::Object(map);
+                if value.get("caption").is_some() && is_entry(&value) {
+                    return self.pairs(&[value], "entry");
+                }
+                self.refuse_repeated_keys(text)?;
+                self.captions_by_id(value.as_object().unwrap_or(&Map::new()))
             }
             Value::Array(entries) => {
                 if split.is_some() {
@@ -269,6 +297,68 @@ impl<'a> Parser<'a> {
     }
 }
 
+fn is_entry(value: &Value) -> bool {
+    ID_KEYS.iter().any(|key| matches!(value.get(key), Some(Value::String(_) | Value::Number(_))))
+}
+
+/// Any JSON whose objects, at every depth, have each key once.
+struct DistinctKeys;
+
+impl<'de> serde::Deserialize<'de> for DistinctKeys {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DistinctKeysVisitor)
+    }
+}
+
+struct DistinctKeysVisitor;
+
+impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
+    type Value = DistinctKeys;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<DistinctKeys, A::Error> {
+        let mut seen = std::collections::HashSet::new();
+        while let Some((key, DistinctKeys)) = map.next_entry::<String, DistinctKeys>()? {
+            if !seen.insert(key.clone()) {
+                return Err(serde::de::Error::custom(format!("{key:?} a second time")));
+            }
+        }
+        Ok(DistinctKeys)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<DistinctKeys, A::Error> {
+        while let Some(DistinctKeys) = list.next_element()? {}
+        Ok(DistinctKeys)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+
+    fn visit_unit<E>(self) -> Result<DistinctKeys, E> {
+        Ok(DistinctKeys)
+    }
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -380,5 +470,30 @@ mod tests {
         }
         let message = references("vid1 no tab").unwrap_err().to_string();
         assert!(message.contains("line 1") && message.contains("<TAB>"), "{message}");
+    }
+
+    #[test]
+    fn predictions_as_other_programs_write_them() {
+        let one = pairs(&[("video7010", "a dog")]);
+        for text in [
+            r#"{"predictions": [{"image_id": "video7010", "caption": "a dog"}], "scores": {"CIDEr": 0.5}}"#,
+            r#"{"predictions": {"video7010": [{"image_id": "video7010", "caption": "a dog"}]}}"#,
+            r#"{"video7010": [{"image_id": "video7010", "caption": "a dog"}]}"#,
+            r#"{"image_id": "video7010", "caption": "a dog"}"#,
+            r#"[{"image_id": "video7010", "id": 3, "caption": ["a dog"]}]"#,
+            "video7010\ta dog\n",
+        ] {
+            assert_eq!(predictions(text).unwrap(), one, "{text}");
+        }
+        assert_eq!(references(r#"{"image_id": 1, "caption": "a"}"#).unwrap(), pairs(&[("1", "a")]));
+    }
+
+    #[test]
+    fn an_id_twice_in_an_object_is_refused() {
+        for text in [r#"{"v1": "a", "v2": "b", "v1": "c"}"#, r#"{"predictions": {"v1": ["a"], "v1": ["b"]}}"#] {
+            let message = predictions(text).unwrap_err().to_string();
+            assert!(message.contains("v1") && message.contains("second time"), "{message}");
+        }
+        assert!(references(r#"{"v1": ["a"], "v1": ["b"]}"#).is_err());
     }
 }

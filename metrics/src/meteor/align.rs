@@ -65,6 +65,11 @@ impl Candidates {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.by_start.iter().map(Vec::len).sum()
+    }
+
     /// The match at a word that competes with no other, if there is one.
     fn settled(&self, start: usize) -> Option<Match> {
         let [only] = self.by_start[start][..] else { return None };
@@ -79,9 +84,9 @@ impl Candidates {
     pub(super) fn align(&self) -> (Vec<Match>, u64) {
         // Captions are short; long texts take the slower flags.
         let mut chosen = if self.by_start.len() <= 128 && self.hypothesis_cover.len() <= 128 {
-            self.search::<u128>()
+            self.search::<u128>(BEAM)
         } else {
-            self.search::<Vec<bool>>()
+            self.search::<Vec<bool>>(BEAM)
         };
         chosen.sort_unstable_by_key(|found| found.reference_start);
         let mut chunks = 0;
@@ -98,7 +103,7 @@ impl Candidates {
         (chosen, chunks)
     }
 
-    fn search<F: Flags>(&self) -> Vec<Match> {
+    fn search<F: Flags>(&self, beam: usize) -> Vec<Match> {
         let words = self.by_start.len();
         let mut start = Path::<F>::new(words, self.hypothesis_cover.len());
         let settled: Vec<Option<Match>> = (0..words).map(|word| self.settled(word)).collect();
@@ -120,9 +125,9 @@ impl Candidates {
                 continue;
             }
             // The order of proposing settles ties, so this is a stable sort that stops at the beam's width.
-            if proposals.len() > BEAM {
-                proposals.select_nth_unstable_by_key(BEAM, Proposal::place);
-                proposals.truncate(BEAM);
+            if proposals.len() > beam {
+                proposals.select_nth_unstable_by_key(beam, Proposal::place);
+                proposals.truncate(beam);
             }
             proposals.sort_unstable_by_key(Proposal::place);
             next.clear();
@@ -384,13 +389,26 @@ mod tests {
     }
 
     #[test]
+    fn the_search_has_weights_of_its_own() {
+        // Half of five words is two; with the score's weight of 0.6 it would be three.
+        let five = Match {
+            module: 3,
+            reference_start: 0,
+            reference_length: 5,
+            hypothesis_start: 0,
+            hypothesis_length: 5,
+        };
+        assert_eq!(Path::<u128>::new(5, 5).rank_after(&five, 0).matches, Reverse(4));
+    }
+
+    #[test]
     fn long_and_short_flags_agree() {
         let matches: Vec<_> = (0..12)
             .flat_map(|i| [(0, i, 1, (i * 5) % 12, 1), (1, i, 1, (i * 7 + 1) % 12, 1)])
             .chain([(3, 2, 2, 4, 3)])
             .collect();
         let candidates = candidates(12, 12, &matches);
-        assert_eq!(candidates.search::<u128>(), candidates.search::<Vec<bool>>());
+        assert_eq!(candidates.search::<u128>(BEAM), candidates.search::<Vec<bool>>(BEAM));
     }
 
     #[test]

@@ -207,3 +207,30 @@ impl<'a> Matcher<'a> {
         place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_captions_are_matched_by_form_only() {
+        let Ok(tables) = MeteorTables::open(&MeteorTables::default_directory()) else {
+            eprintln!("skipped: no METEOR tables");
+            return;
+        };
+        let count = |hypothesis: &str, reference: &str| {
+            let video = Video {
+                id: "v".into(),
+                hypothesis: hypothesis.into(),
+                references: vec![reference.into()],
+            };
+            let sentences = Sentences::new(&Lexicon::new(&tables), &[video]);
+            let mut matcher = Matcher::new(&sentences);
+            let captions = &sentences.videos[0];
+            matcher.find_candidates(&captions.hypothesis, &captions.references[0]);
+            matcher.candidates.count()
+        };
+        assert_eq!(count("big large", "big large"), 2);
+        assert!(count("big large", "big large dogs") > 4, "by synonym and paraphrase, too");
+    }
+}

@@ -74,10 +74,7 @@ pub(super) fn normalize(line: &str, prefixes: &Prefixes) -> Vec<String> {
         end_word(&mut out, word, words.get(place + 1).copied().unwrap_or_default(), prefixes);
         out.push(' ');
     }
-    while out.contains("DOTDOTMULTI") {
-        out = out.replace("DOTDOTMULTI", "DOTMULTI.");
-    }
-    let out = out.replace("DOTMULTI", ".").to_lowercase();
+    let out = show_runs_of_periods(&out).to_lowercase();
     out.split(is_collapsed_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
@@ -106,7 +103,9 @@ fn end_word(out: &mut String, word: &str, next: &str, prefixes: &Prefixes) {
 
 /// Two and more periods become a word that later steps leave alone.
 fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
-    if !text.windows(2).any(|pair| pair == ['.', '.']) {
+    // The last pair is the end of the marker with a period behind it.
+    let marker = ['I', '.'];
+    if !text.windows(2).any(|pair| pair == ['.', '.'] || pair == marker) {
         return text;
     }
     let mut hidden = String::with_capacity(text.len() + 16);
@@ -114,8 +113,10 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
     while place < text.len() {
         let run = text[place..].iter().take_while(|&&c| c == '.').count();
         if run >= 2 {
-            hidden.push_str(" DOTMULTI");
-            hidden.extend(std::iter::repeat_n('.', run - 1));
+            // The reference takes one period at a time into the word. The text never ends with a period, but with a space.
+            hidden.push(' ');
+            hidden.push_str(&"DOT".repeat(run - 1));
+            hidden.push_str("DOTMULTI ");
             place += run;
         } else {
             hidden.push(text[place]);
@@ -137,6 +138,20 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
         hidden = out;
     }
     hidden.chars().collect()
+}
+
+/// Turns the words of [`hide_runs_of_periods`] back into periods: one for "DOTMULTI", one for each "DOT" before it.
+fn show_runs_of_periods(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = rest.find("DOTMULTI") {
+        let before = rest[..found].trim_end_matches("DOT");
+        out.push_str(before);
+        out.extend(std::iter::repeat_n('.', 1 + (found - before.len()) / "DOT".len()));
+        rest = &rest[found + "DOTMULTI".len()..];
+    }
+    out.push_str(rest);
+    out
 }
 
 fn split_apostrophes(text: &[char]) -> Vec<char> {
@@ -250,6 +265,20 @@ mod tests {
     fn runs_of_periods_stay_together() {
         assert_eq!(words("away ... now"), "away ... now");
         assert_eq!(words("a..b"), "a .. b");
+    }
+
+    #[test]
+    fn long_runs_of_periods_take_no_longer_than_their_length() {
+        // One period at a time, 200,000 of them would take minutes.
+        let run = ".".repeat(200_000);
+        assert_eq!(words(&format!("a{run}b")), format!("a {run} b"));
+    }
+
+    #[test]
+    fn the_marker_itself_in_a_caption_is_periods() {
+        assert_eq!(words("a DOTMULTI b"), "a . b");
+        assert_eq!(words("a DOTMULTI.b"), "a .. b");
+        assert_eq!(words("xDOTDOTMULTI DOT"), "x.. dot");
     }
 
     #[test]
