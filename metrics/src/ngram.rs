@@ -208,9 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn mean_of_thirds_is_numpys() {
-        // np.mean(np.arange(1, 1001) / 3), NumPy 1.26: 166.83333333333334; the plain sum ends in ...331.
+    fn means_are_numpys() {
+        // NumPy 2.4: np.mean(np.arange(1, 1001) / 3) and np.mean(np.full(1000, 0.1)).
         let values: Vec<f64> = (1..=1000).map(|i| f64::from(i) / 3.0).collect();
         assert_eq!(numpy_mean(&values), 166.833_333_333_333_34);
+        assert_eq!(numpy_mean(&[0.1; 1000]), 0.100_000_000_000_000_02);
+        // Summed from left to right it is another number.
+        assert_ne!([0.1; 1000].iter().sum::<f64>() / 1000.0, 0.100_000_000_000_000_02);
     }
 }

@@ -295,6 +295,8 @@ mod tests {
             reward.rewards(&["a man plays a"], &[["a man plays a guitar"]])[0]
         };
         assert!(reward(true) < reward(false));
+        let standard = Reward::new(RewardConfig::standard(), &TRAINING).unwrap();
+        assert_eq!(standard.rewards(&["a man plays a"], &[["a man plays a guitar"]]), [reward(true)]);
     }
 
     #[test]

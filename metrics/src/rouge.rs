@@ -81,6 +81,13 @@ mod tests {
     }
 
     #[test]
+    fn words_are_split_on_the_plain_space_only() {
+        // The tokeniser writes "1 1/2" as one word with a no-break space in it.
+        assert_eq!(WordPlaces::of("1\u{a0}1/2 cups").longest_common_subsequence("1\u{a0}1/2 cups"), (2, 2));
+        assert_eq!(WordPlaces::of("1 1/2 cups").longest_common_subsequence("1\u{a0}1/2 cups"), (1, 2));
+    }
+
+    #[test]
     fn the_order_of_words_counts() {
         assert_eq!(WordPlaces::of("a b c d").longest_common_subsequence("b a d c"), (2, 4));
     }

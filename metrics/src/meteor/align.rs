@@ -402,6 +402,23 @@ mod tests {
     }
 
     #[test]
+    fn forty_paths_are_followed() {
+        // Made-up words, one for each number, through the jar: 5 chunks each time. Twenty paths find 6, all paths find 4.
+        for (hypothesis, reference) in [
+            (&[0, 2, 0, 2, 2, 0, 2, 2, 2][..], &[2, 1, 0, 1, 1, 1, 0, 0, 0, 2, 1, 1, 2, 0, 1][..]),
+            (&[1, 0, 1, 0, 2, 2, 1, 2, 3, 3, 0, 1], &[3, 1, 1, 1, 0, 2, 2, 2, 3, 3, 2]),
+            (&[4, 2, 4, 0, 2, 3, 3, 2, 2], &[2, 1, 2, 2, 2, 0, 2, 0, 1, 2, 2, 4, 4]),
+        ] {
+            let mut matches = Vec::new();
+            for (theirs, word) in reference.iter().enumerate() {
+                let ours = hypothesis.iter().enumerate().filter(|(_, other)| *other == word);
+                matches.extend(ours.map(|(ours, _)| (0, theirs, 1, ours, 1)));
+            }
+            assert_eq!(candidates(hypothesis.len(), reference.len(), &matches).align().1, 5);
+        }
+    }
+
+    #[test]
     fn long_and_short_flags_agree() {
         let matches: Vec<_> = (0..12)
             .flat_map(|i| [(0, i, 1, (i * 5) % 12, 1), (1, i, 1, (i * 7 + 1) % 12, 1)])

@@ -167,4 +167,21 @@ mod tests {
         assert!(!intersect(&[1, 4, 9], &[2, 8, 10]));
         assert!(!intersect(&[], &[1]));
     }
+
+    #[test]
+    fn words_in_ss_and_short_ones_have_no_base_form() {
+        let Ok(tables) = MeteorTables::open(&MeteorTables::default_directory()) else {
+            eprintln!("skipped: no METEOR tables");
+            return;
+        };
+        let lexicon = Lexicon::new(&tables);
+        // "bos", "pas" and "a" are lemmas of their own.
+        for (word, base) in [("boss", "bos"), ("pass", "pas"), ("as", "a")] {
+            assert!(tables.synsets(base).is_some(), "{base}");
+            let mut own = tables.synsets(word).unwrap_or_default();
+            own.sort_unstable();
+            own.dedup();
+            assert_eq!(lexicon.synsets(word), own, "{word}");
+        }
+    }
 }

@@ -225,7 +225,7 @@ mod tests {
                 references: vec![reference.into()],
             };
             let sentences = Sentences::new(&Lexicon::new(&tables), &[video]);
-            let mut matcher = Matcher::new(&sentences);
+            let mut matcher = Matcher { video: 1, ..Matcher::new(&sentences) };
             let captions = &sentences.videos[0];
             matcher.find_candidates(&captions.hypothesis, &captions.references[0]);
             matcher.candidates.count()
