@@ -78,7 +78,10 @@ fn main() {
     check_memory();
     for target in targets {
         let place = target as usize;
-        println!("{target:?}: {} inputs without a finding, the slowest took {:?}", runs[place], slowest[place]);
+        println!(
+            "{target:?}: {} inputs without a finding, the slowest took {:?}",
+            runs[place], slowest[place]
+        );
     }
 }
 
@@ -217,7 +220,8 @@ fn tokenizer(input: &[u8]) -> Result<(), String> {
     if tokens.captions.len() != captions.len() || raw.captions.len() != captions.len() {
         return Err(format!("{} captions became {}", captions.len(), tokens.captions.len()));
     }
-    if raw.captions.iter().any(|line| line.contains('\n') || line.contains(|c: char| c.is_ascii_uppercase())) {
+    if raw.captions.iter().any(|line| line.contains('\n') || line.contains(|c: char| c.is_ascii_uppercase()))
+    {
         return Err("a token with a line end or in upper case".to_owned());
     }
     let _ = vqa::accuracy(captions[0], &captions);
@@ -233,8 +237,10 @@ fn meteor_scores(tables: &MeteorTables, input: &[u8]) -> Result<(), String> {
         hypothesis: hypothesis.to_owned(),
         references: references.to_vec(),
     };
-    let videos =
-        [video("v", &captions[0], &captions[1.min(captions.len() - 1)..]), video("w", &captions[0], &captions[..1])];
+    let videos = [
+        video("v", &captions[0], &captions[1.min(captions.len() - 1)..]),
+        video("w", &captions[0], &captions[..1]),
+    ];
     let scores = meteor(tables, &videos);
     for (score, video) in scores.videos.iter().zip(&videos) {
         if !(0.0..=1.0).contains(&score.score()) {
@@ -265,7 +271,8 @@ fn readers(path: &Path, kind: u8) -> Result<(), String> {
             (references.iter().map(|(id, captions)| (id.clone(), captions[0].clone())).collect(), references)
         }
         (Some(predictions), None) => {
-            let references = predictions.iter().map(|(id, caption)| (id.clone(), vec![caption.clone()])).collect();
+            let references =
+                predictions.iter().map(|(id, caption)| (id.clone(), vec![caption.clone()])).collect();
             (predictions, references)
         }
         (None, None) => return Ok(()),
@@ -302,17 +309,90 @@ fn captions() -> Vec<String> {
 
 /// Pieces that mean something to the tokeniser or to METEOR.
 const WORDS: [&str; 40] = [
-    "a ", "the man ", ".", "..", "DOTMULTI.", "'", "n't", "'s ", "-", "--", "|||", "\u{a0}", "\u{ad}", "\u{2028}",
-    "<a b='", "<!", ">", "http://", "@", "#", "1/2", "10,000 ", "+1 555 ", "etc. ", "U.S. ", "e.g. ", "(", ":-)", "&amp;",
-    "&quot;", "\"", "`", "😀", "é", "İ", "ß", "中", "\0", "\u{feff}", "is playing ",
+    "a ",
+    "the man ",
+    ".",
+    "..",
+    "DOTMULTI.",
+    "'",
+    "n't",
+    "'s ",
+    "-",
+    "--",
+    "|||",
+    "\u{a0}",
+    "\u{ad}",
+    "\u{2028}",
+    "<a b='",
+    "<!",
+    ">",
+    "http://",
+    "@",
+    "#",
+    "1/2",
+    "10,000 ",
+    "+1 555 ",
+    "etc. ",
+    "U.S. ",
+    "e.g. ",
+    "(",
+    ":-)",
+    "&amp;",
+    "&quot;",
+    "\"",
+    "`",
+    "😀",
+    "é",
+    "İ",
+    "ß",
+    "中",
+    "\0",
+    "\u{feff}",
+    "is playing ",
 ];
 
 /// Pieces that mean something to a reader of JSON, of a table or of a list.
 const PIECES: [&str; 40] = [
-    "[", "]", "{", "}", "[[", "{\"a\":", "\"", "\\", "\\u0000", "\\ud800", ",", ":", "null", "true", "1e999999", "-0",
-    "99999999999999999999999999", "0.1", "\n", "\r\n", "\t", "\u{feff}", "\"caption\"", "\"image_id\"", "\"sentences\"",
-    "\"videos\"", "\"split\"", "\"annotations\"", "\"descs\"", "\"enCap\"", "VideoID", "English", "\"\"", "vid1", "video0",
-    "\u{1f}\u{8b}", "PK", "\u{2028}", "\r", "a dog",
+    "[",
+    "]",
+    "{",
+    "}",
+    "[[",
+    "{\"a\":",
+    "\"",
+    "\\",
+    "\\u0000",
+    "\\ud800",
+    ",",
+    ":",
+    "null",
+    "true",
+    "1e999999",
+    "-0",
+    "99999999999999999999999999",
+    "0.1",
+    "\n",
+    "\r\n",
+    "\t",
+    "\u{feff}",
+    "\"caption\"",
+    "\"image_id\"",
+    "\"sentences\"",
+    "\"videos\"",
+    "\"split\"",
+    "\"annotations\"",
+    "\"descs\"",
+    "\"enCap\"",
+    "VideoID",
+    "English",
+    "\"\"",
+    "vid1",
+    "video0",
+    "\u{1f}\u{8b}",
+    "PK",
+    "\u{2028}",
+    "\r",
+    "a dog",
 ];
 
 /// One small file of each kind.

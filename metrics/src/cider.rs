@@ -195,11 +195,9 @@ impl CiderScorer {
         for reference in references {
             let known = &self.frequencies.vocabulary;
             words.clear();
-            words.extend(
-                python_split(reference.as_ref())
-                    .chain(ending)
-                    .map(|word| known.get(word).unwrap_or_else(|| known.len() + prepared.strange_words.intern(word))),
-            );
+            words.extend(python_split(reference.as_ref()).chain(ending).map(|word| {
+                known.get(word).unwrap_or_else(|| known.len() + prepared.strange_words.intern(word))
+            }));
             let reference = self.reference(&words, &mut prepared.strange_grams);
             prepared.references.push(reference);
         }
@@ -253,7 +251,8 @@ impl CiderScorer {
             .collect();
         let weights: [Vec<(u32, f64)>; MAX_N] = std::array::from_fn(|n| {
             let grams = count(&words, n + 1).into_iter().map(|(gram, count)| {
-                let number = self.frequencies.numbers.get(&gram).or_else(|| prepared.strange_grams.get(&gram));
+                let number =
+                    self.frequencies.numbers.get(&gram).or_else(|| prepared.strange_grams.get(&gram));
                 let number = number.copied().unwrap_or(NOWHERE);
                 (number, f64::from(count) * self.weight(number))
             });
@@ -314,10 +313,8 @@ where
 /// As [`corpus_cider`], with the n-grams numbered and counted already.
 pub(crate) fn cider_of_grams(grams: &Grams) -> (f64, Vec<f64>) {
     let weights = grams.weights();
-    let scores: Vec<f64> = grams
-        .videos()
-        .map_init(Scratch::default, |scratch, video| scratch.score(video, &weights))
-        .collect();
+    let scores: Vec<f64> =
+        grams.videos().map_init(Scratch::default, |scratch, video| scratch.score(video, &weights)).collect();
     (numpy_mean(&scores), scores)
 }
 

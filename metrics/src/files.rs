@@ -269,7 +269,8 @@ mod tests {
     fn two_predictions_of_one_id_are_refused_and_it_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p.json");
-        std::fs::write(&path, r#"[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]"#).unwrap();
+        std::fs::write(&path, r#"[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]"#)
+            .unwrap();
         let error = read_predictions(&path).unwrap_err();
         assert!(matches!(&error, Error::DuplicatePrediction { id, .. } if id == "1"), "{error}");
     }

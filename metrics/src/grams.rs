@@ -76,7 +76,8 @@ impl Grams {
 impl GramsOfLength {
     fn new(n: usize, words: &[u32], starts: &[usize], videos: &[usize]) -> Self {
         let mut known: FastMap<Gram, u32> = FastMap::default();
-        let mut grams = Self { numbers: Vec::with_capacity(words.len()), starts: vec![0], documents: Vec::new() };
+        let mut grams =
+            Self { numbers: Vec::with_capacity(words.len()), starts: vec![0], documents: Vec::new() };
         // The last video that counted for each n-gram.
         let mut counted: Vec<usize> = Vec::new();
         for (video, captions) in videos.windows(2).enumerate() {

@@ -100,7 +100,8 @@ fn replace_marks(answer: &str) -> String {
     let characters: Vec<char> = answer.chars().collect();
     let comma_in_number =
         characters.windows(3).any(|near| near[1] == ',' && is_digit(near[0]) && is_digit(near[2]));
-    let stands_apart = |mark: char| characters.windows(2).any(|near| near == [mark, ' '] || near == [' ', mark]);
+    let stands_apart =
+        |mark: char| characters.windows(2).any(|near| near == [mark, ' '] || near == [' ', mark]);
     let becomes: Vec<(char, &str)> = MARKS
         .chars()
         .map(|mark| (mark, if comma_in_number || stands_apart(mark) { "" } else { " " }))

@@ -31,7 +31,9 @@ impl<'a> Parser<'a> {
         match self.json(text, expected)? {
             Value::Array(entries) => self.results(&entries),
             // One line of a file of one entry a line.
-            value @ Value::Object(_) if value.get("caption").is_some() && is_entry(&value) => self.results(&[value]),
+            value @ Value::Object(_) if value.get("caption").is_some() && is_entry(&value) => {
+                self.results(&[value])
+            }
             Value::Object(map) => {
                 self.refuse_repeated_keys(text)?;
                 // Some programs wrap the captions, beside their scores or settings.
@@ -59,7 +61,9 @@ impl<'a> Parser<'a> {
     }
 
     fn results_by_id(&self, map: &Map<String, Value>) -> Result<Pairs, Error> {
-        map.iter().map(|(id, value)| Ok((id.clone(), self.only_caption(&format!("id {id:?}"), value)?))).collect()
+        map.iter()
+            .map(|(id, value)| Ok((id.clone(), self.only_caption(&format!("id {id:?}"), value)?)))
+            .collect()
     }
 
     /// A JSON object that has a key twice keeps the last one's value in most readers, ours too: a caption would be lost.
@@ -76,7 +80,9 @@ impl<'a> Parser<'a> {
             Value::String(caption) => Ok(caption.clone()),
             Value::Array(list) if list.len() == 1 => self.only_caption(place, &list[0]),
             Value::Object(_) => self.caption(value, "caption", place),
-            Value::Array(list) => Err(self.malformed(place, "one caption", &format!("a list of {}", list.len()))),
+            Value::Array(list) => {
+                Err(self.malformed(place, "one caption", &format!("a list of {}", list.len())))
+            }
             other => Err(self.malformed(place, "one caption", kind(other))),
         }
     }
@@ -490,7 +496,8 @@ mod tests {
 
     #[test]
     fn an_id_twice_in_an_object_is_refused() {
-        for text in [r#"{"v1": "a", "v2": "b", "v1": "c"}"#, r#"{"predictions": {"v1": ["a"], "v1": ["b"]}}"#] {
+        for text in [r#"{"v1": "a", "v2": "b", "v1": "c"}"#, r#"{"predictions": {"v1": ["a"], "v1": ["b"]}}"#]
+        {
             let message = predictions(text).unwrap_err().to_string();
             assert!(message.contains("v1") && message.contains("second time"), "{message}");
         }

@@ -216,11 +216,7 @@ impl Proposal {
         (self.rank, self.order)
     }
 
-    fn carry_out<F: Flags>(
-        &self,
-        paths: &[Path<F>],
-        history: &mut Vec<(Match, Option<usize>)>,
-    ) -> Path<F> {
+    fn carry_out<F: Flags>(&self, paths: &[Path<F>], history: &mut Vec<(Match, Option<usize>)>) -> Path<F> {
         let mut path = paths[self.parent].clone();
         match self.step {
             Step::Stay => {}
@@ -375,7 +371,9 @@ mod tests {
             hypothesis_start: 0,
             hypothesis_length: length,
         };
-        for (found, matches) in [(one(1, 1), 0), (one(2, 1), 0), (one(3, 1), 0), (one(3, 2), 2), (one(0, 1), 2)] {
+        for (found, matches) in
+            [(one(1, 1), 0), (one(2, 1), 0), (one(3, 1), 0), (one(3, 2), 2), (one(0, 1), 2)]
+        {
             assert_eq!(path.rank_after(&found, 0).matches, Reverse(matches), "{found:?}");
         }
     }

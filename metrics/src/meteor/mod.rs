@@ -219,11 +219,8 @@ mod tests {
             return;
         };
         let count = |hypothesis: &str, reference: &str| {
-            let video = Video {
-                id: "v".into(),
-                hypothesis: hypothesis.into(),
-                references: vec![reference.into()],
-            };
+            let video =
+                Video { id: "v".into(), hypothesis: hypothesis.into(), references: vec![reference.into()] };
             let sentences = Sentences::new(&Lexicon::new(&tables), &[video]);
             let mut matcher = Matcher { video: 1, ..Matcher::new(&sentences) };
             let captions = &sentences.videos[0];

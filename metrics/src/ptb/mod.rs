@@ -187,7 +187,8 @@ impl Reading<'_> {
             let own = &characters[place..place + found.length];
             let is_plain = |&c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\'');
             place += found.length;
-            if matches!(found.action, Action::Keep | Action::Mend | Action::Lean) && own.iter().all(is_plain) {
+            if matches!(found.action, Action::Keep | Action::Mend | Action::Lean) && own.iter().all(is_plain)
+            {
                 output.push_plain(own);
                 continue;
             }
@@ -358,7 +359,8 @@ mod tests {
     #[test]
     fn a_long_text_is_read_as_a_short_one() {
         // Long enough for several pieces; the contexts that cross line ends come up at their seams, too.
-        let lines = ["vitamin c.", "The boy", "there are no.", "2 men", "etc.", "a <b c='", "x'> y", "don't :)", ""];
+        let lines =
+            ["vitamin c.", "The boy", "there are no.", "2 men", "etc.", "a <b c='", "x'> y", "don't :)", ""];
         let captions: Vec<&str> = (0..12_000_usize).map(|i| lines[(i * i / 3 + i) % lines.len()]).collect();
         let text = captions.join("\n");
         let characters: Vec<char> = text.chars().collect();
