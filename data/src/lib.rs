@@ -5,6 +5,7 @@
 //! turns captions into ids, and [`loader`] puts clips in order for training. Nothing here knows tensors of a training
 //! framework: what it hands over are host arrays.
 
+pub mod augment;
 pub mod datasets;
 pub mod error;
 pub mod loader;

@@ -1,7 +1,6 @@
-//! From decoded frames to what a vision transformer reads: a square resize as BLIP's image processor does it, then
-//! CLIP's normalisation.
+//! From decoded frames to what a vision transformer reads: a square resize, then CLIP's normalisation.
 //!
-//! Letters in shapes: f frames, h and v are not used here; `size` is the side of the square.
+//! Letters in shapes: f frames; `size` is the side of the square.
 
 use crate::error::{Error, Result};
 use crate::video::Frames;
@@ -15,12 +14,26 @@ pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// CLIP's standard deviation of the three channels, of pixels in 0..1.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
+/// Whose way of resizing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resizing {
+    /// BLIP's image processor: Pillow's bicubic, a = -0.5, with a filter that widens when shrinking.
+    #[default]
+    Blip,
+    /// LAVIS's video transform: PyTorch's bicubic, a = -0.75, four source pixels whatever the factor, then cast to bytes
+    /// by cutting off the fraction; what overshoots 0..255 wraps around, as theirs does.
+    Lavis,
+}
+
 /// How frames become a model's pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preprocess {
     /// Side of the square in pixels; the aspect ratio is not kept, as in BLIP.
     pub size: u32,
+    /// Whose way of resizing.
+    pub resizing: Resizing,
     /// Mean of each channel, of pixels in 0..1.
     pub mean: [f32; 3],
     /// Standard deviation of each channel, of pixels in 0..1.
@@ -29,7 +42,7 @@ pub struct Preprocess {
 
 impl Default for Preprocess {
     fn default() -> Self {
-        Self { size: 224, mean: CLIP_MEAN, std: CLIP_STD }
+        Self { size: 224, resizing: Resizing::Blip, mean: CLIP_MEAN, std: CLIP_STD }
     }
 }
 
@@ -40,12 +53,18 @@ impl Preprocess {
         Self { size, ..Self::default() }
     }
 
-    /// Resizes frames to this size; see [`resize`].
+    /// Resizes frames to this size, this way.
+    ///
+    /// # Shapes
+    /// `[f, height, width, 3]` to `[f, size, size, 3]`
     ///
     /// # Errors
     /// As [`resize`].
     pub fn resize(&self, frames: &Frames) -> Result<Frames> {
-        resize(frames, self.size)
+        match self.resizing {
+            Resizing::Blip => resize(frames, self.size),
+            Resizing::Lavis => resize_as_lavis(frames, self.size),
+        }
     }
 
     /// Scales bytes to 0..1, takes the mean off, divides by the deviation, and puts channels before rows.
@@ -84,9 +103,7 @@ impl Preprocess {
 /// # Errors
 /// [`Error::Setting`] where `size` is 0 or the frames' data does not match their dimensions.
 pub fn resize(frames: &Frames, size: u32) -> Result<Frames> {
-    if size == 0 {
-        return Err(Error::Setting { key: "size", expected: "at least 1".into(), got: "0".into() });
-    }
+    check(frames, size)?;
     let side = size as usize;
     if (frames.height, frames.width) == (side, side) {
         return Ok(frames.clone());
@@ -97,6 +114,70 @@ pub fn resize(frames: &Frames, size: u32) -> Result<Frames> {
         data.extend_from_slice(stretch.stretch(frame, frames.height, frames.width)?);
     }
     Ok(Frames { count: frames.count, height: side, width: side, data })
+}
+
+fn check(frames: &Frames, size: u32) -> Result<()> {
+    if size == 0 {
+        return Err(Error::Setting { key: "size", expected: "at least 1".into(), got: "0".into() });
+    }
+    let bytes = frames.count * frames.height * frames.width * 3;
+    if bytes != frames.data.len() || bytes == 0 {
+        return Err(Error::Setting {
+            key: "frames",
+            expected: format!("{} x {} x {} x 3 = {bytes} bytes", frames.count, frames.height, frames.width),
+            got: frames.data.len().to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// Resizes every frame to a square as LAVIS's video transform does, see [`Resizing::Lavis`].
+///
+/// # Shapes
+/// `[f, height, width, 3]` to `[f, size, size, 3]`
+///
+/// # Errors
+/// As [`resize`].
+pub fn resize_as_lavis(frames: &Frames, size: u32) -> Result<Frames> {
+    check(frames, size)?;
+    let side = size as usize;
+    let (rows, columns) = (taps(frames.height, side), taps(frames.width, side));
+    let mut data = Vec::with_capacity(frames.count * side * side * 3);
+    // Only the four rows that a line of the result needs are resized across, as PyTorch does it.
+    for frame in frames.iter() {
+        for (rows, down) in &rows {
+            for (columns, across) in &columns {
+                for c in 0..3 {
+                    let line = |row: usize| {
+                        let at = |column: usize| f32::from(frame[(row * frames.width + column) * 3 + c]);
+                        columns.iter().zip(across).map(|(&column, weight)| at(column) * weight).sum::<f32>()
+                    };
+                    let value: f32 = rows.iter().zip(down).map(|(&row, weight)| line(row) * weight).sum();
+                    data.push(value as i32 as u8);
+                }
+            }
+        }
+    }
+    Ok(Frames { count: frames.count, height: side, width: side, data })
+}
+
+/// For each place of the result its four source places, clamped at the border, and their weights: PyTorch's
+/// `upsample_bicubic2d` without `align_corners`.
+fn taps(from: usize, to: usize) -> Vec<([usize; 4], [f32; 4])> {
+    const A: f32 = -0.75;
+    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let scale = from as f32 / to as f32;
+    (0..to)
+        .map(|place| {
+            let source = scale * (place as f32 + 0.5) - 0.5;
+            let floor = source.floor();
+            let part = source - floor;
+            let places =
+                std::array::from_fn(|tap| (floor as i64 + tap as i64 - 1).clamp(0, from as i64 - 1) as usize);
+            (places, [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)])
+        })
+        .collect()
 }
 
 /// Resizes RGB pictures to one size, keeping its buffers between them.
@@ -142,7 +223,8 @@ mod tests {
 
     #[test]
     fn normalize_puts_channels_first() {
-        let preprocess = Preprocess { size: 2, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 2.0] };
+        let preprocess =
+            Preprocess { size: 2, mean: [0.0, 0.5, 1.0], std: [1.0, 0.5, 2.0], ..Preprocess::default() };
         let pixels: Vec<u8> = (0..4).flat_map(|i| [i * 10, 255, 0]).collect();
         let out = preprocess.normalize(&pixels);
         assert_eq!(out.len(), 12);
