@@ -56,6 +56,20 @@ pub enum Error {
         next: String,
     },
 
+    /// A video whose header promises more bytes than the file has.
+    #[error(
+        "the file is cut short: its header says {declared} bytes, it has {length}; \
+         fetch it again or leave the clip out: {}", path.display()
+    )]
+    Truncated {
+        /// The video.
+        path: PathBuf,
+        /// Bytes by the header.
+        declared: u64,
+        /// Bytes there are.
+        length: u64,
+    },
+
     /// GStreamer lacks a plug-in.
     #[error("GStreamer lacks a plug-in for {needed}; install {package}{}", for_file(path))]
     MissingPlugin {

@@ -10,6 +10,7 @@ pub mod datasets;
 pub mod error;
 pub mod loader;
 pub mod preprocess;
+pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;

@@ -8,18 +8,29 @@ use std::path::Path;
 
 /// Who decodes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A GIF or an image.
     Still,
     /// Anything else: GStreamer.
-    Video,
+    Video(Container),
+}
+
+/// How a video's streams are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Container {
+    /// MP4, QuickTime and their kin.
+    Mp4,
+    /// Matroska and WebM.
+    Matroska,
+    /// One that we leave to GStreamer to recognise.
+    Other,
 }
 
 /// Looks into the file.
 ///
 /// # Errors
 /// A file that is missing, no file, unreadable, empty, or shorter than its own header says.
-pub(super) fn inspect(path: &Path) -> Result<Kind> {
+pub(crate) fn inspect(path: &Path) -> Result<Kind> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound {
             what: "video",
@@ -42,8 +53,14 @@ pub(super) fn inspect(path: &Path) -> Result<Kind> {
         [b'G', b'I', b'F', b'8', ..] | [0xFF, 0xD8, 0xFF, ..] | [0x89, b'P', b'N', b'G', ..] => {
             return Ok(Kind::Still);
         }
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => whole_mp4(&mut file, path, length)?,
-        [0x1A, 0x45, 0xDF, 0xA3, ..] => whole_matroska(&mut file, path, length)?,
+        [_, _, _, _, kind @ ..] if MP4_BEGINNINGS.iter().any(|begin| kind.starts_with(begin.as_bytes())) => {
+            whole_mp4(&mut file, path, length)?;
+            return Ok(Kind::Video(Container::Mp4));
+        }
+        [0x1A, 0x45, 0xDF, 0xA3, ..] => {
+            whole_matroska(&mut file, path, length)?;
+            return Ok(Kind::Video(Container::Matroska));
+        }
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
             let declared = u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8;
             if declared > length {
@@ -52,17 +69,21 @@ pub(super) fn inspect(path: &Path) -> Result<Kind> {
         }
         _ => {}
     }
-    Ok(Kind::Video)
+    Ok(Kind::Video(Container::Other))
 }
 
 fn truncated(path: &Path, declared: u64, length: u64) -> Error {
-    Error::video(path, format!("the file is cut short: its header says {declared} bytes, it has {length}"))
+    Error::Truncated { path: path.to_path_buf(), declared, length }
 }
 
-/// MP4's top-level boxes must end within the file, and one must be the index (`moov`) or a fragment's (`moof`).
+/// The boxes that an MP4 or QuickTime file may begin with.
+const MP4_BEGINNINGS: [&str; 7] = ["ftyp", "moov", "mdat", "wide", "free", "skip", "pnot"];
+
+/// MP4's top-level boxes must end within the file; one must be the index (`moov`) and one the media data. Of an encrypted
+/// stream GStreamer makes nothing and says nothing.
 fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
     let mut at = 0u64;
-    let mut index = false;
+    let (mut index, mut media) = (false, false);
     while at + 8 <= length {
         let mut header = [0u8; 16];
         file.seek(SeekFrom::Start(at)).map_err(Error::io("read the video", path))?;
@@ -75,7 +96,7 @@ fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
             }
             size => size,
         };
-        index |= matches!(&header[4..8], b"moov" | b"moof");
+        media |= &header[4..8] == b"mdat";
         if size < 8 {
             break; // not a box: trailing rubbish, which demuxers skip
         }
@@ -83,27 +104,71 @@ fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
         if end > length {
             return Err(truncated(path, end, length));
         }
+        if &header[4..8] == b"moov" {
+            index = true;
+            if is_encrypted(file, at, size).map_err(Error::io("read the video", path))? {
+                return Err(Error::video(path, "the video is encrypted"));
+            }
+        }
         at = end;
     }
-    if index { Ok(()) } else { Err(Error::video(path, "the MP4 file has no index (no moov box)")) }
+    match (index, media) {
+        (true, true) => Ok(()),
+        (false, _) => Err(Error::video(path, "the MP4 file has no index (no moov box)")),
+        (true, false) => Err(Error::video(path, "the MP4 file has no frames (no mdat box)")),
+    }
 }
 
-/// Matroska's and WebM's segment must end within the file, where its size is known.
+/// Whether an index describes a protected video stream, an `encv` sample entry.
+fn is_encrypted(file: &mut File, at: u64, size: u64) -> std::io::Result<bool> {
+    const LARGEST: u64 = 64 << 20; // of an index; an hour of video takes some hundred KiB
+    file.seek(SeekFrom::Start(at))?;
+    let mut index = Vec::new();
+    Read::by_ref(file).take(size.min(LARGEST)).read_to_end(&mut index)?;
+    Ok(index.windows(4).any(|name| name == b"encv"))
+}
+
+/// Matroska's and WebM's segment must end within the file, where its size is known, and hold a cluster of frames.
 fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
-    let mut head = [0u8; 4096];
-    file.seek(SeekFrom::Start(0)).map_err(Error::io("read the video", path))?;
-    let read = read_up_to(file, &mut head).map_err(Error::io("read the video", path))?;
-    let head = &head[..read];
-    let Some((header_size, used)) = head.get(4..).and_then(element_size) else { return Ok(()) };
-    let at = usize::try_from(header_size.unwrap_or(0)).unwrap_or(usize::MAX).saturating_add(4 + used);
-    let Some([0x18, 0x53, 0x80, 0x67, size @ ..]) = head.get(at..) else { return Ok(()) };
-    if let Some((Some(size), used)) = element_size(size) {
-        let end = (at as u64 + 4 + used as u64).saturating_add(size);
-        if end > length {
-            return Err(truncated(path, end, length));
+    const SEGMENT: u32 = 0x1853_8067;
+    const CLUSTER: u32 = 0x1F43_B675;
+    let mut at = 0;
+    let mut in_segment = false;
+    while let Some((id, content, size)) = element_at(file, at).map_err(Error::io("read the video", path))? {
+        let end = size.map(|size| (at + content).saturating_add(size));
+        match id {
+            SEGMENT if !in_segment => {
+                if let Some(end) = end.filter(|&end| end > length) {
+                    return Err(truncated(path, end, length));
+                }
+                in_segment = true;
+                at += content;
+            }
+            CLUSTER => return Ok(()),
+            _ => match end {
+                Some(end) if end < length => at = end,
+                _ => break,
+            },
         }
     }
-    Ok(())
+    Err(Error::video(path, "the Matroska file has no frames (no cluster)"))
+}
+
+/// The element at a place of the file: its id, the bytes before its content, and its size where that is known.
+fn element_at(file: &mut File, at: u64) -> std::io::Result<Option<(u32, u64, Option<u64>)>> {
+    let mut head = [0u8; 12];
+    file.seek(SeekFrom::Start(at))?;
+    let read = read_up_to(file, &mut head)?;
+    let head = &head[..read];
+    let Some(id_length) = head.first().map(|first| first.leading_zeros() as usize + 1) else {
+        return Ok(None);
+    };
+    if id_length > 4 {
+        return Ok(None);
+    }
+    let Some((id, rest)) = head.split_at_checked(id_length) else { return Ok(None) };
+    let id = id.iter().fold(0u32, |id, &byte| id << 8 | u32::from(byte));
+    Ok(element_size(rest).map(|(size, used)| (id, (id_length + used) as u64, size)))
 }
 
 /// An EBML size and the bytes it takes; `Some((None, _))` where the size is declared unknown.
@@ -176,7 +241,11 @@ mod tests {
         file.extend_from_slice(b"moov");
         assert!(inspect_bytes(&file).unwrap_err().to_string().contains("cut short"));
         file.extend_from_slice(&[0; 4]);
-        assert_eq!(inspect_bytes(&file).unwrap(), Kind::Video);
+        assert!(inspect_bytes(&file).unwrap_err().to_string().contains("no frames"));
+        file.extend_from_slice(b"\0\0\0\x08mdat");
+        assert_eq!(inspect_bytes(&file).unwrap(), Kind::Video(Container::Mp4));
+        file[28..32].copy_from_slice(b"encv");
+        assert!(inspect_bytes(&file).is_err());
     }
 
     #[test]

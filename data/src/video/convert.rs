@@ -83,6 +83,16 @@ impl Orientation {
         })
     }
 
+    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them.
+    pub(crate) fn degrees(self) -> i32 {
+        match self {
+            Self::Upright | Self::Flip => 0,
+            Self::Rotate90 | Self::FlipRotate90 => -90,
+            Self::Rotate180 | Self::FlipRotate180 => 180,
+            Self::Rotate270 | Self::FlipRotate270 => 90,
+        }
+    }
+
     fn swaps_sides(self) -> bool {
         matches!(self, Self::Rotate90 | Self::Rotate270 | Self::FlipRotate90 | Self::FlipRotate270)
     }

@@ -1,10 +1,14 @@
 //! Chosen frames of a video file, as RGB bytes.
 
+mod bitstream;
 mod container;
 mod convert;
 pub mod encode;
+mod packets;
 mod pipeline;
 mod sequential;
+#[cfg(test)]
+mod shared_tests;
 mod still;
 
 pub use pipeline::{STALL_LIMIT, available_encoders};
@@ -14,7 +18,11 @@ use crate::preprocess;
 use crate::sampling::Sampling;
 use std::path::Path;
 
+pub(crate) use container::{Kind, inspect};
+pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
+pub(crate) use sequential::examine;
+pub(crate) use still::examine as examine_still;
 
 /// Frames as RGB bytes, in display orientation.
 ///
@@ -84,7 +92,10 @@ pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     let choose = |total: usize| request.sampling.indices(total, request.frames, request.seed);
     let frames = match container::inspect(path)? {
         container::Kind::Still => still::decode(path, &choose)?,
-        container::Kind::Video => sequential::decode(path, &choose)?,
+        container::Kind::Video(container) => match packets::decode(path, container, &choose)? {
+            Some(frames) => frames,
+            None => sequential::decode(path, &choose)?,
+        },
     };
     match request.size {
         Some(size) => preprocess::resize(&frames, size),

@@ -20,6 +20,8 @@ const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 /// A pipeline that is stopped when it goes out of scope.
 pub(crate) struct Running {
     pub(crate) pipeline: gst::Pipeline,
+    /// Give up after this long without progress.
+    pub(crate) patience: Duration,
     path: PathBuf,
     orientation: Orientation,
     missing: Option<Error>,
@@ -83,6 +85,7 @@ pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> 
     pipeline.add_many(elements.iter().copied()).map_err(|error| Error::video(path, error.to_string()))?;
     Ok(Running {
         pipeline,
+        patience: STALL_LIMIT,
         path: path.to_path_buf(),
         orientation: Orientation::Upright,
         missing: None,
@@ -105,7 +108,7 @@ impl Running {
     /// The next sample, `None` at the end of the stream.
     ///
     /// # Errors
-    /// What the bus says, or [`Error::Stalled`] after [`STALL_LIMIT`] without a sample or any `progress` between two looks.
+    /// What the bus says, or [`Error::Stalled`] after `patience` without a sample or any `progress`.
     pub(crate) fn next(
         &mut self,
         sink: &gst_app::AppSink,
@@ -126,11 +129,11 @@ impl Running {
             let done = progress();
             if done != since.1 {
                 since = (Instant::now(), done);
-            } else if since.0.elapsed() > STALL_LIMIT {
+            } else if since.0.elapsed() > self.patience {
                 return Err(Error::Stalled {
                     path: self.path.clone(),
                     frames: done,
-                    seconds: STALL_LIMIT.as_secs(),
+                    seconds: self.patience.as_secs(),
                 });
             }
         }

@@ -1,14 +1,15 @@
 //! Decoding from the first frame on, counting: right for every file, however odd its timestamps.
 
-use super::convert::{Rgb, ToRgb};
+use super::convert::{Orientation, Rgb, ToRgb};
 use super::{Frames, Running, arrange, pipeline, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Decoded frames that one clip may keep in memory while its length is not known yet. A ten-second clip of MSR-VTT has a
 /// third of this; a longer one is decoded twice instead.
@@ -63,6 +64,71 @@ fn collect(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
     Ok(frames.into_iter().map(|(index, rgb)| (index, rgb.turned(orientation))).collect())
 }
 
+/// The planes of the wanted frames as the decoder gives them, rows without padding.
+#[cfg(test)]
+pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
+    use gstreamer_video::{self as gst_video, prelude::*};
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+    let mut frames = Vec::new();
+    for &index in wanted {
+        let Some(sample) = reader.next()? else { break };
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        let frame =
+            gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer().unwrap(), &info).unwrap();
+        let planes = (0..frame.n_planes())
+            .map(|plane| {
+                let component =
+                    (0..info.n_components()).find(|&c| info.comp_plane(c as u8) == plane).unwrap();
+                let row =
+                    info.comp_width(component as u8) as usize * info.comp_pstride(component as u8) as usize;
+                let rows = info.comp_height(component as u8) as usize;
+                let stride = frame.plane_stride()[plane as usize] as usize;
+                let data = frame.plane_data(plane).unwrap();
+                data.chunks(stride).take(rows).flat_map(|line| line[..row].to_vec()).collect()
+            })
+            .collect();
+        frames.push((index, planes));
+    }
+    Ok(frames)
+}
+
+/// What decoding a whole file tells about it.
+#[derive(Debug, Default)]
+pub(crate) struct Examined {
+    /// The codec's caps.
+    pub(crate) encoded: Option<gst::Caps>,
+    /// The decoded frames' caps.
+    pub(crate) raw: Option<gst::Caps>,
+    pub(crate) orientation: Orientation,
+    pub(crate) frames: usize,
+    pub(crate) duration: Option<gst::ClockTime>,
+    /// What ended decoding before the file's end.
+    pub(crate) failure: Option<Error>,
+}
+
+/// Decodes a file to its end without keeping a frame; gives up after `patience` without a new one.
+pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
+    let mut reader = match Reader::open(path, Wanted::These(Vec::new())) {
+        Ok(reader) => reader,
+        Err(failure) => return Examined { failure: Some(failure), ..Examined::default() },
+    };
+    reader.running.patience = patience;
+    let ended = reader.next();
+    let frames = reader.seen();
+    Examined {
+        encoded: reader.encoded.lock().ok().and_then(|caps| caps.clone()),
+        raw: reader.sink.static_pad("sink").and_then(|pad| pad.current_caps()),
+        orientation: reader.running.orientation(),
+        frames,
+        duration: reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        failure: match ended {
+            Ok(_) if frames == 0 => Some(reader.nothing(path)),
+            Ok(_) => None,
+            Err(failure) => Some(failure),
+        },
+    }
+}
+
 /// Which frames come out of a reader.
 enum Wanted {
     All,
@@ -76,6 +142,7 @@ struct Reader {
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
     linked: Arc<AtomicBool>,
+    encoded: Arc<Mutex<Option<gst::Caps>>>,
 }
 
 impl Reader {
@@ -83,7 +150,8 @@ impl Reader {
         let source = pipeline::element("filesrc", path)?;
         source.set_property("location", path);
         let decodebin = pipeline::element("decodebin", path)?;
-        expose_undecoded_sound(&decodebin);
+        let encoded = Arc::new(Mutex::new(None));
+        expose_undecoded_sound(&decodebin, Arc::clone(&encoded));
         let sink = raw_sink();
         let seen = Arc::new(AtomicUsize::new(0));
         let only_count = Arc::new(AtomicBool::new(false));
@@ -91,9 +159,10 @@ impl Reader {
         let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
         source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
         let linked = link_first_video(&decodebin, &sink);
-        one_thread_each(&running.pipeline);
+        skip_needless_parser(&decodebin);
+        prepare_elements(&running.pipeline);
         let played = running.play();
-        let reader = Self { running, sink, seen, only_count, linked };
+        let reader = Self { running, sink, seen, only_count, linked, encoded };
         played.map(|()| reader)
     }
 
@@ -131,12 +200,13 @@ impl Reader {
 }
 
 /// A sink that takes frames in the decoder's own format: converting every frame is what makes naive readers slow.
-fn raw_sink() -> gst_app::AppSink {
+pub(super) fn raw_sink() -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
         .sync(false)
         .max_buffers(4)
         .caps(&gst::Caps::new_empty_simple("video/x-raw"))
         .build();
+    sink.set_drop_out_of_segment(false); // the decoder has dropped what is to be dropped
     sink.set_qos(false); // late frames would be left out by the decoder
     sink.set_enable_last_sample(false);
     sink
@@ -165,15 +235,22 @@ fn count_and_drop(
     });
 }
 
-/// Keeps decodebin from decoding sound and subtitles, which nobody hears here.
-fn expose_undecoded_sound(decodebin: &gst::Element) {
-    decodebin.connect("autoplug-continue", false, |values| {
-        let name = values
-            .get(2)
-            .and_then(|value| value.get::<gst::Caps>().ok())
-            .and_then(|caps| caps.structure(0).map(|caps| caps.name().to_string()))
-            .unwrap_or_default();
-        Some((!["audio/", "text/", "subpicture/"].iter().any(|kind| name.starts_with(kind))).to_value())
+/// Keeps decodebin from decoding sound and subtitles, which nobody hears here, and notes the last video format that it
+/// had to take apart: the codec's.
+fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gst::Caps>>>) {
+    decodebin.connect("autoplug-continue", false, move |values| {
+        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        let name = caps
+            .as_ref()
+            .and_then(|caps| caps.structure(0))
+            .map_or("", |structure| structure.name().as_str());
+        let decode = !["audio/", "text/", "subpicture/"].iter().any(|kind| name.starts_with(kind));
+        if ["video/", "image/"].iter().any(|kind| name.starts_with(kind))
+            && let Ok(mut encoded) = encoded.lock()
+        {
+            encoded.clone_from(&caps);
+        }
+        Some(decode.to_value())
     });
 }
 
@@ -198,11 +275,52 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
     linked
 }
 
-/// One thread a decoder: clips are decoded side by side, one a core, which beats any number of threads within one.
-fn one_thread_each(pipeline: &gst::Pipeline) {
+/// Sets up whatever decodebin adds. One thread a decoder: clips are decoded side by side, one a core, which beats any
+/// number of threads within one.
+fn prepare_elements(pipeline: &gst::Pipeline) {
     pipeline.connect_deep_element_added(|_, _, element| {
         if element.has_property("max-threads") {
             element.set_property("max-threads", 1i32);
         }
+        let class = element.metadata("klass").unwrap_or_default();
+        if class.contains("Decoder")
+            && let Some(pad) = element.static_pad("sink")
+        {
+            open_segment_end(&pad);
+        }
+    });
+}
+
+/// Takes the end off the segments that reach a pad. Many files' headers end before their last frames, which FFmpeg, and
+/// so every other reader, shows nevertheless.
+fn open_segment_end(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
+        let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
+        let mut open = segment.segment().clone();
+        if let Some(open) = open.downcast_mut::<gst::ClockTime>() {
+            open.set_stop(gst::ClockTime::NONE);
+        }
+        let event = gst::event::Segment::builder(&open).seqnum(event.seqnum()).build();
+        info.data = Some(gst::PadProbeData::Event(event));
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Has decodebin leave out the MPEG-4 parser for streams that a demuxer has already cut into frames: it makes two of
+/// some.
+fn skip_needless_parser(decodebin: &gst::Element) {
+    decodebin.connect("autoplug-select", false, |values| {
+        let is_framed = values
+            .get(2)
+            .and_then(|value| value.get::<gst::Caps>().ok())
+            .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.has_field("width")));
+        let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
+        let is_parser = factory.is_some_and(|factory| factory.name() == "mpeg4videoparse");
+        const TRY: i32 = 0;
+        const SKIP: i32 = 2;
+        let choice = if is_framed && is_parser { SKIP } else { TRY };
+        let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
+        gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });
 }

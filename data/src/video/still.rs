@@ -4,10 +4,11 @@ use super::convert::Rgb;
 use super::{Frames, arrange};
 use crate::error::{Error, Result};
 use image::codecs::gif::GifDecoder;
-use image::{AnimationDecoder, DynamicImage, ImageFormat, ImageReader};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::time::Duration;
 
 /// The chosen frames of a GIF, or an image as a clip of one frame.
 pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
@@ -38,6 +39,31 @@ fn gif_frames(path: &Path, wanted: &[usize]) -> Result<(usize, Vec<(usize, Rgb)>
         count += 1;
     }
     Ok((count, kept))
+}
+
+/// A GIF's or an image's format, size and number of frames, all of them decoded.
+pub(crate) fn examine(path: &Path) -> Result<(&'static str, u32, u32, usize, f64)> {
+    let reader = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(Error::io("read the image", path))?;
+    let name = match reader.format() {
+        Some(ImageFormat::Gif) => {
+            let file = File::open(path).map_err(Error::io("open the GIF", path))?;
+            let failed = |error: image::ImageError| Error::video(path, error.to_string());
+            let decoder = GifDecoder::new(BufReader::new(file)).map_err(failed)?;
+            let (width, height) = decoder.dimensions();
+            let (mut frames, mut seconds) = (0, 0.0);
+            for frame in decoder.into_frames() {
+                seconds += Duration::from(frame.map_err(failed)?.delay()).as_secs_f64();
+                frames += 1;
+            }
+            return Ok(("gif", width, height, frames, seconds));
+        }
+        Some(ImageFormat::Jpeg) => "mjpeg",
+        _ => "png",
+    };
+    let image = reader.decode().map_err(|error| Error::video(path, error.to_string()))?;
+    Ok((name, image.width(), image.height(), 1, 0.0))
 }
 
 /// Transparent pixels come out over black.

@@ -1,5 +1,7 @@
 //! Tests of the data crate as its users meet it: files in, arrays out. They make every file they need.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 mod resize;
 mod video;
 mod world;

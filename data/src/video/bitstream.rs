@@ -1,0 +1,168 @@
+//! What a compressed frame's first bits tell, for the codecs of most web video: whether decoding can start there,
+//! whether anything refers to it, and whether it is shown at all.
+
+use gstreamer as gst;
+
+/// Whether a packet makes a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Yes,
+    No,
+}
+
+/// What is known of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// A decoder can start here.
+    pub(super) restart: bool,
+    /// No other packet refers to it.
+    pub(super) disposable: bool,
+    pub(super) shown: Shown,
+}
+
+/// Looks at a packet; `None` where its codec is not among those we know, or its bytes break the codec's rules.
+pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
+    let structure = caps.structure(0)?;
+    match structure.name().as_str() {
+        "video/x-h264" => {
+            if structure.get::<&str>("stream-format") != Ok("avc") {
+                return None;
+            }
+            let header = structure.get::<gst::Buffer>("codec_data").ok()?;
+            let header = header.map_readable().ok()?;
+            h264(data, usize::from(header.get(4)? & 3) + 1)
+        }
+        "video/x-vp8" => vp8(data),
+        "video/x-vp9" => vp9(data),
+        _ => None,
+    }
+}
+
+/// H.264 with length-prefixed units: restarts are IDR pictures, and a picture all of whose slices have `nal_ref_idc` 0
+/// is one that nothing refers to. Every access unit is shown.
+fn h264(data: &[u8], prefix: usize) -> Option<Known> {
+    let mut rest = data;
+    let (mut slices, mut referred, mut idr) = (0, false, false);
+    while !rest.is_empty() {
+        let (length, unit) = rest.split_at_checked(prefix)?;
+        let length = length.iter().fold(0usize, |length, &byte| length << 8 | usize::from(byte));
+        let (unit, after) = unit.split_at_checked(length)?;
+        if let Some(&header) = unit.first()
+            && matches!(header & 31, 1..=5)
+        {
+            slices += 1;
+            referred |= header >> 5 & 3 != 0;
+            idr |= header & 31 == 5;
+        }
+        rest = after;
+    }
+    (slices > 0).then_some(Known { restart: idr, disposable: !referred, shown: Shown::Yes })
+}
+
+/// VP8's frame tag: bit 0 is clear in a key frame, bit 4 set in a frame that is shown. An empty packet repeats the frame
+/// before it in some decoders only.
+fn vp8(data: &[u8]) -> Option<Known> {
+    let &tag = data.first()?;
+    let shown = if tag & 0x10 != 0 { Shown::Yes } else { Shown::No };
+    Some(Known { restart: tag & 1 == 0, disposable: false, shown })
+}
+
+/// VP9: a packet may hold several frames, of which one at most is shown; their sizes stand in an index at its end.
+fn vp9(data: &[u8]) -> Option<Known> {
+    let mut shown = 0;
+    let mut restart = false;
+    for (place, frame) in vp9_frames(data)?.into_iter().enumerate() {
+        let (key, show) = vp9_header(frame)?;
+        restart |= place == 0 && key;
+        shown += usize::from(show);
+    }
+    match shown {
+        0 => Some(Known { restart, disposable: false, shown: Shown::No }),
+        1 => Some(Known { restart, disposable: false, shown: Shown::Yes }),
+        _ => None,
+    }
+}
+
+fn vp9_frames(data: &[u8]) -> Option<Vec<&[u8]>> {
+    let &marker = data.last()?;
+    if marker & 0xE0 != 0xC0 {
+        return Some(vec![data]);
+    }
+    let (count, bytes) = (usize::from(marker & 7) + 1, usize::from(marker >> 3 & 3) + 1);
+    let index = 2 + count * bytes;
+    let start = data.len().checked_sub(index)?;
+    if data[start] != marker {
+        return Some(vec![data]);
+    }
+    let mut rest = &data[..start];
+    let mut frames = Vec::with_capacity(count);
+    for size in data[start + 1..data.len() - 1].chunks_exact(bytes) {
+        let size = size.iter().rev().fold(0usize, |size, &byte| size << 8 | usize::from(byte));
+        let (frame, after) = rest.split_at_checked(size)?;
+        if !frame.is_empty() {
+            frames.push(frame);
+        }
+        rest = after;
+    }
+    Some(frames)
+}
+
+/// Whether a frame is a key frame, and whether it is shown.
+fn vp9_header(frame: &[u8]) -> Option<(bool, bool)> {
+    let &first = frame.first()?;
+    if first >> 6 != 2 {
+        return None;
+    }
+    let profile = (first >> 5 & 1) | (first >> 3 & 2);
+    // Profile 3 has a reserved bit, which moves the rest along by one.
+    let shift = if profile == 3 { 2 } else { 3 };
+    let bit = |place: u8| first >> place & 1 == 1;
+    let repeats = bit(shift);
+    if repeats {
+        return Some((false, true));
+    }
+    let key = !bit(shift - 1);
+    Some((key, bit(shift - 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn h264_pictures() {
+        let unit = |header: u8| [0, 0, 0, 2, header, 0];
+        let look = |units: &[u8]| h264(&units.iter().flat_map(|&u| unit(u)).collect::<Vec<u8>>(), 4);
+        let known = |restart, disposable| Some(Known { restart, disposable, shown: Shown::Yes });
+        assert_eq!(look(&[0x67, 0x68, 0x65]), known(true, false)); // parameter sets, then an IDR slice
+        assert_eq!(look(&[0x41]), known(false, false));
+        assert_eq!(look(&[0x01, 0x01]), known(false, true));
+        assert_eq!(look(&[0x01, 0x41]), known(false, false));
+        assert_eq!(look(&[0x06]), None);
+        assert_eq!(h264(&[0, 0, 0, 9, 1], 4), None);
+    }
+
+    #[test]
+    fn vp8_and_vp9_frames() {
+        assert_eq!(vp8(&[0x10, 0, 0]), Some(Known { restart: true, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp8(&[0x01]), Some(Known { restart: false, disposable: false, shown: Shown::No }));
+        assert_eq!(vp8(&[]), None);
+        // marker 10, profile 00, show_existing 0, frame type 0 (key), show 1
+        assert_eq!(vp9(&[0b1000_0010]), Some(Known { restart: true, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp9(&[0b1000_0110]), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp9(&[0b1000_0100]), Some(Known { restart: false, disposable: false, shown: Shown::No }));
+        assert_eq!(vp9(&[0b1000_1000]), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp9(&[0x00]), None);
+        // A hidden frame of 1 byte and a shown one of 2, with their index.
+        let packet = [0b1000_0100, 0b1000_0110, 0, 0xC1, 1, 2, 0xC1];
+        assert_eq!(vp9(&packet), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_looked_at_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), prefix in 1usize..5) {
+            let _ = (h264(&bytes, prefix), vp8(&bytes), vp9(&bytes));
+        }
+    }
+}
