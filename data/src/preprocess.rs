@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::video::Frames;
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 /// CLIP's mean of the three channels, of pixels in 0..1.
@@ -197,6 +197,11 @@ impl Stretch {
             out: TypedImage::new(width as u32, height as u32),
             bytes: Vec::with_capacity(height * width * 3),
         }
+    }
+
+    /// The new height and width.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.out.height() as usize, self.out.width() as usize)
     }
 
     /// One picture, `[height, width, 3]`, in the new size.

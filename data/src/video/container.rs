@@ -50,9 +50,13 @@ pub(crate) fn inspect(path: &Path) -> Result<Kind> {
     let mut head = Vec::with_capacity(64);
     file.by_ref().take(64).read_to_end(&mut head).map_err(Error::io("read the video", path))?;
     match head.as_slice() {
+        // Motion JPEG without a container begins as a picture does.
+        [0xFF, 0xD8, 0xFF, ..] if has_extension(path, &["mjpeg", "mjpg"]) => {}
         [b'G', b'I', b'F', b'8', ..] | [0xFF, 0xD8, 0xFF, ..] | [0x89, b'P', b'N', b'G', ..] => {
             return Ok(Kind::Still);
         }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => return Ok(Kind::Still),
+        [b'B', b'M', ..] if has_extension(path, &["bmp"]) => return Ok(Kind::Still),
         [_, _, _, _, kind @ ..] if MP4_BEGINNINGS.iter().any(|begin| kind.starts_with(begin.as_bytes())) => {
             whole_mp4(&mut file, path, length)?;
             return Ok(Kind::Video(Container::Mp4));
@@ -62,14 +66,20 @@ pub(crate) fn inspect(path: &Path) -> Result<Kind> {
             return Ok(Kind::Video(Container::Matroska));
         }
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
-            let declared = u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8;
-            if declared > length {
-                return Err(truncated(path, declared, length));
+            let size = u32::from_le_bytes([*a, *b, *c, *d]);
+            // A writer that cannot go back to its header leaves all bits set.
+            if size != u32::MAX && u64::from(size) + 8 > length {
+                return Err(truncated(path, u64::from(size) + 8, length));
             }
         }
         _ => {}
     }
     Ok(Kind::Video(Container::Other))
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let own = path.extension().map(|own| own.to_string_lossy().to_lowercase());
+    own.is_some_and(|own| extensions.contains(&own.as_str()))
 }
 
 fn truncated(path: &Path, declared: u64, length: u64) -> Error {

@@ -83,12 +83,13 @@ impl Orientation {
         })
     }
 
-    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them.
+    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them: half a turn is
+    /// -180.
     pub(crate) fn degrees(self) -> i32 {
         match self {
             Self::Upright | Self::Flip => 0,
             Self::Rotate90 | Self::FlipRotate90 => -90,
-            Self::Rotate180 | Self::FlipRotate180 => 180,
+            Self::Rotate180 | Self::FlipRotate180 => -180,
             Self::Rotate270 | Self::FlipRotate270 => 90,
         }
     }
@@ -98,16 +99,45 @@ impl Orientation {
     }
 }
 
-/// Converts samples to RGB at their own size with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4,
-/// alpha, …). The converter is kept until the stream changes its format.
-#[derive(Default)]
+/// Converts samples to upright RGB with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4, alpha, …),
+/// and resizes them at once, so that no more than one picture of the video's own size is in memory. The converter is kept
+/// until the stream changes its format.
 pub(crate) struct ToRgb {
     ready: Option<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)>,
+    square: Option<Stretch>,
 }
 
 impl ToRgb {
-    /// One sample's picture.
-    pub(crate) fn convert(&mut self, path: &Path, sample: &gst::Sample) -> Result<Rgb> {
+    /// A converter to squares of this side; `None` keeps each picture's own size.
+    pub(crate) fn new(size: Option<u32>) -> Self {
+        let square = size.map(|side| Stretch::new(side as usize, side as usize));
+        Self { ready: None, square }
+    }
+
+    /// One sample's picture, turned and resized.
+    pub(crate) fn convert(
+        &mut self,
+        path: &Path,
+        sample: &gst::Sample,
+        orientation: Orientation,
+    ) -> Result<Rgb> {
+        let turned = self.native(path, sample)?.turned(orientation);
+        self.resized(turned)
+    }
+
+    /// A picture resized to the square asked for.
+    pub(crate) fn resized(&mut self, picture: Rgb) -> Result<Rgb> {
+        let Some(square) = &mut self.square else { return Ok(picture) };
+        let (height, width) = square.size();
+        if (picture.height, picture.width) == (height, width) {
+            return Ok(picture);
+        }
+        let data = square.stretch(&picture.data, picture.height, picture.width)?.to_vec();
+        Ok(Rgb { height, width, data })
+    }
+
+    /// One sample's picture as it is stored.
+    fn native(&mut self, path: &Path, sample: &gst::Sample) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
         let caps = sample.caps().ok_or_else(|| failed("a frame has no format"))?;
         let buffer = sample.buffer().ok_or_else(|| failed("a frame has no data"))?;
@@ -143,7 +173,12 @@ fn converter(
     caps: &gst::CapsRef,
 ) -> Result<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)> {
     let refused = |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-    let input = gst_video::VideoInfo::from_caps(caps).map_err(refused)?;
+    // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either way.
+    let mut whole = caps.to_owned();
+    if let Some(structure) = whole.make_mut().structure_mut(0) {
+        structure.remove_fields(["interlace-mode", "field-order"]);
+    }
+    let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
     // The frame rate is copied because the converter refuses to change it.
     let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, input.width(), input.height())
         .fps(input.fps())

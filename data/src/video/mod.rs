@@ -6,15 +6,16 @@ mod convert;
 pub mod encode;
 mod packets;
 mod pipeline;
+mod pool;
 mod sequential;
 #[cfg(test)]
 mod shared_tests;
 mod still;
 
 pub use pipeline::{STALL_LIMIT, available_encoders};
+pub use pool::limit_decoders;
 
 use crate::error::{Error, Result};
-use crate::preprocess;
 use crate::sampling::Sampling;
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
 pub(crate) use sequential::examine;
 pub(crate) use still::examine as examine_still;
+pub(crate) use pool::turn;
 
 /// Frames as RGB bytes, in display orientation.
 ///
@@ -77,7 +79,8 @@ impl FrameRequest {
 /// Decodes the chosen frames of a video, GIF or image file.
 ///
 /// Frames are chosen by their place among the decoded frames, not by timestamps, which many files have wrong. The file's
-/// rotation is applied; its pixel aspect ratio is not, because a square resize follows.
+/// rotation is applied; its pixel aspect ratio is not, because a square resize undoes it. No more clips are decoded at
+/// once than [`limit_decoders`] allows, however many threads call; the others wait.
 ///
 /// # Shapes
 /// `[frames, height, width, 3]`, or `[frames, size, size, 3]` where a size is asked for.
@@ -89,17 +92,18 @@ pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     if request.frames == 0 {
         return Err(Error::Setting { key: "frames", expected: "at least 1".into(), got: "0".into() });
     }
+    if request.size == Some(0) {
+        return Err(Error::Setting { key: "size", expected: "at least 1".into(), got: "0".into() });
+    }
     let choose = |total: usize| request.sampling.indices(total, request.frames, request.seed);
-    let frames = match container::inspect(path)? {
-        container::Kind::Still => still::decode(path, &choose)?,
-        container::Kind::Video(container) => match packets::decode(path, container, &choose)? {
-            Some(frames) => frames,
-            None => sequential::decode(path, &choose)?,
+    let kind = container::inspect(path)?;
+    let _turn = pool::turn();
+    match kind {
+        container::Kind::Still => still::decode(path, request.size, &choose),
+        container::Kind::Video(container) => match packets::decode(path, container, request.size, &choose)? {
+            Some(frames) => Ok(frames),
+            None => sequential::decode(path, request.size, &choose),
         },
-    };
-    match request.size {
-        Some(size) => preprocess::resize(&frames, size),
-        None => Ok(frames),
     }
 }
 

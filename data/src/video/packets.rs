@@ -14,9 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Compressed bytes that one clip may keep in memory; a longer one is decoded from the start.
 const KEPT_BYTES: usize = 64 << 20;
+
+/// A standstill that ends this attempt. Decoding from the start, which then follows, has a limit of its own.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A compressed frame, in decoding order.
 struct Packet {
@@ -42,6 +46,7 @@ struct Stream {
 pub(super) fn decode(
     path: &Path,
     container: Container,
+    size: Option<u32>,
     choose: &dyn Fn(usize) -> Vec<usize>,
 ) -> Result<Option<Frames>> {
     let Some(stream) = demux(path, container)? else { return Ok(None) };
@@ -50,7 +55,7 @@ pub(super) fn decode(
     let wanted: BTreeSet<usize> = indices.iter().copied().collect();
     let times: BTreeMap<gst::ClockTime, usize> =
         wanted.iter().map(|&index| (stream.packets[stream.display[index]].pts, index)).collect();
-    let mut pictures = feed(path, &stream, &decoder, &times)?;
+    let mut pictures = feed(path, size, &stream, &decoder, &times)?;
     if pictures.len() < wanted.len() {
         return Ok(None);
     }
@@ -81,6 +86,7 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     let mut running = start(path, &[&source, &demuxer, sink.upcast_ref()])?;
     source.link(&demuxer).map_err(|error| Error::video(path, error.to_string()))?;
     link_video(&demuxer, &sink);
+    running.patience = PATIENCE;
     running.play()?;
 
     let mut caps: Option<gst::Caps> = None;
@@ -201,6 +207,7 @@ fn needed(stream: &Stream, wanted: &BTreeSet<usize>) -> Vec<bool> {
 /// Decodes the needed packets and converts the frames whose times are wanted.
 fn feed(
     path: &Path,
+    size: Option<u32>,
     stream: &Stream,
     decoder: &gst::Element,
     times: &BTreeMap<gst::ClockTime, usize>,
@@ -215,6 +222,7 @@ fn feed(
     let mut running = start(path, &[source.upcast_ref(), decoder, sink.upcast_ref()])?;
     gst::Element::link_many([source.upcast_ref(), decoder, sink.upcast_ref()])
         .map_err(|error| Error::video(path, error.to_string()))?;
+    running.patience = PATIENCE;
     running.play()?;
     let wanted: BTreeSet<usize> = times.values().map(|&index| stream.display[index]).collect();
     for (packet, _) in stream.packets.iter().zip(needed(stream, &wanted)).filter(|(_, needed)| *needed) {
@@ -225,15 +233,18 @@ fn feed(
     // Refused only where the pipeline has stopped, which the bus tells as well.
     let _ = source.end_of_stream();
 
-    let mut to_rgb = ToRgb::default();
+    let mut to_rgb = ToRgb::new(size);
     let mut pictures = Vec::with_capacity(times.len());
-    while pictures.len() < times.len() {
-        // Whatever goes wrong here, decoding from the start either goes right or explains it better.
-        let Ok(Some(sample)) = running.next(&sink, || seen.load(Ordering::Relaxed)) else { break };
+    // Whatever goes wrong here, decoding from the start either goes right or explains it better. We wait for the end, which
+    // is near because nothing was fed beyond the last wanted frame, so that no complaint is missed.
+    while let Ok(Some(sample)) = running.next(&sink, || seen.load(Ordering::Relaxed)) {
         if let Some(&index) = sample.buffer().and_then(|buffer| buffer.pts()).and_then(|pts| times.get(&pts))
         {
-            pictures.push((index, to_rgb.convert(path, &sample)?.turned(stream.orientation)));
+            pictures.push((index, to_rgb.convert(path, &sample, stream.orientation)?));
         }
+    }
+    if running.complaints().count > 0 {
+        pictures.clear(); // what a damaged stream shows depends on what the decoder has seen before
     }
     Ok(pictures)
 }
@@ -241,6 +252,7 @@ fn feed(
 /// Lets only frames of the wanted times into the sink.
 fn keep_times(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, times: BTreeSet<gst::ClockTime>) {
     let Some(pad) = sink.static_pad("sink") else { return };
+    sequential::refuse_huge(&pad);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         seen.fetch_add(1, Ordering::Relaxed);
         match info.buffer().and_then(|buffer| buffer.pts()) {

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long decoding may go on without a new frame before it is given up. Some damaged files make GStreamer wait for
-/// ever without a word; healthy files on a busy machine stay under half of this.
-pub const STALL_LIMIT: Duration = Duration::from_secs(8);
+/// ever without a word; healthy files on a busy machine stay under this.
+pub const STALL_LIMIT: Duration = Duration::from_secs(6);
 
 /// How often we look at the bus while no frame comes.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
@@ -26,6 +26,16 @@ pub(crate) struct Running {
     orientation: Orientation,
     missing: Option<Error>,
     failure: Option<Error>,
+    complaints: Complaints,
+}
+
+/// What a decoder had to say about damage that it got over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Complaints {
+    /// How often it did.
+    pub(crate) count: usize,
+    /// Its first sentence.
+    pub(crate) first: Option<String>,
 }
 
 impl Drop for Running {
@@ -90,6 +100,7 @@ pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> 
         orientation: Orientation::Upright,
         missing: None,
         failure: None,
+        complaints: Complaints::default(),
     })
 }
 
@@ -163,6 +174,12 @@ impl Running {
         self.orientation
     }
 
+    /// What the decoder said about damage so far.
+    pub(crate) fn complaints(&mut self) -> Complaints {
+        self.listen();
+        self.complaints.clone()
+    }
+
     /// Reads everything on the bus.
     fn listen(&mut self) {
         let Some(bus) = self.pipeline.bus() else { return };
@@ -186,6 +203,11 @@ impl Running {
                 {
                     self.missing.get_or_insert(missing_plugin(structure, &self.path));
                 }
+            }
+            gst::MessageView::Warning(warning) if warning.error().matches(gst::StreamError::Decode) => {
+                self.complaints.count += 1;
+                let sentence = warning.error().to_string();
+                self.complaints.first.get_or_insert(sentence.trim_end_matches('.').to_string());
             }
             gst::MessageView::Error(error) => {
                 let reason = reason(error);

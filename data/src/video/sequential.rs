@@ -17,7 +17,11 @@ const KEPT_BYTES: usize = 96 << 20;
 
 /// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once more, up to
 /// the last chosen one. Only chosen frames are converted.
-pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
+pub(super) fn decode(
+    path: &Path,
+    size: Option<u32>,
+    choose: &dyn Fn(usize) -> Vec<usize>,
+) -> Result<Frames> {
     let mut reader = Reader::open(path, Wanted::All)?;
     let mut kept = Vec::new();
     let mut bytes = 0;
@@ -39,29 +43,29 @@ pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Resul
     wanted.dedup();
     if kept.len() < total {
         drop(reader);
-        return arrange(path, &indices, &collect(path, &wanted)?);
+        return arrange(path, &indices, &collect(path, size, &wanted)?);
     }
     let orientation = reader.running.orientation();
-    let mut to_rgb = ToRgb::default();
+    let mut to_rgb = ToRgb::new(size);
     let convert = |&index: &usize| {
         let sample = kept.get(index).ok_or_else(|| Error::video(path, format!("has no frame {index}")))?;
-        Ok((index, to_rgb.convert(path, sample)?.turned(orientation)))
+        Ok((index, to_rgb.convert(path, sample, orientation)?))
     };
     let frames: Vec<(usize, Rgb)> = wanted.iter().map(convert).collect::<Result<_>>()?;
     arrange(path, &indices, &frames)
 }
 
 /// The wanted frames, which are in ascending order, as RGB.
-fn collect(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
+fn collect(path: &Path, size: Option<u32>, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
     let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
-    let mut to_rgb = ToRgb::default();
+    let mut to_rgb = ToRgb::new(size);
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
         let Some(sample) = reader.next()? else { break };
-        frames.push((index, to_rgb.convert(path, &sample)?));
+        let orientation = reader.running.orientation();
+        frames.push((index, to_rgb.convert(path, &sample, orientation)?));
     }
-    let orientation = reader.running.orientation();
-    Ok(frames.into_iter().map(|(index, rgb)| (index, rgb.turned(orientation))).collect())
+    Ok(frames)
 }
 
 /// The planes of the wanted frames as the decoder gives them, rows without padding.
@@ -104,6 +108,8 @@ pub(crate) struct Examined {
     pub(crate) duration: Option<gst::ClockTime>,
     /// What ended decoding before the file's end.
     pub(crate) failure: Option<Error>,
+    /// Damage that the decoder got over.
+    pub(crate) complaints: pipeline::Complaints,
 }
 
 /// Decodes a file to its end without keeping a frame; gives up after `patience` without a new one.
@@ -121,6 +127,7 @@ pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
         orientation: reader.running.orientation(),
         frames,
         duration: reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        complaints: reader.running.complaints(),
         failure: match ended {
             Ok(_) if frames == 0 => Some(reader.nothing(path)),
             Ok(_) => None,
@@ -212,6 +219,35 @@ pub(super) fn raw_sink() -> gst_app::AppSink {
     sink
 }
 
+/// Pixels of the largest picture that is decoded, 8K video's. A damaged header can ask for pictures that no machine can
+/// hold, and a decoder keeps a dozen of them.
+const MOST_PIXELS: i64 = 8192 * 4320;
+
+/// Stops a stream whose pictures are larger than [`MOST_PIXELS`].
+pub(super) fn refuse_huge(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
+        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
+        let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
+        let side = |name| caps.caps().structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
+        let (width, height) = (side("width"), side("height"));
+        if i64::from(width) * i64::from(height) <= MOST_PIXELS {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Some(element) = pad.parent_element() {
+            let reason = format!("its pictures are {width} x {height}, more than {MOST_PIXELS} pixels");
+            element.post_error_message(gst::ErrorMessage::new(
+                &gst::StreamError::WrongType,
+                Some(&reason),
+                None,
+                file!(),
+                "refuse_huge",
+                line!(),
+            ));
+        }
+        gst::PadProbeReturn::Handled
+    });
+}
+
 /// Counts frames where they reach the sink and lets only the wanted ones in.
 fn count_and_drop(
     sink: &gst_app::AppSink,
@@ -220,6 +256,7 @@ fn count_and_drop(
     wanted: Wanted,
 ) {
     let Some(pad) = sink.static_pad("sink") else { return };
+    refuse_huge(&pad);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let index = seen.fetch_add(1, Ordering::Relaxed);
         let is_wanted = match &wanted {

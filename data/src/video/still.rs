@@ -1,69 +1,142 @@
 //! GIFs and image files, read with the `image` crate: GStreamer's GIF demuxer delivers every frame but never ends.
 
-use super::convert::Rgb;
+use super::convert::{Rgb, ToRgb};
 use super::{Frames, arrange};
 use crate::error::{Error, Result};
 use image::codecs::gif::GifDecoder;
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
+/// Sides of the largest picture that is decoded, and bytes that decoding may take: a damaged header can ask for more
+/// than any machine has.
+const LARGEST_SIDE: u32 = 16_384;
+const MOST_BYTES: u64 = 512 << 20;
+
 /// The chosen frames of a GIF, or an image as a clip of one frame.
-pub(super) fn decode(path: &Path, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(Error::io("read the image", path))?;
+pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
+    let mut to_rgb = ToRgb::new(size);
+    let reader = open(path)?;
     if reader.format() != Some(ImageFormat::Gif) {
-        let image = reader.decode().map_err(|error| Error::video(path, error.to_string()))?;
-        return arrange(path, &choose(1), &[(0, rgb(image))]);
+        return arrange(path, &choose(1), &[(0, to_rgb.resized(rgb(upright(path, reader)?))?)]);
     }
     // A GIF says nowhere how many frames it has: one pass counts them, a second keeps the chosen ones.
-    let indices = choose(gif_frames(path, &[])?.0);
-    arrange(path, &indices, &gif_frames(path, &indices)?.1)
-}
-
-/// The number of a GIF's frames, and those whose index is wanted.
-fn gif_frames(path: &Path, wanted: &[usize]) -> Result<(usize, Vec<(usize, Rgb)>)> {
-    let file = File::open(path).map_err(Error::io("open the GIF", path))?;
-    let decoder =
-        GifDecoder::new(BufReader::new(file)).map_err(|error| Error::video(path, error.to_string()))?;
+    let mut total = 0;
+    gif_frames(path, |_, _| {
+        total += 1;
+        Ok(true)
+    })?;
+    let indices = choose(total);
     let mut kept = Vec::new();
-    let mut count = 0;
-    for frame in decoder.into_frames() {
-        let frame = frame.map_err(|error| Error::video(path, format!("{error}, after {count} frames")))?;
-        if wanted.binary_search(&count).is_ok() {
-            kept.push((count, rgb(DynamicImage::ImageRgba8(frame.into_buffer()))));
+    gif_frames(path, |index, frame| {
+        if indices.binary_search(&index).is_ok() {
+            kept.push((index, to_rgb.resized(rgb(DynamicImage::ImageRgba8(frame.into_buffer())))?));
         }
-        count += 1;
-    }
-    Ok((count, kept))
+        Ok(indices.last().is_some_and(|&last| index < last))
+    })?;
+    arrange(path, &indices, &kept)
 }
 
-/// A GIF's or an image's format, size and number of frames, all of them decoded.
-pub(crate) fn examine(path: &Path) -> Result<(&'static str, u32, u32, usize, f64)> {
-    let reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(Error::io("read the image", path))?;
-    let name = match reader.format() {
+/// What decoding a GIF or an image whole tells about it.
+pub(crate) struct Examined {
+    /// The format, by FFmpeg's name.
+    pub(crate) codec: &'static str,
+    pub(crate) size: Option<(u32, u32)>,
+    pub(crate) frames: usize,
+    pub(crate) seconds: f64,
+    pub(crate) failure: Option<Error>,
+}
+
+/// Decodes a GIF or an image whole.
+pub(crate) fn examine(path: &Path) -> Examined {
+    let mut found = Examined { codec: "gif", size: None, frames: 0, seconds: 0.0, failure: None };
+    found.failure = examine_into(path, &mut found).err();
+    found
+}
+
+fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
+    let reader = open(path)?;
+    found.codec = match reader.format() {
         Some(ImageFormat::Gif) => {
-            let file = File::open(path).map_err(Error::io("open the GIF", path))?;
-            let failed = |error: image::ImageError| Error::video(path, error.to_string());
-            let decoder = GifDecoder::new(BufReader::new(file)).map_err(failed)?;
-            let (width, height) = decoder.dimensions();
-            let (mut frames, mut seconds) = (0, 0.0);
-            for frame in decoder.into_frames() {
-                seconds += Duration::from(frame.map_err(failed)?.delay()).as_secs_f64();
-                frames += 1;
-            }
-            return Ok(("gif", width, height, frames, seconds));
+            found.size = Some(gif(path)?.dimensions());
+            return gif_frames(path, |index, frame| {
+                found.seconds += Duration::from(frame.delay()).as_secs_f64();
+                found.frames = index + 1;
+                Ok(true)
+            });
         }
         Some(ImageFormat::Jpeg) => "mjpeg",
+        Some(ImageFormat::Bmp) => "bmp",
+        Some(ImageFormat::WebP) => "webp",
         _ => "png",
     };
-    let image = reader.decode().map_err(|error| Error::video(path, error.to_string()))?;
-    Ok((name, image.width(), image.height(), 1, 0.0))
+    let decoder = reader.into_decoder().map_err(|error| Error::video(path, error.to_string()))?;
+    found.size = Some(decoder.dimensions());
+    DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
+    found.frames = 1;
+    Ok(())
+}
+
+/// The file, with limits on what it may ask for.
+fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
+    let mut reader = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .map_err(Error::io("read the image", path))?;
+    reader.limits(limits());
+    Ok(reader)
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LARGEST_SIDE);
+    limits.max_image_height = Some(LARGEST_SIDE);
+    limits.max_alloc = Some(MOST_BYTES);
+    limits
+}
+
+/// The image, turned as its EXIF data asks.
+fn upright(path: &Path, reader: ImageReader<BufReader<File>>) -> Result<DynamicImage> {
+    let failed = |error: image::ImageError| Error::video(path, error.to_string());
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
+    let file = File::open(path).map_err(Error::io("open the GIF", path))?;
+    let failed = |error: image::ImageError| Error::video(path, error.to_string());
+    let mut decoder = GifDecoder::new(BufReader::new(file)).map_err(failed)?;
+    decoder.set_limits(limits()).map_err(failed)?;
+    Ok(decoder)
+}
+
+/// Hands a GIF's frames over, each whole, until `take` says that it wants no more.
+fn gif_frames(path: &Path, mut take: impl FnMut(usize, image::Frame) -> Result<bool>) -> Result<()> {
+    for (index, frame) in gif(path)?.into_frames().enumerate() {
+        let frame = frame.map_err(|error| Error::video(path, format!("{error}, after {index} frames")))?;
+        if !take(index, frame)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Each frame as FFmpeg gives it: blue, green, red and alpha bytes.
+#[cfg(test)]
+pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<u8>)>> {
+    let mut kept = Vec::new();
+    gif_frames(path, |index, frame| {
+        if wanted.contains(&index) {
+            let pixels = frame.into_buffer();
+            kept.push((index, pixels.pixels().flat_map(|p| [p[2], p[1], p[0], p[3]]).collect()));
+        }
+        Ok(true)
+    })?;
+    Ok(kept)
 }
 
 /// Transparent pixels come out over black.

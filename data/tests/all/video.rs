@@ -7,7 +7,7 @@ use data::video::{FrameRequest, available_encoders, decode, encode};
 use std::path::{Path, PathBuf};
 
 /// Recipes in the words of `gst-launch-1.0`, by file extension.
-const RECIPES: [(&str, &str); 10] = [
+pub(crate) const RECIPES: [(&str, &str); 10] = [
     ("webm", encode::WEBM_VP8),
     ("webm", "vp9enc deadline=1 cpu-used=8 threads=1 ! webmmux"),
     ("avi", "jpegenc quality=95 ! avimux"),
@@ -49,7 +49,7 @@ fn number(frame: &[u8], width: usize, height: usize) -> f64 {
 }
 
 /// Whether the encoder and muxer of a recipe are installed; says so where not.
-fn installed(recipe: &str) -> bool {
+pub(crate) fn installed(recipe: &str) -> bool {
     recipe.split('!').filter_map(|part| part.split_whitespace().next()).all(|name| {
         let there = !available_encoders(&[name]).unwrap().is_empty();
         if !there {
@@ -59,7 +59,7 @@ fn installed(recipe: &str) -> bool {
     })
 }
 
-fn written(folder: &Path, name: &str, extension: &str, recipe: &str, size: (usize, usize)) -> PathBuf {
+pub(crate) fn written(folder: &Path, name: &str, extension: &str, recipe: &str, size: (usize, usize)) -> PathBuf {
     let path = folder.join(format!("{name}.{extension}"));
     let (width, height) = size;
     encode::write(&path, (width as u32, height as u32), 25, &numbered(COUNT, width, height), recipe).unwrap();

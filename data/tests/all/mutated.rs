@@ -1,0 +1,149 @@
+//! Copies of videos with bytes changed, cut off or zeroed: whatever is in a file, decoding ends in frames or an error, soon,
+//! and leaves no thread, no open file and no memory behind.
+
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
+use super::video::{RECIPES, installed, written};
+use data::probe::probe;
+use data::random::Draws;
+use data::video::{FrameRequest, decode, limit_decoders};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// The most that one file may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A damaged copy.
+fn mutated(bytes: &[u8], draws: &mut Draws) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    // Half of the damage hits the first 2 KiB, where headers are.
+    let reach = if draws.chance(0.5) { bytes.len().min(2048) } else { bytes.len() };
+    match draws.below(4) {
+        0 => bytes.truncate(draws.below(bytes.len())),
+        1 => {
+            let from = draws.below(reach);
+            let to = (from + 1 + draws.below(4096)).min(bytes.len());
+            bytes[from..to].fill(0);
+        }
+        _ => {
+            for _ in 0..1 + draws.below(40) {
+                let at = draws.below(reach);
+                bytes[at] = draws.bits() as u8;
+            }
+        }
+    }
+    bytes
+}
+
+#[derive(Default)]
+struct Outcomes {
+    frames: AtomicUsize,
+    errors: AtomicUsize,
+}
+
+/// Decodes `count` damaged copies of the files, on `threads` threads; returns what became of them and how long the slowest
+/// took.
+fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) -> (Outcomes, Duration) {
+    let folder = tempfile::tempdir().unwrap();
+    let (next, outcomes) = (AtomicUsize::new(0), Outcomes::default());
+    let work = || {
+        let mut slowest = Duration::ZERO;
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return slowest;
+            }
+            let mut draws = Draws::new(seed, "mutation", index as u64);
+            let source = draws.pick(files).unwrap();
+            let extension = source.extension().unwrap_or_default().to_string_lossy();
+            let copy = folder.path().join(format!("{index}.{extension}"));
+            std::fs::write(&copy, mutated(&std::fs::read(source).unwrap(), &mut draws)).unwrap();
+            let start = Instant::now();
+            let is_whole = if index % 2 == 0 {
+                decode(&copy, &FrameRequest::uniform(8, 64)).is_ok()
+            } else {
+                probe(&copy).error.is_none()
+            };
+            let taken = start.elapsed();
+            let tally = if is_whole { &outcomes.frames } else { &outcomes.errors };
+            tally.fetch_add(1, Ordering::Relaxed);
+            if taken > LIMIT {
+                let kept = std::env::temp_dir().join(format!("slow-{seed}-{index}.{extension}"));
+                std::fs::copy(&copy, &kept).unwrap();
+                println!("{:.1} s: mutation {index} of {}, kept as {}", taken.as_secs_f64(), source.display(), kept.display());
+            }
+            slowest = slowest.max(taken);
+            std::fs::remove_file(copy).unwrap();
+        }
+    };
+    let slowest = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).max().unwrap()
+    });
+    (outcomes, slowest)
+}
+
+/// Threads, open files and MiB of memory of this process.
+fn held() -> (usize, usize, usize) {
+    let entries = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = memory.and_then(|value| value.split_whitespace().next()?.parse::<usize>().ok()).unwrap_or(0);
+    (entries("/proc/self/task"), entries("/proc/self/fd"), kib / 1024)
+}
+
+#[test]
+fn mutated_copies_of_small_clips_end_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = RECIPES
+        .into_iter()
+        .enumerate()
+        .filter(|(_, (_, recipe))| installed(recipe))
+        .map(|(index, (extension, recipe))| {
+            written(folder.path(), &index.to_string(), extension, recipe, (96, 64))
+        })
+        .collect();
+    let (outcomes, slowest) = decode_mutated(&files, 60, 1, 2);
+    assert_eq!(outcomes.frames.into_inner() + outcomes.errors.into_inner(), 60);
+    assert!(slowest < LIMIT, "{slowest:?}");
+}
+
+/// `cargo test -p data --test all two_thousand -- --ignored --nocapture`; `MUTATIONS` and `SEED` change what it does.
+#[test]
+#[ignore = "takes many minutes"]
+fn two_thousand_mutated_copies_of_real_files_end_soon() {
+    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |value| value.parse().unwrap());
+    let (count, seed) = (number("MUTATIONS", 2000), number("SEED", 7));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let mut files: Vec<PathBuf> = ["videos", "clips"]
+        .iter()
+        .flat_map(|name| std::fs::read_dir(root.join(name)).into_iter().flatten())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| (1..2_000_000).contains(&path.metadata().unwrap().len()))
+        .collect();
+    if files.is_empty() {
+        println!("skipped: no shared data");
+        return;
+    }
+    files.sort();
+    // Clips that stand still use no core, so more may run than there are cores.
+    limit_decoders(NonZeroUsize::new(6).unwrap());
+    decode_mutated(&files, 100, seed + 1, 6); // loads what is loaded once
+    let before = held();
+    let start = Instant::now();
+    let (outcomes, slowest) = decode_mutated(&files, count as usize, seed, 6);
+    std::thread::sleep(Duration::from_secs(20)); // GLib keeps idle threads for 15 s
+    let after = held();
+    println!(
+        "{} whole, {} errors, slowest {:.1} s, {:.0} s in all; threads, open files, MiB: {before:?}, then {after:?}",
+        outcomes.frames.into_inner(),
+        outcomes.errors.into_inner(),
+        slowest.as_secs_f64(),
+        start.elapsed().as_secs_f64()
+    );
+    assert!(slowest < LIMIT, "{slowest:?}");
+    assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 2, "{before:?}, then {after:?}");
+    assert!(after.2 < before.2 + 300, "{before:?}, then {after:?}");
+}
