@@ -2,7 +2,7 @@
 processor and as LAVIS's video transform do it. Given image files too, it compares what our reader makes of them with
 BLIP's image processor.
 
-    pip install torch torchvision pillow numpy transformers==5.23.0
+    pip install torch pillow numpy transformers==5.23.0
     python scripts/reference/resize.py                                   # the fixtures
     cargo build -p data --example preprocess
     python scripts/reference/resize.py --compare target/debug/examples/preprocess 224 FRAME.jpg...

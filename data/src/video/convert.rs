@@ -1,5 +1,6 @@
 //! One decoded picture to RGB, upright.
 
+use super::planes::Planes;
 use crate::error::{Error, Result};
 use crate::preprocess::Stretch;
 use gstreamer as gst;
@@ -100,11 +101,22 @@ impl Orientation {
 }
 
 /// Converts samples to upright RGB with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4, alpha, …),
-/// and resizes them at once, so that no more than one picture of the video's own size is in memory. The converter is kept
-/// until the stream changes its format.
+/// and resizes them at once, so that no more than one picture of the video's own size is in memory.
 pub(crate) struct ToRgb {
-    ready: Option<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)>,
+    /// Kept until the stream changes its format.
+    ready: Option<Ready>,
     square: Option<Stretch>,
+}
+
+/// What converts pictures of one format.
+struct Ready {
+    caps: gst::Caps,
+    input: gst_video::VideoInfo,
+    /// Where the format allows it, squares are made before they become RGB.
+    planes: Option<Planes>,
+    converter: gst_video::VideoConverter,
+    output: gst_video::VideoInfo,
+    rgb: gst::Buffer,
 }
 
 impl ToRgb {
@@ -114,15 +126,22 @@ impl ToRgb {
         Self { ready: None, square }
     }
 
-    /// One sample's picture, turned and resized.
+    /// One sample's picture, resized and turned.
     pub(crate) fn convert(
         &mut self,
         path: &Path,
         sample: &gst::Sample,
         orientation: Orientation,
     ) -> Result<Rgb> {
-        let turned = self.native(path, sample)?.turned(orientation);
-        self.resized(turned)
+        let failed = |reason: &str| Error::video(path, reason);
+        let caps = sample.caps().ok_or_else(|| failed("a frame has no format"))?;
+        let buffer = sample.buffer().ok_or_else(|| failed("a frame has no data"))?;
+        let ready = match self.ready.take() {
+            Some(ready) if ready.caps.as_ref() == caps => ready,
+            _ => Ready::new(path, caps, self.square.as_ref().map(|square| square.size().0 as u32))?,
+        };
+        let picture = self.ready.insert(ready).convert(path, buffer)?;
+        Ok(self.resized(picture)?.turned(orientation))
     }
 
     /// A picture resized to the square asked for.
@@ -135,60 +154,58 @@ impl ToRgb {
         let data = square.stretch(&picture.data, picture.height, picture.width)?.to_vec();
         Ok(Rgb { height, width, data })
     }
+}
 
-    /// One sample's picture as it is stored.
-    fn native(&mut self, path: &Path, sample: &gst::Sample) -> Result<Rgb> {
+impl Ready {
+    fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
+        let refused = |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
+        // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either way.
+        let mut whole = caps.to_owned();
+        if let Some(structure) = whole.make_mut().structure_mut(0) {
+            structure.remove_fields(["interlace-mode", "field-order"]);
+        }
+        let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
+        let planes = side.and_then(|side| Planes::new(&input, side));
+        let from = planes.as_ref().map_or(&input, Planes::info);
+        // The frame rate is copied because the converter refuses to change it.
+        let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, from.width(), from.height())
+            .fps(from.fps())
+            .par(from.par())
+            .build()
+            .map_err(refused)?;
+        let mut config = gst_video::VideoConverterConfig::new();
+        config.set_threads(1);
+        let converter = gst_video::VideoConverter::new(from, &output, Some(config)).map_err(refused)?;
+        let rgb = gst::Buffer::with_size(output.size()).map_err(refused)?;
+        Ok(Self { caps: caps.to_owned(), input, planes, converter, output, rgb })
+    }
+
+    /// One buffer's picture: a square of the size asked for where the planes can be resized, else the whole picture.
+    fn convert(&mut self, path: &Path, buffer: &gst::BufferRef) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
-        let caps = sample.caps().ok_or_else(|| failed("a frame has no format"))?;
-        let buffer = sample.buffer().ok_or_else(|| failed("a frame has no data"))?;
-        if self.ready.as_ref().is_none_or(|(known, ..)| known.as_ref() != caps) {
-            self.ready = Some(converter(path, caps)?);
+        let small = |_| failed("a frame is smaller than its format says");
+        let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input).map_err(small)?;
+        let rgb = self.rgb.get_mut().ok_or_else(|| failed("the RGB buffer is shared"))?;
+        let mut out = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &self.output).map_err(small)?;
+        match &mut self.planes {
+            None => self.converter.frame_ref(&whole, &mut out),
+            Some(planes) => {
+                let info = planes.info().clone();
+                let square = planes.resize(path, &whole)?;
+                let square = gst_video::VideoFrameRef::from_buffer_ref_readable(square, &info).map_err(small)?;
+                self.converter.frame_ref(&square, &mut out);
+            }
         }
-        let Some((_, input, output, converter)) = &self.ready else {
-            return Err(failed("no converter"));
-        };
-        let input = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, input)
-            .map_err(|_| failed("a frame is smaller than its format says"))?;
-        let mut rgb =
-            gst::Buffer::with_size(output.size()).map_err(|_| failed("out of memory for a frame"))?;
-        {
-            let rgb = rgb.get_mut().ok_or_else(|| failed("a fresh buffer is shared"))?;
-            let mut rgb = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, output)
-                .map_err(|_| failed("a frame is smaller than its format says"))?;
-            converter.frame_ref(&input, &mut rgb);
-        }
-        let (height, width) = (output.height() as usize, output.width() as usize);
-        let stride = output.stride()[0] as usize; // rows are padded to 4 bytes
-        let map = rgb.map_readable().map_err(|_| failed("a frame cannot be read"))?;
+        drop(out);
+        let (height, width) = (self.output.height() as usize, self.output.width() as usize);
+        let stride = self.output.stride()[0] as usize; // rows are padded to 4 bytes
+        let map = self.rgb.map_readable().map_err(|_| failed("a frame cannot be read"))?;
         let mut data = Vec::with_capacity(height * width * 3);
         for row in map.as_slice().chunks(stride).take(height) {
             data.extend_from_slice(&row[..width * 3]);
         }
         Ok(Rgb { height, width, data })
     }
-}
-
-fn converter(
-    path: &Path,
-    caps: &gst::CapsRef,
-) -> Result<(gst::Caps, gst_video::VideoInfo, gst_video::VideoInfo, gst_video::VideoConverter)> {
-    let refused = |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-    // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either way.
-    let mut whole = caps.to_owned();
-    if let Some(structure) = whole.make_mut().structure_mut(0) {
-        structure.remove_fields(["interlace-mode", "field-order"]);
-    }
-    let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
-    // The frame rate is copied because the converter refuses to change it.
-    let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, input.width(), input.height())
-        .fps(input.fps())
-        .par(input.par())
-        .build()
-        .map_err(refused)?;
-    let mut config = gst_video::VideoConverterConfig::new();
-    config.set_threads(1);
-    let converter = gst_video::VideoConverter::new(&input, &output, Some(config)).map_err(refused)?;
-    Ok((caps.to_owned(), input, output, converter))
 }
 
 #[cfg(test)]

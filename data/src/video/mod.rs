@@ -6,6 +6,7 @@ mod convert;
 pub mod encode;
 mod packets;
 mod pipeline;
+mod planes;
 mod pool;
 mod sequential;
 #[cfg(test)]
