@@ -142,6 +142,51 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+
+    /// A split of a published data set is not the published one.
+    #[error(
+        "{dataset}'s split {split} has {expected} {what}, got {got}{difference}; give the official files, or say that \
+         the splits are your own: {}", path.display()
+    )]
+    SplitMismatch {
+        /// The data set.
+        dataset: String,
+        /// The split.
+        split: &'static str,
+        /// What is counted: clips, images or questions.
+        what: &'static str,
+        /// How many were published.
+        expected: String,
+        /// How many there are.
+        got: String,
+        /// Which are missing and which are too many, where their names are known.
+        difference: String,
+        /// The annotations.
+        path: PathBuf,
+    },
+
+    /// A list of clips to leave out that no longer fits the files.
+    #[error(
+        "the skip list no longer fits the files: {}; make a new one with `experiments data check`: {}",
+        first_of(reasons), path.display()
+    )]
+    StaleSkipList {
+        /// What changed, a clip each.
+        reasons: Vec<String>,
+        /// The list.
+        path: PathBuf,
+    },
+
+    /// A worker of a loader failed.
+    #[error("batch {batch} of epoch {epoch} failed: {reason}")]
+    Worker {
+        /// The epoch.
+        epoch: u64,
+        /// The batch in the epoch.
+        batch: u64,
+        /// The worker's error, or what it said when it panicked.
+        reason: String,
+    },
 }
 
 impl Error {

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;
+pub(crate) mod store;
 pub mod text;
 pub mod video;
 

@@ -1,137 +1,94 @@
 //! MSR-VTT's annotations as published: one JSON object with `videos` (id and split) and `sentences` (caption and id).
 
-use super::{Clip, Split, VideoSet};
+use super::{Annotations, Gathered, Split, VideoSet, files, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 
-/// File extensions under which a clip is looked for.
-pub const EXTENSIONS: [&str; 8] = ["mp4", "webm", "mkv", "avi", "mov", "m4v", "flv", "gif"];
+pub use super::files::EXTENSIONS;
 
 const FORMAT: &str = "MSR-VTT annotations";
 
 #[derive(Deserialize)]
-struct Annotations {
-    videos: Vec<Video>,
-    sentences: Vec<Sentence>,
+struct Document<'a> {
+    #[serde(borrow)]
+    videos: Vec<Video<'a>>,
+    #[serde(borrow)]
+    sentences: Vec<Sentence<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Video {
-    video_id: String,
-    split: String,
+struct Video<'a> {
+    #[serde(borrow)]
+    video_id: Cow<'a, str>,
+    #[serde(borrow)]
+    split: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
-struct Sentence {
-    video_id: String,
+struct Sentence<'a> {
+    #[serde(borrow)]
+    video_id: Cow<'a, str>,
     caption: String,
 }
 
-/// Reads annotations and finds each clip's file, `VIDEO_ID.EXTENSION`, in `videos`.
+/// Reads one annotation file and finds each clip's file, `VIDEO_ID.EXTENSION`, in `videos`. No split is held to be the
+/// official one: this reads any file of the format.
+///
+/// # Errors
+/// As [`read`]; [`Error::MissingClips`] listing every clip without a file.
+pub fn load(annotations: &Path, videos: &Path) -> Result<VideoSet> {
+    files::locate_all(read(&[annotations])?, videos)
+}
+
+/// Reads annotation files, zipped or not, that complete each other: train and validation are published in one, test
+/// in another.
 ///
 /// # Errors
 /// Annotations that are missing or break the format; a split of another name; a sentence about an unknown clip, a clip
-/// without sentences or annotated twice; [`Error::MissingClips`] listing every clip without a file.
-pub fn load(annotations: &Path, videos: &Path) -> Result<VideoSet> {
-    let bytes = std::fs::read(annotations).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what: "annotation file",
-            path: annotations.to_path_buf(),
-            next: "give the path of videodatainfo.json".into(),
-        },
-        _ => Error::io("read the annotations", annotations)(error),
-    })?;
-    let parsed: Annotations = serde_json::from_slice(&bytes).map_err(|error| {
-        let place = format!("line {}, column {}", error.line(), error.column());
-        Error::malformed(FORMAT, annotations, place, error.to_string())
-    })?;
-    let files = files_by_stem(videos)?;
-    let mut clips = Vec::with_capacity(parsed.videos.len());
-    let mut index: HashMap<&str, usize> = HashMap::with_capacity(parsed.videos.len());
-    let mut missing = Vec::new();
-    for video in &parsed.videos {
-        let id = video.video_id.as_str();
-        let malformed = |reason: String| Error::malformed(FORMAT, annotations, format!("video {id}"), reason);
-        if index.insert(id, clips.len()).is_some() {
-            return Err(malformed("is listed twice".into()));
-        }
-        let split = split_named(&video.split).ok_or_else(|| {
-            malformed(format!("expected split train, validate or test, got {:?}", video.split))
+/// without sentences or annotated twice.
+pub fn read(paths: &[&Path]) -> Result<Annotations> {
+    let mut all: Option<Gathered> = None;
+    for path in paths {
+        let gathered = all.get_or_insert_with(|| Gathered::new(FORMAT, path));
+        gathered.source = path.to_path_buf(); // faults are told of the file that is being read
+        read_one(path, gathered)?;
+    }
+    let gathered = all.unwrap_or_else(|| Gathered::new(FORMAT, Path::new("")));
+    gathered.finish("msrvtt")
+}
+
+fn read_one(path: &Path, gathered: &mut Gathered) -> Result<()> {
+    let bytes = source::bytes(path, "annotation file")?;
+    let document: Document<'_> = source::parse(&bytes, path, FORMAT)?;
+    let first = gathered.clips.len();
+    for video in &document.videos {
+        let id = video.video_id.as_ref();
+        let split = Split::named(&video.split).ok_or_else(|| {
+            let reason = format!("expected split train, validate or test, got {:?}", video.split);
+            Error::malformed(FORMAT, path, format!("video {id}"), reason)
         })?;
-        let path = files.get(id).cloned().unwrap_or_else(|| {
-            missing.push(id.to_string());
-            PathBuf::new()
-        });
-        clips.push(Clip { id: id.to_string(), path, captions: Vec::new(), split });
+        gathered.new_clip(id, split)?;
     }
-    if !missing.is_empty() {
-        return Err(Error::MissingClips {
-            annotations: annotations.to_path_buf(),
-            videos: videos.to_path_buf(),
-            pattern: format!("ID.{{{}}}", EXTENSIONS.join(",")),
-            total: clips.len(),
-            ids: missing,
-        });
-    }
-    for (place, sentence) in parsed.sentences.iter().enumerate() {
-        let clip = index.get(sentence.video_id.as_str()).ok_or_else(|| {
+    for (place, sentence) in document.sentences.into_iter().enumerate() {
+        let clip = gathered.places.get(sentence.video_id.as_ref()).ok_or_else(|| {
             let reason = format!("names clip {:?}, which `videos` does not list", sentence.video_id);
-            Error::malformed(FORMAT, annotations, format!("sentence {place}"), reason)
+            Error::malformed(FORMAT, path, format!("sentence {place}"), reason)
         })?;
-        clips[*clip].captions.push(sentence.caption.clone());
+        gathered.clips[*clip].captions.push(sentence.caption);
     }
-    if let Some(clip) = clips.iter().find(|clip| clip.captions.is_empty()) {
-        let reason = "has no sentence".to_string();
-        return Err(Error::malformed(FORMAT, annotations, format!("video {}", clip.id), reason));
+    match gathered.clips[first..].iter().find(|clip| clip.captions.is_empty()) {
+        Some(clip) => Err(Error::malformed(FORMAT, path, format!("video {}", clip.id), "has no sentence")),
+        None => Ok(()),
     }
-    Ok(VideoSet { name: "msrvtt".into(), clips })
-}
-
-fn split_named(name: &str) -> Option<Split> {
-    match name {
-        "train" => Some(Split::Train),
-        "validate" | "val" => Some(Split::Validate),
-        "test" => Some(Split::Test),
-        _ => None,
-    }
-}
-
-/// The video files of a directory by their name without extension; of several, the first extension of [`EXTENSIONS`].
-pub(crate) fn files_by_stem(videos: &Path) -> Result<HashMap<String, PathBuf>> {
-    let entries = std::fs::read_dir(videos).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what: "directory of videos",
-            path: videos.to_path_buf(),
-            next: "give the directory that holds the clips".into(),
-        },
-        _ => Error::io("list the videos", videos)(error),
-    })?;
-    let rank = |path: &Path| {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        EXTENSIONS.iter().position(|known| *known == extension)
-    };
-    let mut files: HashMap<String, PathBuf> = HashMap::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io("list the videos", videos))?.path();
-        let (Some(new), Some(stem)) = (rank(&path), path.file_stem().and_then(|stem| stem.to_str())) else {
-            continue;
-        };
-        match files.get(stem).and_then(|path| rank(path)) {
-            Some(old) if old <= new => {}
-            _ => {
-                files.insert(stem.to_string(), path);
-            }
-        }
-    }
-    Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::path::PathBuf;
 
     fn folder(files: &[&str], json: &str) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod mutated;
+mod published;
 mod resize;
+mod shared;
 mod video;
 mod world;

@@ -1,0 +1,313 @@
+//! The official splits, and what to do with another one. A score on other clips is another score: a split that is one
+//! clip off is an error that names the clip, unless the user says that the split is their own.
+
+use super::source::{self, Table};
+use super::{Annotations, DataSet, Split, thousands};
+use crate::error::{Error, Result};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "split file";
+
+/// Which clips belong to which split.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Splits {
+    /// Files that list the clips of a split; a split without one is as annotated.
+    pub files: Vec<(Split, PathBuf)>,
+    /// Whether the splits are the user's own: then any number of clips is right.
+    pub own: bool,
+}
+
+impl Splits {
+    /// The published splits as annotated; any deviation is an error.
+    #[must_use]
+    pub fn official() -> Self {
+        Self::default()
+    }
+
+    /// The user's own splits, as annotated.
+    #[must_use]
+    pub fn own() -> Self {
+        Self { own: true, ..Self::default() }
+    }
+
+    /// Puts the annotated clips into the splits that the files list, if there are any, and checks the result.
+    ///
+    /// With files, clips that none of them lists are left out of the data set: that is what a split file says.
+    ///
+    /// # Errors
+    /// A file that lists a clip without annotations, or two files that list the same; [`Error::SplitMismatch`] for a
+    /// split that is not the official one and not the user's own.
+    pub fn apply(&self, dataset: DataSet, mut annotations: Annotations) -> Result<Annotations> {
+        if !self.files.is_empty() {
+            let mut listed: HashMap<String, Split> = HashMap::new();
+            let known: HashMap<&str, &str> = annotations
+                .clips
+                .iter()
+                .flat_map(|clip| {
+                    std::iter::once(&clip.id).chain(&clip.names).map(|name| (name.as_str(), clip.id.as_str()))
+                })
+                .collect();
+            for (split, path) in &self.files {
+                for name in read_ids(path)? {
+                    let fault =
+                        |reason: String| Error::malformed(FORMAT, path, format!("clip {name}"), reason);
+                    let id = known
+                        .get(name.as_str())
+                        .ok_or_else(|| fault(format!("{} has no such clip", annotations.source.display())))?;
+                    match listed.insert((*id).to_owned(), *split) {
+                        Some(other) if other != *split => {
+                            return Err(fault(format!("is in split {other} and in split {split}")));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            annotations.clips.retain_mut(|clip| match listed.get(&clip.id) {
+                Some(split) => {
+                    clip.split = *split;
+                    true
+                }
+                None => false,
+            });
+        }
+        if !self.own {
+            check(dataset, &annotations)?;
+        }
+        Ok(annotations)
+    }
+}
+
+/// The ids of a split file: one a line, or the `video_id` column of a table, or a JSON array; gzipped or not. An id
+/// that is there several times counts once.
+///
+/// # Errors
+/// The file is missing or broken, or lists nothing.
+pub fn read_ids(path: &Path) -> Result<Vec<String>> {
+    let bytes = source::bytes(path, FORMAT)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Error::malformed(FORMAT, path, "the text", error.to_string()))?;
+    let first = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default();
+    let quoted = first.trim().trim_matches('"');
+    let names_columns = first.contains(',') || first.contains('\t') || COLUMNS.contains(&quoted);
+    let mut ids: Vec<String> = if text.trim_start().starts_with('[') {
+        source::parse(&bytes, path, FORMAT)?
+    } else if names_columns {
+        column(&source::table(path, FORMAT)?)?
+    } else {
+        text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+    };
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
+    if ids.is_empty() {
+        return Err(Error::malformed(FORMAT, path, "the whole file", "lists no clip"));
+    }
+    Ok(ids)
+}
+
+const COLUMNS: [&str; 5] = ["video_id", "video", "clip", "id", "image"];
+
+fn column(table: &Table) -> Result<Vec<String>> {
+    let column = table.column(&COLUMNS)?;
+    table.rows().map(|row| row.text(column).map(str::to_owned)).collect()
+}
+
+/// Number of clips, or of questions, in each published split.
+struct Counts {
+    what: &'static str,
+    each: [usize; 3],
+}
+
+fn counts(dataset: DataSet) -> Option<Counts> {
+    let clips = |each| Some(Counts { what: "clips", each });
+    match dataset {
+        DataSet::Msrvtt => clips([6513, 497, 2990]),
+        DataSet::Msvd => clips([1200, 100, 670]),
+        DataSet::Vatex => clips([25_991, 3000, 6000]),
+        DataSet::MsrvttQa => Some(Counts { what: "questions", each: [158_581, 12_278, 72_821] }),
+        DataSet::MsvdQa => Some(Counts { what: "questions", each: [30_933, 6415, 13_157] }),
+        DataSet::Coco => Some(Counts { what: "images", each: [113_287, 5000, 5000] }),
+        DataSet::Flickr8k => Some(Counts { what: "images", each: [6000, 1000, 1000] }),
+        DataSet::Own => None,
+    }
+}
+
+/// The ids of a published split, where they follow a rule: MSR-VTT and MSVD number their clips through the splits.
+fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
+    let range = match (dataset, split) {
+        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Train) => 0..6513,
+        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Validate) => 6513..7010,
+        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Test) => 7010..10_000,
+        (DataSet::Msvd, Split::Train) => 1..1201,
+        (DataSet::Msvd, Split::Validate) => 1201..1301,
+        (DataSet::Msvd, Split::Test) => 1301..1971,
+        _ => return None,
+    };
+    let prefix = if dataset == DataSet::Msvd { "vid" } else { "video" };
+    Some(range.map(|number| format!("{prefix}{number}")).collect())
+}
+
+/// Checks that every split that has clips is the published one. A split without clips passes: annotations of some
+/// splits are published in files of their own, and whoever asks for an empty split hears of it then.
+///
+/// # Errors
+/// [`Error::SplitMismatch`] naming the clips that are missing or too many.
+pub fn check(dataset: DataSet, annotations: &Annotations) -> Result<()> {
+    for split in Split::ALL {
+        let clips: Vec<&str> = annotations.split(split).map(|clip| clip.id.as_str()).collect();
+        if clips.is_empty() {
+            continue;
+        }
+        check_ids(dataset, split, &clips, &annotations.source)?;
+        let Some(counts) = counts(dataset) else { continue };
+        let questions = annotations.split(split).map(|clip| clip.questions.len()).sum();
+        let got = if counts.what == "questions" { questions } else { clips.len() };
+        let expected = counts.each[split as usize];
+        if got != expected {
+            return Err(mismatch(
+                dataset,
+                split,
+                counts.what,
+                (expected, got),
+                String::new(),
+                &annotations.source,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks a list of ids against the published split, where its ids are known.
+///
+/// # Errors
+/// [`Error::SplitMismatch`] naming the clips that are missing or too many.
+pub fn check_ids(dataset: DataSet, split: Split, got: &[&str], source: &Path) -> Result<()> {
+    let Some(expected) = ids(dataset, split) else { return Ok(()) };
+    let (have, want): (HashSet<&str>, HashSet<&str>) =
+        (got.iter().copied().collect(), expected.iter().map(String::as_str).collect());
+    let missing: Vec<&str> = expected.iter().map(String::as_str).filter(|id| !have.contains(id)).collect();
+    let extra: Vec<&str> = got.iter().copied().filter(|id| !want.contains(id)).collect();
+    if missing.is_empty() && extra.is_empty() {
+        return Ok(());
+    }
+    let difference = [("missing", missing), ("too many", extra)]
+        .into_iter()
+        .filter(|(_, ids)| !ids.is_empty())
+        .map(|(what, ids)| {
+            let more =
+                if ids.len() > 5 { format!(" and {} more", thousands(ids.len() - 5)) } else { String::new() };
+            format!("; {what}: {}{more}", ids[..ids.len().min(5)].join(", "))
+        })
+        .collect();
+    Err(mismatch(dataset, split, "clips", (expected.len(), have.len()), difference, source))
+}
+
+fn mismatch(
+    dataset: DataSet,
+    split: Split,
+    what: &'static str,
+    (expected, got): (usize, usize),
+    difference: String,
+    source: &Path,
+) -> Error {
+    Error::SplitMismatch {
+        dataset: dataset.name().into(),
+        split: split.name(),
+        what,
+        expected: thousands(expected),
+        got: thousands(got),
+        difference,
+        path: source.to_path_buf(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datasets::Annotated;
+    use proptest::prelude::*;
+
+    fn annotations(ids: impl Iterator<Item = usize>, split: Split) -> Annotations {
+        let clips = ids.map(|number| Annotated {
+            id: format!("video{number}"),
+            names: Vec::new(),
+            captions: vec!["a".into()],
+            questions: Vec::new(),
+            split,
+        });
+        Annotations { name: "msrvtt".into(), source: "videodatainfo.json".into(), clips: clips.collect() }
+    }
+
+    #[test]
+    fn a_split_that_is_one_off_names_the_clip() {
+        let check = |ids: std::ops::Range<usize>, split| check(DataSet::Msrvtt, &annotations(ids, split));
+        check(0..6513, Split::Train).unwrap();
+        check(7010..10_000, Split::Test).unwrap();
+        let message = check(0..6512, Split::Train).unwrap_err().to_string();
+        assert!(message.contains("6,513 clips, got 6,512; missing: video6512;"), "{message}");
+        let message = check(6512..7010, Split::Validate).unwrap_err().to_string();
+        assert!(message.contains("497 clips, got 498; too many: video6512;"), "{message}");
+        // The right number of the wrong clips is as wrong.
+        let message = check(1..6514, Split::Train).unwrap_err().to_string();
+        assert!(message.contains("missing: video0; too many: video6513"), "{message}");
+        let message = check(0..100, Split::Train).unwrap_err().to_string();
+        assert!(message.contains("video104 and 6,408 more"), "{message}");
+    }
+
+    #[test]
+    fn split_files_come_as_lines_tables_and_arrays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_ids(&path)
+        };
+        for text in [
+            "video1\nvideo2\n",
+            "video1\r\n\r\nvideo2",
+            "\"video_id\"\n\"video1\"\n\"video2\"\n",
+            "key,vid_key,video_id,sentence\nr0,m1,video1,\"two\nlines\"\nr1,m2,video2,x\nr2,m1,video1,y\n",
+            "[\"video1\", \"video2\"]",
+        ] {
+            assert_eq!(read(text).unwrap(), ["video1", "video2"], "{text:?}");
+        }
+        assert!(read("").unwrap_err().to_string().contains("lists no clip"));
+        assert!(read("a,b\n1,2\n").unwrap_err().to_string().contains("expected a column video_id"));
+    }
+
+    #[test]
+    fn own_splits_are_taken_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let all = annotations(0..10, Split::Test);
+        let files = vec![(Split::Train, file("a", "video7\nvideo2\n")), (Split::Test, file("b", "video1\n"))];
+        let own = Splits { files: files.clone(), own: true };
+        let set = own.apply(DataSet::Msrvtt, all.clone()).unwrap();
+        let seen: Vec<(&str, Split)> = set.clips.iter().map(|clip| (&*clip.id, clip.split)).collect();
+        assert_eq!(seen, [("video1", Split::Test), ("video2", Split::Train), ("video7", Split::Train)]);
+        let official = Splits { files, own: false };
+        assert!(matches!(official.apply(DataSet::Msrvtt, all.clone()), Err(Error::SplitMismatch { .. })));
+        let twice = Splits {
+            files: vec![(Split::Train, file("c", "video1")), (Split::Test, file("d", "video1"))],
+            own: true,
+        };
+        assert!(
+            twice.apply(DataSet::Msrvtt, all.clone()).unwrap_err().to_string().contains("in split train and")
+        );
+        let unknown = Splits { files: vec![(Split::Train, file("e", "video11"))], own: true };
+        assert!(unknown.apply(DataSet::Msrvtt, all).unwrap_err().to_string().contains("has no such clip"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let _ = read_ids(file.path());
+        }
+    }
+}

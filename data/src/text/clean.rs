@@ -1,0 +1,100 @@
+//! LAVIS's clean-up of captions and questions, and its prompts.
+
+/// Words a cleaned caption or question keeps at most.
+pub const MAX_WORDS: usize = 50;
+
+/// What T5 reads before it writes a caption of a video.
+pub const VIDEO_PROMPT: &str = "a video of";
+
+/// What the language model reads before it writes a caption of an image.
+pub const IMAGE_PROMPT: &str = "a photo of";
+
+/// What the language model reads before it answers a question.
+pub const QUESTION_PROMPT: &str = "Question: {} Short answer:";
+
+const MARKS: &str = r#".!"()*#:;~"#;
+
+/// White space as Python's regular expressions have it, which LAVIS uses: Unicode's and four control characters.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// A caption as LAVIS's `blip_caption` processor leaves it: lower case, `.!"()*#:;~` as spaces, runs of white space as
+/// one space, none at the ends, at most [`MAX_WORDS`] words.
+///
+/// A single tab or line feed inside a caption stays what it is, as in LAVIS.
+#[must_use]
+pub fn clean_caption(caption: &str) -> String {
+    let lower = caption.to_lowercase();
+    let mut spaced = String::with_capacity(lower.len());
+    let mut run: Option<(char, usize)> = None;
+    for c in lower.chars().map(|c| if MARKS.contains(c) { ' ' } else { c }).chain(['\0']) {
+        match run {
+            Some((first, length)) if is_space(c) => run = Some((first, length + 1)),
+            None if is_space(c) => run = Some((c, 1)),
+            _ => {
+                match run.take() {
+                    Some((first, 1)) => spaced.push(first),
+                    Some(_) => spaced.push(' '),
+                    None => {}
+                }
+                spaced.push(c);
+            }
+        }
+    }
+    spaced.pop(); // the mark of the end
+    first_words(spaced.trim_end_matches('\n').trim_matches(' '))
+}
+
+/// A question as LAVIS's `blip_question` processor leaves it: lower case, `.!"()*#:;~` left out, no space at the end,
+/// at most [`MAX_WORDS`] words.
+#[must_use]
+pub fn clean_question(question: &str) -> String {
+    let kept: String = question.to_lowercase().chars().filter(|c| !MARKS.contains(*c)).collect();
+    first_words(kept.trim_end_matches(' '))
+}
+
+/// A question put into a prompt such as [`QUESTION_PROMPT`], at its `{}`.
+#[must_use]
+pub fn ask(prompt: &str, question: &str) -> String {
+    prompt.replacen("{}", question, 1)
+}
+
+fn first_words(text: &str) -> String {
+    text.splitn(MAX_WORDS + 1, ' ').take(MAX_WORDS).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn captions_are_cleaned_as_lavis_does() {
+        assert_eq!(
+            clean_caption("A man, (in red) says: \"Hello!\"  twice..."),
+            "a man, in red says hello twice"
+        );
+        assert_eq!(clean_caption("it's a #1 *star* ~ 2;3"), "it's a 1 star 2 3");
+        let long = "word ".repeat(60);
+        assert_eq!(clean_caption(&long).split(' ').count(), 50);
+        assert_eq!(clean_caption(""), "");
+        assert_eq!(clean_caption("one\ttwo \n three\n"), "one\ttwo three");
+    }
+
+    #[test]
+    fn questions_lose_their_marks() {
+        assert_eq!(clean_question("What is #1 (here)?  "), "what is 1 here?");
+        assert_eq!(clean_question("Who; what"), "who what");
+        assert_eq!(ask(QUESTION_PROMPT, "who?"), "Question: who? Short answer:");
+    }
+
+    proptest! {
+        #[test]
+        fn cleaning_twice_changes_nothing(text in "\\PC{0,200}") {
+            let cleaned = clean_caption(&text);
+            prop_assert!(cleaned.split(' ').count() <= MAX_WORDS);
+            prop_assert_eq!(clean_caption(&cleaned), cleaned);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A tokenizer from whatever files a checkpoint has.
+
+use super::{Tokenizer, added, failed, from_document, sentencepiece, template};
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// The most bytes that a tokenizer's file may have; the largest published ones have 20 MB.
+const MOST_BYTES: u64 = 1 << 28;
+
+/// Files that hold a whole tokenizer, in the order in which they are looked for in a folder.
+const WHOLE: [&str; 4] = ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"];
+
+impl Tokenizer {
+    /// Reads a tokenizer from a folder or from one of its files: `tokenizer.json`; sentencepiece's `tokenizer.model` or
+    /// `spiece.model`; `vocab.json` with `merges.txt` beside it; BERT's `vocab.txt`. In a folder they are looked for in
+    /// this order.
+    ///
+    /// # Errors
+    /// No such file; a file that is broken, or of a kind that no model here uses.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = if path.is_dir() { in_folder(path)? } else { path.to_path_buf() };
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match (name, extension) {
+            ("vocab.json" | "merges.txt", _) => {
+                byte_pairs(&file.with_file_name("vocab.json"), &file.with_file_name("merges.txt"))
+            }
+            ("vocab.txt", _) => word_pieces(&file),
+            (_, "model") => {
+                let model = sentencepiece::parse(&read(&file)?)
+                    .map_err(|reason| failed(Some(&file), format!("it {reason}")))?;
+                Self::of(model.build(&file)?, Some(&file))
+            }
+            _ => Self::from_file(&file),
+        }
+    }
+}
+
+fn in_folder(folder: &Path) -> Result<PathBuf> {
+    let first = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    first(&WHOLE[..3])
+        .or_else(|| first(&["vocab.json"]).filter(|_| folder.join("merges.txt").is_file()))
+        .or_else(|| first(&WHOLE[3..]))
+        .ok_or_else(|| Error::NotFound {
+            what: "tokenizer",
+            path: folder.to_path_buf(),
+            next: format!("give a folder with {}, or vocab.json and merges.txt", WHOLE.join(", ")),
+        })
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let length = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound {
+            what: "tokenizer",
+            path: path.to_path_buf(),
+            next: "give the path of a tokenizer's file or of the folder that holds it".into(),
+        },
+        _ => Error::io("read the tokenizer", path)(error),
+    })?;
+    if length.len() > MOST_BYTES {
+        return Err(failed(Some(path), format!("{} bytes are no tokenizer", length.len())));
+    }
+    std::fs::read(path).map_err(Error::io("read the tokenizer", path))
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))
+}
+
+/// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-pair encoding of bytes.
+fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<Tokenizer> {
+    let ids: serde_json::Map<String, Value> = serde_json::from_str(&read_text(vocabulary)?)
+        .map_err(|error| failed(Some(vocabulary), error.to_string()))?;
+    let text = read_text(merges)?;
+    let mut pairs = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || (index == 0 && line.starts_with("#version")) {
+            continue;
+        }
+        let Some((left, right)) = line.split_once(' ').filter(|(_, right)| !right.contains(' ')) else {
+            let reason =
+                format!("line {}: expected two pieces with a space between, got {line:?}", index + 1);
+            return Err(failed(Some(merges), reason));
+        };
+        pairs.push([left, right]);
+    }
+    // OPT's vocabulary has `</s>`, which begins every text; GPT-2's has one special token for everything.
+    let id = |token: &str| ids.get(token).and_then(Value::as_u64);
+    let special: Vec<Value> = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>"]
+        .into_iter()
+        .filter(|token| *token != "<s>" && *token != "<unk>") // OPT's files have these, its tokenizer leaves them text
+        .filter_map(|token| Some((token, id(token)?)))
+        .map(|(token, id)| added(id as usize, token, true, true))
+        .collect();
+    let start = id("</s>").map(|id| template(Some(("</s>", id as usize)), None));
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let document = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": special,
+        "normalizer": null,
+        "pre_tokenizer": bytes,
+        "post_processor": start,
+        "decoder": bytes,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+                  "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false,
+                  "vocab": ids, "merges": pairs},
+    });
+    Tokenizer::of(from_document(&document, Some(vocabulary))?, Some(vocabulary))
+}
+
+/// BERT: `vocab.txt`, a word piece a line. Lower case, unless a `tokenizer_config.json` beside it says otherwise.
+fn word_pieces(path: &Path) -> Result<Tokenizer> {
+    let text = read_text(path)?;
+    let mut ids = serde_json::Map::new();
+    for (line, piece) in text.lines().enumerate() {
+        if ids.insert(piece.to_owned(), json!(line)).is_some() {
+            return Err(failed(Some(path), format!("line {}: {piece:?} is there twice", line + 1)));
+        }
+    }
+    let id = |token: &str| ids.get(token).and_then(Value::as_u64).map(|id| id as usize);
+    let (Some(_), Some(start), Some(end)) = (id("[UNK]"), id("[CLS]"), id("[SEP]")) else {
+        return Err(failed(Some(path), "expected [UNK], [CLS] and [SEP] among its lines".into()));
+    };
+    let special: Vec<Value> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        .into_iter()
+        .filter_map(|token| Some(added(id(token)?, token, true, false)))
+        .collect();
+    let lower = lower_case(&path.with_file_name("tokenizer_config.json"))?;
+    let document = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": special,
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                       "strip_accents": null, "lowercase": lower},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template(Some(("[CLS]", start)), Some(("[SEP]", end))),
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": ids},
+    });
+    Tokenizer::of(from_document(&document, Some(path))?, Some(path))
+}
+
+fn lower_case(config: &Path) -> Result<bool> {
+    if !config.is_file() {
+        return Ok(true);
+    }
+    let config_text = read_text(config)?;
+    let value: Value =
+        serde_json::from_str(&config_text).map_err(|error| failed(Some(config), error.to_string()))?;
+    Ok(value.get("do_lower_case").and_then(Value::as_bool).unwrap_or(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Family;
+    use proptest::prelude::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    const VOCABULARY: &str =
+        r#"{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "Ġ": 7, "Ġab": 8, "Ċ": 9}"#;
+
+    #[test]
+    fn vocabulary_and_merges_make_opts_tokenizer() {
+        let folder = folder(&[("vocab.json", VOCABULARY), ("merges.txt", "#version: 0.2\na b\nĠ ab\n")]);
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        assert_eq!(tokenizer.family(), Family::Opt);
+        assert_eq!((tokenizer.start(), tokenizer.end(), tokenizer.pad()), (Some(2), 9, 1));
+        assert_eq!(tokenizer.encode_as_published("ab ab", 10).unwrap(), [2, 6, 8]);
+        assert_eq!(tokenizer.encode("ab ab", 10).unwrap(), [6, 8, 9]);
+        assert_eq!(tokenizer.target("ab ab", 10).unwrap(), [2, 6, 8, 9]);
+        assert_eq!(tokenizer.decode(&[2, 6, 8, 9, 6]).unwrap(), "ab ab");
+    }
+
+    #[test]
+    fn a_list_of_word_pieces_makes_berts_tokenizer() {
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\nÉ\ne\n";
+        let lower = folder(&[("vocab.txt", vocabulary)]);
+        let tokenizer = Tokenizer::open(lower.path()).unwrap();
+        assert_eq!(tokenizer.family(), Family::Bert);
+        assert_eq!(tokenizer.encode_as_published("Ab É x", 10).unwrap(), [2, 5, 6, 8, 1, 3]);
+        assert_eq!(tokenizer.encode_as_published("Ab É x", 4).unwrap(), [2, 5, 6, 3]);
+        assert_eq!(tokenizer.decode(&[2, 5, 6, 8, 3]).unwrap(), "ab e");
+        let cased =
+            folder(&[("vocab.txt", vocabulary), ("tokenizer_config.json", r#"{"do_lower_case": false}"#)]);
+        let cased = Tokenizer::open(&cased.path().join("vocab.txt")).unwrap();
+        assert_eq!(cased.encode_as_published("É", 10).unwrap(), [2, 7, 3]);
+    }
+
+    #[test]
+    fn broken_files_are_named() {
+        let message = |files: &[(&str, &str)]| Tokenizer::open(folder(files).path()).unwrap_err().to_string();
+        assert!(message(&[]).contains("vocab.json and merges.txt"));
+        assert!(message(&[("vocab.txt", "a\nb\na\n")]).contains("line 3"));
+        assert!(message(&[("vocab.txt", "a\n")]).contains("expected [UNK]"));
+        let merges = message(&[("vocab.json", VOCABULARY), ("merges.txt", "a b c\n")]);
+        assert!(merges.contains("line 1") && merges.contains("merges.txt"), "{merges}");
+        let unknown = message(&[("vocab.json", VOCABULARY), ("merges.txt", "a z\n")]);
+        assert!(unknown.contains("vocab.json"), "{unknown}");
+        assert!(message(&[("tokenizer.model", "x")]).contains("tokenizer.model"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_files_are_read_without_a_panic(one in "[\\[\\]{}\":,a-z0-9 \n]{0,120}", two in ".{0,40}") {
+            for names in [["vocab.json", "merges.txt"], ["vocab.txt", "x"], ["tokenizer.json", "x"]] {
+                let folder = folder(&[(names[0], &one), (names[1], &two)]);
+                let _ = Tokenizer::open(folder.path()).map(|tokenizer| tokenizer.encode(&two, 9));
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Captions to token ids and back.
+
+mod clean;
+mod files;
+mod sentencepiece;
+
+pub use clean::{IMAGE_PROMPT, MAX_WORDS, QUESTION_PROMPT, VIDEO_PROMPT, ask, clean_caption, clean_question};
+
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::str::FromStr;
+use tokenizers::{AddedToken, TruncationDirection};
+
+/// The mark that sentencepiece writes for a space.
+const SPACE: &str = "\u{2581}";
+
+/// The kinds of tokenizers that the language models here come with; they differ in which special tokens belong where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Word pieces: `[CLS] text [SEP]`. The Q-Former's.
+    Bert,
+    /// Pairs of bytes: `</s> text`; a caption ends with a line feed.
+    Opt,
+    /// Unigram pieces: `text </s>`.
+    T5,
+    /// Pairs of characters with bytes for unknown ones: `<s> text`; a caption ends with `</s>`.
+    Llama,
+    /// Whole words: `text </s>`. The tiny world's.
+    Words,
+}
+
+/// A tokenizer, with the token that ends a text.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    family: Family,
+    start: Option<u32>,
+    pad: u32,
+    end: u32,
+}
+
+/// Padding's id in [`Tokenizer::word_level`].
+pub const PAD: u32 = 0;
+/// The end of text's id in [`Tokenizer::word_level`], as in T5.
+pub const END: u32 = 1;
+/// The unknown word's id in [`Tokenizer::word_level`].
+pub const UNKNOWN: u32 = 2;
+
+impl Tokenizer {
+    /// A tokenizer that knows whole words: `<pad>` is 0, `</s>` 1, `<unk>` 2, the vocabulary follows in its order.
+    /// Text is lower-cased, and punctuation stands for itself.
+    ///
+    /// # Errors
+    /// A word that is empty, doubled, or one of the three special tokens.
+    pub fn word_level(vocabulary: &[String]) -> Result<Self> {
+        let special = ["<pad>", "</s>", "<unk>"];
+        let mut ids = serde_json::Map::new();
+        for word in special.into_iter().chain(vocabulary.iter().map(String::as_str)) {
+            if word.is_empty() || ids.insert(word.to_string(), json!(ids.len())).is_some() {
+                return Err(failed(None, format!("word {word:?} of the vocabulary is empty or there twice")));
+            }
+        }
+        let tokens: Vec<Value> =
+            special.iter().enumerate().map(|(id, content)| added(id, content, true, false)).collect();
+        let document = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": tokens,
+            "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": null,
+            "decoder": null,
+            "model": {"type": "WordLevel", "vocab": ids, "unk_token": "<unk>"},
+        });
+        Self::of(from_document(&document, None)?, None)
+    }
+
+    /// Reads a `tokenizer.json`. See [`Self::open`] for every other file.
+    ///
+    /// # Errors
+    /// The file is missing or broken, or has no token that ends a text (`</s>`, `[SEP]` or `<|endoftext|>`).
+    pub fn from_file(path: &Path) -> Result<Self> {
+        if !path.is_file() {
+            return Err(Error::NotFound {
+                what: "tokenizer",
+                path: path.to_path_buf(),
+                next: "give the path of a tokenizer.json".into(),
+            });
+        }
+        let text = files::read_text(path)?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_str(&text))
+            .map_err(|reason| failed(Some(path), reason))?
+            .map_err(|error| failed(Some(path), error.to_string()))?;
+        Self::of(inner, Some(path))
+    }
+
+    /// Finds out which family a tokenizer belongs to, and its special tokens.
+    fn of(mut inner: tokenizers::Tokenizer, path: Option<&Path>) -> Result<Self> {
+        // Files may ask for truncation and padding of their own. Lengths are decided here, once.
+        inner.with_truncation(None).map_err(|error| failed(path, error.to_string()))?;
+        inner.with_padding(None);
+        let first_of = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
+        let family = match inner.get_model() {
+            tokenizers::ModelWrapper::WordPiece(_) => Family::Bert,
+            tokenizers::ModelWrapper::Unigram(_) => Family::T5,
+            tokenizers::ModelWrapper::WordLevel(_) => Family::Words,
+            tokenizers::ModelWrapper::BPE(model) if model.byte_fallback => Family::Llama,
+            tokenizers::ModelWrapper::BPE(_) => Family::Opt,
+        };
+        // OPT's captions end with the line feed that LAVIS appends, which its vocabulary writes as the letter Ċ.
+        let (starts, ends): (&[&str], &[&str]) = match family {
+            Family::Bert => (&["[CLS]"], &["[SEP]"]),
+            Family::Opt => (&["</s>", "<|endoftext|>"], &["Ċ", "</s>", "<|endoftext|>"]),
+            Family::Llama => (&["<s>"], &["</s>"]),
+            Family::T5 | Family::Words => (&[], &["</s>", "[SEP]", "<|endoftext|>"]),
+        };
+        let end = first_of(ends).ok_or_else(|| {
+            failed(path, format!("it has no {}, so no text can end", ends.join(" and no ")))
+        })?;
+        let start = first_of(starts);
+        let pad = first_of(&["<pad>", "[PAD]", "<unk>"]).unwrap_or(end);
+        Ok(Self { inner, family, start, pad, end })
+    }
+
+    /// Writes a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = self.inner.to_string(true).map_err(|error| failed(Some(path), error.to_string()))?;
+        std::fs::write(path, text).map_err(Error::io("write the tokenizer", path))
+    }
+
+    fn plain(&self, text: &str) -> Result<tokenizers::Encoding> {
+        // A tokenizer's file is input too, and the crate panics on the tables of some broken ones.
+        guarded(|| self.inner.encode_fast(text, false))
+            .and_then(|encoding| encoding.map_err(|error| error.to_string()))
+            .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))
+    }
+
+    /// A text's ids, the end token last, at most `max` in all: a longer text loses its last tokens, never its end.
+    ///
+    /// # Shapes
+    /// returns `[t]`, `t <= max`
+    ///
+    /// # Errors
+    /// The tokenizer fails on the text.
+    pub fn encode(&self, text: &str, max: usize) -> Result<Vec<u32>> {
+        let encoding = self.plain(text)?;
+        let kept = encoding.get_ids().iter().copied().take(max.saturating_sub(1));
+        Ok(kept.chain(std::iter::once(self.end)).take(max).collect())
+    }
+
+    /// A text's ids with the special tokens that the published tokenizer adds by itself, `[CLS] text [SEP]` for BERT, as
+    /// transformers gives them; a longer text is cut, its special tokens stay. For prompts and the Q-Former's texts.
+    ///
+    /// # Shapes
+    /// returns `[t]`, `t <= max` where `max` has room for the special tokens
+    ///
+    /// # Errors
+    /// The tokenizer fails on the text.
+    pub fn encode_as_published(&self, text: &str, max: usize) -> Result<Vec<u32>> {
+        let mut encoding = self.plain(text)?;
+        let special = self
+            .inner
+            .get_post_processor()
+            .map_or(0, |own| tokenizers::PostProcessor::added_tokens(own, false));
+        encoding.truncate(max.saturating_sub(special), 0, TruncationDirection::Right);
+        let whole = self.inner.post_process(encoding, None, true);
+        let whole = whole.map_err(|error| failed(None, format!("{error}, of the text {text:?}")))?;
+        Ok(whole.get_ids().to_vec())
+    }
+
+    /// The ids that a language model learns to write for a caption, as LAVIS makes them, at most `max`: T5 `text </s>`;
+    /// OPT `</s> text` and a line feed, cut at its end; LLaMA `text </s>`.
+    ///
+    /// # Shapes
+    /// returns `[t]`, `t <= max`
+    ///
+    /// # Errors
+    /// The tokenizer fails on the text.
+    pub fn target(&self, caption: &str, max: usize) -> Result<Vec<u32>> {
+        match self.family {
+            Family::Opt => self.encode_as_published(&format!("{caption}\n"), max),
+            Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
+        }
+    }
+
+    /// The text of ids up to the first end token, without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer fails on the ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let before_end = ids.split(|&id| id == self.end).next().unwrap_or_default();
+        guarded(|| self.inner.decode(before_end, true))
+            .and_then(|text| text.map_err(|error| error.to_string()))
+            .map_err(|reason| failed(None, format!("{reason}, of the ids {ids:?}")))
+    }
+
+    /// Adds the special token `[DEC]`, with which LAVIS's Q-Former begins the captions that it writes itself, and gives
+    /// its id.
+    ///
+    /// # Errors
+    /// The tokenizer takes no more tokens.
+    pub fn add_decoder_start(&mut self) -> Result<u32> {
+        self.inner
+            .add_special_tokens([AddedToken::from("[DEC]", true)])
+            .map_err(|error| failed(None, error.to_string()))?;
+        self.id_of("[DEC]").ok_or_else(|| failed(None, "it took no [DEC]".into()))
+    }
+
+    /// Number of ids, added tokens included.
+    #[must_use]
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Which special tokens belong where.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The id that begins every text, where the family has one.
+    #[must_use]
+    pub fn start(&self) -> Option<u32> {
+        self.start
+    }
+
+    /// The id that fills up a batch.
+    #[must_use]
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    /// The id that ends a text, and at which generation stops.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// One token's id.
+    #[must_use]
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+}
+
+/// Runs code of the `tokenizers` crate; a panic there is a reason here.
+fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a reason");
+        format!("its tables are broken ({said})")
+    })
+}
+
+/// A tokenizer from the parts of a `tokenizer.json`.
+fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
+    let text = document.to_string();
+    guarded(|| tokenizers::Tokenizer::from_str(&text))
+        .map_err(|reason| failed(path, reason))?
+        .map_err(|error| failed(path, error.to_string()))
+}
+
+/// An added token of a `tokenizer.json`. Text is searched for it after normalisation where `normalized`, else before.
+fn added(id: usize, content: &str, special: bool, normalized: bool) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+           "normalized": normalized, "special": special})
+}
+
+/// A post-processor that puts a token before a text, behind it, or both.
+fn template(start: Option<(&str, usize)>, end: Option<(&str, usize)>) -> Value {
+    let token = |(token, _): (&str, usize)| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let (before, after) = (start.map(token), end.map(token));
+    let one =
+        |id: &str| before.clone().into_iter().chain([sequence(id)]).chain(after.clone()).collect::<Vec<_>>();
+    let special: serde_json::Map<String, Value> = start
+        .into_iter()
+        .chain(end)
+        .map(|(token, id)| (token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]})))
+        .collect();
+    let pair = [one("A"), one("B")].concat();
+    json!({"type": "TemplateProcessing", "single": one("A"), "pair": pair,
+           "special_tokens": special})
+}
+
+fn failed(path: Option<&Path>, reason: String) -> Error {
+    Error::Tokenizer { path: path.map(Path::to_path_buf), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datasets::synthetic::{WorldConfig, text_corpus, vocabulary};
+    use proptest::prelude::*;
+
+    #[test]
+    fn words_and_ids_go_both_ways() {
+        let words = ["a", "cat", "sits", ","].map(str::to_string);
+        let tokenizer = Tokenizer::word_level(&words).unwrap();
+        assert_eq!(tokenizer.vocabulary_size(), 7);
+        assert_eq!(tokenizer.encode("A cat, sits", 10).unwrap(), [3, 4, 6, 5, END]);
+        assert_eq!(tokenizer.encode("a dog", 10).unwrap(), [3, UNKNOWN, END]);
+        assert_eq!(tokenizer.encode("a cat sits", 3).unwrap(), [3, 4, END]);
+        assert_eq!(tokenizer.encode("a cat", 1).unwrap(), [END]);
+        assert_eq!(tokenizer.decode(&[3, 4, END, 5, PAD]).unwrap(), "a cat");
+        assert_eq!(tokenizer.decode(&[]).unwrap(), "");
+    }
+
+    #[test]
+    fn a_saved_tokenizer_is_the_same() {
+        let tokenizer = Tokenizer::word_level(&vocabulary()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        tokenizer.save(&path).unwrap();
+        let again = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(
+            (again.pad(), again.end(), again.vocabulary_size()),
+            (PAD, END, tokenizer.vocabulary_size())
+        );
+        let text = "a red circle moves to the left";
+        assert_eq!(again.encode(text, 40).unwrap(), tokenizer.encode(text, 40).unwrap());
+    }
+
+    #[test]
+    fn bad_vocabularies_and_files_are_refused() {
+        assert!(Tokenizer::word_level(&["a".into(), "a".into()]).is_err());
+        assert!(Tokenizer::word_level(&["</s>".into()]).is_err());
+        assert!(
+            Tokenizer::from_file(Path::new("no/such.json")).unwrap_err().to_string().contains("no tokenizer")
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{}").unwrap();
+        assert!(Tokenizer::from_file(file.path()).is_err());
+    }
+
+    #[test]
+    fn the_grammar_has_no_unknown_words() {
+        let tokenizer = Tokenizer::word_level(&vocabulary()).unwrap();
+        for sentence in text_corpus(&WorldConfig::default(), 4000) {
+            let cleaned = clean_caption(&sentence);
+            assert_eq!(cleaned, sentence, "the grammar writes clean captions");
+            let ids = tokenizer.encode(&cleaned, 100).unwrap();
+            assert!(!ids.contains(&UNKNOWN), "{sentence}");
+            assert_eq!(tokenizer.decode(&ids).unwrap(), sentence);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_cleaned_and_encoded(text in ".{0,300}", max in 0usize..20) {
+            let cleaned = clean_caption(&text);
+            prop_assert!(cleaned.split(' ').count() <= MAX_WORDS);
+            prop_assert_eq!(clean_caption(&cleaned), cleaned.clone());
+            let tokenizer = Tokenizer::word_level(&vocabulary()).unwrap();
+            let ids = tokenizer.encode(&cleaned, max).unwrap();
+            prop_assert!(ids.len() <= max);
+            prop_assert!(max == 0 || ids.last() == Some(&END));
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Sentencepiece's `tokenizer.model` (`spiece.model`): a protobuf message, of which the parts that matter are read here
+//! with every length checked, then turned into the same algorithm of the `tokenizers` crate as transformers' converters
+//! do: unigram for T5, byte-pair encoding with bytes for unknown characters for LLaMA.
+
+use super::{SPACE, added, failed};
+use crate::error::Result;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// A piece of the vocabulary.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    Unigram,
+    BytePairs,
+}
+
+/// What is read of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Model {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) algorithm: Algorithm,
+    pub(super) byte_fallback: bool,
+    pub(super) charsmap: Vec<u8>,
+    dummy_prefix: bool,
+}
+
+/// A field of a protobuf message.
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    Four([u8; 4]),
+}
+
+/// Reads the fields of a message one by one.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn number(&mut self) -> std::result::Result<u64, String> {
+        let mut number = 0u64;
+        for place in 0..10 {
+            let (&byte, rest) = self.0.split_first().ok_or("ends inside a number")?;
+            self.0 = rest;
+            number |= u64::from(byte & 0x7f).checked_shl(7 * place).unwrap_or(0);
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err("has a number of more than ten bytes".into())
+    }
+
+    fn take(&mut self, length: u64) -> std::result::Result<&'a [u8], String> {
+        let left = self.0.len();
+        let length = usize::try_from(length).ok().filter(|length| *length <= left);
+        let Some((taken, rest)) = length.and_then(|length| self.0.split_at_checked(length)) else {
+            return Err(format!("has a field that is longer than the {left} bytes left"));
+        };
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// The next field and its number; `None` at the end.
+    fn next(&mut self) -> std::result::Result<Option<(u64, Field<'a>)>, String> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.number()?;
+        let field = match tag & 7 {
+            0 => Field::Number(self.number()?),
+            1 => Field::Bytes(self.take(8)?),
+            2 => {
+                let length = self.number()?;
+                Field::Bytes(self.take(length)?)
+            }
+            5 => {
+                let mut four = [0; 4];
+                four.copy_from_slice(self.take(4)?);
+                Field::Four(four)
+            }
+            kind => return Err(format!("has a field of the unknown kind {kind}")),
+        };
+        Ok(Some((tag >> 3, field)))
+    }
+}
+
+/// Reads the message; a reason where it is broken. Field numbers are those of `sentencepiece_model.proto`.
+pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Model, String> {
+    let mut model = Model {
+        pieces: Vec::new(),
+        algorithm: Algorithm::Unigram,
+        byte_fallback: false,
+        charsmap: Vec::new(),
+        dummy_prefix: true,
+    };
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Field::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
+            (2, Field::Bytes(trainer)) => parse_trainer(trainer, &mut model)?,
+            (3, Field::Bytes(normalizer)) => {
+                let mut fields = Fields(normalizer);
+                while let Some(field) = fields.next()? {
+                    match field {
+                        (2, Field::Bytes(charsmap)) => model.charsmap = charsmap.to_vec(),
+                        (3, Field::Number(on)) => model.dummy_prefix = on != 0,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut seen = HashMap::new();
+    for (id, piece) in model.pieces.iter().enumerate() {
+        if let Some(first) = seen.insert(piece.text.as_str(), id) {
+            return Err(format!("has the piece {:?} twice, as {first} and {id}", piece.text));
+        }
+    }
+    match model.pieces.iter().filter(|piece| piece.kind == Kind::Unknown).count() {
+        1 => Ok(model),
+        count => Err(format!("has {count} pieces for unknown text, expected 1 in a sentencepiece model")),
+    }
+}
+
+fn parse_piece(bytes: &[u8]) -> std::result::Result<Piece, String> {
+    let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Field::Bytes(text)) => {
+                piece.text = std::str::from_utf8(text).map_err(|error| error.to_string())?.to_owned();
+            }
+            (2, Field::Four(score)) => piece.score = f32::from_le_bytes(score),
+            (3, Field::Number(kind)) => {
+                piece.kind = match kind {
+                    1 => Kind::Normal,
+                    2 => Kind::Unknown,
+                    3 => Kind::Control,
+                    4 => Kind::UserDefined,
+                    5 => Kind::Unused,
+                    6 => Kind::Byte,
+                    kind => return Err(format!("has a piece of the unknown kind {kind}")),
+                };
+            }
+            _ => {}
+        }
+    }
+    if !piece.score.is_finite() {
+        return Err(format!("has the piece {:?} with the score {}", piece.text, piece.score));
+    }
+    Ok(piece)
+}
+
+fn parse_trainer(bytes: &[u8], model: &mut Model) -> std::result::Result<(), String> {
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (3, Field::Number(algorithm)) => {
+                model.algorithm = match algorithm {
+                    1 => Algorithm::Unigram,
+                    2 => Algorithm::BytePairs,
+                    other => {
+                        return Err(format!("was trained as kind {other}, expected 1 (unigram) or 2 (bpe)"));
+                    }
+                };
+            }
+            (24, Field::Number(1..)) => {
+                return Err("puts spaces at the end of words, which is not supported".into());
+            }
+            (35, Field::Number(on)) => model.byte_fallback = on != 0,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Model {
+    fn of(&self, kind: Kind) -> Option<&str> {
+        self.pieces.iter().find(|piece| piece.kind == kind).map(|piece| piece.text.as_str())
+    }
+
+    /// The model as a tokenizer of the `tokenizers` crate.
+    pub(super) fn build(&self, path: &Path) -> Result<tokenizers::Tokenizer> {
+        let document = match self.algorithm {
+            Algorithm::Unigram => self.unigram(),
+            Algorithm::BytePairs => self.byte_pairs(),
+        };
+        let mut tokenizer = super::from_document(&document, Some(path))?;
+        if self.algorithm == Algorithm::Unigram && !self.charsmap.is_empty() {
+            let map = super::guarded(|| tokenizers::normalizers::Precompiled::from(&self.charsmap))
+                .map_err(|reason| failed(Some(path), reason))?
+                .map_err(|error| failed(Some(path), format!("its character map: {error}")))?;
+            tokenizer.with_normalizer(Some(map)).map_err(|error| failed(Some(path), error.to_string()))?;
+        }
+        Ok(tokenizer)
+    }
+
+    /// T5: characters are mapped, words split at white space, each word begins with a mark, and 100 sentinels follow.
+    fn unigram(&self) -> Value {
+        let mut vocabulary: Vec<Value> =
+            self.pieces.iter().map(|piece| json!([piece.text, f64::from(piece.score)])).collect();
+        let sentinels: Vec<String> = (0..100).rev().map(|number| format!("<extra_id_{number}>")).collect();
+        let known = self.pieces.iter().any(|piece| piece.text == "<extra_id_0>");
+        let sentinels = if known { &[] } else { sentinels.as_slice() };
+        let mut special = self.special();
+        for sentinel in sentinels {
+            special.push(added(vocabulary.len(), sentinel, true, false));
+            vocabulary.push(json!([sentinel, 0.0]));
+        }
+        let unknown = self.pieces.iter().position(|piece| piece.kind == Kind::Unknown);
+        let end = self.pieces.iter().position(|piece| piece.text == "</s>");
+        let metaspace =
+            json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": true});
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": special,
+            "normalizer": null,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+            "post_processor": end.map(|id| super::template(None, Some(("</s>", id)))),
+            "decoder": metaspace,
+            "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": self.byte_fallback},
+        })
+    }
+
+    /// LLaMA: spaces become marks, nothing else is changed, and a character that is in no piece is spelt in bytes.
+    fn byte_pairs(&self) -> Value {
+        let vocabulary: serde_json::Map<String, Value> =
+            self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
+        let unknown = self.of(Kind::Unknown).unwrap_or("<unk>");
+        let start = self.pieces.iter().position(|piece| piece.text == "<s>");
+        let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})];
+        let mut decoders = vec![
+            json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
+            json!({"type": "ByteFallback"}),
+            json!({"type": "Fuse"}),
+        ];
+        if self.dummy_prefix {
+            normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+            decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": self.special(),
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "pre_tokenizer": null,
+            "post_processor": start.map(|id| super::template(Some(("<s>", id)), None)),
+            "decoder": {"type": "Sequence", "decoders": decoders},
+            "model": {"type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": self.byte_fallback,
+                      "vocab": vocabulary, "merges": self.merges()},
+        })
+    }
+
+    fn special(&self) -> Vec<Value> {
+        self.pieces
+            .iter()
+            .enumerate()
+            .filter_map(|(id, piece)| match piece.kind {
+                Kind::Control | Kind::Unknown => Some(added(id, &piece.text, true, false)),
+                Kind::UserDefined => Some(added(id, &piece.text, false, false)),
+                Kind::Normal | Kind::Unused | Kind::Byte => None,
+            })
+            .collect()
+    }
+
+    /// The pairs of pieces that make a piece, best first. Sentencepiece keeps no list of merges: it joins the
+    /// neighbours whose union has the highest score, so each way to cut a piece in two is a merge of that score.
+    fn merges(&self) -> Vec<[&str; 2]> {
+        let ids: HashMap<&str, usize> =
+            self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.as_str(), id)).collect();
+        let mut merges: Vec<(f32, usize, usize, [&str; 2])> = Vec::new();
+        for piece in &self.pieces {
+            let cuts = piece.text.char_indices().skip(1).enumerate();
+            let mut own: Vec<([usize; 2], (f32, usize, usize, [&str; 2]))> = cuts
+                .filter_map(|(place, (cut, _))| {
+                    let (left, right) = piece.text.split_at(cut);
+                    let both = [*ids.get(left)?, *ids.get(right)?];
+                    let right_length = piece.text[cut..].chars().count();
+                    Some((both, (piece.score, place + 1, right_length, [left, right])))
+                })
+                .collect();
+            own.sort_by_key(|(ids, _)| *ids);
+            merges.extend(own.into_iter().map(|(_, merge)| merge));
+        }
+        // Stable, so that equal ones stay in the vocabulary's order.
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
+        merges.into_iter().map(|(.., pair)| pair).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend(bytes);
+        out
+    }
+
+    fn piece(text: &str, score: f32, kind: u8) -> Vec<u8> {
+        let mut message = field(1, text.as_bytes());
+        message.push(2 << 3 | 5);
+        message.extend(score.to_le_bytes());
+        message.extend([3 << 3, kind]);
+        field(1, &message)
+    }
+
+    fn model(algorithm: u8) -> Vec<u8> {
+        let pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("<0x41>", 0.0, 6)];
+        let words = [("▁", -3.0, 1), ("a", -4.0, 1), ("b", -5.0, 1), ("ab", -1.0, 1), ("▁ab", -2.0, 1)];
+        let mut bytes: Vec<u8> =
+            pieces.iter().chain(&words).flat_map(|(text, score, kind)| piece(text, *score, *kind)).collect();
+        // Field 35 (byte fallback) takes two bytes of tag.
+        bytes.extend(field(2, &[3 << 3, algorithm, 0x98, 0x02, 1]));
+        bytes
+    }
+
+    #[test]
+    fn pieces_and_settings_are_read() {
+        let model = parse(&model(2)).unwrap();
+        assert_eq!((model.algorithm, model.byte_fallback), (Algorithm::BytePairs, true));
+        assert_eq!(model.pieces[7], Piece { text: "ab".into(), score: -1.0, kind: Kind::Normal });
+        assert_eq!(model.merges(), [["a", "b"], ["▁", "ab"]]);
+        let tokenizer = model.build(Path::new("m")).unwrap();
+        let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+        assert_eq!(ids("ab b"), [1, 8, 4, 6]);
+        assert_eq!(ids("A"), [1, 4, 3]);
+    }
+
+    #[test]
+    fn a_unigram_model_chooses_the_likeliest_pieces() {
+        let tokenizer = parse(&model(1)).unwrap().build(Path::new("m")).unwrap();
+        assert_eq!(tokenizer.encode("  ab\nb", true).unwrap().get_ids(), [8, 4, 6, 2]);
+        assert_eq!(tokenizer.token_to_id("<extra_id_0>"), Some(9 + 99));
+    }
+
+    #[test]
+    fn broken_models_say_why() {
+        let reason = |bytes: &[u8]| parse(bytes).unwrap_err();
+        assert!(reason(b"").contains("0 pieces for unknown text"));
+        assert!(reason(&[0x0a, 0xff, 0xff, 0x03]).contains("longer than"));
+        assert!(reason(&[0xff; 11]).contains("more than ten bytes"));
+        assert!(reason(&[0x0b]).contains("unknown kind 3"));
+        let twice = [model(1), piece("a", 0.0, 1)].concat();
+        assert!(reason(&twice).contains("has the piece \"a\" twice"));
+        assert!(reason(&piece("x", f32::NAN, 1)).contains("score NaN"));
+        assert!(reason(&model(4)).contains("expected 1 (unigram) or 2 (bpe)"));
+        let words = [model(1), field(2, &[0xc0, 0x01, 1])].concat();
+        assert!(reason(&words).contains("end of words"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn mutated_models_are_read_without_a_panic(at in any::<prop::sample::Index>(), byte: u8, text in ".{0,40}") {
+            for algorithm in [1, 2] {
+                let mut bytes = model(algorithm);
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                if let Ok(model) = parse(&bytes)
+                    && let Ok(inner) = model.build(Path::new("m"))
+                    && let Ok(tokenizer) = super::super::Tokenizer::of(inner, None)
+                {
+                    let _ = tokenizer.encode(&text, 20);
+                }
+            }
+        }
+
+        #[test]
+        fn any_character_map_is_used_without_a_crash(map in prop::collection::vec(any::<u8>(), 0..64), text in ".{0,20}") {
+            let mut built = parse(&model(1)).unwrap();
+            built.charsmap = map;
+            if let Ok(inner) = built.build(Path::new("m")) {
+                let _ = super::super::Tokenizer::of(inner, None).unwrap().encode(&text, 20);
+            }
+        }
+    }
+}
