@@ -176,17 +176,6 @@ pub enum Error {
         /// The list.
         path: PathBuf,
     },
-
-    /// A worker of a loader failed.
-    #[error("batch {batch} of epoch {epoch} failed: {reason}")]
-    Worker {
-        /// The epoch.
-        epoch: u64,
-        /// The batch in the epoch.
-        batch: u64,
-        /// The worker's error, or what it said when it panicked.
-        reason: String,
-    },
 }
 
 impl Error {

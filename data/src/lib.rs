@@ -6,15 +6,19 @@
 //! framework: what it hands over are host arrays.
 
 pub mod augment;
+pub mod check;
 pub mod datasets;
 pub mod error;
+pub mod features;
 pub mod loader;
+pub mod prepare;
 pub mod preprocess;
 pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;
-pub(crate) mod store;
+mod shards;
+mod store;
 pub mod text;
 pub mod video;
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import pathlib
 import re
+import tempfile
 import zipfile
 
 import sentencepiece
@@ -47,6 +48,11 @@ def captions(data, count):
     return found[::step][:count]
 
 
+def repaired(merge):
+    left = len(merge) // 2
+    return merge[:left].replace(" ", "\u00a0") + " " + merge[left + 1 :].replace(" ", "\u00a0")
+
+
 def published(folder):
     """transformers' tokenizers made from the files in `folder`, by name."""
     opt = transformers.GPT2Tokenizer.from_pretrained(
@@ -59,12 +65,25 @@ def published(folder):
         single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)]
     )
     fast = transformers.PreTrainedTokenizerFast
+    with tempfile.TemporaryDirectory() as temporary:
+        # Some copies of LLaMA's tokenizer.json have lost their no-break spaces, and no library reads them.
+        text = (folder / "llama/tokenizer.json").read_text()
+        document = json.loads(text)
+        spaces = [merge for merge in document["model"]["merges"] if merge.count(" ") != 1]
+        document["model"]["merges"] = [
+            repaired(merge) if merge in spaces else merge for merge in document["model"]["merges"]
+        ]
+        document["model"]["vocab"] = {
+            (piece.replace(" ", "\u00a0") if spaces else piece): id for piece, id in document["model"]["vocab"].items()
+        }
+        path = pathlib.Path(temporary) / "tokenizer.json"
+        path.write_text(json.dumps(document))
+        llama = fast(tokenizer_file=str(path))
     return {
         "bert-base-uncased": transformers.BertTokenizer.from_pretrained(folder / "bert-base-uncased"),
         "opt": opt,
         "t5": fast(tokenizer_file=str(folder / "t5/tokenizer.json")),
-        "llama/tokenizer.json": fast(tokenizer_file=str(folder / "llama/tokenizer.json")),
-        "llama/tokenizer.model": fast(tokenizer_file=str(folder / "llama/tokenizer.json")),
+        "llama": llama,
     }
 
 
@@ -120,6 +139,11 @@ def main():
         name: [tokenizer(text)["input_ids"] for text in texts]
         for name, tokenizer in published(options.data / "tokenizers").items()
     }
+    # sentencepiece itself is the last word on LLaMA; it has no special tokens in texts.
+    llama = sentencepiece.SentencePieceProcessor(model_file=str(options.data / "tokenizers/llama/tokenizer.model"))
+    for text, ids in zip(texts, document["ids"]["llama"]):
+        if not re.search(r"</?(s|unk)>|\x00", text):
+            assert [1] + llama.encode(text) == ids, text
     document["cut_to_9"] = {
         name: [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text in texts]
         for name, tokenizer in published(options.data / "tokenizers").items()

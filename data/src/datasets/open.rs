@@ -116,7 +116,9 @@ pub struct Place {
 pub fn annotations(dataset: DataSet, path: &Path) -> Result<Annotations> {
     let folder = path.is_dir();
     let found = if folder { Listing::of(path)? } else { Listing::beside(path) };
-    let files = if folder { found.annotations(dataset) } else { vec![path.to_path_buf()] };
+    let mut files = if folder { found.annotations(dataset) } else { vec![path.to_path_buf()] };
+    // Training comes first, whatever the files are called; a file of several splits comes before those of one.
+    files.sort_by_key(|file| super::Split::of_file(file));
     if files.is_empty() {
         return Err(Error::NotFound {
             what: "annotation file",

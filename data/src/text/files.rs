@@ -85,11 +85,11 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<Tokenizer> {
         };
         pairs.push([left, right]);
     }
-    // OPT's vocabulary has `</s>`, which begins every text; GPT-2's has one special token for everything.
+    // OPT's vocabulary has `</s>`, which begins every text; it has GPT-2's special token too, which stays text there.
     let id = |token: &str| ids.get(token).and_then(Value::as_u64);
-    let special: Vec<Value> = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>"]
-        .into_iter()
-        .filter(|token| *token != "<s>" && *token != "<unk>") // OPT's files have these, its tokenizer leaves them text
+    let names: &[&str] = if id("</s>").is_some() { &["<pad>", "</s>"] } else { &["<|endoftext|>"] };
+    let special: Vec<Value> = names
+        .iter()
         .filter_map(|token| Some((token, id(token)?)))
         .map(|(token, id)| added(id as usize, token, true, true))
         .collect();

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod mutated;
+mod prepared;
 mod published;
 mod resize;
 mod shared;
+mod tokenizers;
 mod video;
 mod world;
