@@ -1,13 +1,23 @@
-//! Image-text pairs in webdataset tar shards: for each pair an image and a text file of the same stem, one after the
-//! other. Images stay on disk; reading a set takes only its captions and where each image lies.
+//! Image-text pairs: webdataset tar shards, with for each pair an image and a text file of the same stem, one after the
+//! other, or a table (CSV, TSV, JSON or JSON lines) of image files and captions. Images stay on disk; reading a set takes
+//! only its captions and where each image lies.
 
+use super::own;
 use crate::error::{Error, Result};
+use serde::Deserialize;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "webdataset shard";
 const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "gif"];
+
+/// What img2dataset writes beside each image; of it only the caption is read.
+#[derive(Deserialize)]
+struct Sidecar {
+    #[serde(alias = "text")]
+    caption: String,
+}
 
 /// An image's caption, and where the image lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +26,13 @@ pub struct Pair {
     pub id: String,
     /// The caption.
     pub caption: String,
-    shard: usize,
-    offset: u64,
-    length: u64,
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Shard { shard: usize, offset: u64, length: u64 },
+    File(PathBuf),
 }
 
 /// Image-text pairs, in the shards' order.
@@ -67,11 +81,40 @@ pub fn load(shards: &[PathBuf]) -> Result<PairSet> {
     Ok(PairSet { shards: shards.to_vec(), pairs })
 }
 
+/// Reads a table of pairs: a captions file of any form that [`own`] reads, its images named relative to `images`. An
+/// image with several captions makes several pairs. Whether the images are there is found out when they are read.
+///
+/// # Errors
+/// A table that is missing or breaks the format; an image outside `images`; a record without a caption.
+pub fn load_table(table: &Path, images: &Path) -> Result<PairSet> {
+    let fault = |place: &str, reason: String| Error::malformed("image-text table", table, place, reason);
+    let mut pairs = Vec::new();
+    for record in own::records(table)? {
+        let file = Path::new(&record.file);
+        if file.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+            let reason = format!("expected an image below {}, got {}", images.display(), record.file);
+            return Err(fault(&record.place, reason));
+        }
+        if record.captions.is_empty() {
+            return Err(fault(&record.place, "has no caption".into()));
+        }
+        for caption in record.captions {
+            pairs.push(Pair { id: record.file.clone(), caption, place: Place::File(images.join(file)) });
+        }
+    }
+    match pairs.is_empty() {
+        true => Err(fault("the whole file", "has no pair".into())),
+        false => Ok(PairSet { shards: Vec::new(), pairs }),
+    }
+}
+
 /// What is known of a pair while its shard is read.
 #[derive(Default)]
 struct Partial {
     id: String,
     caption: Option<String>,
+    /// The caption of a `.json` file, for pairs without a `.txt`.
+    sidecar: Option<String>,
     image: Option<(u64, u64)>,
 }
 
@@ -80,9 +123,10 @@ impl Partial {
         let lacks = |what: &str| {
             Error::malformed(FORMAT, path, format!("pair {}", self.id), format!("has no {what}"))
         };
-        let caption = self.caption.clone().ok_or_else(|| lacks(".txt file"))?;
+        let caption = self.caption.clone().or_else(|| self.sidecar.clone());
+        let caption = caption.ok_or_else(|| lacks(".txt file, and no .json file with a caption"))?;
         let (offset, length) = self.image.ok_or_else(|| lacks("image file (.jpg, .png or .gif)"))?;
-        Ok(Pair { id: self.id, caption, shard, offset, length })
+        Ok(Pair { id: self.id, caption, place: Place::Shard { shard, offset, length } })
     }
 }
 
@@ -119,6 +163,12 @@ fn read_shard(path: &Path, shard: usize, pairs: &mut Vec<Pair>) -> Result<()> {
             let mut caption = String::new();
             entry.read_to_string(&mut caption).map_err(|error| broken(format!("{name}: {error}")))?;
             partial.caption = Some(caption.trim().to_string());
+        } else if extension == "json" {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).map_err(|error| broken(format!("{name}: {error}")))?;
+            // Other tools put other things into these files; only one with a caption says anything here.
+            partial.sidecar =
+                serde_json::from_slice::<Sidecar>(&text).ok().map(|own| own.caption.trim().to_string());
         } else if IMAGES.contains(&extension.to_ascii_lowercase().as_str()) {
             partial.image = Some((offset, length));
         }
@@ -133,24 +183,45 @@ impl PairSet {
     /// The encoded bytes of one pair's image.
     ///
     /// # Errors
-    /// The shard changed since it was read, or cannot be read any more.
+    /// The shard changed since it was read, or cannot be read any more; there is no such image file.
     pub fn image_bytes(&self, pair: &Pair) -> Result<Vec<u8>> {
-        let path = self.shards.get(pair.shard).map_or(Path::new(""), PathBuf::as_path);
-        let mut file = File::open(path).map_err(Error::io("open the shard", path))?;
-        file.seek(SeekFrom::Start(pair.offset)).map_err(Error::io("read the shard", path))?;
-        let mut bytes = vec![0; pair.length as usize];
-        file.read_exact(&mut bytes).map_err(Error::io("read the shard", path))?;
-        Ok(bytes)
+        match &pair.place {
+            Place::File(path) => std::fs::read(path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Error::NotFound {
+                    what: "image",
+                    path: path.clone(),
+                    next: "put it there or take it out of the table".into(),
+                },
+                _ => Error::io("read the image", path)(error),
+            }),
+            Place::Shard { shard, offset, length } => {
+                let path = self.shards.get(*shard).map_or(Path::new(""), PathBuf::as_path);
+                let mut file = File::open(path).map_err(Error::io("open the shard", path))?;
+                file.seek(SeekFrom::Start(*offset)).map_err(Error::io("read the shard", path))?;
+                let mut bytes = vec![0; *length as usize];
+                file.read_exact(&mut bytes).map_err(Error::io("read the shard", path))?;
+                Ok(bytes)
+            }
+        }
     }
 
-    /// The shards' files.
-    pub(crate) fn shards(&self) -> &[PathBuf] {
-        &self.shards
+    /// Every file that holds images: the shards, or the images of a table.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let images = self.pairs.iter().filter_map(|pair| match &pair.place {
+            Place::File(path) => Some(path.as_path()),
+            Place::Shard { .. } => None,
+        });
+        self.shards.iter().map(PathBuf::as_path).chain(images)
     }
 
-    /// Where a pair's image lies, for messages: the shard and the pair's name.
+    /// Where a pair's image lies, for messages: the shard and the pair's name, or the image's file.
     pub(crate) fn place(&self, pair: &Pair) -> PathBuf {
-        self.shards.get(pair.shard).map(|shard| shard.join(&pair.id)).unwrap_or_default()
+        match &pair.place {
+            Place::File(path) => path.clone(),
+            Place::Shard { shard, .. } => {
+                self.shards.get(*shard).map(|shard| shard.join(&pair.id)).unwrap_or_default()
+            }
+        }
     }
 }
 
@@ -196,6 +267,53 @@ mod tests {
             message(&[("0.jpg", b"x"), ("1.jpg", b"x"), ("1.txt", b"x")]).contains("pair 0: has no .txt")
         );
         assert!(message(&[("0.txt", b"x")]).contains("no image"));
+    }
+
+    #[test]
+    fn a_caption_may_come_from_a_json_file() {
+        let file = shard(&[
+            ("0.jpg", b"x"),
+            ("0.json", br#"{"caption": " a cat ", "width": 5}"#),
+            ("1.jpg", b"x"),
+            ("1.json", br#"{"caption": "not this"}"#),
+            ("1.txt", b"a dog"),
+        ]);
+        let set = load(&[file.path().to_path_buf()]).unwrap();
+        let captions: Vec<&str> = set.pairs.iter().map(|pair| pair.caption.as_str()).collect();
+        assert_eq!(captions, ["a cat", "a dog"]);
+        let without = shard(&[("0.jpg", b"x"), ("0.json", b"{}")]);
+        assert!(
+            load(&[without.path().to_path_buf()]).unwrap_err().to_string().contains("no .json file with")
+        );
+    }
+
+    #[test]
+    fn a_table_names_images_below_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("pairs.jsonl");
+        let write = |text: &str| std::fs::write(&table, text).unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("in/a.jpg"), b"jpeg").unwrap();
+        write(
+            "{\"image\": \"in/a.jpg\", \"caption\": [\"a cat\", \"one cat\"]}\n{\"image\": \"b.jpg\", \"text\": \"x\"}",
+        );
+        let set = load_table(&table, folder.path()).unwrap();
+        assert_eq!(set.pairs.len(), 3);
+        assert_eq!(
+            (set.pairs[1].caption.as_str(), set.image_bytes(&set.pairs[1]).unwrap()),
+            ("one cat", b"jpeg".to_vec())
+        );
+        let message = set.image_bytes(&set.pairs[2]).unwrap_err().to_string();
+        assert!(message.contains("no image there") && message.contains("b.jpg"), "{message}");
+        for outside in ["../a.jpg", "/etc/passwd"] {
+            write(&format!("{{\"image\": \"{outside}\", \"caption\": \"x\"}}"));
+            assert!(
+                load_table(&table, folder.path())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("expected an image below")
+            );
+        }
     }
 
     #[test]

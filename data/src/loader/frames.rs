@@ -87,8 +87,8 @@ impl FrameStore {
         let key = || {
             let mut key = Sha256::new();
             key.update(format!("pairs {READER} {size}"));
-            for shard in pairs.shards() {
-                digest_file(&mut key, "", shard)?;
+            for file in pairs.files() {
+                digest_file(&mut key, "", file)?;
             }
             Ok(hex(key))
         };

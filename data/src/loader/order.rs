@@ -192,9 +192,9 @@ mod tests {
         assert_eq!((plan.epoch(1), plan.epoch(2)), (FIRST.to_vec(), SECOND.to_vec()));
         assert_eq!(draw_caption(7, 1, 3, 20), Some(CAPTION));
     }
-    const FIRST: [usize; 10] = [0; 10];
-    const SECOND: [usize; 10] = [0; 10];
-    const CAPTION: (usize, u64) = (0, 0);
+    const FIRST: [usize; 10] = [7, 4, 8, 6, 2, 0, 1, 9, 5, 3];
+    const SECOND: [usize; 10] = [8, 3, 0, 1, 6, 9, 7, 5, 4, 2];
+    const CAPTION: (usize, u64) = (9, 11_779_135_422_246_742_926);
 
     #[test]
     fn buckets_waste_little_padding() {
