@@ -26,7 +26,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..parallel).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked")?.map_err(Box::<dyn std::error::Error>::from))
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().map_err(|_| "a worker panicked")?.map_err(Box::<dyn std::error::Error>::from)
+            })
         })?;
         println!("{} {}", start.elapsed().as_secs_f64(), bytes.into_inner());
     }

@@ -80,7 +80,10 @@ fn moving(path: &Path, looked: Result<Kind>) -> Probe {
         })
     };
     let complaint = found.complaints.first.as_ref().map(|first| {
-        format!("the stream is damaged: the decoder complained {} times, first: {first}", found.complaints.count)
+        format!(
+            "the stream is damaged: the decoder complained {} times, first: {first}",
+            found.complaints.count
+        )
     });
     let ended = looked.err().or(found.failure).map(|error| error.to_string());
     Probe {

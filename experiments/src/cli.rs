@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::caption::CaptionArguments;
+use crate::datasets::{CheckArguments, PrepareArguments, ProbeArguments};
 use crate::import::{ExportArguments, ImportArguments};
 use crate::score::ScoreArguments;
 use crate::verify::VerifyArguments;
@@ -28,6 +30,8 @@ pub enum Command {
     Ablation(AblationArguments),
     /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
     Pretrain(PretrainArguments),
+    /// Caption videos
+    Caption(CaptionArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
     Score(ScoreArguments),
     /// Make a checkpoint out of files of transformers, LAVIS or torch.onnx
@@ -124,6 +128,12 @@ pub struct Folders {
 /// What to do with data sets.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
+    /// Read a data set once: clips found, missing and broken, splits, overlaps; writes the list that training leaves out
+    Check(CheckArguments),
+    /// Decode the chosen frames of every clip ahead of training
+    Prepare(PrepareArguments),
+    /// Decode files whole and say what they hold
+    Probe(ProbeArguments),
     /// Make the tiny world: video files annotated like MSR-VTT, and image-text pairs
     Synthesize {
         /// Folder to write

@@ -13,7 +13,7 @@ use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
 use crate::report::thousands;
 use crate::run::{Pretrained, Session};
 use crate::table::Table;
-use crate::{device, import, pretrain, score, verify, world};
+use crate::{caption, datasets, device, import, pretrain, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -68,12 +68,17 @@ pub fn run(command: Command) -> Outcome {
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
+        Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
+        Command::Data(DataCommand::Check(arguments)) => datasets::check(&arguments).failure().map(verdict),
+        Command::Data(DataCommand::Prepare(arguments)) => {
+            datasets::prepare_frames(&arguments).failure().map(|()| ExitCode::SUCCESS)
+        }
+        Command::Data(DataCommand::Probe(arguments)) => {
+            datasets::probe_files(&arguments).failure().map(verdict)
+        }
         Command::Import(arguments) => import::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Export(arguments) => import::export(&arguments).failure().map(|()| ExitCode::SUCCESS),
-        Command::Verify(arguments) => {
-            let passed = verify::run(&arguments).failure()?;
-            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        Command::Verify(arguments) => verify::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
             let variant =
                 Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
@@ -83,6 +88,11 @@ pub fn run(command: Command) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Exit code 1 says that the command did its work and found something wrong.
+fn verdict(is_fine: bool) -> ExitCode {
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn list() -> Outcome {

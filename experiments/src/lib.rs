@@ -1,9 +1,11 @@
 //! The one runner: command line, typed configurations, ablations, reports.
 
 pub mod ablation;
+pub mod caption;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod datasets;
 pub mod device;
 pub mod examples;
 pub mod import;

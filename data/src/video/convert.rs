@@ -158,7 +158,8 @@ impl ToRgb {
 
 impl Ready {
     fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
-        let refused = |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
+        let refused =
+            |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
         // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either way.
         let mut whole = caps.to_owned();
         if let Some(structure) = whole.make_mut().structure_mut(0) {
@@ -192,7 +193,8 @@ impl Ready {
             Some(planes) => {
                 let info = planes.info().clone();
                 let square = planes.resize(path, &whole)?;
-                let square = gst_video::VideoFrameRef::from_buffer_ref_readable(square, &info).map_err(small)?;
+                let square =
+                    gst_video::VideoFrameRef::from_buffer_ref_readable(square, &info).map_err(small)?;
                 self.converter.frame_ref(&square, &mut out);
             }
         }

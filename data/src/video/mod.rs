@@ -23,9 +23,9 @@ use std::path::Path;
 pub(crate) use container::{Kind, inspect};
 pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
+pub(crate) use pool::turn;
 pub(crate) use sequential::examine;
 pub(crate) use still::examine as examine_still;
-pub(crate) use pool::turn;
 
 /// Frames as RGB bytes, in display orientation.
 ///

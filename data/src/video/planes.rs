@@ -24,7 +24,9 @@ impl Planes {
     /// have the size already.
     pub(super) fn new(input: &gst_video::VideoInfo, side: u32) -> Option<Self> {
         use gst_video::VideoFormat::{I420, Y42b, Y444, Yv12};
-        if !matches!(input.format(), I420 | Yv12 | Y42b | Y444) || (input.width(), input.height()) == (side, side) {
+        if !matches!(input.format(), I420 | Yv12 | Y42b | Y444)
+            || (input.width(), input.height()) == (side, side)
+        {
             return None;
         }
         let info = gst_video::VideoInfo::builder(Y444, side, side)
@@ -74,8 +76,10 @@ impl Planes {
                 .resize_typed(&plane, &mut self.out, &self.options)
                 .map_err(|error| failed(error.to_string()))?;
             let stride = square.plane_stride()[component as usize] as usize;
-            let rows =
-                square.plane_data_mut(component).map_err(|error| failed(error.to_string()))?.chunks_mut(stride);
+            let rows = square
+                .plane_data_mut(component)
+                .map_err(|error| failed(error.to_string()))?
+                .chunks_mut(stride);
             for (row, resized) in rows.zip(self.out.pixels().chunks_exact(side)) {
                 for (to, from) in row.iter_mut().zip(resized) {
                     *to = from.0;

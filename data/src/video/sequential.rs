@@ -17,11 +17,7 @@ const KEPT_BYTES: usize = 96 << 20;
 
 /// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once more, up to
 /// the last chosen one. Only chosen frames are converted.
-pub(super) fn decode(
-    path: &Path,
-    size: Option<u32>,
-    choose: &dyn Fn(usize) -> Vec<usize>,
-) -> Result<Frames> {
+pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
     let mut reader = Reader::open(path, Wanted::All)?;
     let mut kept = Vec::new();
     let mut bytes = 0;

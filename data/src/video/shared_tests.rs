@@ -29,18 +29,44 @@ struct Golden {
 /// Where we and FFmpeg (through PyAV, which stops at the first error) differ: the file, our frames, and why.
 /// `docs/video.md` has the same list.
 const DIFFERENCES: [(&str, usize, &str); 5] = [
-    ("videos2__sindresorhus+file-type__fixture.mov", 0, "3 KiB of a 25-frame file: the demuxer gives up, FFmpeg has 5 frames"),
-    ("videos__Vanilagy+mediabunny__annex-b.mp4", 5, "the file ends inside its sixth frame, which FFmpeg shows half grey"),
-    ("videos__dmlc+decord__corrupted.mp4", 49, "damaged in its middle: PyAV stops at frame 28, decoding goes on"),
-    ("videos__mozilla+mp4parse-rust__av1-clearkey-cbcs-video.mp4", 0, "encrypted: what FFmpeg decodes is noise"),
-    ("videos__mozilla+mp4parse-rust__no_timescale.mp4", 0, "a header full of wrong values: FFmpeg has 8 frames, then an error"),
+    (
+        "videos2__sindresorhus+file-type__fixture.mov",
+        0,
+        "3 KiB of a 25-frame file: the demuxer gives up, FFmpeg has 5 frames",
+    ),
+    (
+        "videos__Vanilagy+mediabunny__annex-b.mp4",
+        5,
+        "the file ends inside its sixth frame, which FFmpeg shows half grey",
+    ),
+    (
+        "videos__dmlc+decord__corrupted.mp4",
+        49,
+        "damaged in its middle: PyAV stops at frame 28, decoding goes on",
+    ),
+    (
+        "videos__mozilla+mp4parse-rust__av1-clearkey-cbcs-video.mp4",
+        0,
+        "encrypted: what FFmpeg decodes is noise",
+    ),
+    (
+        "videos__mozilla+mp4parse-rust__no_timescale.mp4",
+        0,
+        "a header full of wrong values: FFmpeg has 8 frames, then an error",
+    ),
 ];
 
 /// Files whose pictures may differ from FFmpeg's, and why.
 const OTHER_PIXELS: [(&str, &str); 3] = [
-    ("videos2__exiftool+exiftool__Flash.flv", "VP6's crop, which the FLV header holds, is not passed on: 160 rows for 154"),
+    (
+        "videos2__exiftool+exiftool__Flash.flv",
+        "VP6's crop, which the FLV header holds, is not passed on: 160 rows for 154",
+    ),
     ("videos__Vanilagy+mediabunny__annex-b.mp4", "see above"),
-    ("videos__imageio+imageio-binaries__imageio_issue245.gif", "transparent pixels have no colour: FFmpeg's are white, ours black"),
+    (
+        "videos__imageio+imageio-binaries__imageio_issue245.gif",
+        "transparent pixels have no colour: FFmpeg's are white, ours black",
+    ),
 ];
 
 /// The most that one file may take.
@@ -118,7 +144,9 @@ fn equal_planes(path: &Path, golden: &Golden) -> usize {
             .filter_map(|(index, planes)| Some((index, planes.into_iter().next()?)))
             .collect(),
     };
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
     let is_equal = |(index, planes): &&(usize, Vec<(String, f64)>)| {
         let theirs = planes.first().map(|(hash, _)| hash.clone());
         ours.iter().find(|(ours, _)| ours == index).map(|(_, plane)| hash(plane)) == theirs

@@ -85,7 +85,12 @@ fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) ->
             if taken > LIMIT {
                 let kept = std::env::temp_dir().join(format!("slow-{seed}-{index}.{extension}"));
                 std::fs::copy(&copy, &kept).unwrap();
-                println!("{:.1} s: mutation {index} of {}, kept as {}", taken.as_secs_f64(), source.display(), kept.display());
+                println!(
+                    "{:.1} s: mutation {index} of {}, kept as {}",
+                    taken.as_secs_f64(),
+                    source.display(),
+                    kept.display()
+                );
             }
             slowest = slowest.max(taken);
             std::fs::remove_file(copy).unwrap();
@@ -127,7 +132,8 @@ fn mutated_copies_of_small_clips_end_soon() {
 #[test]
 #[ignore = "takes many minutes"]
 fn two_thousand_mutated_copies_of_real_files_end_soon() {
-    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |value| value.parse().unwrap());
+    let number =
+        |name: &str, otherwise| std::env::var(name).map_or(otherwise, |value| value.parse().unwrap());
     let (count, seed) = (number("MUTATIONS", 2000), number("SEED", 7));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let mut files: Vec<PathBuf> = ["videos", "clips"]

@@ -35,7 +35,10 @@ fn largest_difference(golden: &[u8], ours: impl Fn(&Frames, u32) -> Frames) -> u
         let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
         let worst = differences.iter().copied().max().unwrap();
         let off = differences.iter().filter(|d| **d > 0).count() as f64 / ours.len() as f64;
-        println!("{width} x {height} to {size}: largest difference {worst}, {:.2} % of values differ", off * 100.0);
+        println!(
+            "{width} x {height} to {size}: largest difference {worst}, {:.2} % of values differ",
+            off * 100.0
+        );
         largest = largest.max(worst);
     }
     assert_eq!(at, golden.len());

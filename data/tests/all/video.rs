@@ -59,7 +59,13 @@ pub(crate) fn installed(recipe: &str) -> bool {
     })
 }
 
-pub(crate) fn written(folder: &Path, name: &str, extension: &str, recipe: &str, size: (usize, usize)) -> PathBuf {
+pub(crate) fn written(
+    folder: &Path,
+    name: &str,
+    extension: &str,
+    recipe: &str,
+    size: (usize, usize),
+) -> PathBuf {
     let path = folder.join(format!("{name}.{extension}"));
     let (width, height) = size;
     encode::write(&path, (width as u32, height as u32), 25, &numbered(COUNT, width, height), recipe).unwrap();
