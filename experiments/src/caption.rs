@@ -58,7 +58,7 @@ pub struct CaptionArguments {
     #[arg(long, default_value_t = 1.0)]
     pub repetition_penalty: f64,
     /// Draw tokens at this temperature instead of searching
-    #[arg(long, value_name = "TEMPERATURE")]
+    #[arg(long, value_name = "TEMPERATURE", allow_negative_numbers = true)]
     pub sample: Option<f64>,
     /// Where the draws start
     #[arg(long, default_value_t = 0)]
