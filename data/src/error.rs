@@ -1,6 +1,7 @@
 //! What can go wrong between a file and a batch. Each message says what, where, what was expected, what was found,
 //! and what to do next; the path comes last.
 
+use crate::datasets::thousands;
 use std::path::{Path, PathBuf};
 
 /// The crate's result.
@@ -145,20 +146,20 @@ pub enum Error {
 
     /// A split of a published data set is not the published one.
     #[error(
-        "{dataset}'s split {split} has {expected} {what}, got {got}{difference}; give the official files, or say that \
-         the splits are your own: {}", path.display()
+        "{dataset}'s split {split} has {} {what}, got {}{difference}; give the official files, or say that the splits \
+         are your own: {}", thousands(*expected), thousands(*got), path.display()
     )]
     SplitMismatch {
         /// The data set.
-        dataset: String,
+        dataset: &'static str,
         /// The split.
         split: &'static str,
         /// What is counted: clips, images or questions.
         what: &'static str,
         /// How many were published.
-        expected: String,
+        expected: usize,
         /// How many there are.
-        got: String,
+        got: usize,
         /// Which are missing and which are too many, where their names are known.
         difference: String,
         /// The annotations.

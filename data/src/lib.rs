@@ -2,8 +2,9 @@
 //!
 //! The way of a clip through this crate, in the order of the modules: [`video`] decodes the frames that [`sampling`]
 //! chose, [`preprocess`] resizes and normalises them, [`datasets`] says which clips and captions there are, [`text`]
-//! turns captions into ids, and [`loader`] puts clips in order for training. Nothing here knows tensors of a training
-//! framework: what it hands over are host arrays.
+//! turns captions into ids, and [`loader`] puts clips in order for training. Before training, [`check`] reads a data set
+//! once and lists what must be left out, [`prepare`] decodes it once, and [`features`] keeps what a frozen vision
+//! transformer makes of it. Nothing here knows tensors of a training framework: what it hands over are host arrays.
 
 pub mod augment;
 pub mod check;

@@ -211,11 +211,11 @@ fn mismatch(
     source: &Path,
 ) -> Error {
     Error::SplitMismatch {
-        dataset: dataset.name().into(),
+        dataset: dataset.name(),
         split: split.name(),
         what,
-        expected: thousands(expected),
-        got: thousands(got),
+        expected,
+        got,
         difference,
         path: source.to_path_buf(),
     }

@@ -191,6 +191,16 @@ fn parse_trainer(bytes: &[u8], model: &mut Model) -> std::result::Result<(), Str
     Ok(())
 }
 
+/// Two pieces that make a third.
+struct Merge<'a> {
+    /// Of the piece that they make.
+    score: f32,
+    /// In characters.
+    lengths: [usize; 2],
+    ids: [usize; 2],
+    pair: [&'a str; 2],
+}
+
 impl Model {
     fn of(&self, kind: Kind) -> Option<&str> {
         self.pieces.iter().find(|piece| piece.kind == kind).map(|piece| piece.text.as_str())
@@ -285,23 +295,24 @@ impl Model {
     fn merges(&self) -> Vec<[&str; 2]> {
         let ids: HashMap<&str, usize> =
             self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.as_str(), id)).collect();
-        let mut merges: Vec<(f32, usize, usize, [&str; 2])> = Vec::new();
+        let mut merges: Vec<Merge<'_>> = Vec::new();
         for piece in &self.pieces {
-            let cuts = piece.text.char_indices().skip(1).enumerate();
-            let mut own: Vec<([usize; 2], (f32, usize, usize, [&str; 2]))> = cuts
-                .filter_map(|(place, (cut, _))| {
-                    let (left, right) = piece.text.split_at(cut);
-                    let both = [*ids.get(left)?, *ids.get(right)?];
-                    let right_length = piece.text[cut..].chars().count();
-                    Some((both, (piece.score, place + 1, right_length, [left, right])))
-                })
-                .collect();
-            own.sort_by_key(|(ids, _)| *ids);
-            merges.extend(own.into_iter().map(|(_, merge)| merge));
+            let first = merges.len();
+            for (place, (cut, _)) in piece.text.char_indices().skip(1).enumerate() {
+                let (left, right) = piece.text.split_at(cut);
+                let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) else { continue };
+                merges.push(Merge {
+                    score: piece.score,
+                    lengths: [place + 1, right.chars().count()],
+                    ids: [left_id, right_id],
+                    pair: [left, right],
+                });
+            }
+            merges[first..].sort_by_key(|merge| merge.ids);
         }
         // Stable, so that equal ones stay in the vocabulary's order.
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))));
-        merges.into_iter().map(|(.., pair)| pair).collect()
+        merges.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.lengths.cmp(&a.lengths)));
+        merges.into_iter().map(|merge| merge.pair).collect()
     }
 }
 
