@@ -1,7 +1,8 @@
-//! Decodes 8 frames at 224 px of each file, as often as it is told to: the part of `scripts/bench/video.sh` that is ours.
+//! Decodes 8 frames at 224 px of each file, as often as it is told to: the part of `scripts/bench/video.sh`
+//! that is ours.
 //!
-//! `decode_clips PARALLEL FILE...` reads lines from its input; for each it decodes all files, `PARALLEL` at once, and
-//! prints the seconds that took and the bytes that came. A file that cannot be decoded ends it.
+//! `decode_clips PARALLEL FILE...` reads lines from its input; for each it decodes all files, `PARALLEL` at
+//! once, and prints the seconds that took and the bytes that came. A file that cannot be decoded ends it.
 
 use data::video::{FrameRequest, decode};
 use std::io::BufRead;

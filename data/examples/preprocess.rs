@@ -1,5 +1,6 @@
-//! `preprocess SIZE FILE...` writes what a model reads of each image file, f32 `[3, SIZE, SIZE]` little-endian, to its
-//! output: for `scripts/reference/resize.py`, which compares it with BLIP's image processor.
+//! `preprocess SIZE FILE...` writes what a model reads of each image file, f32 `[3, SIZE, SIZE]`
+//! little-endian, to its output: for `scripts/reference/resize.py`, which compares it with BLIP's image
+//! processor.
 
 use data::preprocess::Preprocess;
 use data::sampling::Sampling;

@@ -1,4 +1,5 @@
-//! Training's random crop and mirror, the same for every frame of a clip: LAVIS's RandomResizedCrop and horizontal flip.
+//! Training's random crop and mirror, the same for every frame of a clip: LAVIS's RandomResizedCrop and
+//! horizontal flip.
 
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocess;
@@ -14,7 +15,8 @@ pub struct Augment {
     pub scale: (f64, f64),
     /// Smallest and largest width of a crop as a multiple of its height.
     pub ratio: (f64, f64),
-    /// Probability that the clip is mirrored left to right. Leave it at 0 where captions speak of left and right.
+    /// Probability that the clip is mirrored left to right. Leave it at 0 where captions speak of left and
+    /// right.
     pub flip: f64,
 }
 
@@ -60,8 +62,8 @@ impl Augment {
         Err(Error::Setting { key: "flip", expected: "from 0 to 1".into(), got: self.flip.to_string() })
     }
 
-    /// Draws a crop of frames of this size, by torchvision's rule: ten tries at a share of the area and a ratio of the
-    /// sides (its logarithm uniform), then the largest central crop whose ratio is allowed.
+    /// Draws a crop of frames of this size, by torchvision's rule: ten tries at a share of the area and a
+    /// ratio of the sides (its logarithm uniform), then the largest central crop whose ratio is allowed.
     #[must_use]
     pub fn draw(&self, height: usize, width: usize, seed: u64) -> Crop {
         let mut draws = Draws::new(seed, "augment: crop", 0);

@@ -21,8 +21,8 @@ pub enum Resizing {
     /// BLIP's image processor: Pillow's bicubic, a = -0.5, with a filter that widens when shrinking.
     #[default]
     Blip,
-    /// LAVIS's video transform: PyTorch's bicubic, a = -0.75, four source pixels whatever the factor, then cast to bytes
-    /// by cutting off the fraction; what overshoots 0..255 wraps around, as theirs does.
+    /// LAVIS's video transform: PyTorch's bicubic, a = -0.75, four source pixels whatever the factor, then
+    /// cast to bytes by cutting off the fraction; what overshoots 0..255 wraps around, as theirs does.
     Lavis,
 }
 
@@ -85,8 +85,8 @@ impl Preprocess {
         out
     }
 
-    /// What each byte becomes, by channel. A byte has 256 values, so we compute each once, in f32 and in the reference's order:
-    /// scale, subtract, divide.
+    /// What each byte becomes, by channel. A byte has 256 values, so we compute each once, in f32 and in the
+    /// reference's order: scale, subtract, divide.
     fn table(&self) -> [[f32; 256]; 3] {
         std::array::from_fn(|c| {
             std::array::from_fn(|byte| (byte as f32 * (1.0 / 255.0) - self.mean[c]) / self.std[c])
@@ -94,8 +94,8 @@ impl Preprocess {
     }
 }
 
-/// Resizes every frame to a square, bicubic (Catmull-Rom, a = -0.5) with a filter that widens when shrinking: what
-/// Pillow's `resize(..., BICUBIC)` does, within 1 of 255 a pixel.
+/// Resizes every frame to a square, bicubic (Catmull-Rom, a = -0.5) with a filter that widens when shrinking:
+/// what Pillow's `resize(..., BICUBIC)` does, within 1 of 255 a pixel.
 ///
 /// # Shapes
 /// `[f, height, width, 3]` to `[f, size, size, 3]`

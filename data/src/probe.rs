@@ -17,13 +17,15 @@ pub struct Probe {
     pub width: Option<u32>,
     /// Rows as stored, before rotation.
     pub height: Option<u32>,
-    /// Degrees counter-clockwise that the file asks to be turned by for display, as FFmpeg counts them: -180, -90, 0, 90.
+    /// Degrees counter-clockwise that the file asks to be turned by for display, as FFmpeg counts them: -180,
+    /// -90, 0, 90.
     pub rotation: i32,
     /// Frames that were decoded.
     pub frames: usize,
     /// Seconds, where the container tells.
     pub duration_s: Option<f64>,
-    /// Why decoding ended early or never began, or what damage the decoder got over. `None` of a file that is whole.
+    /// Why decoding ended early or never began, or what damage the decoder got over. `None` of a file that is
+    /// whole.
     pub error: Option<String>,
 }
 
@@ -42,8 +44,9 @@ impl Probe {
     }
 }
 
-/// Decodes a file whole and says what it holds. A file that cannot be decoded is described by `error`; of one that is cut
-/// short or damaged, `frames` counts what can be had. Waits for its turn as [`video::decode`] does.
+/// Decodes a file whole and says what it holds. A file that cannot be decoded is described by `error`; of one
+/// that is cut short or damaged, `frames` counts what can be had. Waits for its turn as [`video::decode`]
+/// does.
 #[must_use]
 pub fn probe(path: &Path) -> Probe {
     let looked = video::inspect(path);

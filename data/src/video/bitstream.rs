@@ -1,5 +1,5 @@
-//! What a compressed frame's first bits tell, for the codecs of most web video: whether decoding can start there,
-//! whether anything refers to it, and whether it is shown at all.
+//! What a compressed frame's first bits tell, for the codecs of most web video: whether decoding can start
+//! there, whether anything refers to it, and whether it is shown at all.
 
 use gstreamer as gst;
 
@@ -20,7 +20,8 @@ pub(super) struct Known {
     pub(super) shown: Shown,
 }
 
-/// Looks at a packet; `None` where its codec is not among those we know, or its bytes break the codec's rules.
+/// Looks at a packet; `None` where its codec is not among those we know, or its bytes break the codec's
+/// rules.
 pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
     let structure = caps.structure(0)?;
     match structure.name().as_str() {
@@ -38,8 +39,8 @@ pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
     }
 }
 
-/// H.264 with length-prefixed units: restarts are IDR pictures, and a picture all of whose slices have `nal_ref_idc` 0
-/// is one that nothing refers to. Every access unit is shown.
+/// H.264 with length-prefixed units: restarts are IDR pictures, and a picture all of whose slices have
+/// `nal_ref_idc` 0 is one that nothing refers to. Every access unit is shown.
 fn h264(data: &[u8], prefix: usize) -> Option<Known> {
     let mut rest = data;
     let (mut slices, mut referred, mut idr) = (0, false, false);
@@ -59,15 +60,16 @@ fn h264(data: &[u8], prefix: usize) -> Option<Known> {
     (slices > 0).then_some(Known { restart: idr, disposable: !referred, shown: Shown::Yes })
 }
 
-/// VP8's frame tag: bit 0 is clear in a key frame, bit 4 set in a frame that is shown. An empty packet repeats the frame
-/// before it in some decoders only.
+/// VP8's frame tag: bit 0 is clear in a key frame, bit 4 set in a frame that is shown. An empty packet
+/// repeats the frame before it in some decoders only.
 fn vp8(data: &[u8]) -> Option<Known> {
     let &tag = data.first()?;
     let shown = if tag & 0x10 != 0 { Shown::Yes } else { Shown::No };
     Some(Known { restart: tag & 1 == 0, disposable: false, shown })
 }
 
-/// VP9: a packet may hold several frames, of which one at most is shown; their sizes stand in an index at its end.
+/// VP9: a packet may hold several frames, of which one at most is shown; their sizes stand in an index at its
+/// end.
 fn vp9(data: &[u8]) -> Option<Known> {
     let mut shown = 0;
     let mut restart = false;

@@ -1,5 +1,6 @@
-//! A look at a file's first bytes: is it there, is it a video, is it whole? GStreamer meets some of these cases with a
-//! silent standstill, and a file cut short with fewer frames and no word; here they become errors at once.
+//! A look at a file's first bytes: is it there, is it a video, is it whole? GStreamer meets some of these
+//! cases with a silent standstill, and a file cut short with fewer frames and no word; here they become
+//! errors at once.
 
 use crate::error::{Error, Result};
 use std::fs::File;
@@ -89,8 +90,8 @@ fn truncated(path: &Path, declared: u64, length: u64) -> Error {
 /// The boxes that an MP4 or QuickTime file may begin with.
 const MP4_BEGINNINGS: [&str; 7] = ["ftyp", "moov", "mdat", "wide", "free", "skip", "pnot"];
 
-/// MP4's top-level boxes must end within the file; one must be the index (`moov`) and one the media data. Of an encrypted
-/// stream GStreamer makes nothing and says nothing.
+/// MP4's top-level boxes must end within the file; one must be the index (`moov`) and one the media data. Of
+/// an encrypted stream GStreamer makes nothing and says nothing.
 fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
     let mut at = 0u64;
     let (mut index, mut media) = (false, false);
@@ -138,7 +139,8 @@ fn is_encrypted(file: &mut File, at: u64, size: u64) -> std::io::Result<bool> {
     Ok(index.windows(4).any(|name| name == b"encv"))
 }
 
-/// Matroska's and WebM's segment must end within the file, where its size is known, and hold a cluster of frames.
+/// Matroska's and WebM's segment must end within the file, where its size is known, and hold a cluster of
+/// frames.
 fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     const SEGMENT: u32 = 0x1853_8067;
     const CLUSTER: u32 = 0x1F43_B675;
@@ -164,7 +166,8 @@ fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     Err(Error::video(path, "the Matroska file has no frames (no cluster)"))
 }
 
-/// The element at a place of the file: its id, the bytes before its content, and its size where that is known.
+/// The element at a place of the file: its id, the bytes before its content, and its size where that is
+/// known.
 fn element_at(file: &mut File, at: u64) -> std::io::Result<Option<(u32, u64, Option<u64>)>> {
     let mut head = [0u8; 12];
     file.seek(SeekFrom::Start(at))?;
@@ -198,8 +201,8 @@ fn element_size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     Some(((!all_ones).then_some(value), extra + 1))
 }
 
-/// The first element of `bytes`: its id, where its content starts and where it ends, an unknown or overlong size being
-/// cut at the end of `bytes`.
+/// The first element of `bytes`: its id, where its content starts and where it ends, an unknown or overlong
+/// size being cut at the end of `bytes`.
 pub(super) fn element(bytes: &[u8]) -> Option<(u32, usize, usize)> {
     let id_length = bytes.first()?.leading_zeros() as usize + 1;
     if id_length > 4 {

@@ -53,8 +53,8 @@ impl Rgb {
     }
 }
 
-/// How a stored picture is to be turned for display: GStreamer's `image-orientation` tag. Rotations are clockwise; a
-/// flip mirrors left and right and comes first.
+/// How a stored picture is to be turned for display: GStreamer's `image-orientation` tag. Rotations are
+/// clockwise; a flip mirrors left and right and comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Orientation {
     #[default]
@@ -84,7 +84,8 @@ impl Orientation {
         })
     }
 
-    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them: half a turn is
+    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them:
+    /// half a turn is
     /// -180.
     pub(crate) fn degrees(self) -> i32 {
         match self {
@@ -100,8 +101,9 @@ impl Orientation {
     }
 }
 
-/// Converts samples to upright RGB with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4, alpha, …),
-/// and resizes them at once, so that no more than one picture of the video's own size is in memory.
+/// Converts samples to upright RGB with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4,
+/// alpha, …), and resizes them at once, so that no more than one picture of the video's own size is in
+/// memory.
 pub(crate) struct ToRgb {
     /// Kept until the stream changes its format.
     ready: Option<Ready>,
@@ -160,7 +162,8 @@ impl Ready {
     fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
         let refused =
             |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-        // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either way.
+        // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either
+        // way.
         let mut whole = caps.to_owned();
         if let Some(structure) = whole.make_mut().structure_mut(0) {
             structure.remove_fields(["interlace-mode", "field-order"]);
@@ -181,7 +184,8 @@ impl Ready {
         Ok(Self { caps: caps.to_owned(), input, planes, converter, output, rgb })
     }
 
-    /// One buffer's picture: a square of the size asked for where the planes can be resized, else the whole picture.
+    /// One buffer's picture: a square of the size asked for where the planes can be resized, else the whole
+    /// picture.
     fn convert(&mut self, path: &Path, buffer: &gst::BufferRef) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
         let small = |_| failed("a frame is smaller than its format says");

@@ -79,16 +79,16 @@ impl FrameRequest {
 
 /// Decodes the chosen frames of a video, GIF or image file.
 ///
-/// Frames are chosen by their place among the decoded frames, not by timestamps, which many files have wrong. The file's
-/// rotation is applied; its pixel aspect ratio is not, because a square resize undoes it. No more clips are decoded at
-/// once than [`limit_decoders`] allows, however many threads call; the others wait.
+/// Frames are chosen by their place among the decoded frames, not by timestamps, which many files have wrong.
+/// The file's rotation is applied; its pixel aspect ratio is not, because a square resize undoes it. No more
+/// clips are decoded at once than [`limit_decoders`] allows, however many threads call; the others wait.
 ///
 /// # Shapes
 /// `[frames, height, width, 3]`, or `[frames, size, size, 3]` where a size is asked for.
 ///
 /// # Errors
-/// Missing, empty, truncated and damaged files; files without a video stream or with no frames; a decoder that stands
-/// still for [`STALL_LIMIT`]; a plug-in that is not installed.
+/// Missing, empty, truncated and damaged files; files without a video stream or with no frames; a decoder
+/// that stands still for [`STALL_LIMIT`]; a plug-in that is not installed.
 pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     if request.frames == 0 {
         return Err(Error::Setting { key: "frames", expected: "at least 1".into(), got: "0".into() });

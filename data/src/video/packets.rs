@@ -1,6 +1,6 @@
-//! The quick way to a few frames: read the packets without decoding, work out which of them the chosen frames need,
-//! and feed the decoder only those. Used where packets tell all there is to know; everything else is decoded from the
-//! start, see [`super::sequential`].
+//! The quick way to a few frames: read the packets without decoding, work out which of them the chosen frames
+//! need, and feed the decoder only those. Used where packets tell all there is to know; everything else is
+//! decoded from the start, see [`super::sequential`].
 
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
@@ -69,8 +69,8 @@ pub(super) fn promised(path: &Path, container: Container) -> Result<Option<usize
     Ok(demux(path, container)?.map(|stream| stream.display.len()))
 }
 
-/// Reads every packet of the first video stream. `None` where timestamps are missing, doubled or cut up by several
-/// segments, where the format changes, or where the codec is not one whose packets we can read.
+/// Reads every packet of the first video stream. `None` where timestamps are missing, doubled or cut up by
+/// several segments, where the format changes, or where the codec is not one whose packets we can read.
 fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     let factory = match container {
         Container::Mp4 => "qtdemux",
@@ -166,8 +166,8 @@ fn packet(
     })
 }
 
-/// The installed decoder of the highest rank that takes these caps as they are. Bins are left out: some rank high and
-/// match loosely, then refuse the stream in silence.
+/// The installed decoder of the highest rank that takes these caps as they are. Bins are left out: some rank
+/// high and match loosely, then refuse the stream in silence.
 fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
     let mut factories: Vec<gst::ElementFactory> = gst::ElementFactory::factories_with_type(
         gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
@@ -185,7 +185,8 @@ fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
     factories.first().and_then(|factory| factory.create().build().ok())
 }
 
-/// Which packets the wanted ones need: from the restart before each up to itself, without those that nothing needs.
+/// Which packets the wanted ones need: from the restart before each up to itself, without those that nothing
+/// needs.
 fn needed(stream: &Stream, wanted: &BTreeSet<usize>) -> Vec<bool> {
     let mut needed = vec![false; stream.packets.len()];
     let mut done = 0; // packets below are decided
@@ -235,8 +236,9 @@ fn feed(
 
     let mut to_rgb = ToRgb::new(size);
     let mut pictures = Vec::with_capacity(times.len());
-    // Whatever goes wrong here, decoding from the start either goes right or explains it better. We wait for the end, which
-    // is near because nothing was fed beyond the last wanted frame, so that no complaint is missed.
+    // Whatever goes wrong here, decoding from the start either goes right or explains it better. We wait for
+    // the end, which is near because nothing was fed beyond the last wanted frame, so that no complaint is
+    // missed.
     while let Ok(Some(sample)) = running.next(&sink, || seen.load(Ordering::Relaxed)) {
         if let Some(&index) = sample.buffer().and_then(|buffer| buffer.pts()).and_then(|pts| times.get(&pts))
         {

@@ -1,5 +1,5 @@
-//! What every GStreamer pipeline here needs: starting it, hearing its errors, noticing that it stands still, and
-//! stopping it on every path.
+//! What every GStreamer pipeline here needs: starting it, hearing its errors, noticing that it stands still,
+//! and stopping it on every path.
 
 use super::convert::Orientation;
 use crate::error::{Error, Result};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long decoding may go on without a new frame before it is given up. Some damaged files make GStreamer wait for
-/// ever without a word; healthy files on a busy machine stay under this.
+/// How long decoding may go on without a new frame before it is given up. Some damaged files make GStreamer
+/// wait for ever without a word; healthy files on a busy machine stay under this.
 pub const STALL_LIMIT: Duration = Duration::from_secs(6);
 
 /// How often we look at the bus while no frame comes.

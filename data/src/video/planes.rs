@@ -1,6 +1,6 @@
-//! The quick way from a decoder's picture to a small square: brightness and colour planes are resized each by itself, so
-//! that the square's pixels alone, not all of the picture's, are converted to RGB afterwards. Both steps are linear, so
-//! their order matters only where RGB values are rounded or overshoot.
+//! The quick way from a decoder's picture to a small square: brightness and colour planes are resized each by
+//! itself, so that the square's pixels alone, not all of the picture's, are converted to RGB afterwards. Both
+//! steps are linear, so their order matters only where RGB values are rounded or overshoot.
 
 use crate::error::{Error, Result};
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
@@ -10,7 +10,8 @@ use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
 use std::path::Path;
 
-/// Resizes pictures of one format to squares in the format [`Self::info`], whose planes all have the square's size.
+/// Resizes pictures of one format to squares in the format [`Self::info`], whose planes all have the square's
+/// size.
 pub(super) struct Planes {
     resizer: Resizer,
     options: ResizeOptions,
@@ -20,8 +21,8 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// `None` for formats with anything but one byte plane for each of brightness and two colours, and for pictures that
-    /// have the size already.
+    /// `None` for formats with anything but one byte plane for each of brightness and two colours, and for
+    /// pictures that have the size already.
     pub(super) fn new(input: &gst_video::VideoInfo, side: u32) -> Option<Self> {
         use gst_video::VideoFormat::{I420, Y42b, Y444, Yv12};
         if !matches!(input.format(), I420 | Yv12 | Y42b | Y444)

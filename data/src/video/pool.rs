@@ -1,5 +1,5 @@
-//! How many clips are decoded at once. Every decoder runs on one thread and holds some frames, so that one a core keeps
-//! all cores busy and memory bounded, whoever calls and from however many threads.
+//! How many clips are decoded at once. Every decoder runs on one thread and holds some frames, so that one a
+//! core keeps all cores busy and memory bounded, whoever calls and from however many threads.
 
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,8 @@ struct Pool {
 static POOL: Mutex<Pool> = Mutex::new(Pool { running: 0, limit: None });
 static FREED: Condvar = Condvar::new();
 
-/// Sets how many clips this process decodes at once; as many as it has cores unless this is called. Decoders that run
-/// already run on.
+/// Sets how many clips this process decodes at once; as many as it has cores unless this is called. Decoders
+/// that run already run on.
 pub fn limit_decoders(decoders: NonZeroUsize) {
     pool().limit = Some(decoders);
     FREED.notify_all();

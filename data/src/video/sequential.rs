@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Decoded frames that one clip may keep in memory while its length is not known yet. A ten-second clip of MSR-VTT has a
-/// third of this; a longer one is decoded twice instead.
+/// Decoded frames that one clip may keep in memory while its length is not known yet. A ten-second clip of
+/// MSR-VTT has a third of this; a longer one is decoded twice instead.
 const KEPT_BYTES: usize = 96 << 20;
 
-/// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once more, up to
-/// the last chosen one. Only chosen frames are converted.
+/// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once
+/// more, up to the last chosen one. Only chosen frames are converted.
 pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
     let mut reader = Reader::open(path, Wanted::All)?;
     let mut kept = Vec::new();
@@ -202,7 +202,8 @@ impl Reader {
     }
 }
 
-/// A sink that takes frames in the decoder's own format: converting every frame is what makes naive readers slow.
+/// A sink that takes frames in the decoder's own format: converting every frame is what makes naive readers
+/// slow.
 pub(super) fn raw_sink() -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
         .sync(false)
@@ -215,8 +216,8 @@ pub(super) fn raw_sink() -> gst_app::AppSink {
     sink
 }
 
-/// Pixels of the largest picture that is decoded, 8K video's. A damaged header can ask for pictures that no machine can
-/// hold, and a decoder keeps a dozen of them.
+/// Pixels of the largest picture that is decoded, 8K video's. A damaged header can ask for pictures that no
+/// machine can hold, and a decoder keeps a dozen of them.
 const MOST_PIXELS: i64 = 8192 * 4320;
 
 /// Stops a stream whose pictures are larger than [`MOST_PIXELS`].
@@ -268,8 +269,8 @@ fn count_and_drop(
     });
 }
 
-/// Keeps decodebin from decoding sound and subtitles, which nobody hears here, and notes the last video format that it
-/// had to take apart: the codec's.
+/// Keeps decodebin from decoding sound and subtitles, which nobody hears here, and notes the last video
+/// format that it had to take apart: the codec's.
 fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gst::Caps>>>) {
     decodebin.connect("autoplug-continue", false, move |values| {
         let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
@@ -308,8 +309,8 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
     linked
 }
 
-/// Sets up whatever decodebin adds. One thread a decoder: clips are decoded side by side, one a core, which beats any
-/// number of threads within one.
+/// Sets up whatever decodebin adds. One thread a decoder: clips are decoded side by side, one a core, which
+/// beats any number of threads within one.
 fn prepare_elements(pipeline: &gst::Pipeline) {
     pipeline.connect_deep_element_added(|_, _, element| {
         if element.has_property("max-threads") {
@@ -324,8 +325,8 @@ fn prepare_elements(pipeline: &gst::Pipeline) {
     });
 }
 
-/// Takes the end off the segments that reach a pad. Many files' headers end before their last frames, which FFmpeg, and
-/// so every other reader, shows nevertheless.
+/// Takes the end off the segments that reach a pad. Many files' headers end before their last frames, which
+/// FFmpeg, and so every other reader, shows nevertheless.
 fn open_segment_end(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
@@ -340,8 +341,8 @@ fn open_segment_end(pad: &gst::Pad) {
     });
 }
 
-/// Has decodebin leave out the MPEG-4 parser for streams that a demuxer has already cut into frames: it makes two of
-/// some.
+/// Has decodebin leave out the MPEG-4 parser for streams that a demuxer has already cut into frames: it makes
+/// two of some.
 fn skip_needless_parser(decodebin: &gst::Element) {
     decodebin.connect("autoplug-select", false, |values| {
         let is_framed = values

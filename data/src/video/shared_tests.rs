@@ -1,5 +1,5 @@
-//! Decoding of real files of many kinds, beside FFmpeg's account of them. The files are not part of the project; where
-//! they are absent the tests say so and pass.
+//! Decoding of real files of many kinds, beside FFmpeg's account of them. The files are not part of the
+//! project; where they are absent the tests say so and pass.
 
 use super::{Kind, inspect, packets, sequential, still};
 use crate::probe::probe;

@@ -1,4 +1,5 @@
-//! GIFs and image files, read with the `image` crate: GStreamer's GIF demuxer delivers every frame but never ends.
+//! GIFs and image files, read with the `image` crate: GStreamer's GIF demuxer delivers every frame but never
+//! ends.
 
 use super::convert::{Rgb, ToRgb};
 use super::{Frames, arrange};
@@ -10,8 +11,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
-/// Sides of the largest picture that is decoded, and bytes that decoding may take: a damaged header can ask for more
-/// than any machine has.
+/// Sides of the largest picture that is decoded, and bytes that decoding may take: a damaged header can ask
+/// for more than any machine has.
 const LARGEST_SIDE: u32 = 16_384;
 const MOST_BYTES: u64 = 512 << 20;
 

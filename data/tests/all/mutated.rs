@@ -1,5 +1,5 @@
-//! Copies of videos with bytes changed, cut off or zeroed: whatever is in a file, decoding ends in frames or an error, soon,
-//! and leaves no thread, no open file and no memory behind.
+//! Copies of videos with bytes changed, cut off or zeroed: whatever is in a file, decoding ends in frames or
+//! an error, soon, and leaves no thread, no open file and no memory behind.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -44,8 +44,8 @@ struct Outcomes {
     errors: AtomicUsize,
 }
 
-/// Decodes `count` damaged copies of the files, on `threads` threads; returns what became of them and how long the slowest
-/// took.
+/// Decodes `count` damaged copies of the files, on `threads` threads; returns what became of them and how
+/// long the slowest took.
 ///
 /// A copy that takes too long beside the others is tried again alone, so that a busy machine fails no file.
 fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) -> (Outcomes, Duration) {
@@ -128,7 +128,8 @@ fn mutated_copies_of_small_clips_end_soon() {
     assert!(slowest < LIMIT, "{slowest:?}");
 }
 
-/// `cargo test -p data --test all two_thousand -- --ignored --nocapture`; `MUTATIONS` and `SEED` change what it does.
+/// `cargo test -p data --test all two_thousand -- --ignored --nocapture`; `MUTATIONS` and `SEED` change what
+/// it does.
 #[test]
 #[ignore = "takes many minutes"]
 fn two_thousand_mutated_copies_of_real_files_end_soon() {

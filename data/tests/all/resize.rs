@@ -1,5 +1,5 @@
-//! Resizing against Pillow, which BLIP's image processor uses, and against torch, which LAVIS's video transform uses.
-//! `scripts/reference/resize.py` made the fixtures.
+//! Resizing against Pillow, which BLIP's image processor uses, and against torch, which LAVIS's video
+//! transform uses. `scripts/reference/resize.py` made the fixtures.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -52,8 +52,8 @@ fn resizing_equals_pillow_within_one_level() {
     assert!(largest_difference(golden, |frames, size| resize(frames, size).unwrap()) <= 1);
 }
 
-// Cutting off a fraction turns the last bit of a sum into a level; what overshoots wraps from 255 to 0, so that one level
-// there is 255. Both happen where torch adds up in another order.
+// Cutting off a fraction turns the last bit of a sum into a level; what overshoots wraps from 255 to 0, so
+// that one level there is 255. Both happen where torch adds up in another order.
 #[test]
 fn resizing_equals_lavis_within_one_level() {
     let golden = include_bytes!("../fixtures/resize_lavis.bin");

@@ -23,7 +23,8 @@ pub(crate) const RECIPES: [(&str, &str); 10] = [
 /// Frames of each file.
 const COUNT: usize = 15;
 
-/// Frames that say which they are: frame i is one grey, 16 i + 12, apart from a white corner that tells up from down.
+/// Frames that say which they are: frame i is one grey, 16 i + 12, apart from a white corner that tells up
+/// from down.
 fn numbered(count: usize, width: usize, height: usize) -> Vec<Vec<u8>> {
     (0..count)
         .map(|index| {
