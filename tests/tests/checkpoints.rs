@@ -1,5 +1,7 @@
 //! `experiments import`, `export` and `verify` as a user runs them, on files of LAVIS, transformers and torch.onnx.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use std::path::{Path, PathBuf};
 
 use tests::{Desk, Ran};

@@ -3,6 +3,8 @@
 //! The references are made by `python scripts/reference/fixtures.py`; what they hold, and the tolerances, are those of
 //! `experiments verify`.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

@@ -142,7 +142,7 @@ impl Comparison {
     }
 
     /// Notes what cannot be compared.
-    pub(super) fn leave_out(&mut self, name: &str, reason: String) {
+    pub(super) fn leave_out(&mut self, name: &str, reason: &str) {
         self.not_compared.push(format!("{name}: {reason}"));
     }
 

@@ -274,7 +274,7 @@ fn generate(
         let generation = match generation {
             Ok(generation) => generation,
             Err(reason) => {
-                comparison.leave_out(&name, reason);
+                comparison.leave_out(&name, &reason);
                 continue;
             }
         };

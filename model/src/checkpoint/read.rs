@@ -89,13 +89,12 @@ impl ModuleMapper for Loader<'_> {
     }
 }
 
+/// Values row by row, and the shape they have.
+type Values = (Vec<f32>, Vec<usize>);
+
 impl Loader<'_> {
     /// The values of one parameter; nothing where they are missing, which is noted unless it is excused.
-    fn values(
-        &mut self,
-        ours: &str,
-        expected: &[usize],
-    ) -> Result<Option<(Vec<f32>, Vec<usize>)>, CheckpointError> {
+    fn values(&mut self, ours: &str, expected: &[usize]) -> Result<Option<Values>, CheckpointError> {
         let mut place = self.names.place(ours);
         if self.tensors.shape(&place.name).is_none() {
             let alias = ALIASES

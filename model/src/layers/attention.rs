@@ -43,10 +43,13 @@ pub fn attend(input: AttentionInput<'_>) -> Tensor<3> {
     let AttentionInput { query, key, value, heads, scale, bias, dropout } = input;
     let is_plain = |x: &Tensor<3>| is_host_f32(x) && !x.device().is_autodiff();
     let is_bias_plain = bias.as_ref().is_none_or(|bias| is_host_f32(bias) && !bias.device().is_autodiff());
-    if is_plain(&query) && is_plain(&key) && is_plain(&value) && is_bias_plain {
-        if let Some(attended) = attend_on_host(&query, &key, &value, heads, scale as f32, bias.as_ref()) {
-            return attended;
-        }
+    if is_plain(&query)
+        && is_plain(&key)
+        && is_plain(&value)
+        && is_bias_plain
+        && let Some(attended) = attend_on_host(&query, &key, &value, heads, scale as f32, bias.as_ref())
+    {
+        return attended;
     }
     let [query, key, value] = [query, key, value].map(|x| split_heads(x, heads));
     join_heads(attend_heads(HeadsInput { query, key, value, scale, bias, dropout }))

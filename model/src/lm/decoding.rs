@@ -21,19 +21,22 @@ pub struct Decoding<'a> {
     state: State<'a>,
 }
 
+#[allow(clippy::large_enum_variant)] // there is one a batch
 enum State<'a> {
-    T5 {
-        model: &'a T5,
-        prompts: usize,
-        cache: T5Cache,
-    },
-    Causal {
-        model: CausalModel<'a>,
-        prefix: Option<Prefix>,
-        cache: CausalCache,
-        mask: Tensor<2>,
-        next: Tensor<2, Int>,
-    },
+    T5 { model: &'a T5, prompts: usize, cache: T5Cache },
+    Causal(Causal<'a>),
+}
+
+/// A decoder-only model's state.
+struct Causal<'a> {
+    model: CausalModel<'a>,
+    /// What is read at the start.
+    prefix: Option<Prefix>,
+    cache: CausalCache,
+    /// Which tokens so far count: `[rows, t]`.
+    mask: Tensor<2>,
+    /// The newest tokens' positions: `[rows, 1]`.
+    next: Tensor<2, Int>,
 }
 
 #[derive(Clone, Copy)]
@@ -65,23 +68,32 @@ impl<'a> Decoding<'a> {
     pub(super) fn new(model: &'a LanguageModel, prefix: Prefix, max_new_tokens: usize) -> Self {
         let device = prefix.embedded.device();
         let [b, s, _] = prefix.embedded.dims();
-        let causal = |model: CausalModel<'a>, cache: CausalCache| {
-            let mask = prefix.mask.clone().unwrap_or_else(|| Tensor::ones([b, s], &device));
-            let next = mask.clone().sum_dim(1).int();
-            State::Causal { model, prefix: Some(prefix.clone()), cache, mask, next }
-        };
         let state = match model {
             LanguageModel::T5(model) => {
-                let encoded = model.encode(prefix.embedded.clone(), prefix.mask.clone());
-                let cache = model.start_cache(&encoded, prefix.mask.clone(), max_new_tokens);
+                let encoded = model.encode(prefix.embedded, prefix.mask.clone());
+                let cache = model.start_cache(&encoded, prefix.mask, max_new_tokens);
                 State::T5 { model, prompts: b, cache }
             }
-            LanguageModel::Opt(opt) => causal(CausalModel::Opt(opt), opt.start_cache(b, s + max_new_tokens)),
+            LanguageModel::Opt(opt) => {
+                let cache = opt.start_cache(b, s + max_new_tokens);
+                State::Causal(Causal::new(CausalModel::Opt(opt), prefix, cache))
+            }
             LanguageModel::Llama(llama) => {
-                causal(CausalModel::Llama(llama), llama.start_cache(b, s + max_new_tokens))
+                let cache = llama.start_cache(b, s + max_new_tokens);
+                State::Causal(Causal::new(CausalModel::Llama(llama), prefix, cache))
             }
         };
         Self { device, state }
+    }
+}
+
+impl<'a> Causal<'a> {
+    fn new(model: CausalModel<'a>, prefix: Prefix, cache: CausalCache) -> Self {
+        let [b, s, _] = prefix.embedded.dims();
+        let device = prefix.embedded.device();
+        let mask = prefix.mask.clone().unwrap_or_else(|| Tensor::ones([b, s], &device));
+        let next = mask.clone().sum_dim(1).int();
+        Self { model, prefix: Some(prefix), cache, mask, next }
     }
 }
 
@@ -94,7 +106,7 @@ impl NextToken for Decoding<'_> {
                 let start = Tensor::full([*prompts, 1], i64::from(model.start_token()), &self.device);
                 model.decode_step(start, cache)
             }
-            State::Causal { model, prefix, cache, .. } => {
+            State::Causal(Causal { model, prefix, cache, .. }) => {
                 let Some(Prefix { embedded, mask }) = prefix.take() else {
                     return Err(DeviceError("decoding was started twice".to_owned()));
                 };
@@ -127,7 +139,7 @@ impl NextToken for Decoding<'_> {
                 }
                 model.decode_step(ids, cache)
             }
-            State::Causal { model, cache, mask, next, .. } => {
+            State::Causal(Causal { model, cache, mask, next, .. }) => {
                 if !in_place(parents, mask.dims()[0]) {
                     let rows = indices(parents, &self.device);
                     for layer in &mut cache.layers {

@@ -161,7 +161,7 @@ impl Llama {
         let CausalInput { embedded, positions, bias, mut cache } = input;
         let [_, t, _] = embedded.dims();
         let most = t + cache.as_ref().map_or(0, |cache| cache.length);
-        let angles = self.rotary.angles(positions, most, embedded.dtype().into());
+        let angles = self.rotary.angles(&positions, most, embedded.dtype().into());
         let mut x = embedded;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, index, &angles, &bias, cache.as_deref_mut());
@@ -322,7 +322,7 @@ struct Rotary {
 
 impl Rotary {
     /// The angles at given positions below `most`, in the type that queries and keys have.
-    fn angles(&self, positions: Tensor<2, Int>, most: usize, dtype: FloatDType) -> Angles {
+    fn angles(&self, positions: &Tensor<2, Int>, most: usize, dtype: FloatDType) -> Angles {
         let half = self.d_head / 2;
         let angle = |position: usize, channel: usize| {
             // in f32, as the reference, whose wavelengths are rounded before they meet the position

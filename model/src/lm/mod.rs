@@ -175,6 +175,7 @@ impl LanguageModelConfig {
 
 /// Any of the language models.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one a model, and Burn derives no module for a box
 pub enum LanguageModel {
     /// Decoder with learned positions.
     Opt(Opt),

@@ -419,19 +419,20 @@ impl Block {
 
     /// One token of each sequence through a decoder block; no dropout, as decoding runs on a model in evaluation.
     fn step(&self, x: Tensor<3>, step: Step<'_>) -> Tensor<3> {
+        let Step { at, bias, cross_bias, cache } = step;
         let attention = &self.self_attention;
         let normed = self.self_attention_norm.forward(x.clone());
         let key = split_heads(attention.k.forward(normed.clone()), attention.heads);
         let value = split_heads(attention.v.forward(normed.clone()), attention.heads);
-        let (keys, values) = step.cache.own.extend(step.at, key, value);
-        let x = x + attention.read(normed, keys, values, Some(step.bias.clone()));
+        let (keys, values) = cache.own.extend(at, key, value);
+        let x = x + attention.read(normed, keys, values, Some(bias.clone()));
         let x = match (&self.cross_attention_norm, &self.cross_attention) {
             (Some(norm), Some(attention)) => {
-                let (keys, values) = step.cache.cross.clone();
+                let (keys, values) = cache.cross.clone();
                 // the sequences of one video read the same keys, as so many tokens of one sequence would
                 let ([rows, t, d], [b, ..]) = (x.dims(), keys.dims());
                 let normed = norm.forward(x.clone()).reshape([b, rows / b * t, d]);
-                x + attention.read(normed, keys, values, step.cross_bias.clone()).reshape([rows, t, d])
+                x + attention.read(normed, keys, values, cross_bias.clone()).reshape([rows, t, d])
             }
             _ => x,
         };
