@@ -113,6 +113,37 @@ fn frames_are_resized_when_asked() {
     );
 }
 
+/// Slopes of red and green, and a blue that changes from frame to frame.
+fn slopes(count: usize, width: usize, height: usize) -> Vec<Vec<u8>> {
+    let pixel = |index: usize, x: usize, y: usize| [x * 255 / width, y * 255 / height, 100 + 5 * index];
+    let places = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    (0..count)
+        .map(|index| places().flat_map(|(x, y)| pixel(index, x, y)).map(|value| value as u8).collect())
+        .collect()
+}
+
+// Resizing planes before they become RGB and resizing RGB differ by rounding (brightness, two colours, and
+// RGB: two levels) and, at the border, by how colours of half the size reach over it.
+#[test]
+fn squares_made_of_planes_are_those_made_of_rgb() {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, (extension, recipe)) in RECIPES.into_iter().enumerate() {
+        if !installed(recipe) {
+            continue;
+        }
+        let path = folder.path().join(format!("{index}.{extension}"));
+        encode::write(&path, (162, 90), 25, &slopes(5, 162, 90), recipe).unwrap();
+        let own = FrameRequest { size: None, ..FrameRequest::uniform(5, 32) };
+        let of_rgb = data::preprocess::resize(&decode(&path, &own).unwrap(), 32).unwrap();
+        let of_planes = decode(&path, &FrameRequest::uniform(5, 32)).unwrap();
+        let differences: Vec<u8> =
+            of_rgb.data.iter().zip(&of_planes.data).map(|(a, b)| a.abs_diff(*b)).collect();
+        let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / differences.len() as f64;
+        println!("{recipe}: mean {mean:.2}, largest {}", differences.iter().max().unwrap());
+        assert!(mean < 1.5 && differences.iter().all(|&d| d <= 12), "{recipe}: mean {mean}");
+    }
+}
+
 #[test]
 fn odd_sizes_are_read_row_by_row() {
     let folder = tempfile::tempdir().unwrap();
