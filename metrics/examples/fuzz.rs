@@ -256,7 +256,7 @@ fn readers(path: &Path, kind: u8) -> Result<(), String> {
         message if message.contains(&path.display().to_string()) => Ok(()),
         message => Err(format!("a message without the file's name: {message}")),
     };
-    let split = (kind % 3 == 0).then_some("test");
+    let split = kind.is_multiple_of(3).then_some("test");
     let references = match read_references(path, split) {
         Ok(references) => Some(references),
         Err(error) => named(error).map(|()| None)?,
