@@ -7,6 +7,7 @@ mod sentencepiece;
 pub use clean::{IMAGE_PROMPT, MAX_WORDS, QUESTION_PROMPT, VIDEO_PROMPT, ask, clean_caption, clean_question};
 
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -187,6 +188,14 @@ impl Tokenizer {
             Family::Opt => self.encode_as_published(&format!("{caption}\n"), max),
             Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
         }
+    }
+
+    /// The ids of many captions, each as [`Self::target`] gives them, on all cores.
+    ///
+    /// # Errors
+    /// The tokenizer fails on one of them.
+    pub fn targets<S: AsRef<str> + Sync>(&self, captions: &[S], max: usize) -> Result<Vec<Vec<u32>>> {
+        captions.par_iter().map(|caption| self.target(caption.as_ref(), max)).collect()
     }
 
     /// The text of ids up to the first end token, without special tokens.
