@@ -190,7 +190,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of many captions, each as [`Self::target`] gives them, on all cores.
+    /// The ids of many captions, each as [`Self::target`] gives them, on all cores. T5's take about 0.2 ms each, so a run
+    /// on 200,000 captions starts sooner when it calls [`Self::target`] for each batch.
     ///
     /// # Errors
     /// The tokenizer fails on one of them.

@@ -128,20 +128,18 @@ fn clean_up_gives_the_texts_of_lavis_rules() {
 }
 
 #[test]
-fn all_of_msr_vtts_captions_become_ids_at_once() {
+fn many_captions_become_the_same_ids_as_one_by_one() {
     let (Some(path), Some(msrvtt)) = (shared("tokenizers/t5"), shared("annotations/msrvtt")) else { return };
-    let started = std::time::Instant::now();
     let set = data::datasets::annotations(data::datasets::DataSet::Msrvtt, &msrvtt).unwrap();
-    let captions: Vec<String> =
-        set.clips.iter().flat_map(|clip| &clip.captions).map(|caption| clean_caption(caption)).collect();
-    let read = started.elapsed();
+    let captions = set.clips.iter().flat_map(|clip| &clip.captions).step_by(100);
+    let captions: Vec<String> = captions.map(|caption| clean_caption(caption)).collect();
     let tokenizer = Tokenizer::open(&path).unwrap();
+    let started = std::time::Instant::now();
     let all = tokenizer.targets(&captions, 32).unwrap();
-    assert_eq!(all.len(), 200_000);
-    for place in (0..all.len()).step_by(9973) {
-        assert_eq!(all[place], tokenizer.target(&captions[place], 32).unwrap());
+    println!("{} captions have ids after {:?}", all.len(), started.elapsed());
+    for (caption, ids) in captions.iter().zip(&all) {
+        assert_eq!(*ids, tokenizer.target(caption, 32).unwrap());
     }
-    println!("read and cleaned 200,000 captions in {read:?}, with their ids in {:?}", started.elapsed());
 }
 
 #[test]
