@@ -2,7 +2,7 @@
 //!
 //! On the CPU, GELU is ours: the CPU backend computes `erf` and `tanh` one value at a time on one thread, which made
 //! GELU 25 times slower than PyTorch's. Value and derivative are computed in one pass over plain data, and the graph
-//! sees `(x - x₀)·f'(x₀) + f(x₀)`, whose value is `f(x₀)` and whose gradient is `f'(x₀)`.
+//! sees the tangent, `x·f'(x₀) + (f(x₀) - x₀·f'(x₀))`, whose value is `f(x₀)` and whose gradient is `f'(x₀)`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
@@ -50,33 +50,37 @@ fn on_host<const D: usize>(
     function: impl Fn(f32) -> (f32, f32) + Copy + Send + Sync,
 ) -> Tensor<D> {
     let device = x.device().inner();
-    let shape = x.shape();
-    let plain = x.clone().without_autodiff();
-    let input = plain.clone().into_data();
-    let Ok(input) = input.as_slice::<f32>() else { return activation::gelu(x) };
-    let mut value = vec![0.0f32; input.len()];
     if !x.is_tracked() {
-        value.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK)).for_each(|(value, input)| {
-            with_vectors(|| {
-                for (y, &x) in value.iter_mut().zip(input) {
-                    *y = function(x).0;
-                }
+        // the only owner of its values gives them away without a copy, and they are replaced where they lie
+        let mut data = x.without_autodiff().into_data();
+        if let Ok(values) = data.as_mut_slice::<f32>() {
+            values.par_chunks_mut(CHUNK).for_each(|values| {
+                with_vectors(|| {
+                    for x in values.iter_mut() {
+                        *x = function(*x).0;
+                    }
+                });
             });
-        });
-        return Tensor::from_data(TensorData::new(value, shape), &device);
+        }
+        return Tensor::from_data(data, &device);
     }
-    let mut slope = vec![0.0f32; input.len()];
-    let chunks = value.par_chunks_mut(CHUNK).zip(slope.par_chunks_mut(CHUNK)).zip(input.par_chunks(CHUNK));
-    chunks.for_each(|((value, slope), input)| {
+    let shape = x.shape();
+    let input = x.clone().without_autodiff().into_data();
+    let Ok(input) = input.as_slice::<f32>() else { return activation::gelu(x) };
+    let (mut rest, mut slope) = (vec![0.0f32; input.len()], vec![0.0f32; input.len()]);
+    let chunks = rest.par_chunks_mut(CHUNK).zip(slope.par_chunks_mut(CHUNK)).zip(input.par_chunks(CHUNK));
+    chunks.for_each(|((rest, slope), input)| {
         with_vectors(|| {
-            for ((y, dy), &x) in value.iter_mut().zip(slope).zip(input) {
-                (*y, *dy) = function(x);
+            for ((rest, slope), &x) in rest.iter_mut().zip(slope).zip(input) {
+                let value;
+                (value, *slope) = function(x);
+                *rest = value - x * *slope;
             }
         });
     });
-    let value = Tensor::from_data(TensorData::new(value, shape.clone()), &device);
+    let rest = Tensor::from_data(TensorData::new(rest, shape.clone()), &device);
     let slope = Tensor::from_data(TensorData::new(slope, shape), &device);
-    (x - plain) * slope + value
+    x * slope + rest
 }
 
 /// Runs a loop over plain values, compiled for the widest vectors that are common and that this machine has. The values
@@ -204,6 +208,7 @@ mod tests {
     fn plain_tensors_take_the_same_values_as_tracked_ones() {
         let plain = Activation::Gelu.forward(ramp(&Device::flex()));
         let (tracked, _) = value_and_gradient(|x| Activation::Gelu.forward(x));
-        assert_eq!(plain.into_data(), tracked.into_data());
+        // the tangent is evaluated with two roundings more
+        plain.into_data().assert_approx_eq::<f32>(&tracked.into_data(), Tolerance::absolute(1e-6));
     }
 }

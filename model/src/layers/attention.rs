@@ -47,12 +47,13 @@ pub fn attend(input: AttentionInput<'_>) -> Tensor<3> {
         && is_plain(&key)
         && is_plain(&value)
         && is_bias_plain
-        && let Some(attended) = attend_on_host(&query, &key, &value, heads, scale as f32, bias.as_ref())
     {
-        return attended;
+        return attend_on_host([query, key, value], heads, scale as f32, bias.as_ref());
     }
+    // scaled before it is split, while its values still lie in order
+    let query = if scale == 1.0 { query } else { query * scale };
     let [query, key, value] = [query, key, value].map(|x| split_heads(x, heads));
-    join_heads(attend_heads(HeadsInput { query, key, value, scale, bias, dropout }))
+    join_heads(attend_heads(HeadsInput { query, key, value, scale: 1.0, bias, dropout }))
 }
 
 /// What [`attend_heads`] takes.
@@ -113,33 +114,26 @@ struct HostBias {
     strides: [usize; 3],
 }
 
-/// Nothing where the backend does not give its values away as they are.
 fn attend_on_host(
-    query: &Tensor<3>,
-    key: &Tensor<3>,
-    value: &Tensor<3>,
+    [query, key, value]: [Tensor<3>; 3],
     heads: usize,
     scale: f32,
     bias: Option<&Tensor<4>>,
-) -> Option<Tensor<3>> {
+) -> Tensor<3> {
     let ([b, t, d], [_, s, _]) = (query.dims(), key.dims());
     let d_head = d / heads;
-    let bias = match bias {
-        None => None,
-        Some(bias) => {
-            let [rows, bias_heads, queries, keys] = bias.dims();
-            let stride = |length: usize, step: usize| if length == 1 { 0 } else { step };
-            let strides = [
-                stride(rows, bias_heads * queries * keys),
-                stride(bias_heads, queries * keys),
-                stride(queries, keys),
-            ];
-            Some(HostBias { values: bias.to_data().try_to_vec::<f32>().ok()?, strides })
-        }
-    };
-    let [query, key, value] = [query.to_data(), key.to_data(), value.to_data()];
-    let (query, key, value) =
-        (query.as_slice::<f32>().ok()?, key.as_slice::<f32>().ok()?, value.as_slice::<f32>().ok()?);
+    let bias = bias.map(|bias| {
+        let [rows, bias_heads, queries, keys] = bias.dims();
+        let stride = |length: usize, step: usize| if length == 1 { 0 } else { step };
+        let strides = [
+            stride(rows, bias_heads * queries * keys),
+            stride(bias_heads, queries * keys),
+            stride(queries, keys),
+        ];
+        HostBias { values: bias.to_data().iter::<f32>().collect(), strides }
+    });
+    let [query, key, value] = [query, key, value].map(Tensor::into_data);
+    let [query, key, value] = [&query, &key, &value].map(values);
     let mut output = vec![0.0f32; b * t * d];
     // One piece of work is all heads of one sequence: its rows of the output lie together.
     output.par_chunks_mut((t * d).max(1)).enumerate().for_each(|(row, output)| {
@@ -177,7 +171,12 @@ fn attend_on_host(
             });
         }
     });
-    Some(Tensor::from_data(TensorData::new(output, [b, t, d]), &Device::flex()))
+    Tensor::from_data(TensorData::new(output, [b, t, d]), &Device::flex())
+}
+
+/// The values of a tensor that was seen to be of f32.
+fn values(data: &TensorData) -> &[f32] {
+    data.as_slice::<f32>().unwrap_or_else(|error| unreachable!("f32 values are f32: {error:?}"))
 }
 
 /// `output = factor · left · right`; each matrix with how far apart its rows (and columns) lie.
