@@ -133,3 +133,20 @@ fn the_separator_is_cleaned_from_the_hypothesis_only() {
     assert_eq!(scores.videos[1].score(), 1.0);
     assert_eq!(scores.videos[1].lengths, [2, 2]);
 }
+
+/// The search once kept every path of such captions, which took minutes and all memory; counts and score are the jar's.
+#[test]
+fn captions_that_repeat_two_words_a_hundred_times_are_counted_as_the_jar_counts() {
+    let Some(tables) = meteor_tables() else { return };
+    let video = Video {
+        id: "repeated".to_owned(),
+        hypothesis: ["the dog"; 150].join(" "),
+        references: vec![["a dog runs"; 60].join(" ")],
+    };
+    let scores = meteor(&tables, &[video]);
+    let mut expected = [0u64; 23];
+    expected[..6].copy_from_slice(&[300, 180, 150, 60, 60, 60]);
+    expected[20..].copy_from_slice(&[60, 60, 60]);
+    assert_eq!(scores.videos[0].to_array(), expected);
+    assert!((scores.videos[0].score() - 0.161_073_825_503_355_7).abs() < TOLERANCE);
+}
