@@ -43,11 +43,7 @@ pub fn attend(input: AttentionInput<'_>) -> Tensor<3> {
     let AttentionInput { query, key, value, heads, scale, bias, dropout } = input;
     let is_plain = |x: &Tensor<3>| is_host_f32(x) && !x.device().is_autodiff();
     let is_bias_plain = bias.as_ref().is_none_or(|bias| is_host_f32(bias) && !bias.device().is_autodiff());
-    if is_plain(&query)
-        && is_plain(&key)
-        && is_plain(&value)
-        && is_bias_plain
-    {
+    if is_plain(&query) && is_plain(&key) && is_plain(&value) && is_bias_plain {
         return attend_on_host([query, key, value], heads, scale as f32, bias.as_ref());
     }
     // scaled before it is split, while its values still lie in order

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
+use super::score_vocabulary;
 use crate::layers::{
-    Activation, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend_heads, cast, join_heads,
-    product, split_heads,
+    Activation, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend_heads, join_heads,
+    split_heads,
 };
 
 /// Sizes of a [`Llama`], under the keys of Hugging Face's `text_config`.
@@ -175,16 +176,7 @@ impl Llama {
     /// - hidden: `[b, t, d]`
     /// - output: `[b, t, v]`, in f32
     pub(crate) fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => {
-                let [b, t, d] = hidden.dims();
-                let embedding = self.embed_tokens.val();
-                let v = embedding.dims()[0];
-                product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
-            }
-        };
-        cast(logits, FloatDType::F32)
+        score_vocabulary(hidden, self.lm_head.as_ref(), &self.embed_tokens)
     }
 
     /// An empty cache for sequences of up to `capacity` tokens.

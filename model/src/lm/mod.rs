@@ -9,12 +9,12 @@ pub mod t5;
 
 pub use decoding::{Decoding, DeviceError};
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::Linear;
+use crate::layers::{Linear, cast, product};
 use causal::{CausalInput, causal_bias, mask_to_bias, positions};
 use llama::{Llama, LlamaConfig};
 use opt::{Opt, OptConfig};
@@ -294,6 +294,23 @@ impl LanguageModel {
         };
         (input, s)
     }
+}
+
+/// Scores every token of the vocabulary by the head, or by the embedding where the two are one.
+///
+/// # Shapes
+/// - hidden: `[b, t, d]`
+/// - output: `[b, t, v]`, in f32
+fn score_vocabulary(hidden: Tensor<3>, head: Option<&Linear>, embedding: &Param<Tensor<2>>) -> Tensor<3> {
+    let logits = match head {
+        Some(head) => head.forward(hidden),
+        None => {
+            let ([b, t, d], embedding) = (hidden.dims(), embedding.val());
+            let v = embedding.dims()[0];
+            product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
+        }
+    };
+    cast(logits, FloatDType::F32)
 }
 
 /// The rows that score the tokens behind a prefix of length `s`: from its last on.

@@ -4,14 +4,15 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::embedding;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
+use super::score_vocabulary;
 use crate::layers::{
-    Activation, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend_heads, cast, join_heads,
-    product, split_heads,
+    Activation, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend_heads, join_heads,
+    split_heads,
 };
 
 /// The table of positions starts with this many rows that no token uses: fairseq counted positions from the padding id on.
@@ -147,16 +148,7 @@ impl Opt {
     /// - hidden: `[b, t, d]`
     /// - output: `[b, t, v]`, in f32
     pub(crate) fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => {
-                let [b, t, d] = hidden.dims();
-                let embedding = self.embed_tokens.val();
-                let v = embedding.dims()[0];
-                product(hidden.reshape([b * t, d]), embedding, None).reshape([b, t, v])
-            }
-        };
-        cast(logits, FloatDType::F32)
+        score_vocabulary(hidden, self.lm_head.as_ref(), &self.embed_tokens)
     }
 
     /// An empty cache for sequences of up to `capacity` tokens.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::{KeyValues, KeyValuesConfig, indices};
 use super::causal::{causal_bias, mask_to_bias};
+use super::score_vocabulary;
 use crate::layers::{
     Activation, AttentionInput, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend,
-    attend_heads, cast, join_heads, product, split_heads,
+    attend_heads, cast, join_heads, split_heads,
 };
 
 /// The MLP of a T5, in the words of its `config.json`.
@@ -355,17 +356,9 @@ impl T5 {
     }
 
     fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => {
-                let [b, t, d] = hidden.dims();
-                let shared = self.shared.val();
-                let v = shared.dims()[0];
-                let scaled = hidden.mul_scalar((d as f64).powf(-0.5)).reshape([b * t, d]);
-                product(scaled, shared, None).reshape([b, t, v])
-            }
-        };
-        cast(logits, FloatDType::F32)
+        let d = hidden.dims()[2] as f64;
+        let hidden = if self.lm_head.is_some() { hidden } else { hidden.mul_scalar(d.powf(-0.5)) };
+        score_vocabulary(hidden, self.lm_head.as_ref(), &self.shared)
     }
 }
 
