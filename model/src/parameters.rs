@@ -1,7 +1,7 @@
 //! A model's parameters by name: listing, counting, freezing.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 
 /// One parameter, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,41 @@ pub fn set_trainable<M: Module>(module: M, choose: impl Fn(&str) -> bool) -> M {
 /// decides them.
 pub fn draw<M: Module>(module: &M) {
     module.visit(&mut Drawer);
+}
+
+/// The gradient of the parameter of a name, row by row, with its shape; nothing where it got none or there is no such
+/// parameter.
+pub fn gradient<M: Module>(module: &M, name: &str, gradients: &Gradients) -> Option<(Vec<f32>, Vec<usize>)> {
+    let mut finder = GradientFinder { path: FieldPath::default(), name, gradients, found: None };
+    module.visit(&mut finder);
+    finder.found
+}
+
+struct GradientFinder<'a> {
+    path: FieldPath,
+    name: &'a str,
+    gradients: &'a Gradients,
+    found: Option<(Vec<f32>, Vec<usize>)>,
+}
+
+impl ModuleVisitor for GradientFinder<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if self.path.name() != self.name {
+            return;
+        }
+        if let Some(gradient) = parameter.val().grad(self.gradients) {
+            let shape = gradient.dims().to_vec();
+            self.found = gradient.into_data().try_to_vec::<f32>().ok().map(|values| (values, shape));
+        }
+    }
 }
 
 #[derive(Default)]

@@ -6,12 +6,12 @@ mod reference;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use clap::Args;
 use model::checkpoint::{self, Precision};
 use model::loss::{Targets, cross_entropy};
-use model::parameters::{FieldPath, set_trainable};
+use model::parameters::{gradient, set_trainable};
 use model::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 
 pub use compare::{Compared, Comparison};
@@ -314,10 +314,8 @@ fn gradients(
         if !reference.tensors.contains_key(name) {
             continue;
         }
-        let mut finder =
-            Finder { path: FieldPath::default(), name: parameter, gradients: &gradients, found: None };
-        blip2.visit(&mut finder);
-        let (values, shape) = finder.found.with_context(|| format!("{parameter} got no gradient"))?;
+        let (values, shape) = gradient(&blip2, parameter, &gradients)
+            .with_context(|| format!("{parameter} got no gradient"))?;
         let Some(HostTensor { shape: expected_shape, values: Values::Floats(expected) }) =
             reference.tensors.get(name)
         else {
@@ -327,32 +325,4 @@ fn gradients(
         comparison.push(name, &shape, &values, expected, GRADIENT);
     }
     Ok(())
-}
-
-/// Fetches the gradient of one parameter.
-struct Finder<'a> {
-    path: FieldPath,
-    name: &'a str,
-    gradients: &'a Gradients,
-    found: Option<(Vec<f32>, Vec<usize>)>,
-}
-
-impl ModuleVisitor for Finder<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        if self.path.name() != self.name {
-            return;
-        }
-        if let Some(gradient) = parameter.val().grad(self.gradients) {
-            let shape = gradient.dims().to_vec();
-            self.found = gradient.into_data().try_to_vec::<f32>().ok().map(|values| (values, shape));
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! Names of `Blip2ForConditionalGeneration` and of InstructBLIP in transformers.
 
+use super::Tensors;
 use crate::blip2::Blip2Config;
 use crate::lm::LanguageModelConfig;
 use crate::lm::t5::FeedForward;
@@ -94,7 +95,7 @@ const MAY_BE_LEFT: &[&str] = &[
 const MAY_BE_LEFT_WHEN_TIED: &str = "language_model.lm_head.weight";
 
 /// Where the values of the first lie if they are not under its own name: transformers writes equal tensors once.
-pub(super) const ALIASES: &[(&str, &str)] = &[
+const ALIASES: &[(&str, &str)] = &[
     ("language_model.lm_head.weight", "language_model.shared.weight"),
     ("language_model.shared.weight", "language_model.encoder.embed_tokens.weight"),
     ("language_model.shared.weight", "language_model.decoder.embed_tokens.weight"),
@@ -103,6 +104,12 @@ pub(super) const ALIASES: &[(&str, &str)] = &[
 
 /// Endings of tensors that older LLaMA files hold and that follow from the configuration.
 const MAY_BE_LEFT_ENDINGS: &[&str] = &[".rotary_emb.inv_freq"];
+
+/// The name under which `tensors` hold a tensor: its own, or an alias where they lack that.
+pub(super) fn held_name(name: &str, tensors: &dyn Tensors) -> Option<String> {
+    let aliases = ALIASES.iter().filter(|(of, _)| *of == name).map(|(_, alias)| *alias);
+    std::iter::once(name).chain(aliases).find(|held| tensors.shape(held).is_some()).map(str::to_owned)
+}
 
 /// Where the values of one of our parameters lie in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

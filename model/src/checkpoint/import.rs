@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use super::huggingface::{ALIASES, MAY_BE_MISSING, Names, Part};
+use super::huggingface::{MAY_BE_MISSING, Names, Part, held_name};
 use super::parts::Parts;
 use super::read::nearest;
 use super::source::ElementType;
@@ -86,16 +86,11 @@ fn plan<'a>(
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     let mut missing = Vec::new();
     for (name, shape) in expected {
-        let alias = ALIASES.iter().find(|(of, alias)| of == name && parts.shape(alias).is_some());
-        let found = match (parts.shape(name), alias) {
-            (Some(_), _) => name.clone(),
-            (None, Some((_, alias))) => (*alias).to_owned(),
-            (None, None) => {
-                if !MAY_BE_MISSING.contains(&name.as_str()) {
-                    missing.push(name);
-                }
-                continue;
+        let Some(found) = held_name(name, parts) else {
+            if !MAY_BE_MISSING.contains(&name.as_str()) {
+                missing.push(name);
             }
+            continue;
         };
         unread.remove(&found);
         let got = parts.shape(&found).unwrap_or_default();

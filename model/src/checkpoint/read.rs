@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use super::huggingface::{ALIASES, MAY_BE_MISSING, Names, Part};
+use super::huggingface::{MAY_BE_MISSING, Names, Part, held_name};
 use super::{CheckpointError, Precision, Tensors};
 use crate::parameters::FieldPath;
 use crate::vit::interpolate_positions;
@@ -96,13 +96,8 @@ impl Loader<'_> {
     /// The values of one parameter; nothing where they are missing, which is noted unless it is excused.
     fn values(&mut self, ours: &str, expected: &[usize]) -> Result<Option<Values>, CheckpointError> {
         let mut place = self.names.place(ours);
-        if self.tensors.shape(&place.name).is_none() {
-            let alias = ALIASES
-                .iter()
-                .find(|(name, alias)| *name == place.name && self.tensors.shape(alias).is_some());
-            if let Some((_, alias)) = alias {
-                place.name = (*alias).to_owned();
-            }
+        if let Some(held) = held_name(&place.name, self.tensors) {
+            place.name = held;
         }
         let Some(mut shape) = self.tensors.shape(&place.name) else {
             if !MAY_BE_MISSING.contains(&place.name.as_str()) {

@@ -46,13 +46,25 @@ impl CausalCache {
     }
 }
 
-/// Positions of tokens that count, from 0; a token that does not count shares its neighbour's, which nobody sees.
+/// Positions and bias of sequences that are read from their first token on. Positions count the tokens that `mask` lets
+/// count; one that does not shares its neighbour's, which nobody sees.
 ///
 /// # Shapes
-/// - mask: `[b, t]`
-/// - output: `[b, t]`
-pub(crate) fn positions(mask: Tensor<2>) -> Tensor<2, Int> {
-    (mask.cumsum(1) - 1.0).clamp_min(0.0).int()
+/// - mask: `[b, t]`; every token counts where it is absent
+/// - output: `[b, t]` and `[b|1, 1, t, t]`
+pub(crate) fn positions_and_bias(
+    mask: Option<Tensor<2>>,
+    [b, t]: [usize; 2],
+    device: &Device,
+) -> (Tensor<2, Int>, Tensor<4>) {
+    let causal = causal_bias(t, device);
+    match mask {
+        None => (Tensor::arange(0..t as i64, device).reshape([1, t]).expand([b, t]), causal),
+        Some(mask) => {
+            let positions = (mask.clone().cumsum(1) - 1.0).clamp_min(0.0).int();
+            (positions, causal + mask_to_bias(mask))
+        }
+    }
 }
 
 /// `[1, 1, t, t]`: 0 on and below the diagonal, [`MASKED`] above.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::cache::indices;
-use super::causal::{CausalCache, CausalInput, causal_bias, mask_to_bias, positions};
+use super::causal::{CausalCache, CausalInput, mask_to_bias, positions_and_bias};
 use super::llama::Llama;
 use super::opt::Opt;
 use super::t5::{T5, T5Cache};
@@ -111,14 +111,7 @@ impl NextToken for Decoding<'_> {
                     return Err(DeviceError("decoding was started twice".to_owned()));
                 };
                 let [b, s, _] = embedded.dims();
-                let causal = causal_bias(s, &self.device);
-                let (positions, bias) = match mask {
-                    None => {
-                        let positions = Tensor::arange(0..s as i64, &self.device);
-                        (positions.reshape([1, s]).expand([b, s]), causal)
-                    }
-                    Some(mask) => (positions(mask.clone()), causal + mask_to_bias(mask)),
-                };
+                let (positions, bias) = positions_and_bias(mask, [b, s], &self.device);
                 let input = CausalInput { embedded, positions, bias, cache: Some(&mut *cache) };
                 let scores = model.scores(input);
                 cache.length += s;

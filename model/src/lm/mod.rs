@@ -15,7 +15,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Linear, cast, product};
-use causal::{CausalInput, causal_bias, mask_to_bias, positions};
+use causal::{CausalInput, positions_and_bias};
 use llama::{Llama, LlamaConfig};
 use opt::{Opt, OptConfig};
 use t5::{T5, T5Config};
@@ -201,31 +201,26 @@ impl LanguageModel {
     /// - ids: `[b, t]`
     /// - output: `[b, t, d]`
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let table = match self {
-            Self::Opt(opt) => &opt.embed_tokens,
-            Self::T5(t5) => &t5.shared,
-            Self::Llama(llama) => &llama.embed_tokens,
-        };
-        embedding(table.val(), ids)
+        embedding(self.embedding_table().val(), ids)
     }
 
     /// Number of tokens.
     pub fn vocabulary_size(&self) -> usize {
-        match self {
-            Self::Opt(opt) => opt.embed_tokens.lazy_shape()[0],
-            Self::T5(t5) => t5.shared.lazy_shape()[0],
-            Self::Llama(llama) => llama.embed_tokens.lazy_shape()[0],
-        }
+        self.embedding_table().lazy_shape()[0]
     }
 
     /// The type that embedded tokens have.
     pub fn dtype(&self) -> FloatDType {
-        let table = match self {
+        self.embedding_table().val().dtype().into()
+    }
+
+    /// `[v, d]`
+    fn embedding_table(&self) -> &Param<Tensor<2>> {
+        match self {
             Self::Opt(opt) => &opt.embed_tokens,
             Self::T5(t5) => &t5.shared,
             Self::Llama(llama) => &llama.embed_tokens,
-        };
-        table.val().dtype().into()
+        }
     }
 
     /// Scores given tokens behind a prefix (teacher forcing).
@@ -274,24 +269,12 @@ impl LanguageModel {
         } else {
             prefix.embedded
         };
-        let ones = Tensor::<2>::ones([b, t - 1], &device);
-        let causal = causal_bias(s + t - 1, &device);
-        let input = match prefix.mask {
-            None => {
-                let positions = Tensor::arange(0..(s + t - 1) as i64, &device);
-                CausalInput {
-                    embedded,
-                    positions: positions.reshape([1, s + t - 1]).expand([b, s + t - 1]),
-                    bias: causal,
-                    cache: None,
-                }
-            }
-            Some(mask) => {
-                let mask = if t > 1 { Tensor::cat(vec![mask, ones], 1) } else { mask };
-                let bias = causal + mask_to_bias(mask.clone());
-                CausalInput { embedded, positions: positions(mask), bias, cache: None }
-            }
+        let mask = match prefix.mask {
+            Some(mask) if t > 1 => Some(Tensor::cat(vec![mask, Tensor::ones([b, t - 1], &device)], 1)),
+            mask => mask,
         };
+        let (positions, bias) = positions_and_bias(mask, [b, s + t - 1], &device);
+        let input = CausalInput { embedded, positions, bias, cache: None };
         (input, s)
     }
 }
