@@ -135,6 +135,15 @@ pub struct QFormer {
     layers: Vec<Layer>,
 }
 
+impl QFormer {
+    /// The same without the path of texts, as captioning has it.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        let layers = self.layers.into_iter().map(|layer| Layer { intermediate: None, output: None, ..layer });
+        Self { text: None, layers: layers.collect(), ..self }
+    }
+}
+
 /// The tokens of a text, embedded by word and place.
 #[derive(Module, Debug)]
 struct TextEmbedding {

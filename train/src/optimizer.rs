@@ -8,8 +8,8 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{FloatDType, Tensor};
 use model::parameters::FieldPath;
 
+use crate::config::TrainConfig;
 use crate::freezing::{Freezing, Scale};
-use crate::strategy::TrainConfig;
 
 /// The trained parameters of a model, grouped.
 pub struct Groups {

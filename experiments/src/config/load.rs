@@ -145,6 +145,7 @@ fn typed<T: DeserializeOwned>(mut table: Table, sets: &[String], place: &str) ->
         assign(&mut table, key.trim(), parse_value(value.trim()))
             .with_context(|| format!("--set {set}: not a key of the configuration"))?;
     }
+    inherit(&mut table);
     Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         let place = if sets.is_empty() {
             place.to_owned()
@@ -179,6 +180,17 @@ fn parse_profile(name: &str, text: &str, place: &str) -> anyhow::Result<Profile>
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, place: &str) -> anyhow::Result<T> {
     toml::from_str(text)
         .map_err(|error| anyhow::anyhow!("{}\nin {place}", with_suggestion(&error.to_string())))
+}
+
+/// What self-critical training leaves out is as in the training before it.
+fn inherit(table: &mut Table) {
+    let Some(Value::Table(mut train)) = table.get("train").cloned() else { return };
+    if let Some(Value::Table(scst)) = table.get_mut("scst")
+        && let Value::Table(own) = scst.entry("train").or_insert_with(|| Value::Table(Table::new()))
+    {
+        merge(&mut train, own);
+        *own = train;
+    }
 }
 
 /// Lays `over` over `base`, table by table. A table of patterns is replaced, not merged: its order counts.
@@ -269,6 +281,17 @@ mod tests {
         let expected: Table =
             toml::from_str("[train]\nepochs = 3\nbatch_size = 2\n[train.parameters]\n\"a\" = 0.5").unwrap();
         assert_eq!(base, expected);
+    }
+
+    #[test]
+    fn self_critical_training_inherits_what_it_does_not_say() {
+        let sets =
+            ["scst.reward.mode=released", "scst.train.epochs=3", "train.batch_size=7"].map(str::to_owned);
+        let config = resolve("tiny", &variant(), &sets).unwrap();
+        let scst = config.scst.unwrap();
+        assert_eq!((scst.train.epochs, scst.train.batch_size), (3, 7));
+        assert_eq!(scst.train.weight_decay, config.train.weight_decay);
+        assert!(message(&["scst.reward.mode=relaesed"]).contains("released"));
     }
 
     #[test]
