@@ -16,7 +16,7 @@ mod write;
 
 pub use config::WorldConfig;
 pub use grammar::{text_corpus, vocabulary};
-pub use questions::{QuestionKind, question_chance_levels};
+pub use questions::{Exercise, QuestionKind, question_corpus};
 pub use reading::{ChanceLevels, Judgement, Reading, chance_levels, judge, judge_picture, read};
 pub use write::synthesize;
 

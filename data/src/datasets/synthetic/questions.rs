@@ -1,13 +1,10 @@
 //! Questions about a clip with one-word answers that follow from its truth. Each is asked only while its answer is not
 //! ahead of the others to its kind of question, so that always giving the most frequent one earns little.
 
-use super::World;
-use super::grammar::one_of;
-use super::scene::{Background, Colour, Event, Kind, Scene, Shape};
+use super::config::{ClipCaptionOdds, WorldConfig};
+use super::grammar::{clip_caption, one_of};
+use super::scene::{Background, Colour, Combinations, Event, Kind, Scene, Shape};
 use super::words::{self, Table};
-use crate::datasets::Split;
-use crate::datasets::questions::most_frequent_answers;
-use crate::error::Result;
 use crate::random::Draws;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -136,7 +133,17 @@ impl Asker {
     /// At most `count` different questions about a clip, and at least one; fewer where there is less to ask, or where
     /// the answers have been given too often.
     pub(crate) fn ask(&mut self, scene: &Scene, count: usize, draws: &mut Draws) -> Vec<Asked> {
-        let mut topics = topics(scene);
+        self.ask_of(topics(scene), scene, count, draws)
+    }
+
+    /// As [`Self::ask`], of certain topics and of whether there is a shape.
+    fn ask_of(
+        &mut self,
+        mut topics: Vec<Topic>,
+        scene: &Scene,
+        count: usize,
+        draws: &mut Draws,
+    ) -> Vec<Asked> {
         topics.push(self.presence(scene, draws));
         draws.shuffle(&mut topics);
         topics.retain(|topic| self.times(topic.kind, topic.answer) <= self.rarest(topic.kind) + LEAD);
@@ -318,32 +325,61 @@ pub(crate) fn wordings() -> [Table; 13] {
     ]
 }
 
-/// How well one does on a split's questions without looking: always the most frequent answer that training gives to the
-/// kind of question, 0..1. A kind without questions in the split has no figure.
-///
-/// # Errors
-/// As [`World::questions`].
-pub fn question_chance_levels(world: &World, split: Split) -> Result<BTreeMap<QuestionKind, f64>> {
-    let set = world.questions()?;
-    let of = |split| {
-        let questions =
-            set.clips.iter().filter(move |clip| clip.split == split).flat_map(|clip| &clip.questions);
-        questions.filter_map(|question| Some((world.question_kind(&question.id)?, question.answer.as_str())))
+/// A sentence about a clip, a question that it answers, and the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exercise {
+    /// Says all of the clip that could be asked for.
+    pub sentence: String,
+    /// The question.
+    pub question: String,
+    /// One word.
+    pub answer: String,
+}
+
+/// Exercises in reading: how a language model can learn what questions mean, and all the answers there are, before it sees
+/// anything. A published language model knows; one that is to stay frozen has to.
+#[must_use]
+pub fn question_corpus(config: &WorldConfig, exercises: usize) -> Vec<Exercise> {
+    let outspoken = ClipCaptionOdds {
+        no_event: 0.0,
+        no_direction: 0.0,
+        one_of_two: 0.0,
+        colour: 1.0,
+        second: 1.0,
+        background: 1.0,
+        ..config.clip_captions.clone()
     };
-    let constant = most_frequent_answers(of(Split::Train));
-    let mut counts: BTreeMap<QuestionKind, (usize, usize)> = BTreeMap::new();
-    for (kind, answer) in of(split) {
-        let (right, all) = counts.entry(kind).or_default();
-        *right += usize::from(constant.get(&kind).is_some_and(|constant| constant == answer));
-        *all += 1;
+    let mut asker = Asker::default();
+    let exercise = |index| {
+        let mut draws = Draws::new(config.seed, "world: text with a question", index);
+        let lengths = (config.shortest, config.longest);
+        let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Any, lengths);
+        let sentence = clip_caption(&scene, &outspoken, &mut draws);
+        let told = topics(&scene).into_iter().filter(|topic| is_told(topic, &scene, &sentence)).collect();
+        let asked = asker.ask_of(told, &scene, 1, &mut draws).pop();
+        asked.map(|asked| Exercise { sentence, question: asked.text, answer: asked.answer.to_owned() })
+    };
+    (0..exercises as u64).filter_map(exercise).collect()
+}
+
+/// Whether a sentence that leaves nothing out by choice answers the question: not all ways to say that a colour changes
+/// say into which, and of background and second object only one is said.
+fn is_told(topic: &Topic, scene: &Scene, sentence: &str) -> bool {
+    match topic.kind {
+        QuestionKind::Background => scene.second.is_none(),
+        QuestionKind::ColourChange => {
+            let names = Colour::ALL.map(words::colour).into_iter().find(|names| first(names) == topic.answer);
+            let names = names.unwrap_or_default();
+            sentence.split(' ').any(|word| names.iter().any(|(name, _)| *name == word))
+        }
+        _ => true,
     }
-    Ok(counts.into_iter().map(|(kind, (right, all))| (kind, right as f64 / all as f64)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::config::SceneOdds;
-    use super::super::scene::Combinations;
+    use super::super::reading::read;
     use super::*;
 
     fn scene(index: u64) -> Scene {
@@ -442,5 +478,34 @@ mod tests {
         for (wording, _) in wordings().into_iter().flatten() {
             assert!(texts.contains(&wording.replace("{s}", "ring")), "{wording}");
         }
+    }
+
+    #[test]
+    fn sentences_answer_their_questions() {
+        let exercises = question_corpus(&WorldConfig::default(), 4000);
+        assert_eq!(exercises.len(), 4000);
+        let mut checked = [0; 5];
+        for Exercise { sentence, question, answer } in &exercises {
+            let said = read(sentence);
+            let of = |wordings: Table| wordings.iter().any(|(wording, _)| wording == question);
+            let mut check = |which: usize, right: bool| {
+                checked[which] += 1;
+                assert!(right, "{sentence}: {question} {answer}");
+            };
+            if of(SHAPE) {
+                check(0, said.shape == read(answer).shape);
+            } else if of(COLOUR) || of(COLOUR_BEFORE) {
+                check(1, said.colour == read(answer).colour);
+            } else if of(DIRECTION) || of(GROWTH) {
+                let mut directions = said.events.iter().filter_map(|mention| mention.event).map(direction);
+                check(2, directions.any(|said| said == answer));
+            } else if of(FIRST) {
+                check(3, event(said.events[0].kind) == answer);
+            } else if of(COLOUR_AFTER) {
+                let after = read(answer).colour.map(words::colour).unwrap_or_default();
+                check(4, sentence.split(' ').any(|word| after.iter().any(|(name, _)| *name == word)));
+            }
+        }
+        assert!(checked.iter().all(|&times| times > 50), "{checked:?}");
     }
 }
