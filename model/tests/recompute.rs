@@ -13,7 +13,7 @@ use model::lm::t5::{FeedForward, T5Config};
 use model::lm::{LanguageModelConfig, Prefix};
 use model::lora::LoraConfig;
 use model::loss::Targets;
-use model::parameters::{FieldPath, draw, names, set_trainable};
+use model::parameters::{FieldPath, draw, set_trainable};
 use model::pretraining::{HardNegatives, Pairs, PretrainingConfig};
 use model::qformer::{NoTextPath, QFormerConfig};
 use model::recompute::{Recompute, backward, share};
@@ -236,8 +236,13 @@ const PARTS: [(&str, Recompute); 4] = [
 fn assert_recomputing_changes_nothing(case: &str, model: &Blip2, trained: usize) {
     let expected = step(model, Recompute::default(), 5, caption_loss);
     assert_eq!(expected.1.len(), trained, "{case}: parameters with a gradient");
-    let zeros = expected.1.iter().filter(|(_, values)| largest(values) == 0.0).map(|(name, _)| name);
-    assert_eq!(zeros.collect::<Vec<_>>(), Vec::<&String>::new(), "{case}: gradients that show nothing");
+    for (name, values) in &expected.1 {
+        // of the Q-Former's last layer only the queries are read
+        let is_read = !["intermediate.", "output."]
+            .iter()
+            .any(|field| name.strip_prefix("qformer.layers.2.").is_some_and(|rest| rest.starts_with(field)));
+        assert_eq!(largest(values) > 0.0, is_read, "{case}: the gradient of {name} shows nothing");
+    }
     for (parts, recompute) in PARTS {
         let got = step(model, recompute, 5, caption_loss);
         assert_same(&format!("{case}, {parts}"), &got, &expected, 1e-5);
@@ -272,12 +277,7 @@ fn every_gradient_is_the_same_where_all_is_trained() {
     for text_config in language_models() {
         let case = format!("{text_config:?}");
         let model = model(&captioner(text_config), |_| true);
-        // of the Q-Former's last layer only the queries are read
-        let last = ["intermediate.", "output."].map(|field| format!("qformer.layers.2.{field}"));
-        let is_unread = |name: &String| last.iter().any(|start| name.starts_with(start));
-        let unread = names(&model).iter().filter(|name| is_unread(name)).count();
-        assert_eq!(unread, 6);
-        assert_recomputing_changes_nothing(&case, &model, count_trained(&model) - unread);
+        assert_recomputing_changes_nothing(&case, &model, count_trained(&model));
     }
 }
 
