@@ -135,7 +135,7 @@ impl Clips {
     /// # Errors
     /// When METEOR's tables are there and damaged.
     pub fn judge(&self, split: Split) -> Result<CaptionJudge, metrics::Error> {
-        CaptionJudge::new(self.world.as_ref(), &self.clips(split))
+        CaptionJudge::new(self.world.as_ref(), &self.clips(split), split == Split::Test)
     }
 }
 

@@ -31,21 +31,24 @@ pub struct CaptionJudge {
     clips: Vec<Clip>,
     world: Option<World>,
     meteor: Option<MeteorTables>,
+    /// Whether every published metric is computed, or only those that training is steered by.
+    is_final: bool,
 }
 
 impl CaptionJudge {
-    /// Scores captions of these clips, which are in the order of the examples and may be of the tiny world.
+    /// Scores captions of these clips, which are in the order of the examples and may be of the tiny world. A final score
+    /// has every published metric, METEOR where its tables are there; others are quick.
     ///
     /// # Errors
     /// When METEOR's tables are there and damaged.
-    pub fn new(world: Option<&World>, clips: &[&Clip]) -> Result<Self, metrics::Error> {
+    pub fn new(world: Option<&World>, clips: &[&Clip], is_final: bool) -> Result<Self, metrics::Error> {
         let clips = clips.iter().map(|&clip| clip.clone()).collect();
-        let meteor = match MeteorTables::open(&MeteorTables::default_directory()) {
-            Ok(tables) => Some(tables),
-            Err(metrics::Error::NoMeteorTables { .. }) => None,
-            Err(error) => return Err(error),
+        let meteor = match is_final.then(|| MeteorTables::open(&MeteorTables::default_directory())) {
+            Some(Ok(tables)) => Some(tables),
+            Some(Err(metrics::Error::NoMeteorTables { .. })) | None => None,
+            Some(Err(error)) => return Err(error),
         };
-        Ok(Self { clips, world: world.cloned(), meteor })
+        Ok(Self { clips, world: world.cloned(), meteor, is_final })
     }
 
     /// Scores one caption a clip, in the clips' order.
@@ -63,10 +66,12 @@ impl CaptionJudge {
         let figures =
             Figures::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
         let figures = scores.meteor.into_iter().fold(figures, |figures, meteor| figures.with(METEOR, meteor));
-        let figures = SHORTER_BLEUS
-            .iter()
-            .zip(scores.bleu)
-            .fold(figures, |figures, (name, bleu)| figures.with(name, bleu));
+        let figures = if self.is_final {
+            let shorter = SHORTER_BLEUS.iter().zip(scores.bleu);
+            shorter.fold(figures, |figures, (name, bleu)| figures.with(name, bleu))
+        } else {
+            figures
+        };
         let figures = match &self.world {
             Some(world) => self.truths(world, captions, figures),
             None => figures,
@@ -107,7 +112,7 @@ impl Judge for CaptionJudge {
             if self.world.is_some() { &[SHAPE, COLOUR, EVENT, DIRECTION, ORDER] } else { &[] };
         let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
         published
-            .chain(SHORTER_BLEUS)
+            .chain(SHORTER_BLEUS.into_iter().filter(|_| self.is_final))
             .chain(truths.iter().copied())
             .chain([DISTINCT])
             .map(str::to_owned)

@@ -184,10 +184,6 @@ impl Task for Captioner {
         Ok(model::checkpoint::save(&self.blip2, &self.context.config, directory)?)
     }
 
-    fn draws(&self) -> bool {
-        self.context.config.has_dropout()
-    }
-
     fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
         match batch {
             Batch::Caption { visual, prompts, items, .. } => {

@@ -1,5 +1,6 @@
 //! How a model is trained, typed.
 
+use model::recompute::Recompute;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dashboard::{BLEU_4, CIDER, Figures, LOSS};
@@ -24,6 +25,8 @@ pub struct TrainConfig {
     pub by_length: bool,
     /// Parts that a batch is split into, whose gradients are added up. On the CPU they run side by side.
     pub micro_batches: usize,
+    /// Blocks that are computed a second time in the backward pass, which takes less memory and more time.
+    pub recompute: Recompute,
     /// Curve of the learning rate.
     pub schedule: Shape,
     /// Highest learning rate.
@@ -70,6 +73,7 @@ impl Default for TrainConfig {
             batch_size: 32,
             by_length: false,
             micro_batches: 1,
+            recompute: Recompute::default(),
             schedule: Shape::Cosine,
             learning_rate: 1e-3,
             last_learning_rate: 1e-4,

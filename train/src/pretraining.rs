@@ -14,6 +14,7 @@ use data::random::Draws;
 use model::checkpoint::save_pretraining;
 use model::loss::Targets;
 use model::pretraining::{HardNegatives, Pairs, Pretraining, PretrainingConfig};
+use model::recompute::share;
 
 use crate::TrainError;
 use crate::batch::Batch;
@@ -74,7 +75,7 @@ impl FirstStage {
         let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
         let device = device_of(&self.model);
         let Targets { ids, mask } = texts.upload(&device);
-        let own = Pairs { image: self.model.see(visual.upload(&device)), ids, mask };
+        let own = Pairs { image: share(self.model.see(visual.upload(&device))), ids, mask };
         let contrast = self.model.contrast(&own)?;
         let all = model::pretraining::Contrast {
             image: gather_rows(moment.processes, &contrast.image)?,
@@ -182,10 +183,6 @@ impl Task for FirstStage {
 
     fn export(&self, directory: &Path) -> Result<(), TrainError> {
         Ok(save_pretraining(&self.model, directory)?)
-    }
-
-    fn draws(&self) -> bool {
-        self.context.config.has_dropout()
     }
 
     /// Every pair is a negative of every other.

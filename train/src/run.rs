@@ -69,11 +69,13 @@ impl<T: Task> Run<T> {
         train.restore(&state.position)?;
         let groups = Groups::new(&model, &config.parameters);
         let schedule = config.rates(train.batches());
-        // dropout draws from one generator, whose order threads would decide
-        let side_by_side = fit.device == Device::flex() && !fit.task.draws();
         Ok(Self {
             task: fit.task.with_model(model),
-            parts: Parts { count: config.micro_batches, side_by_side },
+            parts: Parts {
+                count: config.micro_batches,
+                side_by_side: fit.device == Device::flex(),
+                recompute: config.recompute,
+            },
             device,
             train,
             groups,
@@ -152,8 +154,8 @@ impl<T: Task> Run<T> {
     fn step(&mut self, batch: Batch) -> Result<Figures, TrainError> {
         let items = batch.items().to_vec();
         let rate = self.schedule.at(self.state.step);
+        // no generator's state is saved: all that is drawn in a step follows from its place in the run
         let seed = mix(self.fit.seed, self.state.step as u64);
-        // the generator's state cannot be saved, so it is set anew from the position
         self.device.seed(seed);
         let started = Instant::now();
         let moment = Moment { seed, processes: &*self.fit.processes };

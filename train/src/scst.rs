@@ -455,10 +455,6 @@ impl Task for Scst {
         self.captioner.export(directory)
     }
 
-    fn draws(&self) -> bool {
-        self.captioner.draws()
-    }
-
     fn figures(&self) -> Vec<Figure> {
         [(LOSS, false), (REWARD, true), (BASELINE, true), (ADVANTAGE, true), (LENGTH, false)]
             .map(|(name, higher_is_better)| Figure::new(name, higher_is_better))

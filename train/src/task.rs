@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
+use model::recompute::{Recompute, backward};
 
 use crate::dashboard::{Figure, Figures, LOSS};
 use crate::evaluation::Written;
@@ -44,9 +45,6 @@ pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the directory cannot be written to.
     fn export(&self, directory: &Path) -> Result<(), TrainError>;
-
-    /// Whether training draws from the device's own generator, as dropout does.
-    fn draws(&self) -> bool;
 
     /// Whether a batch may be computed in parts: not where its rows are compared with each other.
     fn can_split(&self) -> bool {
@@ -99,6 +97,8 @@ pub struct Parts {
     pub count: usize,
     /// Whether they run in threads of their own.
     pub side_by_side: bool,
+    /// Which blocks are computed a second time in the backward pass.
+    pub recompute: Recompute,
 }
 
 /// The gradients of a step, and its figures.
@@ -127,16 +127,19 @@ pub fn gradients<T: Task>(
     let count = if task.can_split() { parts.count } else { 1 };
     // the last batch of an epoch may have fewer rows than there are processes
     let split = if batch.items().is_empty() && task.can_split() { Vec::new() } else { batch.split(count) };
-    let weighted: Vec<(f64, Batch)> =
-        split.into_iter().map(|part| (task.weight(&part) / all, part)).collect();
+    let weighted: Vec<Part> = split
+        .into_iter()
+        .enumerate()
+        .map(|(number, batch)| Part { number, weight: task.weight(&batch) / all, batch })
+        .collect();
     let done: Vec<_> = if parts.side_by_side && weighted.len() > 1 {
         std::thread::scope(|scope| {
             let running: Vec<_> = weighted
                 .into_iter()
-                .map(|(weight, part)| {
+                .map(|part| {
                     // a fork has leaves of its own, so that the parts' graphs have nothing in common
                     let fork = task.with_model(fork(task.model()));
-                    scope.spawn(move || part_gradients(&fork, part, weight, moment))
+                    scope.spawn(move || part.gradients(&fork, parts.recompute, moment))
                 })
                 .collect();
             running
@@ -145,7 +148,7 @@ pub fn gradients<T: Task>(
                 .collect()
         })
     } else {
-        weighted.into_iter().map(|(weight, part)| part_gradients(task, part, weight, moment)).collect()
+        weighted.into_iter().map(|part| part.gradients(task, parts.recompute, moment)).collect()
     };
     let mut accumulator = GradientsAccumulator::new();
     let mut figures = Figures::default();
@@ -159,18 +162,33 @@ pub fn gradients<T: Task>(
     Ok(Step { gradients, figures })
 }
 
-/// What a part of the batch contributes, already weighted.
-fn part_gradients<T: Task>(
-    task: &T,
-    batch: Batch,
+/// A part of a batch.
+struct Part {
+    number: usize,
     weight: f64,
-    moment: &Moment<'_>,
-) -> Result<Step, TrainError> {
-    let Loss { value, figures } = task.loss(batch, moment)?;
-    let value = value.mul_scalar(weight);
-    let own = value.clone().without_autodiff().try_into_scalar::<f64>().map_err(TrainError::device)?;
-    let figures = figures.times(weight).with(LOSS, own);
-    Ok(Step { gradients: GradientsParams::from_grads(value.backward(), task.model()), figures })
+    batch: Batch,
+}
+
+impl Part {
+    /// What it contributes, already weighted.
+    fn gradients<T: Task>(
+        self,
+        task: &T,
+        recompute: Recompute,
+        moment: &Moment<'_>,
+    ) -> Result<Step, TrainError> {
+        let Self { number, weight, batch } = self;
+        let mut figures = Figures::default();
+        // parts of a batch must not drop out alike
+        let seed = moment.seed.wrapping_add(number as u64);
+        let (loss, gradients) = backward(task.model(), recompute, seed, || {
+            let loss = task.loss(batch, moment)?;
+            figures = loss.figures;
+            Ok::<_, TrainError>(loss.value.mul_scalar(weight))
+        })?;
+        let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
+        Ok(Step { gradients, figures: figures.times(weight).with(LOSS, loss) })
+    }
 }
 
 /// Weights on the same device with leaves of their own.

@@ -1,7 +1,8 @@
 //! Tiny captioners of every language model, and batches for them, for this crate's tests.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use data::text::Tokenizer;
 use model::Blip2Config;
@@ -22,6 +23,19 @@ const WORDS: [&str; 20] = [
     "a", "man", "woman", "is", "playing", "guitar", "on", "stage", "slicing", "an", "onion", "red", "blue",
     "moves", "left", "right", "the", "cat", "dog", "runs",
 ];
+
+/// Held while weights are drawn: the tests of a process share the CPU's one generator.
+pub(crate) static DRAWING: Mutex<()> = Mutex::new(());
+
+/// Draws a module's weights from a seed, whatever other tests do meanwhile.
+pub(crate) fn drawn<M: Module>(seed: u64, init: impl FnOnce(&Device) -> M) -> M {
+    let _guard = DRAWING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let device = Device::flex();
+    device.seed(seed);
+    let module = init(&device);
+    model::parameters::draw(&module);
+    module
+}
 
 /// Words for every id but the three special ones.
 pub(crate) fn tokenizer() -> Arc<Tokenizer> {
@@ -113,10 +127,7 @@ pub(crate) fn first_stage(seed: u64) -> FirstStage {
         embed_dim: 8,
         ..PretrainingConfig::default()
     };
-    let device = Device::flex();
-    device.seed(seed);
-    let model = config.init(&device);
-    model::parameters::draw(&model);
+    let model = drawn(seed, |device| config.init(device));
     FirstStage::new(model, FirstStageContext { config, start: vocab_size as u32 - 1 })
 }
 
@@ -138,10 +149,7 @@ pub(crate) fn captioner(text_config: LanguageModelConfig, seed: u64) -> Captione
         num_query_tokens: 3,
         ..Blip2Config::default()
     };
-    let device = Device::flex();
-    device.seed(seed);
-    let blip2 = config.init(&device);
-    model::parameters::draw(&blip2);
+    let blip2 = drawn(seed, |device| config.init(device));
     let context = Context {
         config,
         tokenizer: tokenizer(),
