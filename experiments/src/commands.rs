@@ -81,8 +81,12 @@ pub fn run(command: Command) -> Outcome {
         Command::Export(arguments) => import::export(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
-            let variant =
-                Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
+            let variant = Variant {
+                name: profile.clone(),
+                description: String::new(),
+                set: toml::Table::new(),
+                profiles: toml::Table::new(),
+            };
             let config = resolve(&profile, &variant, &sets).usage()?;
             let world = world::synthesize(&config.world, &out).failure()?;
             println!("the tiny world {} lies in {}", world.hash(), world.directory().display());

@@ -11,7 +11,12 @@ use super::RunConfig;
 use super::suggest::{nearest, with_suggestion};
 
 /// The ablations that come with the program: name and text.
-const ABLATIONS: &[(&str, &str)] = &[("freeze_vit", include_str!("../../configs/ablations/freeze_vit.toml"))];
+const ABLATIONS: &[(&str, &str)] = &[
+    ("freeze_vit", include_str!("../../configs/ablations/freeze_vit.toml")),
+    ("fusion", include_str!("../../configs/ablations/fusion.toml")),
+    ("scst", include_str!("../../configs/ablations/scst.toml")),
+    ("temporal", include_str!("../../configs/ablations/temporal.toml")),
+];
 
 /// The profiles that come with the program.
 const PROFILES: &[(&str, &str)] = &[
@@ -44,6 +49,9 @@ pub struct Variant {
     /// What it changes.
     #[serde(default)]
     pub set: Table,
+    /// What it changes besides in a profile, by the profile's name.
+    #[serde(default)]
+    pub profiles: Table,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +136,9 @@ pub fn choices(word: &str, known: &[&str], next: &str) -> String {
 pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
     let mut table = find_profile(profile)?.settings;
     merge(&mut table, &variant.set);
+    if let Some(Value::Table(own)) = variant.profiles.get(profile) {
+        merge(&mut table, own);
+    }
     typed(table, sets, &format!("variant \"{}\" on profile \"{profile}\"", variant.name))
 }
 
@@ -164,6 +175,12 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
             .try_into()
             .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", with_suggestion(&error.to_string())))
             .with_context(|| format!("variant \"{name}\" of {place}"))?;
+        for (profile, own) in &variant.profiles {
+            find_profile(profile).with_context(|| format!("variant \"{name}\" of {place}"))?;
+            if !own.is_table() {
+                bail!("variant \"{name}\" of {place}: profiles.{profile} must be a table of settings");
+            }
+        }
         variants.push(Variant { name, ..variant });
     }
     if variants.is_empty() {
@@ -254,7 +271,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(resolved, 3 * 2);
+        assert_eq!(resolved, (3 + 2 + 2 + 2) * 2);
     }
 
     #[test]
