@@ -308,8 +308,8 @@ fn baselines(
         bail!("the training split has no captions");
     };
     let judge = clips.judge(Split::Test)?;
-    let test = clips.videos(Split::Test, config, pretrained.image_size());
-    let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config));
+    let test = clips.videos(Split::Test)?;
+    let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
     let constant = judge.score(&vec![constant_caption.clone(); test.ids().len()])?;
     let test = test.validation(Split::Test, Arc::new(judge), config.evaluate.batch_size);
     let measured = measure(&captioner, &test, Some(&folder.join("pretrained-test.json")))?;

@@ -1,6 +1,6 @@
 //! `experiments caption`: what a checkpoint says about videos.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use anyhow::Context as _;
@@ -11,12 +11,11 @@ use data::text::Tokenizer;
 use data::video::{FrameRequest, decode};
 use model::checkpoint::{self, Precision};
 use model::generate::{GenerateConfig, Sample, Search};
-use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config, Fusion, Prompt, PromptTokens, Visual};
 use serde_json::json;
 
 use crate::device;
-use crate::pretrained::{TOKENIZER_FILE, check_tokenizer};
+use crate::pretrained::{end_tokens, open_tokenizer, prompt_tokens};
 
 /// Arguments of `caption`.
 #[derive(Debug, Args)]
@@ -143,15 +142,6 @@ pub fn run(arguments: &CaptionArguments) -> anyhow::Result<bool> {
     })
 }
 
-/// The checkpoint's tokenizer: `tokenizer.json`, or the files that the language model's own library reads.
-fn open_tokenizer(directory: &Path, config: &Blip2Config) -> anyhow::Result<Tokenizer> {
-    let path = directory.join(TOKENIZER_FILE);
-    let path = if path.is_file() { path } else { directory.to_owned() };
-    let tokenizer = Tokenizer::from_file(&path).context("the checkpoint's tokenizer cannot be read")?;
-    check_tokenizer(&tokenizer, config, directory)?;
-    Ok(tokenizer)
-}
-
 struct Writer<'a> {
     arguments: &'a CaptionArguments,
     config: &'a Blip2Config,
@@ -220,11 +210,7 @@ impl Writer<'_> {
     fn prompt(&self, b: usize) -> anyhow::Result<Prompt> {
         let words = self.arguments.prompt.trim();
         let tokens = |tokenizer: &Tokenizer, words: &str| -> anyhow::Result<PromptTokens> {
-            let mut ids = tokenizer.encode(words, usize::MAX)?;
-            if ids.last() == Some(&tokenizer.end()) {
-                ids.pop(); // a prompt goes on
-            }
-            let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+            let ids: Vec<i32> = prompt_tokens(tokenizer, words)?.into_iter().map(|id| id as i32).collect();
             let t = ids.len();
             let device = self.blip2.query_tokens.val().device();
             let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &device).expand([b, t]);
@@ -252,10 +238,7 @@ fn settings(
     config: &Blip2Config,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<GenerateConfig> {
-    let mut end_tokens = checkpoint::end_tokens(&arguments.checkpoint, config)?;
-    if matches!(config.text_config, LanguageModelConfig::T5(_)) && !end_tokens.contains(&tokenizer.end()) {
-        end_tokens.push(tokenizer.end());
-    }
+    let end_tokens = end_tokens(&arguments.checkpoint, config, tokenizer)?;
     let search = match arguments.sample {
         Some(temperature) => {
             Search::Sample(Sample { temperature, seed: arguments.seed, ..Sample::default() })

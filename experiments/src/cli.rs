@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::caption::CaptionArguments;
 use crate::datasets::{CheckArguments, PrepareArguments, ProbeArguments};
+use crate::evaluate::EvaluateArguments;
 use crate::import::{ExportArguments, ImportArguments};
 use crate::score::ScoreArguments;
 use crate::verify::VerifyArguments;
@@ -30,6 +31,10 @@ pub enum Command {
     Ablation(AblationArguments),
     /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
     Pretrain(PretrainArguments),
+    /// Train one configuration: a TOML file of settings, laid over a profile
+    Train(TrainArguments),
+    /// Caption a split with a checkpoint and score the captions
+    Evaluate(EvaluateArguments),
     /// Caption videos
     Caption(CaptionArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
@@ -66,6 +71,9 @@ pub struct AblationArguments {
     /// How large: tiny (minutes) or smoke (seconds)
     #[arg(long, default_value = "tiny")]
     pub profile: String,
+    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, default_value = "tiny", value_name = "NAME[=DIR]")]
+    pub dataset: String,
     /// Run this variant only; may be given several times
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
@@ -82,6 +90,37 @@ pub struct AblationArguments {
     #[arg(long)]
     pub no_tui: bool,
     /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
+    #[arg(long)]
+    pub resume: bool,
+    /// Where results and caches go
+    #[command(flatten)]
+    pub folders: Folders,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    /// A TOML file of settings, which are laid over the profile's
+    pub config: PathBuf,
+    /// What the file leaves out: tiny or smoke
+    #[arg(long, default_value = "tiny")]
+    pub profile: String,
+    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, default_value = "tiny", value_name = "NAME[=DIR]")]
+    pub dataset: String,
+    /// Run with seeds 1 to N
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub seeds: u64,
+    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Print a line an epoch instead of the dashboard
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Go on with an earlier run
     #[arg(long)]
     pub resume: bool,
     /// Where results and caches go

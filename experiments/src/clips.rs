@@ -1,7 +1,7 @@
 //! The clips of a run: the tiny world's, made on demand, or those of a data set on disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, ensure};
 use data::datasets::splits::Splits;
@@ -10,7 +10,7 @@ use data::datasets::{Clip, DataSet, Place, Split, VideoSet, open};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::{RunConfig, hex};
+use crate::config::{FrameConfig, RunConfig, hex};
 use crate::examples::Videos;
 use crate::frames::FrameSource;
 use crate::judge::CaptionJudge;
@@ -52,19 +52,22 @@ impl DatasetConfig {
     }
 }
 
-/// Clips with the frames that a configuration asks for.
+/// Clips with the frames that a configuration asks for; a split's are decoded when they are first asked for.
 pub struct Clips {
     world: Option<World>,
     set: VideoSet,
     hash: String,
-    frames: [Arc<FrameSource>; 3],
+    request: FrameConfig,
+    size: usize,
+    cache: PathBuf,
+    frames: [OnceLock<Arc<FrameSource>>; 3],
 }
 
 impl Clips {
-    /// Opens or makes the clips, and decodes the chosen frames at the model's size, or finds them in `cache`.
+    /// Opens or makes the clips, whose frames have the model's size and are kept in `cache`.
     ///
     /// # Errors
-    /// When files cannot be written or read, or a clip cannot be decoded.
+    /// When files cannot be written or read.
     pub fn load(config: &RunConfig, size: usize, cache: &Path) -> anyhow::Result<Self> {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
@@ -81,18 +84,8 @@ impl Clips {
                 (Some(world), set, hash)
             }
         };
-        let shown = Shown::default();
-        let decode = |split: Split| {
-            let clips = set.split(split);
-            ensure!(!clips.is_empty(), "{} has no clips in its split {split}", set.name);
-            let trains = split == Split::Train;
-            FrameSource::open(&clips, &config.frames, size, trains, cache, &|progress| shown.update(progress))
-                .with_context(|| format!("cannot read the {split} clips of {}", set.name))
-                .map(Arc::new)
-        };
-        let frames = [decode(Split::Train)?, decode(Split::Validate)?, decode(Split::Test)?];
-        shown.finish();
-        Ok(Self { world, set, hash, frames })
+        let request = config.frames.clone();
+        Ok(Self { world, set, hash, request, size, cache: cache.to_owned(), frames: Default::default() })
     }
 
     /// The data set's name.
@@ -116,18 +109,35 @@ impl Clips {
     }
 
     /// The frames of a split.
-    pub fn frames(&self, split: Split) -> &Arc<FrameSource> {
+    ///
+    /// # Errors
+    /// When the split is empty, or a clip cannot be decoded.
+    pub fn frames(&self, split: Split) -> anyhow::Result<&Arc<FrameSource>> {
         let [train, validate, test] = &self.frames;
-        match split {
+        let place = match split {
             Split::Train => train,
             Split::Validate => validate,
             Split::Test => test,
+        };
+        if let Some(frames) = place.get() {
+            return Ok(frames);
         }
+        let clips = self.clips(split);
+        ensure!(!clips.is_empty(), "{} has no clips in its split {split}", self.set.name);
+        let (shown, trains) = (Shown::default(), split == Split::Train);
+        let show = |progress| shown.update(progress);
+        let frames = FrameSource::open(&clips, &self.request, self.size, trains, &self.cache, &show)
+            .with_context(|| format!("cannot read the {split} clips of {}", self.set.name))?;
+        shown.finish();
+        Ok(place.get_or_init(|| Arc::new(frames)))
     }
 
     /// What is seen of a split's clips.
-    pub fn videos(&self, split: Split, config: &RunConfig, size: usize) -> Videos {
-        Videos::new(self.frames(split).clone(), config.frames.preprocess(size))
+    ///
+    /// # Errors
+    /// As [`frames`](Self::frames).
+    pub fn videos(&self, split: Split) -> anyhow::Result<Videos> {
+        Ok(Videos::new(self.frames(split)?.clone(), self.request.preprocess(self.size)))
     }
 
     /// Scores captions of a split.

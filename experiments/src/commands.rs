@@ -8,13 +8,15 @@ use anyhow::Context as _;
 use train::dashboard::Dashboard;
 
 use crate::ablation::{self, Ended, Request};
-use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, ShowArguments};
-use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
+use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, ShowArguments, TrainArguments};
+use crate::config::{
+    Ablation, ablations, dataset_sets, find_ablation, profiles, resolve, resolve_plain, single,
+};
 use crate::pretrained::Pretrained;
 use crate::report::thousands;
 use crate::run::Session;
 use crate::table::Table;
-use crate::{caption, datasets, device, import, pretrain, score, verify, world};
+use crate::{caption, datasets, device, evaluate, import, pretrain, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -68,6 +70,12 @@ pub fn run(command: Command) -> Outcome {
         Command::Show(arguments) => show(&arguments),
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
+        Command::Train(arguments) => run_training(arguments),
+        Command::Evaluate(arguments) => {
+            let config = arguments.config().usage()?;
+            let session = session(&arguments.device, true)?;
+            evaluate::run(&arguments, &config, &session).failure().map(|()| ExitCode::SUCCESS)
+        }
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Check(arguments)) => datasets::check(&arguments).failure().map(verdict),
@@ -81,13 +89,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Export(arguments) => import::export(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
-            let variant = Variant {
-                name: profile.clone(),
-                description: String::new(),
-                set: toml::Table::new(),
-                profiles: toml::Table::new(),
-            };
-            let config = resolve(&profile, &variant, &sets).usage()?;
+            let config = resolve_plain(&profile, &sets).usage()?;
             let world = world::synthesize(&config.world, &out).failure()?;
             println!("the tiny world {} lies in {}", world.hash(), world.directory().display());
             Ok(ExitCode::SUCCESS)
@@ -146,8 +148,33 @@ fn show(arguments: &ShowArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A single configuration runs as a study of one variant.
+fn run_training(arguments: TrainArguments) -> Outcome {
+    let ablation = single(&arguments.config).usage()?;
+    let TrainArguments { profile, dataset, seeds, device, sets, no_tui, resume, folders, .. } = arguments;
+    let arguments = AblationArguments {
+        name: ablation.name.clone(),
+        profile,
+        dataset,
+        only: Vec::new(),
+        seeds,
+        device,
+        sets,
+        no_tui,
+        resume,
+        folders,
+    };
+    run_study(ablation, arguments)
+}
+
 fn run_ablation(arguments: AblationArguments) -> Outcome {
-    let ablation = find_ablation(&arguments.name).usage()?;
+    run_study(find_ablation(&arguments.name).usage()?, arguments)
+}
+
+fn run_study(ablation: Ablation, mut arguments: AblationArguments) -> Outcome {
+    let mut sets = dataset_sets(&arguments.dataset).usage()?;
+    sets.append(&mut arguments.sets);
+    arguments.sets = sets;
     for variant in &ablation.variants {
         resolve(&arguments.profile, variant, &arguments.sets).usage()?;
     }

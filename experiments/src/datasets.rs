@@ -120,7 +120,8 @@ pub struct PrepareArguments {
     pub skip_list: Option<PathBuf>,
 }
 
-fn parse_split(word: &str) -> Result<Split, String> {
+/// A split by its name.
+pub(crate) fn parse_split(word: &str) -> Result<Split, String> {
     Split::named(word).ok_or_else(|| "expected train, validate or test".to_owned())
 }
 

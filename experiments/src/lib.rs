@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod datasets;
 pub mod device;
+pub mod evaluate;
 pub mod examples;
 pub mod frames;
 pub mod import;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use burn::tensor::Device;
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
+use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config};
 use train::Context;
 
@@ -20,6 +21,8 @@ pub struct Pretrained {
     pub model: Blip2,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that end a caption.
+    pub ends: Vec<u32>,
 }
 
 /// File of a tokenizer in a checkpoint.
@@ -68,9 +71,9 @@ impl Pretrained {
             }
         };
         let (blip2_config, model) = model::checkpoint::load(directory, adapt, device)?;
-        let tokenizer = Arc::new(Tokenizer::from_file(&directory.join(TOKENIZER_FILE))?);
-        check_tokenizer(&tokenizer, &blip2_config, directory)?;
-        Ok(Self { config: blip2_config, model, tokenizer })
+        let tokenizer = Arc::new(open_tokenizer(directory, &blip2_config)?);
+        let ends = end_tokens(directory, &blip2_config, &tokenizer)?;
+        Ok(Self { config: blip2_config, model, tokenizer, ends })
     }
 
     /// Side of the images that the model takes.
@@ -79,19 +82,68 @@ impl Pretrained {
     }
 
     /// What a captioner of this model needs besides weights.
-    pub fn context(&self, config: &RunConfig) -> Context {
-        Context {
+    ///
+    /// # Errors
+    /// When the prompt cannot be tokenised, or the settings of writing do not fit each other.
+    pub fn context(&self, config: &RunConfig) -> anyhow::Result<Context> {
+        let evaluate = &config.evaluate;
+        let generate = GenerateConfig {
+            max_new_tokens: evaluate.max_new_tokens,
+            min_new_tokens: evaluate.min_new_tokens,
+            num_beams: evaluate.num_beams,
+            length_penalty: evaluate.length_penalty,
+            repetition_penalty: evaluate.repetition_penalty,
+            end_tokens: self.ends.clone(),
+            ..GenerateConfig::default()
+        };
+        generate.validate()?;
+        Ok(Context {
             config: self.config.clone(),
             tokenizer: self.tokenizer.clone(),
-            prompt: Vec::new(),
-            generate: GenerateConfig {
-                max_new_tokens: config.evaluate.max_new_tokens,
-                end_tokens: vec![self.tokenizer.end()],
-                ..GenerateConfig::default()
-            },
+            prompt: prompt_tokens(&self.tokenizer, &evaluate.prompt)?,
+            generate,
             label_smoothing: config.train.label_smoothing,
-        }
+        })
     }
+}
+
+/// A prompt's tokens; its end is left out, as it goes on.
+///
+/// # Errors
+/// When the tokenizer fails on it.
+pub fn prompt_tokens(tokenizer: &Tokenizer, words: &str) -> data::Result<Vec<u32>> {
+    if words.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut ids = tokenizer.encode(words.trim(), usize::MAX)?;
+    if ids.last() == Some(&tokenizer.end()) {
+        ids.pop();
+    }
+    Ok(ids)
+}
+
+/// What ends a caption: as the checkpoint says, and for a T5 its tokenizer's end.
+///
+/// # Errors
+/// When the checkpoint's `generation_config.json` is damaged.
+pub fn end_tokens(directory: &Path, config: &Blip2Config, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
+    let mut ends = model::checkpoint::end_tokens(directory, config)?;
+    if matches!(config.text_config, LanguageModelConfig::T5(_)) && !ends.contains(&tokenizer.end()) {
+        ends.push(tokenizer.end());
+    }
+    Ok(ends)
+}
+
+/// The checkpoint's tokenizer: `tokenizer.json`, or the files that the language model's own library reads.
+///
+/// # Errors
+/// When there is none, or it is another model's.
+pub fn open_tokenizer(directory: &Path, config: &Blip2Config) -> anyhow::Result<Tokenizer> {
+    let path = directory.join(TOKENIZER_FILE);
+    let path = if path.is_file() { path } else { directory.to_owned() };
+    let tokenizer = Tokenizer::from_file(&path).context("the checkpoint's tokenizer cannot be read")?;
+    check_tokenizer(&tokenizer, config, directory)?;
+    Ok(tokenizer)
 }
 
 /// Refuses a tokenizer that has tokens the language model has no embedding for.

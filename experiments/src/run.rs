@@ -187,7 +187,7 @@ impl Stages<'_> {
     /// Learns the captions word by word.
     fn cross_entropy(&self, pretrained: &Pretrained, directory: &Path) -> anyhow::Result<Outcome<Captioner>> {
         let (config, run) = (self.run.config, self.run);
-        let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config));
+        let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
         let train = self.captioned(&captioner, &config.train, &pretrained.tokenizer)?;
         let validation = self.validation(Split::Validate, &captioner, &config.train)?;
         let label = format!("{} seed {}", run.variant, run.seed);
@@ -199,7 +199,7 @@ impl Stages<'_> {
         let (config, run) = (self.run.config, self.run);
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
         let started = Pretrained::load_from(start, config, dropout, &self.session.device)?;
-        let captioner = Captioner::new(started.model.clone(), started.context(config));
+        let captioner = Captioner::new(started.model.clone(), started.context(config)?);
         let train = self.captioned(&captioner, &scst.train, &started.tokenizer)?;
         let validation = self.validation(Split::Validate, &captioner, &scst.train)?;
         let references: Vec<Vec<String>> =
@@ -268,7 +268,7 @@ impl Stages<'_> {
     /// What a model sees of the clips: frames, or what its frozen ViT makes of them.
     fn videos(&self, split: Split, captioner: &Captioner, train: &TrainConfig) -> anyhow::Result<Videos> {
         let config = self.run.config;
-        let (frames, videos) = (self.clips.frames(split), self.clips.videos(split, config, self.size));
+        let (frames, videos) = (self.clips.frames(split)?, self.clips.videos(split)?);
         let is_vit_trained = model::parameters::names(&captioner.blip2)
             .iter()
             .any(|name| name.starts_with("vision_model.") && train.parameters.trains(name));

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use data::datasets::DataSet;
+
 use super::RunConfig;
 use super::suggest::{nearest, with_suggestion};
 
@@ -140,6 +142,55 @@ pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Res
         merge(&mut table, own);
     }
     typed(table, sets, &format!("variant \"{}\" on profile \"{profile}\"", variant.name))
+}
+
+/// The configuration of a profile alone, with settings changed.
+///
+/// # Errors
+/// When a profile, key or value is not known.
+pub fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
+    typed(find_profile(profile)?.settings, sets, &format!("profile \"{profile}\""))
+}
+
+/// A study of one variant, whose settings are a file's.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML.
+pub fn single(path: &Path) -> anyhow::Result<Ablation> {
+    let shown = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run").to_owned();
+    let description = format!("as {shown} says");
+    let variant =
+        Variant { name: name.clone(), description, set: parse(&text, &shown)?, profiles: Table::new() };
+    Ok(Ablation {
+        name,
+        question: format!("What comes of {shown}?"),
+        paper: "-".to_owned(),
+        variants: vec![variant],
+    })
+}
+
+/// The settings that `--dataset NAME[=DIR]` stands for: none for the tiny world.
+///
+/// # Errors
+/// When there is no data set of that name.
+pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
+    let (name, directory) = word.split_once('=').unwrap_or((word, ""));
+    if name == "tiny" && directory.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known: Vec<&str> = DataSet::ALL.iter().map(|dataset| dataset.name()).chain(["tiny"]).collect();
+    if !known.contains(&name) {
+        bail!("there is no data set \"{name}\"{}", choices(name, &known, "experiments ablation --help"));
+    }
+    let directory = if directory.is_empty() { format!("datasets/{name}") } else { directory.to_owned() };
+    // quoted, so that a folder called 8 or true stays a name
+    Ok(vec![
+        format!("dataset.name={name}"),
+        format!("dataset.directory=\"{}\"", directory.replace('\\', "/")),
+    ])
 }
 
 /// A configuration from one file's text and the command line's settings.

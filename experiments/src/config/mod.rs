@@ -5,7 +5,8 @@ mod load;
 mod suggest;
 
 pub use load::{
-    Ablation, Profile, Variant, ablations, choices, find_ablation, merge_sets, profiles, resolve,
+    Ablation, Profile, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets, profiles,
+    resolve, resolve_plain, single,
 };
 pub use suggest::nearest;
 
@@ -16,6 +17,7 @@ use data::datasets::synthetic::WorldConfig;
 use data::preprocess::{Preprocess, Resizing};
 use data::sampling::Sampling;
 use data::video::FrameRequest;
+use model::generate::GenerateConfig;
 use model::lora::LoraConfig;
 use model::{Fusion, Temporal};
 use serde::{Deserialize, Serialize};
@@ -146,12 +148,44 @@ pub enum Keep {
 
 /// How captions are written in validation and test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct EvaluateConfig {
     /// Videos at a time.
     pub batch_size: usize,
-    /// Most tokens of a caption, its end counted.
+    /// Most tokens of a caption, its end counted; longer ones are cut in training too.
     pub max_new_tokens: usize,
+    /// Fewest tokens of a caption.
+    pub min_new_tokens: usize,
+    /// Beams; 1 is greedy search.
+    pub num_beams: usize,
+    /// Power of the length that a sequence's score is divided by.
+    pub length_penalty: f64,
+    /// Divides the scores of tokens that were written before.
+    pub repetition_penalty: f64,
+    /// What the language model reads behind the video, in training too.
+    pub prompt: String,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        let GenerateConfig {
+            max_new_tokens,
+            min_new_tokens,
+            num_beams,
+            length_penalty,
+            repetition_penalty,
+            ..
+        } = GenerateConfig::default();
+        Self {
+            batch_size: 32,
+            max_new_tokens,
+            min_new_tokens,
+            num_beams,
+            length_penalty,
+            repetition_penalty,
+            prompt: String::new(),
+        }
+    }
 }
 
 impl RunConfig {
