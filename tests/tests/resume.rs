@@ -76,6 +76,60 @@ fn a_killed_run_ends_the_same() {
     assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
 }
 
+/// With dropout, and a state saved after every step, so that many of the kills fall into saving. `RECAP_KILLS` sets how
+/// often; six times by default.
+#[test]
+fn a_run_killed_at_random_moments_ends_the_same_and_never_meets_an_unreadable_state() {
+    let kills: u32 = std::env::var("RECAP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
+    let mut sets = SETS.to_vec();
+    // long enough to be killed so often: what is saved is not done again
+    let epochs = format!("train.epochs={}", 4 * kills);
+    sets.extend(["--set", &epochs, "--set", "train.save_every=1", "--set", "model.dropout=0.1"]);
+    sets.extend(["--set", "train.evaluate_every=3", "--set", "train.recompute={language_model = true}"]);
+    let whole = Desk::new();
+    tests::program();
+    let started = Instant::now();
+    assert_eq!(whole.run(&sets).code, Some(0));
+    let length = started.elapsed();
+
+    let desk = Desk::new();
+    let mut killed = 0;
+    // a linear congruential generator: the moments differ, and are the same each time the test runs
+    let mut state = 20_261_124_u64;
+    for attempt in 0..10 * kills {
+        let mut command = desk.command(&sets);
+        if attempt > 0 {
+            command.arg("--resume");
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = (state >> 40) as f64 / (1u64 << 24) as f64;
+        std::thread::sleep(Duration::from_millis(150) + length.mul_f64(moment * 1.5 / f64::from(kills)));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("cannot resume") && !said.contains("panicked"), "{said}");
+        if output.status.success() {
+            break;
+        }
+        killed += 1;
+        if killed == kills {
+            break;
+        }
+    }
+    assert!(killed >= kills.min(3), "killed {killed} times only");
+    let mut command = desk.command(&sets);
+    assert!(command.arg("--resume").stdout(Stdio::null()).status().unwrap().success());
+    let read = |desk: &Desk, path: &str| std::fs::read(desk.path(path)).unwrap();
+    let variant = "runs/freeze_vit/all_trainable/seed-1";
+    for path in ["runs/freeze_vit/summary.json".to_owned()].into_iter().chain(
+        ["metrics.jsonl", "result.json", "best/model.safetensors", "predictions/test.json"]
+            .map(|file| format!("{variant}/{file}")),
+    ) {
+        assert!(read(&whole, &path) == read(&desk, &path), "{path} differs after {killed} kills");
+    }
+}
+
 #[test]
 fn resuming_with_other_settings_is_refused() {
     let desk = Desk::new();

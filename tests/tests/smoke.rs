@@ -58,6 +58,55 @@ fn an_ablation_leaves_table_report_plots_and_predictions() {
     }
 }
 
+/// Found among the files, so that a study that nobody runs cannot stay.
+#[test]
+fn every_ablation_runs_in_smoke_mode() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/configs/ablations");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    let desk = Desk::new();
+    let listed = desk.run(&["list"]).out;
+    for name in &names {
+        assert!(listed.contains(name), "{name} is not listed: {listed}");
+        let ran = desk.run(&["ablation", name, "--profile", "smoke", "--no-tui"]);
+        assert_eq!(ran.code, Some(0), "{name}: {}{}", ran.out, ran.err);
+        let summary: Value = serde_json::from_str(&desk.read(&format!("runs/{name}/summary.json"))).unwrap();
+        let variants = summary["variants"].as_array().unwrap();
+        assert!(variants.len() > 1, "{name} compares nothing");
+        assert!(variants.iter().all(|variant| variant["runs"][0]["test"]["CIDEr"].is_number()), "{name}");
+    }
+    assert!(names.len() >= 4, "{names:?}");
+}
+
+#[test]
+fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
+    let settings = "[frames]\ncount = 4\nsampling = \"uniform\"\ntrain_sampling = \"random\"\nkeep = \"disk\"\n\
+                    augment = { flip = 0.0 }\n[train]\nepochs = 1\nparameters = { \"vision_model.*\" = \"frozen\" }\n";
+    std::fs::write(desk.path("mine.toml"), settings).unwrap();
+    let data = ["--dataset", "msrvtt=w", "--profile", "smoke"];
+    let official = desk.run(&[&["train", "mine.toml", "--no-tui"][..], &data[..]].concat());
+    assert!(official.code == Some(1) && official.err.contains("6,513"), "{}", official.err);
+    let own = ["--set", "dataset.own_split=true"];
+    let ran = desk.run(&[&["train", "mine.toml", "--no-tui"][..], &data[..], &own[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("8 of 8 clips"), "{}", ran.err);
+    let trained: Value = serde_json::from_str(&desk.read("runs/mine/summary.json")).unwrap();
+    let best = ["--checkpoint", "runs/mine/mine/seed-1/best", "--json", "--predictions", "p.json"];
+    let frames = ["--set", "frames.keep=disk"];
+    let evaluated = desk.run(&[&["evaluate"][..], &best[..], &data[..], &own[..], &frames[..]].concat());
+    assert_eq!(evaluated.code, Some(0), "{}", evaluated.err);
+    let figures: Value = serde_json::from_str(&evaluated.out).unwrap();
+    assert_eq!(figures, trained["variants"][0]["runs"][0]["test"], "the model that was exported is the one scored");
+    assert_eq!(serde_json::from_str::<Value>(&desk.read("p.json")).unwrap().as_array().unwrap().len(), 6);
+    let stray = desk.run(&["evaluate", "--checkpoint", "nowhere", "--dataset", "msrvt=w"]);
+    assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
+}
+
 #[test]
 fn the_same_command_gives_the_same_summary_to_the_last_digit_and_keeps_the_earlier_run() {
     let desk = Desk::new();
