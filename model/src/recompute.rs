@@ -200,9 +200,8 @@ fn cut(input: BlockInput) -> BlockInput {
     let (hidden, hidden_parted) = part(input.hidden);
     let (memory, memory_parted) = input.memory.map(part).unzip();
     let (bias, bias_parted) = input.bias.map(part).unzip();
-    let entry =
-        Entry::Cut { sequences: [hidden_parted, memory_parted.flatten()], bias: bias_parted.flatten() };
-    Recording::with(|recording| recording.tape.0.push(entry));
+    let cut = Cut { sequences: [hidden_parted, memory_parted.flatten()], bias: bias_parted.flatten() };
+    Recording::with(|recording| recording.tape.0.push(Entry::Cut(cut)));
     BlockInput { hidden, memory, bias }
 }
 
@@ -262,11 +261,18 @@ struct Tape(Vec<Entry>);
 
 type BlockBackward = Box<dyn FnOnce(Tensor<3>, &mut GradientsParams) -> Gradients>;
 
+#[allow(clippy::large_enum_variant)] // there is one a block
 enum Entry {
     /// A block ran; `backward` runs it again and takes its output's gradient through it.
     Block { output: Leaf<3>, backward: BlockBackward },
     /// The graph was parted before a stack of blocks.
-    Cut { sequences: [Option<Parted<3>>; 2], bias: Option<Parted<4>> },
+    Cut(Cut),
+}
+
+/// What the stack reads that has a graph.
+struct Cut {
+    sequences: [Option<Parted<3>>; 2],
+    bias: Option<Parted<4>>,
 }
 
 /// A tensor from which a graph starts, and the sum of its gradients so far.
@@ -296,7 +302,7 @@ impl Tape {
                 }
                 // nothing that the loss hangs on has read it
                 Entry::Block { .. } => {}
-                Entry::Cut { sequences, bias } => {
+                Entry::Cut(Cut { sequences, bias }) => {
                     let sequences = sequences.into_iter().flatten().filter_map(Parted::product);
                     let products = sequences.chain(bias.and_then(Parted::product));
                     // they may have parts of their graphs in common, so it is gone through for all of them at once
@@ -316,7 +322,7 @@ impl Tape {
         for entry in &mut self.0 {
             match entry {
                 Entry::Block { output, .. } => output.collect(gradients),
-                Entry::Cut { sequences, bias } => {
+                Entry::Cut(Cut { sequences, bias }) => {
                     sequences.iter_mut().flatten().for_each(|parted| parted.leaf.collect(gradients));
                     bias.iter_mut().for_each(|parted| parted.leaf.collect(gradients));
                 }
