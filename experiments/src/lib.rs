@@ -1,6 +1,7 @@
 //! The one runner: command line, typed configurations, ablations, reports.
 
 pub mod ablation;
+pub mod answering;
 pub mod caption;
 pub mod cli;
 pub mod clips;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use data::datasets::Split;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::dashboard::{Figures, LOSS};
 use crate::loader::{Examples, Loader, Visit};
@@ -28,6 +29,11 @@ pub struct Written {
 pub trait Judge: Send + Sync {
     /// Names of the figures that [`judge`](Self::judge) gives; the dashboard shows them in this order.
     fn names(&self) -> Vec<String>;
+
+    /// What the predictions' file lists, with the examples' names; COCO results where nothing else is said.
+    fn results(&self, written: &[Written], ids: &[String]) -> Vec<Value> {
+        coco_results(written, ids)
+    }
 
     /// Scores a whole split.
     ///
@@ -106,7 +112,11 @@ pub fn evaluate<T: Task>(
         && !written.is_empty()
         && let Some(path) = predictions
     {
-        write_predictions(path, &written, &set.ids)?;
+        let results = match &set.judge {
+            Some(judge) => judge.results(&written, &set.ids),
+            None => coco_results(&written, &set.ids),
+        };
+        files::replace_json(path, &results)?;
     }
     if let Some(judge) = &set.judge {
         figures.extend(judge.judge(&written)?);
@@ -128,14 +138,7 @@ fn gather_written(processes: &dyn Processes, own: Vec<Written>) -> Result<Vec<Wr
     Ok(all)
 }
 
-/// Captions as COCO results.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_predictions(path: &Path, written: &[Written], ids: &[String]) -> Result<(), TrainError> {
-    let results: Vec<_> = written
-        .iter()
-        .map(|written| serde_json::json!({ "image_id": ids.get(written.item), "caption": written.caption }))
-        .collect();
-    files::replace_json(path, &results)
+fn coco_results(written: &[Written], ids: &[String]) -> Vec<Value> {
+    let result = |written: &Written| json!({ "image_id": ids.get(written.item), "caption": written.caption });
+    written.iter().map(result).collect()
 }
