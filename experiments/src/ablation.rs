@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use train::dashboard::Figures;
 use train::{BEST, Captioner, files};
 
+use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, RunConfig, Variant, choices, resolve};
 use crate::judge::chance_figures;
@@ -302,23 +303,33 @@ fn baselines(
     clips: &Clips,
     folder: &Path,
 ) -> anyhow::Result<Baselines> {
-    let references: Vec<&[String]> =
-        clips.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
-    let Some((constant_caption, _)) = best_constant_caption(&references) else {
-        bail!("the training split has no captions");
+    let context = pretrained.context(config)?;
+    let videos = clips.videos(Split::Test)?;
+    let batch_size = config.evaluate.batch_size;
+    let (split, constant_caption, constant, chance) = match &config.answering {
+        Some(answering) => {
+            let judge = clips.answer_judge(Split::Test)?;
+            let chance = judge.chance(&clips.answer_judge(Split::Train)?)?;
+            let reader = Reader::new(answering.clone(), &pretrained.config, pretrained.tokenizer.clone())?;
+            let questions = answering::examples(videos, &clips.clips(Split::Test), reader)?;
+            let split = questions.validation(Split::Test, Arc::new(judge), batch_size);
+            (split, String::new(), Figures::default(), chance)
+        }
+        None => {
+            let references: Vec<&[String]> =
+                clips.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
+            let Some((caption, _)) = best_constant_caption(&references) else {
+                bail!("the training split has no captions");
+            };
+            let judge = clips.judge(Split::Test)?;
+            let constant = judge.score(&vec![caption.clone(); videos.ids().len()])?;
+            let chance = clips
+                .world()
+                .map_or_else(Figures::default, |world| chance_figures(&chance_levels(world, Split::Test)));
+            (videos.validation(Split::Test, Arc::new(judge), batch_size), caption, constant, chance)
+        }
     };
-    let judge = clips.judge(Split::Test)?;
-    let test = clips.videos(Split::Test)?;
-    let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
-    let constant = judge.score(&vec![constant_caption.clone(); test.ids().len()])?;
-    let test = test.validation(Split::Test, Arc::new(judge), config.evaluate.batch_size);
-    let measured = measure(&captioner, &test, Some(&folder.join("pretrained-test.json")))?;
-    Ok(Baselines {
-        constant,
-        constant_caption,
-        pretrained: measured.figures,
-        chance: clips
-            .world()
-            .map_or_else(Figures::default, |world| chance_figures(&chance_levels(world, Split::Test))),
-    })
+    let captioner = Captioner::new(pretrained.model.clone(), context);
+    let measured = measure(&captioner, &split, Some(&folder.join("pretrained-test.json")))?;
+    Ok(Baselines { constant_caption, constant, pretrained: measured.figures, chance })
 }

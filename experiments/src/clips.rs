@@ -9,7 +9,9 @@ use data::datasets::synthetic::World;
 use data::datasets::{Clip, DataSet, Place, Split, VideoSet, open};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use train::TrainError;
 
+use crate::answering::{self, AnswerJudge};
 use crate::config::{FrameConfig, RunConfig, hex};
 use crate::examples::Videos;
 use crate::frames::FrameSource;
@@ -80,7 +82,8 @@ impl Clips {
             }
             None => {
                 let world = world::make(&config.world, cache)?;
-                let (set, hash) = (world.videos()?, world.hash().to_owned());
+                let set = if config.answering.is_some() { world.questions()? } else { world.videos()? };
+                let hash = world.hash().to_owned();
                 (Some(world), set, hash)
             }
         };
@@ -140,6 +143,14 @@ impl Clips {
         Ok(Videos::new(self.frames(split)?.clone(), self.request.preprocess(self.size)))
     }
 
+    /// Scores answers to the questions about a split.
+    ///
+    /// # Errors
+    /// When a question is not one of the tiny world, where the clips are its.
+    pub fn answer_judge(&self, split: Split) -> Result<AnswerJudge, TrainError> {
+        answering::judge(self.world.as_ref(), &self.clips(split))
+    }
+
     /// Scores captions of a split.
     ///
     /// # Errors
@@ -155,6 +166,9 @@ fn hash_of(set: &VideoSet) -> String {
     for clip in &set.clips {
         let bytes = std::fs::metadata(&clip.path).map_or(0, |file| file.len());
         hash.update(format!("{} {} {bytes}\n{}\n", clip.id, clip.split, clip.captions.join("\n")));
+        for question in &clip.questions {
+            hash.update(format!("{} {} {}\n", question.id, question.text, question.answer));
+        }
     }
     hex(&hash.finalize())
 }

@@ -96,11 +96,16 @@ impl Pretrained {
             end_tokens: self.ends.clone(),
             ..GenerateConfig::default()
         };
+        // every question is a prompt of its own
+        let (prompt, generate) = match &config.answering {
+            None => (prompt_tokens(&self.tokenizer, &evaluate.prompt)?, generate),
+            Some(answering) => (Vec::new(), answering.generate(&self.tokenizer)),
+        };
         generate.validate()?;
         Ok(Context {
             config: self.config.clone(),
             tokenizer: self.tokenizer.clone(),
-            prompt: prompt_tokens(&self.tokenizer, &evaluate.prompt)?,
+            prompt,
             generate,
             label_smoothing: config.train.label_smoothing,
         })

@@ -18,6 +18,7 @@ use train::processes::{Alone, Processes};
 use train::scst::{Rewards, Scst};
 use train::{BEST, Captioner, Examples, Fit, Outcome, Task, TrainConfig, Validation, files, fit};
 
+use crate::answering::{self, Reader};
 use crate::clips::Clips;
 use crate::config::{RunConfig, ScstStage};
 use crate::examples::{Captioned, Videos, captions, share};
@@ -188,7 +189,7 @@ impl Stages<'_> {
     fn cross_entropy(&self, pretrained: &Pretrained, directory: &Path) -> anyhow::Result<Outcome<Captioner>> {
         let (config, run) = (self.run.config, self.run);
         let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
-        let train = self.captioned(&captioner, &config.train, &pretrained.tokenizer)?;
+        let train = self.examples(&captioner, &config.train, &pretrained.tokenizer)?;
         let validation = self.validation(Split::Validate, &captioner, &config.train)?;
         let label = format!("{} seed {}", run.variant, run.seed);
         self.fit(captioner, &config.train, train, validation, directory, label)
@@ -200,7 +201,7 @@ impl Stages<'_> {
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
         let started = Pretrained::load_from(start, config, dropout, &self.session.device)?;
         let captioner = Captioner::new(started.model.clone(), started.context(config)?);
-        let train = self.captioned(&captioner, &scst.train, &started.tokenizer)?;
+        let train = self.examples(&captioner, &scst.train, &started.tokenizer)?;
         let validation = self.validation(Split::Validate, &captioner, &scst.train)?;
         let references: Vec<Vec<String>> =
             self.clips.clips(Split::Train).into_iter().map(|clip| clip.captions.clone()).collect();
@@ -237,16 +238,21 @@ impl Stages<'_> {
         })?)
     }
 
-    fn captioned(
+    /// What is learned from: captions, or answers to questions.
+    fn examples(
         &self,
         captioner: &Captioner,
         train: &TrainConfig,
         tokenizer: &Arc<Tokenizer>,
     ) -> anyhow::Result<Arc<dyn Examples>> {
         let config = self.run.config;
+        let (videos, clips) = (self.videos(Split::Train, captioner, train)?, self.clips.clips(Split::Train));
+        if config.answering.is_some() {
+            return Ok(share(answering::examples(videos, &clips, self.reader(captioner)?)?));
+        }
         Ok(share(Captioned::new(
-            self.videos(Split::Train, captioner, train)?,
-            captions(&self.clips.clips(Split::Train)),
+            videos,
+            captions(&clips),
             config.captions,
             tokenizer.clone(),
             config.evaluate.max_new_tokens,
@@ -260,9 +266,19 @@ impl Stages<'_> {
         captioner: &Captioner,
         train: &TrainConfig,
     ) -> anyhow::Result<Validation> {
-        let judge = Arc::new(self.clips.judge(split)?);
-        let videos = self.videos(split, captioner, train)?;
-        Ok(videos.validation(split, judge, self.run.config.evaluate.batch_size))
+        let (videos, batch_size) =
+            (self.videos(split, captioner, train)?, self.run.config.evaluate.batch_size);
+        if self.run.config.answering.is_some() {
+            let judge = Arc::new(self.clips.answer_judge(split)?);
+            let questions = answering::examples(videos, &self.clips.clips(split), self.reader(captioner)?)?;
+            return Ok(questions.validation(split, judge, batch_size));
+        }
+        Ok(videos.validation(split, Arc::new(self.clips.judge(split)?), batch_size))
+    }
+
+    fn reader(&self, captioner: &Captioner) -> anyhow::Result<Reader> {
+        let (config, context) = (self.run.config.answering.clone(), captioner.context());
+        Ok(Reader::new(config.unwrap_or_default(), &context.config, context.tokenizer.clone())?)
     }
 
     /// What a model sees of the clips: frames, or what its frozen ViT makes of them.

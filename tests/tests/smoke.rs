@@ -101,7 +101,10 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     let evaluated = desk.run(&[&["evaluate"][..], &best[..], &data[..], &own[..], &frames[..]].concat());
     assert_eq!(evaluated.code, Some(0), "{}", evaluated.err);
     let figures: Value = serde_json::from_str(&evaluated.out).unwrap();
-    assert_eq!(figures, trained["variants"][0]["runs"][0]["test"], "the model that was exported is the one scored");
+    assert_eq!(
+        figures, trained["variants"][0]["runs"][0]["test"],
+        "the model that was exported is the one scored"
+    );
     assert_eq!(serde_json::from_str::<Value>(&desk.read("p.json")).unwrap().as_array().unwrap().len(), 6);
     let stray = desk.run(&["evaluate", "--checkpoint", "nowhere", "--dataset", "msrvt=w"]);
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);

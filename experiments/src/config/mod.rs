@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use train::TrainConfig;
 use train::scst::ScstConfig;
 
+use crate::answering::AnswerConfig;
 use crate::clips::DatasetConfig;
 
 /// Everything that decides what one run computes, its seed aside.
@@ -54,6 +55,9 @@ pub struct RunConfig {
     pub scst: Option<ScstStage>,
     /// Writing captions.
     pub evaluate: EvaluateConfig,
+    /// Answering questions, which then takes the place of captioning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answering: Option<AnswerConfig>,
 }
 
 /// How a checkpoint's model is used.
