@@ -137,35 +137,45 @@ impl Running {
             if sink.is_eos() {
                 return Ok(None);
             }
-            let done = progress();
-            if done != since.1 {
-                since = (Instant::now(), done);
-            } else if since.0.elapsed() > self.patience {
-                return Err(Error::Stalled {
-                    path: self.path.clone(),
-                    frames: done,
-                    seconds: self.patience.as_secs(),
-                });
-            }
+            self.check_progress(&mut since, progress())?;
         }
     }
 
-    /// Waits until a pipeline without our own sink has written everything.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    /// Waits for the end of a stream whose samples are taken or written by somebody else.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(crate) fn finish(&mut self, progress: impl Fn() -> usize) -> Result<()> {
         let Some(bus) = self.pipeline.bus() else {
             return Err(Error::video(&self.path, "the pipeline has no bus"));
         };
-        let wait = gst::ClockTime::from_mseconds(STALL_LIMIT.as_millis() as u64);
-        match bus.timed_pop_filtered(wait, &[gst::MessageType::Eos, gst::MessageType::Error]) {
-            Some(message) if message.type_() == gst::MessageType::Eos => Ok(()),
-            Some(message) => {
+        let mut since = (Instant::now(), progress());
+        loop {
+            if let Some(message) = bus.timed_pop(POLL) {
+                if message.type_() == gst::MessageType::Eos {
+                    return Ok(());
+                }
                 self.hear(&message);
-                Err(self.take_failure().unwrap_or_else(|| Error::video(&self.path, "unknown error")))
             }
-            None => {
-                Err(Error::Stalled { path: self.path.clone(), frames: 0, seconds: STALL_LIMIT.as_secs() })
+            if let Some(failure) = self.take_failure() {
+                return Err(failure);
             }
+            self.check_progress(&mut since, progress())?;
         }
+    }
+
+    /// Gives up where nothing was done for as long as `patience`, `since` being when how much was done.
+    fn check_progress(&self, since: &mut (Instant, usize), done: usize) -> Result<()> {
+        if done != since.1 {
+            *since = (Instant::now(), done);
+        } else if since.0.elapsed() > self.patience {
+            return Err(Error::Stalled {
+                path: self.path.clone(),
+                frames: done,
+                seconds: self.patience.as_secs(),
+            });
+        }
+        Ok(())
     }
 
     /// How the stream asks to be turned; known once frames came.
