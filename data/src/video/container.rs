@@ -97,8 +97,7 @@ fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
     let (mut index, mut media) = (false, false);
     while at + 8 <= length {
         let mut header = [0u8; 16];
-        file.seek(SeekFrom::Start(at)).map_err(Error::io("read the video", path))?;
-        let read = read_up_to(file, &mut header).map_err(Error::io("read the video", path))?;
+        let read = seek_and_read(file, at, &mut header).map_err(Error::io("read the video", path))?;
         let size = match u64::from(u32::from_be_bytes([header[0], header[1], header[2], header[3]])) {
             0 => length - at, // to the end of the file
             1 if read == 16 => {
@@ -144,6 +143,11 @@ fn is_encrypted(file: &mut File, at: u64, size: u64) -> std::io::Result<bool> {
 fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     const SEGMENT: u32 = 0x1853_8067;
     const CLUSTER: u32 = 0x1F43_B675;
+    let mut head = [0u8; 1024];
+    let read = seek_and_read(file, 0, &mut head).map_err(Error::io("read the video", path))?;
+    if let Some(reason) = foreign_document(&head[..read]) {
+        return Err(Error::video(path, reason));
+    }
     let mut at = 0;
     let mut in_segment = false;
     while let Some((id, content, size)) = element_at(file, at).map_err(Error::io("read the video", path))? {
@@ -166,12 +170,38 @@ fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     Err(Error::video(path, "the Matroska file has no frames (no cluster)"))
 }
 
+/// Why the header that a Matroska file begins with is not one that GStreamer reads. Its demuxer would fail on
+/// a damaged one in the midst of complaining about it, and tell us nothing.
+fn foreign_document(head: &[u8]) -> Option<String> {
+    const TYPE: u32 = 0x4282;
+    const READ_VERSION: u32 = 0x4285;
+    let (_, start, end) = element(head)?;
+    let mut rest = &head[start..end];
+    while let Some((id, start, end)) = element(rest) {
+        let value = &rest[start..end];
+        if id == TYPE {
+            let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
+            if !matches!(name, b"matroska" | b"webm") {
+                let name = String::from_utf8_lossy(name);
+                return Some(format!("the Matroska file's header is damaged: it holds a \"{name}\""));
+            }
+        }
+        if id == READ_VERSION {
+            let version = value.iter().fold(0u64, |version, &byte| version << 8 | u64::from(byte));
+            if version > 2 {
+                return Some(format!("the Matroska file is of version {version}, newer than 2"));
+            }
+        }
+        rest = &rest[end..];
+    }
+    None
+}
+
 /// The element at a place of the file: its id, the bytes before its content, and its size where that is
 /// known.
 fn element_at(file: &mut File, at: u64) -> std::io::Result<Option<(u32, u64, Option<u64>)>> {
     let mut head = [0u8; 12];
-    file.seek(SeekFrom::Start(at))?;
-    let read = read_up_to(file, &mut head)?;
+    let read = seek_and_read(file, at, &mut head)?;
     let head = &head[..read];
     let Some(id_length) = head.first().map(|first| first.leading_zeros() as usize + 1) else {
         return Ok(None);
@@ -215,7 +245,9 @@ pub(super) fn element(bytes: &[u8]) -> Option<(u32, usize, usize)> {
     Some((id, content, content.saturating_add(size).min(bytes.len())))
 }
 
-fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+/// Fills the buffer from a place of the file on; returns the bytes read, fewer at the file's end.
+fn seek_and_read(file: &mut File, at: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+    file.seek(SeekFrom::Start(at))?;
     let mut done = 0;
     while done < buffer.len() {
         match file.read(&mut buffer[done..])? {
@@ -259,6 +291,21 @@ mod tests {
         assert_eq!(inspect_bytes(&file).unwrap(), Kind::Video(Container::Mp4));
         file[28..32].copy_from_slice(b"encv");
         assert!(inspect_bytes(&file).is_err());
+    }
+
+    #[test]
+    fn a_matroska_header_must_name_a_known_document() {
+        let header = |name: &[u8], version: u8| {
+            let mut fields = vec![0x42, 0x86, 0x81, 1, 0x42, 0x82, 0x80 | name.len() as u8];
+            fields.extend_from_slice(name);
+            fields.extend_from_slice(&[0x42, 0x85, 0x81, version]);
+            [&[0x1A, 0x45, 0xDF, 0xA3, 0x80 | fields.len() as u8], fields.as_slice()].concat()
+        };
+        assert_eq!(foreign_document(&header(b"webm", 2)), None);
+        assert_eq!(foreign_document(&header(b"matroska\0\0", 1)), None);
+        assert!(foreign_document(&header(b"0000", 2)).unwrap().contains("0000"));
+        assert!(foreign_document(&header(b"webm", 48)).unwrap().contains("version 48"));
+        assert_eq!(foreign_document(&[0x1A, 0x45, 0xDF, 0xA3]), None);
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn write_stamped<F: AsRef<[u8]>>(
     }
     // Refused only where the pipeline has stopped, which the bus tells as well.
     let _ = source.end_of_stream();
-    running.finish().map_err(|error| failed(error.to_string()))
+    running.finish(|| 0).map_err(|error| failed(error.to_string()))
 }
 
 /// A buffer with each row padded to GStreamer's stride.

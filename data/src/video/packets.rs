@@ -12,8 +12,8 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Compressed bytes that one clip may keep in memory; a longer one is decoded from the start.
@@ -80,49 +80,81 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     let source = pipeline::element("filesrc", path)?;
     source.set_property("location", path);
     let demuxer = pipeline::element(factory, path)?;
-    let sink = gst_app::AppSink::builder().sync(false).build();
-    sink.set_enable_last_sample(false);
-    sink.set_drop_out_of_segment(false); // a hidden packet may be needed by a shown one
+    let collected = Arc::new(Mutex::new(Collected::default()));
+    let sink = collecting_sink(Arc::clone(&collected));
     let mut running = start(path, &[&source, &demuxer, sink.upcast_ref()])?;
     source.link(&demuxer).map_err(|error| Error::video(path, error.to_string()))?;
     link_video(&demuxer, &sink);
     running.patience = PATIENCE;
     running.play()?;
-
-    let mut caps: Option<gst::Caps> = None;
-    let mut segment: Option<gst::FormattedSegment<gst::ClockTime>> = None;
-    let mut packets = Vec::new();
-    let mut bytes = 0;
     // An error here may be one that the other way reports better, or does not have at all.
-    while let Ok(Some(sample)) = running.next(&sink, || packets.len()) {
-        let (Some(buffer), Some(these), Some(time)) = (
-            sample.buffer_owned(),
-            sample.caps_owned(),
-            sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>().cloned()),
-        ) else {
-            return Ok(None);
-        };
-        bytes += buffer.size();
-        let same = caps.get_or_insert_with(|| these.clone()) == &these
-            && segment.get_or_insert_with(|| time.clone()) == &time;
-        let Some(packet) = packet(&these, &time, buffer) else { return Ok(None) };
-        if !same || bytes > KEPT_BYTES {
-            return Ok(None);
-        }
-        packets.push(packet);
-    }
+    let ended = running.finish(|| lock(&collected).packets.len());
     let orientation = running.orientation();
-    let complete = sink.is_eos();
+    drop(running);
+
+    let Collected { caps: Some(caps), packets, doubtful: false, .. } = std::mem::take(&mut *lock(&collected))
+    else {
+        return Ok(None);
+    };
     let mut display: Vec<usize> = (0..packets.len()).filter(|&at| packets[at].shown).collect();
     display.sort_by_key(|&at| packets[at].pts);
     let doubled = display.windows(2).any(|pair| packets[pair[0]].pts == packets[pair[1]].pts);
     let starts_whole = packets.first().is_some_and(|first| first.restart);
-    match caps {
-        Some(caps) if complete && !doubled && starts_whole && !display.is_empty() => {
-            Ok(Some(Stream { caps, packets, display, orientation }))
-        }
-        _ => Ok(None),
+    let sure = ended.is_ok() && !doubled && starts_whole && !display.is_empty();
+    Ok(sure.then_some(Stream { caps, packets, display, orientation }))
+}
+
+/// What came out of a demuxer so far.
+#[derive(Default)]
+struct Collected {
+    caps: Option<gst::Caps>,
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    packets: Vec<Packet>,
+    bytes: usize,
+    /// There is something that packets do not tell; the rest was not read.
+    doubtful: bool,
+}
+
+impl Collected {
+    /// Adds a packet; `None` where the stream is not one that packets tell all about.
+    fn add(&mut self, sample: &gst::Sample) -> Option<()> {
+        let buffer = sample.buffer_owned()?;
+        let caps = sample.caps_owned()?;
+        let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?.clone();
+        self.bytes += buffer.size();
+        let packet = packet(&caps, &segment, buffer)?;
+        let same = self.caps.get_or_insert_with(|| caps.clone()) == &caps
+            && self.segment.get_or_insert_with(|| segment.clone()) == &segment;
+        self.packets.push(packet);
+        (same && self.bytes <= KEPT_BYTES).then_some(())
     }
+}
+
+/// Nothing that holds this lock can panic half way through a change.
+fn lock(collected: &Mutex<Collected>) -> MutexGuard<'_, Collected> {
+    collected.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A sink that collects packets on the demuxer's own thread: handing each to ours would take longer than
+/// reading it.
+fn collecting_sink(collected: Arc<Mutex<Collected>>) -> gst_app::AppSink {
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.try_pull_sample(gst::ClockTime::ZERO).ok_or(gst::FlowError::Eos)?;
+            let mut collected = lock(&collected);
+            match collected.add(&sample) {
+                Some(()) => Ok(gst::FlowSuccess::Ok),
+                None => {
+                    collected.doubtful = true;
+                    Err(gst::FlowError::Eos)
+                }
+            }
+        })
+        .build();
+    let sink = gst_app::AppSink::builder().sync(false).callbacks(callbacks).build();
+    sink.set_enable_last_sample(false);
+    sink.set_drop_out_of_segment(false); // a hidden packet may be needed by a shown one
+    sink
 }
 
 /// Links the demuxer's first video stream; sound stays unlinked.

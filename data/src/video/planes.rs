@@ -4,20 +4,29 @@
 
 use crate::error::{Error, Result};
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8;
+use fast_image_resize::pixels::{U8, U8x4};
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
 use std::path::Path;
+
+/// Rows that are resized across together, as the four bytes of a pixel. The resizer is several times as fast
+/// with such pixels as with single bytes, and gives the same.
+const TOGETHER: usize = 4;
 
 /// Resizes pictures of one format to squares in the format [`Self::info`], whose planes all have the square's
 /// size.
 pub(super) struct Planes {
     resizer: Resizer,
     options: ResizeOptions,
-    out: TypedImage<'static, U8>,
     info: gst_video::VideoInfo,
     buffer: gst::Buffer,
+    /// A plane with the square's rows and its own columns.
+    flat: Vec<u8>,
+    /// The same, [`TOGETHER`] rows in one.
+    packed: Vec<[u8; TOGETHER]>,
+    /// The square, packed in the same way.
+    square: Vec<[u8; TOGETHER]>,
 }
 
 impl Planes {
@@ -37,10 +46,14 @@ impl Planes {
             .ok()?;
         Some(Self {
             resizer: Resizer::new(),
-            options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)),
-            out: TypedImage::new(side, side),
+            options: ResizeOptions::new()
+                .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+                .use_alpha(false), // the fourth byte is a row like the others
             buffer: gst::Buffer::with_size(info.size()).ok()?,
             info,
+            flat: Vec::new(),
+            packed: Vec::new(),
+            square: Vec::new(),
         })
     }
 
@@ -56,9 +69,10 @@ impl Planes {
         picture: &gst_video::VideoFrameRef<&gst::BufferRef>,
     ) -> Result<&gst::BufferRef> {
         let failed = |reason: String| Error::video(path, format!("a frame's planes: {reason}"));
-        let side = self.info.width() as usize;
-        let buffer = self.buffer.get_mut().ok_or_else(|| failed("the buffer is shared".into()))?;
-        let mut square = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &self.info)
+        let info = self.info.clone();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let writable = buffer.get_mut().ok_or_else(|| failed("the buffer is shared".into()))?;
+        let mut square = gst_video::VideoFrameRef::from_buffer_ref_writable(writable, &info)
             .map_err(|error| failed(error.to_string()))?;
         for component in 0..3 {
             let plane = picture.comp_plane(component);
@@ -67,27 +81,71 @@ impl Planes {
                 .ok()
                 .filter(|&stride| stride > 0)
                 .ok_or_else(|| failed("rows run backwards".into()))?;
-            // The rows are padded to the stride, which the resizer must not see.
-            let padded = TypedImageRef::<U8>::from_buffer(stride as u32, (data.len() / stride) as u32, data)
+            let size = (picture.comp_width(component), picture.comp_height(component));
+            let to_stride = square.plane_stride()[component as usize] as usize;
+            let to = square.plane_data_mut(component).map_err(|error| failed(error.to_string()))?;
+            self.resize_plane((data, stride), size, (to, to_stride))
                 .map_err(|error| failed(error.to_string()))?;
-            let (width, height) = (picture.comp_width(component), picture.comp_height(component));
-            let plane = TypedCroppedImage::from_ref(&padded, 0, 0, width, height)
-                .map_err(|error| failed(error.to_string()))?;
-            self.resizer
-                .resize_typed(&plane, &mut self.out, &self.options)
-                .map_err(|error| failed(error.to_string()))?;
-            let stride = square.plane_stride()[component as usize] as usize;
-            let rows = square
-                .plane_data_mut(component)
-                .map_err(|error| failed(error.to_string()))?
-                .chunks_mut(stride);
-            for (row, resized) in rows.zip(self.out.pixels().chunks_exact(side)) {
-                for (to, from) in row.iter_mut().zip(resized) {
-                    *to = from.0;
-                }
-            }
         }
         drop(square);
+        self.buffer = buffer;
         Ok(self.buffer.as_ref())
+    }
+
+    /// Resizes a plane of `width` x `height` bytes to the square: first down, then across. Both are given as
+    /// bytes and the number of them from one row to the next.
+    fn resize_plane(
+        &mut self,
+        (from, stride): (&[u8], usize),
+        (width, height): (u32, u32),
+        (to, to_stride): (&mut [u8], usize),
+    ) -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let side = self.info.width();
+        let (rows, packed_rows) = (side as usize, (side as usize).div_ceil(TOGETHER));
+        let columns = width as usize;
+        // The rows are padded to the stride, which the resizer must not see.
+        let padded = TypedImageRef::<U8>::from_buffer(stride as u32, (from.len() / stride) as u32, from)?;
+        let plane = TypedCroppedImage::from_ref(&padded, 0, 0, width, height)?;
+        // What is below the last row, where the rows do not come in whole packs, is never looked at.
+        self.flat.resize(columns * packed_rows * TOGETHER, 0);
+        let mut flat = TypedImage::<U8>::from_buffer(width, side, &mut self.flat[..columns * rows])?;
+        self.resizer.resize_typed(&plane, &mut flat, &self.options)?;
+
+        self.packed.resize(columns * packed_rows, [0; TOGETHER]);
+        let packs = self.flat.chunks_exact(columns * TOGETHER);
+        for (lines, pixels) in packs.zip(self.packed.chunks_exact_mut(columns)) {
+            pack(lines, pixels);
+        }
+        let packed =
+            TypedImageRef::<U8x4>::from_buffer(width, packed_rows as u32, self.packed.as_flattened())?;
+        self.square.resize(rows * packed_rows, [0; TOGETHER]);
+        let square = self.square.as_flattened_mut();
+        let mut square = TypedImage::<U8x4>::from_buffer(side, packed_rows as u32, square)?;
+        self.resizer.resize_typed(&packed, &mut square, &self.options)?;
+
+        for (row, line) in to.chunks_mut(to_stride).take(rows).enumerate() {
+            unpack(&self.square[row / TOGETHER * rows..][..rows], row % TOGETHER, line);
+        }
+        Ok(())
+    }
+}
+
+/// Makes pixels of the bytes that stand below each other in [`TOGETHER`] rows. We shift numbers because the
+/// compiler then does many pixels at once, which it does not where arrays are put together.
+fn pack(lines: &[u8], pixels: &mut [[u8; TOGETHER]]) {
+    let (first, rest) = lines.split_at(pixels.len());
+    let (second, rest) = rest.split_at(pixels.len());
+    let (third, fourth) = rest.split_at(pixels.len());
+    let columns = first.iter().zip(second).zip(third).zip(fourth);
+    for (pixel, (((&a, &b), &c), &d)) in pixels.iter_mut().zip(columns) {
+        let number = u32::from(a) | u32::from(b) << 8 | u32::from(c) << 16 | u32::from(d) << 24;
+        *pixel = number.to_le_bytes();
+    }
+}
+
+/// Takes one of the packed rows out.
+fn unpack(pixels: &[[u8; TOGETHER]], place: usize, line: &mut [u8]) {
+    for (byte, pixel) in line.iter_mut().zip(pixels) {
+        *byte = (u32::from_le_bytes(*pixel) >> (8 * place)) as u8;
     }
 }

@@ -1,10 +1,12 @@
-//! GIFs and image files, read with the `image` crate: GStreamer's GIF demuxer delivers every frame but never
-//! ends.
+//! Images and animations (GIF, APNG, WebP), read with the `image` crate: GStreamer's GIF demuxer delivers
+//! every frame but never ends, and of the others it shows the first picture only.
 
 use super::convert::{Rgb, ToRgb};
 use super::{Frames, arrange};
 use crate::error::{Error, Result};
 use image::codecs::gif::GifDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::fs::File;
 use std::io::BufReader;
@@ -16,22 +18,23 @@ use std::time::Duration;
 const LARGEST_SIDE: u32 = 16_384;
 const MOST_BYTES: u64 = 512 << 20;
 
-/// The chosen frames of a GIF, or an image as a clip of one frame.
+/// The chosen frames of an animation, or an image as a clip of one frame.
 pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
     let mut to_rgb = ToRgb::new(size);
     let reader = open(path)?;
-    if reader.format() != Some(ImageFormat::Gif) {
-        return arrange(path, &choose(1), &[(0, to_rgb.resized(rgb(upright(path, reader)?))?)]);
-    }
-    // A GIF says nowhere how many frames it has: one pass counts them, a second keeps the chosen ones.
+    let format = reader.format();
+    // No animation says how many frames it really has: one pass counts them, a second keeps the chosen ones.
     let mut total = 0;
-    gif_frames(path, |_, _| {
+    let is_animated = animated(path, format, |_, _| {
         total += 1;
         Ok(true)
     })?;
+    if !is_animated {
+        return arrange(path, &choose(1), &[(0, to_rgb.resized(rgb(upright(path, reader)?))?)]);
+    }
     let indices = choose(total);
     let mut kept = Vec::new();
-    gif_frames(path, |index, frame| {
+    animated(path, format, |index, frame| {
         if indices.binary_search(&index).is_ok() {
             kept.push((index, to_rgb.resized(rgb(DynamicImage::ImageRgba8(frame.into_buffer())))?));
         }
@@ -40,7 +43,7 @@ pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> V
     arrange(path, &indices, &kept)
 }
 
-/// What decoding a GIF or an image whole tells about it.
+/// What decoding an animation or an image whole tells about it.
 pub(crate) struct Examined {
     /// The format, by FFmpeg's name.
     pub(crate) codec: &'static str,
@@ -50,7 +53,7 @@ pub(crate) struct Examined {
     pub(crate) failure: Option<Error>,
 }
 
-/// Decodes a GIF or an image whole.
+/// Decodes an animation or an image whole.
 pub(crate) fn examine(path: &Path) -> Examined {
     let mut found = Examined { codec: "gif", size: None, frames: 0, seconds: 0.0, failure: None };
     found.failure = examine_into(path, &mut found).err();
@@ -59,15 +62,9 @@ pub(crate) fn examine(path: &Path) -> Examined {
 
 fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
     let reader = open(path)?;
-    found.codec = match reader.format() {
-        Some(ImageFormat::Gif) => {
-            found.size = Some(gif(path)?.dimensions());
-            return gif_frames(path, |index, frame| {
-                found.seconds += Duration::from(frame.delay()).as_secs_f64();
-                found.frames = index + 1;
-                Ok(true)
-            });
-        }
+    let format = reader.format();
+    found.codec = match format {
+        Some(ImageFormat::Gif) => "gif",
         Some(ImageFormat::Jpeg) => "mjpeg",
         Some(ImageFormat::Bmp) => "bmp",
         Some(ImageFormat::WebP) => "webp",
@@ -75,8 +72,17 @@ fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
     };
     let decoder = reader.into_decoder().map_err(|error| Error::video(path, error.to_string()))?;
     found.size = Some(decoder.dimensions());
-    DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
-    found.frames = 1;
+    let is_animated = animated(path, format, |index, frame| {
+        found.seconds += Duration::from(frame.delay()).as_secs_f64();
+        found.frames = index + 1;
+        Ok(true)
+    })?;
+    if !is_animated {
+        DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
+        found.frames = 1;
+    } else if found.codec == "png" {
+        found.codec = "apng";
+    }
     Ok(())
 }
 
@@ -107,30 +113,52 @@ fn upright(path: &Path, reader: ImageReader<BufReader<File>>) -> Result<DynamicI
     Ok(image)
 }
 
-fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
-    let file = File::open(path).map_err(Error::io("open the GIF", path))?;
+/// Hands an animation's frames over, each whole, until `take` says that it wants no more. `false` of an image
+/// that is no animation.
+fn animated(
+    path: &Path,
+    format: Option<ImageFormat>,
+    mut take: impl FnMut(usize, image::Frame) -> Result<bool>,
+) -> Result<bool> {
+    let file = BufReader::new(File::open(path).map_err(Error::io("open the image", path))?);
     let failed = |error: image::ImageError| Error::video(path, error.to_string());
-    let mut decoder = GifDecoder::new(BufReader::new(file)).map_err(failed)?;
-    decoder.set_limits(limits()).map_err(failed)?;
-    Ok(decoder)
-}
-
-/// Hands a GIF's frames over, each whole, until `take` says that it wants no more.
-fn gif_frames(path: &Path, mut take: impl FnMut(usize, image::Frame) -> Result<bool>) -> Result<()> {
-    for (index, frame) in gif(path)?.into_frames().enumerate() {
+    let frames = match format {
+        Some(ImageFormat::Gif) => {
+            let mut decoder = GifDecoder::new(file).map_err(failed)?;
+            decoder.set_limits(limits()).map_err(failed)?;
+            decoder.into_frames()
+        }
+        Some(ImageFormat::Png) => {
+            let decoder = PngDecoder::with_limits(file, limits()).map_err(failed)?;
+            if !decoder.is_apng().map_err(failed)? {
+                return Ok(false);
+            }
+            decoder.apng().map_err(failed)?.into_frames()
+        }
+        Some(ImageFormat::WebP) => {
+            let mut decoder = WebPDecoder::new(file).map_err(failed)?;
+            decoder.set_limits(limits()).map_err(failed)?;
+            if !decoder.has_animation() {
+                return Ok(false);
+            }
+            decoder.into_frames()
+        }
+        _ => return Ok(false),
+    };
+    for (index, frame) in frames.enumerate() {
         let frame = frame.map_err(|error| Error::video(path, format!("{error}, after {index} frames")))?;
         if !take(index, frame)? {
             break;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Each frame as FFmpeg gives it: blue, green, red and alpha bytes.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<u8>)>> {
     let mut kept = Vec::new();
-    gif_frames(path, |index, frame| {
+    animated(path, Some(ImageFormat::Gif), |index, frame| {
         if wanted.contains(&index) {
             let pixels = frame.into_buffer();
             kept.push((index, pixels.pixels().flat_map(|p| [p[2], p[1], p[0], p[3]]).collect()));

@@ -9,12 +9,15 @@ use data::random::Draws;
 use data::video::{FrameRequest, decode, limit_decoders};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-/// The most that one file may take.
+/// The most that one file may take. On a busy machine time on the clock says little, so a copy that took
+/// longer beside others is read again alone, and then has [`LIMIT`] of the processor's time and
+/// [`ALONE_LIMIT`] on the clock, which whatever else the machine does does not use up.
 const LIMIT: Duration = Duration::from_secs(10);
+const ALONE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A damaged copy.
 fn mutated(bytes: &[u8], draws: &mut Draws) -> Vec<u8> {
@@ -38,25 +41,28 @@ fn mutated(bytes: &[u8], draws: &mut Draws) -> Vec<u8> {
     bytes
 }
 
+/// What became of the copies.
 #[derive(Default)]
 struct Outcomes {
-    frames: AtomicUsize,
+    whole: AtomicUsize,
     errors: AtomicUsize,
+    /// Copies that took longer than [`LIMIT`] beside others.
+    repeated: AtomicUsize,
+    /// Copies that broke their limit alone, too.
+    slow: Mutex<Vec<String>>,
+    /// The longest a copy took, beside others or, where that was over the limit, alone.
+    slowest: Mutex<Duration>,
 }
 
-/// Decodes `count` damaged copies of the files, on `threads` threads; returns what became of them and how
-/// long the slowest took.
-///
-/// A copy that takes too long beside the others is tried again alone, so that a busy machine fails no file.
-fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) -> (Outcomes, Duration) {
+/// Decodes `count` damaged copies of the files, on `threads` threads.
+fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) -> Outcomes {
     let folder = tempfile::tempdir().unwrap();
     let (next, outcomes, alone) = (AtomicUsize::new(0), Outcomes::default(), RwLock::new(()));
     let work = || {
-        let mut slowest = Duration::ZERO;
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count {
-                return slowest;
+                return;
             }
             let mut draws = Draws::new(seed, "mutation", index as u64);
             let source = draws.pick(files).unwrap();
@@ -78,29 +84,41 @@ fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) ->
             };
             if taken > LIMIT {
                 let _alone = alone.write().unwrap();
+                outcomes.repeated.fetch_add(1, Ordering::Relaxed);
+                let before = processor_time();
                 taken = attempt().1;
+                let used = processor_time() - before;
+                if used > LIMIT || taken > ALONE_LIMIT {
+                    let kept = std::env::temp_dir().join(format!("slow-{seed}-{index}.{extension}"));
+                    std::fs::copy(&copy, &kept).unwrap();
+                    outcomes.slow.lock().unwrap().push(format!(
+                        "{:.1} s, {:.1} s of them computing: mutation {index} of {}, kept as {}",
+                        taken.as_secs_f64(),
+                        used.as_secs_f64(),
+                        source.display(),
+                        kept.display()
+                    ));
+                }
             }
-            let tally = if is_whole { &outcomes.frames } else { &outcomes.errors };
+            let tally = if is_whole { &outcomes.whole } else { &outcomes.errors };
             tally.fetch_add(1, Ordering::Relaxed);
-            if taken > LIMIT {
-                let kept = std::env::temp_dir().join(format!("slow-{seed}-{index}.{extension}"));
-                std::fs::copy(&copy, &kept).unwrap();
-                println!(
-                    "{:.1} s: mutation {index} of {}, kept as {}",
-                    taken.as_secs_f64(),
-                    source.display(),
-                    kept.display()
-                );
-            }
-            slowest = slowest.max(taken);
+            let mut slowest = outcomes.slowest.lock().unwrap();
+            *slowest = slowest.max(taken);
             std::fs::remove_file(copy).unwrap();
         }
     };
-    let slowest = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap()).max().unwrap()
-    });
-    (outcomes, slowest)
+    // A panic in a worker is one of the test.
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    outcomes
+}
+
+/// Time that this process has computed so far; none where the system does not say.
+fn processor_time() -> Duration {
+    const TICKS_A_SECOND: u64 = 100; // what Linux tells programs, whatever its own clock does
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_A_SECOND)
 }
 
 /// Threads, open files and MiB of memory of this process.
@@ -123,9 +141,9 @@ fn mutated_copies_of_small_clips_end_soon() {
             written(folder.path(), &index.to_string(), extension, recipe, (96, 64))
         })
         .collect();
-    let (outcomes, slowest) = decode_mutated(&files, 60, 1, 2);
-    assert_eq!(outcomes.frames.into_inner() + outcomes.errors.into_inner(), 60);
-    assert!(slowest < LIMIT, "{slowest:?}");
+    let outcomes = decode_mutated(&files, 60, 1, 2);
+    assert_eq!(outcomes.whole.into_inner() + outcomes.errors.into_inner(), 60);
+    assert_eq!(outcomes.slow.into_inner().unwrap(), Vec::<String>::new());
 }
 
 /// `cargo test -p data --test all two_thousand -- --ignored --nocapture`; `MUTATIONS` and `SEED` change what
@@ -153,17 +171,18 @@ fn two_thousand_mutated_copies_of_real_files_end_soon() {
     decode_mutated(&files, 100, seed + 1, 6); // loads what is loaded once
     let before = held();
     let start = Instant::now();
-    let (outcomes, slowest) = decode_mutated(&files, count as usize, seed, 6);
+    let outcomes = decode_mutated(&files, count as usize, seed, 6);
     std::thread::sleep(Duration::from_secs(20)); // GLib keeps idle threads for 15 s
     let after = held();
     println!(
-        "{} whole, {} errors, slowest {:.1} s, {:.0} s in all; threads, open files, MiB: {before:?}, then {after:?}",
-        outcomes.frames.into_inner(),
+        "{} whole, {} errors, {} repeated alone, slowest {:.1} s, {:.0} s in all; threads, open files, MiB: {before:?}, then {after:?}",
+        outcomes.whole.into_inner(),
         outcomes.errors.into_inner(),
-        slowest.as_secs_f64(),
+        outcomes.repeated.into_inner(),
+        outcomes.slowest.into_inner().unwrap().as_secs_f64(),
         start.elapsed().as_secs_f64()
     );
-    assert!(slowest < LIMIT, "{slowest:?}");
+    assert_eq!(outcomes.slow.into_inner().unwrap(), Vec::<String>::new());
     assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 2, "{before:?}, then {after:?}");
     assert!(after.2 < before.2 + 300, "{before:?}, then {after:?}");
 }
