@@ -16,8 +16,8 @@ use train::strategy::{Judge, write_predictions};
 use crate::config::{Ablation, RunConfig, Variant, choices, resolve};
 use crate::examples::Videos;
 use crate::judge::{WorldJudge, chance_figures};
-use crate::report;
-use crate::run::{Done, Pretrained, Run, RunResult, Session, Timing, write_captions};
+use crate::report::{self, TestClip};
+use crate::run::{Done, Pretrained, Run, RunResult, Session, write_captions};
 use crate::world::LoadedWorld;
 
 /// What the command line asks for.
@@ -85,16 +85,6 @@ pub struct VariantSummary {
     pub runs: Vec<RunResult>,
 }
 
-/// A finished cell with its time.
-pub struct Cell {
-    /// The variant's name.
-    pub variant: String,
-    /// The seed.
-    pub seed: u64,
-    /// How long it took.
-    pub timing: Timing,
-}
-
 /// How an ablation ended.
 pub enum Ended {
     /// All runs are done.
@@ -119,10 +109,14 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
 
     let pretrained = Pretrained::load(first, &session.device)?;
     let world = LoadedWorld::load(first, pretrained.image_size(), &request.cache)?;
+    let truth = |id: &str| world.world.truth(id).map(|truth| &truth.scene);
+    let test = world.clips(Split::Test);
+    let test: Vec<TestClip> = test.iter().map(|clip| TestClip::of(clip, truth(&clip.id))).collect();
+    report::clips::write(&folder, &test)?;
     let baselines = baselines(first, &pretrained, &world, &folder)?;
     drop(pretrained);
 
-    let (mut summaries, mut cells) = (Vec::new(), Vec::new());
+    let mut summaries = Vec::new();
     for (variant, config) in variants.iter().zip(&configs) {
         if (&config.world, &config.frames) != (&first.world, &first.frames) {
             bail!(
@@ -134,16 +128,15 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         for seed in 1..=request.seeds {
             let directory = folder.join(&variant.name).join(format!("seed-{seed}"));
             let run = Run { variant: &variant.name, config, seed, directory };
-            let (result, timing) = match run.finished()? {
-                Some(finished) => finished,
+            let result = match run.finished()? {
+                Some((result, _)) => result,
                 None => {
                     match run.run(session, &world).with_context(|| format!("variant \"{}\"", variant.name))? {
-                        Done::Finished(result, timing) => (*result, timing),
+                        Done::Finished(result, _) => *result,
                         Done::Interrupted => return Ok(Ended::Interrupted),
                     }
                 }
             };
-            cells.push(Cell { variant: variant.name.clone(), seed, timing });
             runs.push(result);
             if session.stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Interrupted);
@@ -164,7 +157,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         variants: summaries,
     };
     files::replace_json(&folder.join("summary.json"), &summary)?;
-    report::write(&summary, &cells, &world.clips(Split::Test), &folder)?;
+    report::write(&folder)?;
     Ok(Ended::Finished)
 }
 

@@ -30,6 +30,8 @@ pub enum Command {
     Ablation(AblationArguments),
     /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
     Pretrain(PretrainArguments),
+    /// Make an ablation's report anew from its folder, finished or not
+    Report(ReportArguments),
     /// Caption videos
     Caption(CaptionArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
@@ -87,6 +89,14 @@ pub struct AblationArguments {
     /// Where results and caches go
     #[command(flatten)]
     pub folders: Folders,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Folder of an ablation's runs, such as runs/freeze_vit
+    #[arg(value_name = "RUN_DIR")]
+    pub folder: PathBuf,
 }
 
 /// Arguments of `pretrain`.

@@ -13,7 +13,7 @@ use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
 use crate::report::thousands;
 use crate::run::{Pretrained, Session};
 use crate::table::Table;
-use crate::{caption, datasets, device, import, pretrain, score, verify, world};
+use crate::{caption, datasets, device, import, pretrain, report, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -67,6 +67,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Show(arguments) => show(&arguments),
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
+        Command::Report(arguments) => report::write(&arguments.folder).failure().map(|()| ExitCode::SUCCESS),
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Check(arguments)) => datasets::check(&arguments).failure().map(verdict),
