@@ -17,8 +17,8 @@ use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, RunConfig, Variant, choices, resolve};
 use crate::judge::chance_figures;
 use crate::pretrained::Pretrained;
-use crate::report;
-use crate::run::{Done, Run, RunResult, Session, Timing, measure};
+use crate::report::{self, Published, TestClip};
+use crate::run::{Done, Run, RunResult, Session, measure};
 
 /// What the command line asks for.
 pub struct Request {
@@ -52,25 +52,27 @@ pub struct Summary {
     /// How large.
     pub profile: String,
     /// The data set.
-    pub data: String,
+    pub data_set: String,
     /// Hash that names its content.
-    pub data_hash: String,
+    pub world: String,
+    /// The pretrained model.
+    pub model: String,
+    /// Seeds of each variant.
+    pub seeds: u64,
     /// Clips of train, validate and test.
     pub clips: [usize; 3],
     /// What one gets without learning.
     pub baselines: Baselines,
     /// Every variant, in the study's order.
     pub variants: Vec<VariantSummary>,
-    /// Runs that failed.
+    /// The paper's numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failed: Vec<Failed>,
+    pub published: Vec<Published>,
 }
 
 /// A run that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failed {
-    /// The variant.
-    pub variant: String,
+pub struct Failure {
     /// The seed.
     pub seed: u64,
     /// Why.
@@ -99,18 +101,17 @@ pub struct VariantSummary {
     pub description: String,
     /// One result a seed.
     pub runs: Vec<RunResult>,
+    /// Seeds whose runs failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
 }
 
-/// A finished cell with its time.
-pub struct Cell {
-    /// The variant's name.
-    pub variant: String,
-    /// The seed.
-    pub seed: u64,
+/// A finished run.
+struct Cell {
+    variant: String,
+    seed: u64,
     /// Names what it learned, where that was by cross-entropy alone.
-    pub cross_entropy: Option<String>,
-    /// How long it took.
-    pub timing: Timing,
+    cross_entropy: Option<String>,
 }
 
 /// How an ablation ended.
@@ -139,38 +140,40 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     prepare_folder(&folder, request.resume)?;
 
     let pretrained = Pretrained::load(first, &session.device)?;
-    let mut grid =
-        Grid { request, session, folder: &folder, loaded: None, cells: Vec::new(), failed: Vec::new() };
+    let mut grid = Grid { request, session, folder: &folder, loaded: None, cells: Vec::new() };
     let clips = grid.clips(first)?;
+    let truth = |id: &str| clips.world().and_then(|world| world.truth(id)).map(|truth| &truth.scene);
+    let test = clips.clips(Split::Test);
+    let test: Vec<TestClip> = test.iter().map(|clip| TestClip::of(clip, truth(&clip.id))).collect();
+    report::clips::write(&folder, &test)?;
     let baselines = baselines(first, &pretrained, &clips, &folder)?;
+    let parameters = model::parameters::count(&pretrained.model, |_| true);
     drop(pretrained);
 
     let mut summaries = Vec::new();
     for (variant, config) in variants.iter().zip(&configs) {
-        let Some(runs) = grid.variant(variant, config)? else { return Ok(Ended::Interrupted) };
-        let (name, description) = (variant.name.clone(), variant.description.clone());
-        summaries.push(VariantSummary { name, description, runs });
+        let Some(summary) = grid.variant(variant, config)? else { return Ok(Ended::Interrupted) };
+        summaries.push(summary);
     }
-    let Grid { cells, failed, .. } = grid;
     let count = |split| clips.clips(split).len();
     let summary = Summary {
         ablation: request.ablation.name.clone(),
         question: request.ablation.question.clone(),
         paper: request.ablation.paper.clone(),
         profile: request.profile.clone(),
-        data: clips.name().to_owned(),
-        data_hash: clips.hash().to_owned(),
+        data_set: clips.name().to_owned(),
+        world: clips.hash().to_owned(),
+        model: format!("{} of {} weights", first.checkpoint.display(), report::thousands(parameters)),
+        seeds: request.seeds,
         clips: [count(Split::Train), count(Split::Validate), count(Split::Test)],
         baselines,
         variants: summaries,
-        failed,
+        published: request.ablation.published.clone(),
     };
     files::replace_json(&folder.join("summary.json"), &summary)?;
-    report::write(&summary, &cells, &clips.clips(Split::Test), &folder)?;
-    for failed in &summary.failed {
-        eprintln!("\nfailed: {} seed {}: {}", failed.variant, failed.seed, failed.reason);
-    }
-    Ok(if summary.failed.is_empty() { Ended::Finished } else { Ended::Failed })
+    report::write(&folder)?;
+    let is_whole = summary.variants.iter().all(|variant| variant.failures.is_empty());
+    Ok(if is_whole { Ended::Finished } else { Ended::Failed })
 }
 
 /// A grid in progress.
@@ -181,7 +184,6 @@ struct Grid<'a> {
     /// The clips of the runs before, which most variants share.
     loaded: Option<(ClipsKey, Arc<Clips>)>,
     cells: Vec<Cell>,
-    failed: Vec<Failed>,
 }
 
 /// What decides which frames of which clips are loaded.
@@ -204,31 +206,28 @@ impl Grid<'_> {
     }
 
     /// A variant's runs, one a seed; nothing when it was stopped.
-    fn variant(&mut self, variant: &Variant, config: &RunConfig) -> anyhow::Result<Option<Vec<RunResult>>> {
-        let mut runs = Vec::new();
+    fn variant(&mut self, variant: &Variant, config: &RunConfig) -> anyhow::Result<Option<VariantSummary>> {
+        let (mut runs, mut failures) = (Vec::new(), Vec::new());
         for seed in 1..=self.request.seeds {
             match self.cell(variant, config, seed) {
-                Ok(Some((result, timing))) => {
-                    self.cells.push(Cell {
-                        variant: variant.name.clone(),
-                        seed,
-                        cross_entropy: config.scst.is_none().then(|| config.hash(seed)),
-                        timing,
-                    });
+                Ok(Some(result)) => {
+                    let cross_entropy = config.scst.is_none().then(|| config.hash(seed));
+                    self.cells.push(Cell { variant: variant.name.clone(), seed, cross_entropy });
                     runs.push(result);
                 }
                 Ok(None) => return Ok(None),
                 Err(error) => {
                     let reason = format!("{error:#}");
                     eprintln!("{} seed {seed} failed, the rest goes on: {reason}", variant.name);
-                    self.failed.push(Failed { variant: variant.name.clone(), seed, reason });
+                    failures.push(Failure { seed, reason });
                 }
             }
             if self.session.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
         }
-        Ok(Some(runs))
+        let (name, description) = (variant.name.clone(), variant.description.clone());
+        Ok(Some(VariantSummary { name, description, runs, failures }))
     }
 
     fn cell(
@@ -236,11 +235,11 @@ impl Grid<'_> {
         variant: &Variant,
         config: &RunConfig,
         seed: u64,
-    ) -> anyhow::Result<Option<(RunResult, Timing)>> {
+    ) -> anyhow::Result<Option<RunResult>> {
         let directory = self.directory(&variant.name, seed);
         let cache = &self.request.cache;
         let run = Run { variant: &variant.name, config, seed, directory, cache };
-        if let Some(finished) = run.finished()? {
+        if let Some((finished, _)) = run.finished()? {
             return Ok(Some(finished));
         }
         let clips = self.clips(config)?;
@@ -249,7 +248,7 @@ impl Grid<'_> {
         let equal = self.cells.iter().find(|cell| before.is_some() && cell.cross_entropy == before);
         let start = equal.map(|cell| self.directory(&cell.variant, cell.seed).join(BEST));
         match run.run(self.session, &clips, start.as_deref())? {
-            Done::Finished(result, timing) => Ok(Some((*result, timing))),
+            Done::Finished(result, _) => Ok(Some(*result)),
             Done::Interrupted => Ok(None),
         }
     }

@@ -35,6 +35,8 @@ pub enum Command {
     Train(TrainArguments),
     /// Caption a split with a checkpoint and score the captions
     Evaluate(EvaluateArguments),
+    /// Make an ablation's report anew from its folder, finished or not
+    Report(ReportArguments),
     /// Caption videos
     Caption(CaptionArguments),
     /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
@@ -126,6 +128,14 @@ pub struct TrainArguments {
     /// Where results and caches go
     #[command(flatten)]
     pub folders: Folders,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Folder of an ablation's runs, such as runs/freeze_vit
+    #[arg(value_name = "RUN_DIR")]
+    pub folder: PathBuf,
 }
 
 /// Arguments of `pretrain`.

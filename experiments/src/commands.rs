@@ -16,7 +16,7 @@ use crate::pretrained::Pretrained;
 use crate::report::thousands;
 use crate::run::Session;
 use crate::table::Table;
-use crate::{caption, datasets, device, evaluate, import, pretrain, score, verify, world};
+use crate::{caption, datasets, device, evaluate, import, pretrain, report, score, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ pub fn run(command: Command) -> Outcome {
             let session = session(&arguments.device, true)?;
             evaluate::run(&arguments, &config, &session).failure().map(|()| ExitCode::SUCCESS)
         }
+        Command::Report(arguments) => report::write(&arguments.folder).failure().map(|()| ExitCode::SUCCESS),
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Check(arguments)) => datasets::check(&arguments).failure().map(verdict),

@@ -21,6 +21,7 @@ pub mod provenance;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod statistics;
 pub mod table;
 pub mod verify;
 pub mod world;

@@ -1,5 +1,7 @@
 //! Aligned tables, for the terminal and as Markdown.
 
+use crate::report::escape::markdown;
+
 /// Rows under a heading; every row has as many cells as the heading.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -19,6 +21,21 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The heading's cells.
+    pub fn heading(&self) -> &[String] {
+        &self.heading
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// Text for a terminal: words to the left, numbers to the right.
     pub fn to_text(&self) -> String {
         let widths = self.widths();
@@ -28,8 +45,14 @@ impl Table {
         lines.join("\n")
     }
 
-    /// A Markdown table.
+    /// A Markdown table, in which nothing is read as markup.
     pub fn to_markdown(&self) -> String {
+        let escape = |row: &Vec<String>| row.iter().map(|cell| markdown(cell)).collect();
+        let escaped = Self { heading: escape(&self.heading), rows: self.rows.iter().map(escape).collect() };
+        escaped.aligned_markdown()
+    }
+
+    fn aligned_markdown(&self) -> String {
         let widths = self.widths();
         let rule: Vec<String> = widths
             .iter()
@@ -65,13 +88,14 @@ impl Table {
     }
 
     /// Whether a column holds numbers, empty cells and words that say why there is no number aside.
-    fn is_numeric(&self, column: usize) -> bool {
+    pub fn is_numeric(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty());
         let mut numbers = 0;
         let fits = cells.all(|cell| {
-            let is_number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            let is_number =
+                cell.starts_with(|c: char| c.is_ascii_digit() || ['-', '−', '+', '<'].contains(&c));
             numbers += usize::from(is_number);
-            is_number || cell.starts_with("not ")
+            is_number || cell.starts_with("not ") || cell.starts_with("failed: ")
         });
         fits && numbers > 0
     }

@@ -11,6 +11,7 @@ use data::datasets::DataSet;
 
 use super::RunConfig;
 use super::suggest::{nearest, with_suggestion};
+use crate::report::Published;
 
 /// The ablations that come with the program: name and text.
 const ABLATIONS: &[(&str, &str)] = &[
@@ -35,6 +36,8 @@ pub struct Ablation {
     pub question: String,
     /// Figure or table of the paper.
     pub paper: String,
+    /// The paper's numbers.
+    pub published: Vec<Published>,
     /// Name, description and settings of each variant, in order.
     pub variants: Vec<Variant>,
 }
@@ -61,6 +64,8 @@ pub struct Variant {
 struct AblationFile {
     question: String,
     paper: String,
+    #[serde(default)]
+    published: Vec<Published>,
     variants: Table,
 }
 
@@ -168,6 +173,7 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
         name,
         question: format!("What comes of {shown}?"),
         paper: "-".to_owned(),
+        published: Vec::new(),
         variants: vec![variant],
     })
 }
@@ -219,9 +225,9 @@ fn typed<T: DeserializeOwned>(mut table: Table, sets: &[String], place: &str) ->
 }
 
 fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablation> {
-    let file: AblationFile = parse(text, place)?;
+    let mut file: AblationFile = parse(text, place)?;
     let mut variants = Vec::new();
-    for (name, value) in file.variants {
+    for (name, value) in std::mem::take(&mut file.variants) {
         let variant: Variant = value
             .try_into()
             .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", with_suggestion(&error.to_string())))
@@ -237,7 +243,13 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
     if variants.is_empty() {
         bail!("the ablation {place} has no variants; add a table [variants.NAME]");
     }
-    Ok(Ablation { name: name.to_owned(), question: file.question, paper: file.paper, variants })
+    let AblationFile { question, paper, published, .. } = file;
+    for row in published.iter().filter(|row| row.variant.is_some()) {
+        if !variants.iter().any(|variant| Some(&variant.name) == row.variant.as_ref()) {
+            bail!("the published number \"{}\" of {place} is of a variant that there is not", row.label);
+        }
+    }
+    Ok(Ablation { name: name.to_owned(), question, paper, published, variants })
 }
 
 fn parse_profile(name: &str, text: &str, place: &str) -> anyhow::Result<Profile> {

@@ -1,0 +1,187 @@
+//! Which plots a study has: bars as in the paper's Fig. 2, 3, 10 and 11, curves as in its Fig. 4 to 9.
+
+use super::contents::Block;
+use super::figures::{Shown, scaled};
+use super::folder::{Run, Study, Variant};
+use crate::plots::{self, Bar, BarColour, Bars, Curves, Line, Panel};
+use crate::statistics::Spread;
+
+/// A panel of bars a figure, and the paper's numbers in panels of their own.
+pub(super) fn bars(study: &Study) -> Vec<Block> {
+    let mut panels: Vec<Panel> = study.figures().iter().map(|name| ours(study, name)).collect();
+    let mut sources: Vec<(String, String, String)> = Vec::new();
+    for published in &study.summary.published {
+        let source = (published.figure.clone(), published.metric.clone(), published.source());
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    for (figure, metric, source) in sources {
+        let of_source =
+            |p: &&super::Published| (&p.figure, &p.metric, p.source()) == (&figure, &metric, source.clone());
+        let bar = |p: &super::Published| Bar {
+            label: p.label.clone(),
+            value: Ok(Spread { mean: p.value, deviation: None, count: 1 }),
+            colour: BarColour::Paper,
+        };
+        panels.push(plots::bars(&Bars {
+            title: format!("{figure}, {metric} ({source})"),
+            bars: study.summary.published.iter().filter(of_source).map(bar).collect(),
+            digits: 1,
+        }));
+    }
+    if panels.is_empty() {
+        return vec![Block::Text("Nothing ran, so there is nothing to draw.".to_owned())];
+    }
+    let mut text = "Test split; error bars are the standard deviation over seeds.".to_owned();
+    if !study.summary.published.is_empty() {
+        text.push_str(" Hatched bars are the paper's numbers, on other data and with another model, on axes of their own.");
+    }
+    vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Figures of the variants".to_owned(), panels)]
+}
+
+fn ours(study: &Study, name: &str) -> Panel {
+    let shown = Shown::of(name);
+    let bar = |(series, variant): (usize, &Variant)| {
+        let values: Vec<f64> = variant.runs().filter_map(|run| study.test(run, name)).collect();
+        Bar {
+            label: variant.name.clone(),
+            value: scaled(&values, &shown).ok_or_else(|| variant.absence()),
+            colour: BarColour::Series(series),
+        }
+    };
+    plots::bars(&Bars {
+        title: format!("{name}{}", if shown.scale == 100.0 { " x 100" } else { "" }),
+        bars: study.variants.iter().enumerate().map(bar).collect(),
+        digits: shown.digits,
+    })
+}
+
+/// Loss and validation of all variants together, then both of each variant, as the paper draws them.
+pub(super) fn curves(study: &Study) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let plots = |file: &str, title: &str, panels| Block::Plots(file.to_owned(), title.to_owned(), panels);
+    let losses = together(study, "Training loss", "loss", &loss);
+    blocks.push(plots("loss.svg", "Training loss", vec![losses]));
+    let headline = study.headline();
+    for (file, name) in [("cider.svg", headline.as_deref()), ("event.svg", Some("event"))] {
+        let Some(name) = name.filter(|name| is_validated(study, name)) else { continue };
+        let title = format!("Validation {name}");
+        let panel = together(study, &title, &label(name), &|run| validation(run, name));
+        blocks.push(plots(file, &title, vec![panel]));
+    }
+    if let Some(name) = headline.filter(|name| is_validated(study, name)) {
+        let panels = study.variants.iter().filter(|variant| variant.runs().next().is_some());
+        let runs = || study.variants.iter().flat_map(Variant::runs);
+        let reach = [
+            plots::range(runs().flat_map(loss).map(|point| point.1)),
+            plots::range(runs().flat_map(|run| validation(run, &name)).map(|point| point.1)),
+        ];
+        let panels: Vec<Panel> = panels.map(|variant| alone(variant, &name, reach)).collect();
+        blocks.push(Block::Text(
+            "Each variant alone, as the paper draws its training curves: loss to the left, validation to the right. A dot is \
+             the epoch that validation chose; thin lines are single seeds, the thick one their mean."
+                .to_owned(),
+        ));
+        blocks.push(plots("curves.svg", "Training curves of each variant", panels));
+    }
+    blocks
+}
+
+fn label(name: &str) -> String {
+    if Shown::of(name).scale == 100.0 { format!("{name} x 100") } else { name.to_owned() }
+}
+
+fn is_validated(study: &Study, name: &str) -> bool {
+    study.variants.iter().flat_map(Variant::runs).any(|run| !validation(run, name).is_empty())
+}
+
+fn loss(run: &Run) -> Vec<(f64, f64)> {
+    run.summary.history.iter().filter_map(|epoch| Some((epoch.epoch as f64, epoch.loss?))).collect()
+}
+
+fn validation(run: &Run, name: &str) -> Vec<(f64, f64)> {
+    let scale = Shown::of(name).scale;
+    let history = run.summary.history.iter();
+    history.filter_map(|epoch| Some((epoch.epoch as f64, epoch.validation.get(name)? * scale))).collect()
+}
+
+fn together(study: &Study, title: &str, left: &str, points: &dyn Fn(&Run) -> Vec<(f64, f64)>) -> Panel {
+    let mut lines = Vec::new();
+    for (series, variant) in study.variants.iter().enumerate() {
+        lines.extend(of_variant(variant, &variant.name, series, false, points));
+    }
+    let (title, left) = (title.to_owned(), left.to_owned());
+    plots::curves(&Curves { title, left, right: None, reach: [None; 2], lines })
+}
+
+fn alone(variant: &Variant, name: &str, reach: [Option<(f64, f64)>; 2]) -> Panel {
+    let mut lines = of_variant(variant, "training loss", 1, false, &loss);
+    lines.extend(of_variant(variant, &format!("validation {name}"), 0, true, &|run| validation(run, name)));
+    plots::curves(&Curves {
+        title: variant.name.clone(),
+        left: "loss".to_owned(),
+        right: Some(label(name)),
+        reach,
+        lines,
+    })
+}
+
+/// The line of a variant's only seed, or thin lines of its seeds and a thick one of their mean.
+fn of_variant(
+    variant: &Variant,
+    name: &str,
+    series: usize,
+    is_right: bool,
+    points: &dyn Fn(&Run) -> Vec<(f64, f64)>,
+) -> Vec<Line> {
+    let each: Vec<(Vec<(f64, f64)>, usize)> = variant
+        .runs()
+        .map(|run| (points(run), run.summary.best_epoch))
+        .filter(|(points, _)| !points.is_empty())
+        .collect();
+    let is_several = each.len() > 1;
+    let mut lines: Vec<Line> = each
+        .iter()
+        .map(|(points, best)| Line {
+            name: (!is_several).then(|| name.to_owned()),
+            series,
+            mark: points.iter().copied().find(|point| point.0 == *best as f64),
+            points: points.clone(),
+            is_thin: is_several,
+            is_right,
+        })
+        .collect();
+    if is_several {
+        let points: Vec<Vec<(f64, f64)>> = each.into_iter().map(|(points, _)| points).collect();
+        let (name, points) = (Some(name.to_owned()), mean(&points));
+        lines.push(Line { name, series, points, mark: None, is_thin: false, is_right });
+    }
+    lines
+}
+
+/// The mean of several lines at the epochs that all of them have.
+fn mean(lines: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
+    let Some((first, others)) = lines.split_first() else { return Vec::new() };
+    let at =
+        |line: &Vec<(f64, f64)>, epoch: f64| line.iter().find(|point| point.0 == epoch).map(|point| point.1);
+    first
+        .iter()
+        .filter_map(|&(epoch, value)| {
+            let rest: Option<Vec<f64>> = others.iter().map(|line| at(line, epoch)).collect();
+            let rest = rest?;
+            Some((epoch, (value + rest.iter().sum::<f64>()) / (rest.len() + 1) as f64))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_line_ends_where_the_first_seed_does() {
+        let lines = [vec![(1.0, 1.0), (2.0, 2.0), (3.0, 9.0)], vec![(1.0, 3.0), (2.0, 4.0)]];
+        assert_eq!(mean(&lines), [(1.0, 2.0), (2.0, 3.0)]);
+    }
+}

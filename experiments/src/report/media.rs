@@ -1,0 +1,118 @@
+//! The clips' files in a page: inside it where they are small, else by their path.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::clips::TestClip;
+use super::escape::url;
+
+/// Clips that are larger than this together stay files of their own.
+const MOST_EMBEDDED: u64 = 15 << 20;
+
+/// What a page needs to show a clip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Media {
+    /// Something to play.
+    Video(String),
+    /// Something to look at.
+    Image(String),
+    /// Nothing, and why.
+    Missing(String),
+}
+
+/// The media of all clips, in their order.
+pub(super) fn of_clips(folder: &Path, clips: &[TestClip]) -> Vec<Media> {
+    let paths: Vec<PathBuf> = clips.iter().map(|clip| folder.join(&clip.video)).collect();
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let is_embedded = paths.iter().map(size).sum::<u64>() <= MOST_EMBEDDED;
+    clips.iter().zip(paths).map(|(clip, path)| of(&clip.video, &path, is_embedded)).collect()
+}
+
+fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let (kind, is_image) = match extension.as_deref() {
+        Some("webm") => ("video/webm", false),
+        Some("mkv") => ("video/x-matroska", false),
+        Some("mov") => ("video/quicktime", false),
+        Some("avi") => ("video/x-msvideo", false),
+        Some("gif") => ("image/gif", true),
+        Some("jpg" | "jpeg") => ("image/jpeg", true),
+        Some("png") => ("image/png", true),
+        Some("webp") => ("image/webp", true),
+        Some("bmp") => ("image/bmp", true),
+        _ => ("video/mp4", false),
+    };
+    let wrap = if is_image { Media::Image } else { Media::Video };
+    if !is_embedded {
+        return match path.is_file() {
+            true => wrap(link(told)),
+            false => Media::Missing(format!("there is no file {}", path.display())),
+        };
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => wrap(format!("data:{kind};base64,{}", base64(&bytes))),
+        Err(error) => Media::Missing(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// A path as a page in the study's folder links to it.
+fn link(path: &Path) -> String {
+    let text = path.to_string_lossy().replace('\\', "/");
+    if path.is_absolute() { format!("file://{}", url(&text)) } else { url(&text) }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let is_padding = digit > three.len();
+            let value = bits >> (18 - 6 * digit) & 63;
+            text.push(if is_padding { '=' } else { char::from(DIGITS[value as usize]) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip(video: &str) -> TestClip {
+        TestClip {
+            id: video.to_owned(),
+            references: Vec::new(),
+            video: video.into(),
+            question: None,
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
+        assert_eq!(texts, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn small_clips_are_embedded_large_ones_linked_and_missing_ones_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a b.webm"), b"foo").unwrap();
+        std::fs::write(folder.path().join("c.PNG"), b"foo").unwrap();
+        let clips = [clip("a b.webm"), clip("c.PNG"), clip("none.mp4")];
+        let [video, image, missing] = of_clips(folder.path(), &clips).try_into().unwrap();
+        assert_eq!(video, Media::Video("data:video/webm;base64,Zm9v".to_owned()));
+        assert_eq!(image, Media::Image("data:image/png;base64,Zm9v".to_owned()));
+        assert!(matches!(missing, Media::Missing(why) if why.contains("none.mp4")));
+
+        std::fs::write(folder.path().join("c.PNG"), vec![0; MOST_EMBEDDED as usize]).unwrap();
+        let media = of_clips(folder.path(), &clips);
+        assert_eq!(media[0], Media::Video("a%20b.webm".to_owned()));
+        assert!(matches!(&media[2], Media::Missing(why) if why.contains("none.mp4")));
+    }
+}

@@ -1,0 +1,291 @@
+//! A run's test captions, scored again clip by clip, as sums that a bootstrap can draw from.
+
+use anyhow::Context as _;
+use data::datasets::synthetic::{judge, read};
+use metrics::bleu::BleuStatistics;
+use metrics::meteor::{MeteorStatistics, MeteorTables, meteor};
+use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
+
+use super::clips::TestClip;
+
+/// A figure that can be computed from captions and references, by clip and for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// CIDEr, document frequencies from the whole test split.
+    Cider,
+    /// BLEU-4 of counts summed over clips; one clip's is smoothed.
+    Bleu4,
+    /// METEOR 1.5 of counts summed over clips.
+    Meteor,
+    /// ROUGE-L.
+    RougeL,
+    /// The VQA challenge's accuracy of an answer.
+    Accuracy,
+    /// The main object's shape is right.
+    Shape,
+    /// Its colour is right.
+    Colour,
+    /// The kinds of events are right, all of them and no others.
+    Event,
+    /// The direction is right, of captions that state one.
+    Direction,
+    /// The order is right, of captions that state two events of two.
+    Order,
+}
+
+impl Measure {
+    /// Its name among a run's figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cider => "CIDEr",
+            Self::Bleu4 => "BLEU-4",
+            Self::Meteor => "METEOR",
+            Self::RougeL => "ROUGE-L",
+            Self::Accuracy => "accuracy",
+            Self::Shape => "shape",
+            Self::Colour => "colour",
+            Self::Event => "event",
+            Self::Direction => "direction",
+            Self::Order => "order",
+        }
+    }
+
+    /// Numbers a clip adds to.
+    fn columns(self) -> usize {
+        match self {
+            Self::Bleu4 => 10,
+            Self::Meteor => 23,
+            Self::Direction | Self::Order => 2,
+            Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => 1,
+        }
+    }
+
+    /// The figure of summed numbers. NaN where no caption states what is asked.
+    fn of(self, sums: &[f64], clips: f64) -> f64 {
+        match self {
+            Self::Bleu4 => bleu_of(sums).scores()[3],
+            Self::Meteor => meteor_of(sums).score(),
+            Self::Direction | Self::Order => sums[0] / sums[1],
+            Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => {
+                sums[0] / clips
+            }
+        }
+    }
+}
+
+/// Figures of one run, or of several side by side, from sums over `clips` clips.
+///
+/// # Shapes
+/// `sums`: `[runs * columns]`; result: `[runs * measures]`
+pub fn figures(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> {
+    let width: usize = measures.iter().map(|measure| measure.columns()).sum();
+    let mut figures = Vec::with_capacity(sums.len() / width.max(1) * measures.len());
+    for run in sums.chunks_exact(width.max(1)) {
+        let mut rest = run;
+        for measure in measures {
+            let (own, others) = rest.split_at(measure.columns());
+            figures.push(measure.of(own, clips as f64));
+            rest = others;
+        }
+    }
+    figures
+}
+
+/// What can be measured on these clips. METEOR needs its tables.
+pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
+    if clips.iter().any(|clip| clip.question.is_some()) {
+        return vec![Measure::Accuracy];
+    }
+    let mut measures = vec![Measure::Cider, Measure::Bleu4];
+    measures.extend(has_meteor.then_some(Measure::Meteor));
+    measures.push(Measure::RougeL);
+    if clips.iter().all(|clip| clip.truth.is_some()) {
+        measures.extend([
+            Measure::Shape,
+            Measure::Colour,
+            Measure::Event,
+            Measure::Direction,
+            Measure::Order,
+        ]);
+    }
+    measures
+}
+
+/// A run's captions with their scores, in the clips' order.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// As the model wrote them.
+    pub captions: Vec<String>,
+    /// A row of numbers a clip, those of each measure side by side.
+    pub rows: Vec<Vec<f64>>,
+    /// Each clip's own figures, one a measure; NaN where the caption does not state what is asked.
+    pub of_clips: Vec<Vec<f64>>,
+    /// The figures of all clips, one a measure.
+    pub figures: Vec<f64>,
+}
+
+impl Scored {
+    /// Scores one caption a clip.
+    ///
+    /// # Errors
+    /// When a caption holds a line end, at which the reference tokeniser would tear it apart.
+    pub fn new(
+        captions: Vec<String>,
+        clips: &[TestClip],
+        measures: &[Measure],
+        tables: Option<&MeteorTables>,
+    ) -> anyhow::Result<Self> {
+        let videos = clips.iter().zip(&captions).map(|(clip, caption)| Video {
+            id: clip.id.clone(),
+            hypothesis: caption.clone(),
+            references: clip.references.clone(),
+        });
+        let tokenized = Tokenized::of(&Corpus::new(videos.collect())?)?;
+        let scores = score_tokenized(&tokenized, &Options::default());
+        let meteors = match tables {
+            Some(tables) if measures.contains(&Measure::Meteor) => meteor(tables, tokenized.videos()).videos,
+            _ => Vec::new(),
+        };
+        let row = |at: usize| -> anyhow::Result<Vec<f64>> {
+            let (clip, scored) = (&clips[at], &scores.per_video[at]);
+            let judged = clip.truth.as_ref().map(|scene| judge(&read(&captions[at]), scene));
+            let right = |value: Option<bool>| vec![f64::from(u8::from(value == Some(true)))];
+            let stated = |value: Option<bool>| {
+                let count = |is: bool| f64::from(u8::from(is));
+                vec![count(value == Some(true)), count(value.is_some())]
+            };
+            let mut row = Vec::new();
+            for measure in measures {
+                row.extend(match measure {
+                    Measure::Cider => vec![scored.cider],
+                    Measure::RougeL => vec![scored.rouge_l],
+                    Measure::Accuracy => vec![vqa::accuracy(&captions[at], &clip.references)],
+                    Measure::Bleu4 => {
+                        let video = &tokenized.videos()[at];
+                        bleu_columns(&BleuStatistics::of(&video.hypothesis, &video.references))
+                    }
+                    Measure::Meteor => {
+                        meteor_columns(meteors.get(at).context("METEOR has no counts of a clip")?)
+                    }
+                    Measure::Shape => right(judged.map(|judged| judged.shape)),
+                    Measure::Colour => right(judged.map(|judged| judged.colour)),
+                    Measure::Event => right(judged.map(|judged| judged.event_kind)),
+                    Measure::Direction => stated(judged.and_then(|judged| judged.direction)),
+                    Measure::Order => stated(judged.and_then(|judged| judged.order)),
+                });
+            }
+            Ok(row)
+        };
+        let rows = (0..clips.len()).map(row).collect::<anyhow::Result<Vec<_>>>()?;
+        let of_clips = rows.iter().map(|row| figures(measures, row, 1)).collect();
+        let columns = rows.first().map_or(0, Vec::len);
+        let sums: Vec<f64> =
+            (0..columns).map(|column| rows.iter().map(|row| row[column]).sum::<f64>()).collect();
+        let figures = figures(measures, &sums, clips.len());
+        Ok(Self { captions, rows, of_clips, figures })
+    }
+}
+
+fn bleu_columns(statistics: &BleuStatistics) -> Vec<f64> {
+    let lengths = [statistics.hypothesis_length, statistics.reference_length];
+    let counts = lengths.iter().chain(&statistics.guessed).chain(&statistics.correct);
+    counts.map(|&count| count as f64).collect()
+}
+
+fn bleu_of(sums: &[f64]) -> BleuStatistics {
+    let count = |at: usize| sums[at] as u64; // sums of whole numbers far below 2^53 are whole
+    BleuStatistics {
+        hypothesis_length: count(0),
+        reference_length: count(1),
+        guessed: std::array::from_fn(|n| count(2 + n)),
+        correct: std::array::from_fn(|n| count(6 + n)),
+    }
+}
+
+/// What a clip adds to the corpus, which is not quite its own counts: a complete match adds no chunk.
+fn meteor_columns(statistics: &MeteorStatistics) -> Vec<f64> {
+    let mut added = MeteorStatistics::default();
+    added += statistics;
+    added.to_array().map(|count| count as f64).to_vec()
+}
+
+fn meteor_of(sums: &[f64]) -> MeteorStatistics {
+    let pair = |at: usize| [sums[at] as u64, sums[at + 1] as u64];
+    MeteorStatistics {
+        lengths: pair(0),
+        function_words: pair(2),
+        content_matches: std::array::from_fn(|module| pair(4 + 4 * module)),
+        function_matches: std::array::from_fn(|module| pair(6 + 4 * module)),
+        chunks: sums[20] as u64,
+        matches: pair(21),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn clip(id: &str, references: &[&str]) -> TestClip {
+        TestClip {
+            id: id.to_owned(),
+            references: references.iter().map(ToString::to_string).collect(),
+            video: PathBuf::new(),
+            question: None,
+            truth: None,
+        }
+    }
+
+    fn three() -> (Vec<TestClip>, Vec<String>) {
+        let clips = vec![
+            clip("a", &["a man plays a guitar on stage", "someone plays guitar"]),
+            clip("b", &["a dog runs on the beach", "a brown dog runs"]),
+            clip("c", &["two women slice an onion in a kitchen"]),
+        ];
+        let captions = ["A man plays a guitar.", "a dog is running on a beach", "a woman cuts an onion"];
+        (clips, captions.map(str::to_owned).to_vec())
+    }
+
+    #[test]
+    fn sums_of_rows_give_the_corpus_scores_of_the_metrics() {
+        let (clips, captions) = three();
+        let measures = measures(&clips, false);
+        let ours = Scored::new(captions.clone(), &clips, &measures, None).unwrap();
+        let videos = clips.iter().zip(captions).map(|(clip, hypothesis)| Video {
+            id: clip.id.clone(),
+            hypothesis,
+            references: clip.references.clone(),
+        });
+        let theirs = metrics::score(&Corpus::new(videos.collect()).unwrap(), &Options::default()).unwrap();
+        assert_eq!(measures, [Measure::Cider, Measure::Bleu4, Measure::RougeL]);
+        for (ours, theirs) in ours.figures.iter().zip([theirs.cider, theirs.bleu[3], theirs.rouge_l]) {
+            assert!((ours - theirs).abs() < 1e-12, "{ours} {theirs}");
+        }
+        for (at, video) in theirs.per_video.iter().enumerate() {
+            assert_eq!(ours.of_clips[at][0], video.cider);
+            assert_eq!(ours.of_clips[at][2], video.rouge_l);
+        }
+    }
+
+    #[test]
+    fn meteors_counts_survive_being_columns() {
+        let statistics = MeteorStatistics {
+            lengths: [7, 8],
+            function_words: [3, 4],
+            content_matches: [[2, 2], [1, 1], [0, 0], [0, 1]],
+            function_matches: [[1, 1], [0, 0], [0, 0], [1, 0]],
+            chunks: 3,
+            matches: [5, 5],
+        };
+        assert_eq!(meteor_of(&meteor_columns(&statistics)), statistics);
+    }
+
+    #[test]
+    fn answers_are_right_or_wrong() {
+        let clips = vec![TestClip { question: Some("what?".to_owned()), ..clip("a", &["A dog"]) }];
+        let measures = measures(&clips, true);
+        assert_eq!(measures, [Measure::Accuracy]);
+        let scored = Scored::new(vec!["dog".to_owned()], &clips, &measures, None).unwrap();
+        assert_eq!(scored.figures, [1.0]);
+    }
+}
