@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what Recap needs and is missing: GStreamer 1.20 or newer with development files and the base, good, bad and
-# libav plug-ins, pkg-config, a C compiler, and Rust where there is no cargo. Says what it installs; uses sudo only when
+# Installs what Recap needs and is missing: GStreamer 1.20 or newer with development files and the base, good, bad, ugly
+# and libav plug-ins, pkg-config, a C compiler, and Rust where there is no cargo. Says what it installs; uses sudo only when
 # it is not root. Does nothing, quickly, where all is there.
 set -euo pipefail
 
@@ -8,13 +8,14 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# The plug-ins that the code names, one file of each set: vpx and matroska (good), the H.264 parser (bad), libav.
+# The plug-ins that the code names, one file of each set: vpx and matroska (good), the H.264 parser (bad), ASF
+# (ugly), libav.
 has_gstreamer() {
   command -v pkg-config >/dev/null || return 1
   pkg-config --atleast-version=1.20 gstreamer-1.0 gstreamer-app-1.0 gstreamer-video-1.0 2>/dev/null || return 1
   local folder plugin
   folder=$(pkg-config --variable=pluginsdir gstreamer-1.0)
-  for plugin in app videoconvert vpx matroska isomp4 avi videoparsersbad libav; do
+  for plugin in app videoconvert vpx matroska isomp4 avi videoparsersbad asf libav; do
     compgen -G "$folder/libgst$plugin.*" >/dev/null || plugin_elsewhere "$folder" "$plugin" || return 1
   done
 }
@@ -27,13 +28,14 @@ plugin_elsewhere() {
 install_packages() {
   if command -v apt-get >/dev/null; then
     local packages=(build-essential curl pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
-      gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav)
+      gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+      gstreamer1.0-libav)
     echo "installing with apt-get: ${packages[*]}"
     as_root apt-get update -q
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
   elif command -v dnf >/dev/null; then
     local packages=(gcc curl pkgconf-pkg-config gstreamer1-devel gstreamer1-plugins-base-devel gstreamer1-plugins-base
-      gstreamer1-plugins-good gstreamer1-plugins-bad-free gstreamer1-plugin-libav)
+      gstreamer1-plugins-good gstreamer1-plugins-bad-free gstreamer1-plugins-ugly-free gstreamer1-plugin-libav)
     echo "installing with dnf: ${packages[*]}"
     as_root dnf install -y "${packages[@]}"
   elif command -v brew >/dev/null; then

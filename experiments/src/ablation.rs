@@ -144,7 +144,10 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     let clips = grid.clips(first)?;
     let truth = |id: &str| clips.world().and_then(|world| world.truth(id)).map(|truth| &truth.scene);
     let test = clips.clips(Split::Test);
-    let test: Vec<TestClip> = test.iter().map(|clip| TestClip::of(clip, truth(&clip.id))).collect();
+    let test: Vec<TestClip> = match first.answering {
+        Some(_) => test.iter().flat_map(|clip| TestClip::asked(clip, truth(&clip.id))).collect(),
+        None => test.iter().map(|clip| TestClip::of(clip, truth(&clip.id))).collect(),
+    };
     report::clips::write(&folder, &test)?;
     let baselines = baselines(first, &pretrained, &clips, &folder)?;
     let parameters = model::parameters::count(&pretrained.model, |_| true);

@@ -43,6 +43,16 @@ impl TestClip {
         }
     }
 
+    /// Every question about a clip.
+    pub fn asked<'a>(clip: &'a Clip, truth: Option<&'a Scene>) -> impl Iterator<Item = Self> + 'a {
+        clip.questions.iter().map(move |question| Self {
+            id: question.id.clone(),
+            references: vec![question.answer.clone()],
+            question: Some(question.text.clone()),
+            ..Self::of(clip, truth)
+        })
+    }
+
     /// What happens in it, in a few words; none where that is not known.
     pub fn told(&self) -> Option<String> {
         let scene = self.truth.as_ref()?;

@@ -447,7 +447,8 @@ fn scored(
     measures: &[Measure],
     tables: Option<&MeteorTables>,
 ) -> anyhow::Result<Scored> {
-    let predictions = read_predictions(path)?;
+    let asks = clips.iter().any(|clip| clip.question.is_some());
+    let predictions = if asks { answers(path)? } else { read_predictions(path)? };
     let references = clips.iter().map(|clip| (clip.id.clone(), clip.references.clone())).collect();
     let joined = join(predictions, references, false)
         .with_context(|| format!("{} does not fit {CLIPS}; {AGAIN}", path.display()))?;
@@ -468,6 +469,23 @@ fn scored(
         }
     }
     Ok(scored)
+}
+
+/// Answers in the form of the VQA challenge, one a question.
+fn answers(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        question_id: Value,
+        answer: String,
+    }
+    let Some(answers) = read_json_if_there::<Vec<Answer>>(path)? else {
+        bail!("there is no {}; {AGAIN}", path.display());
+    };
+    let id = |value: Value| match value {
+        Value::String(id) => id,
+        other => other.to_string(),
+    };
+    Ok(answers.into_iter().map(|given| (id(given.question_id), given.answer)).collect())
 }
 
 /// Reads a JSON file; none where there is none.
