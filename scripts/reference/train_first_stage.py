@@ -63,6 +63,40 @@ def started(dtype):
     return model, {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def sizes(model):
+    """The model's sizes under the keys of Recap's `PretrainingConfig`."""
+    vit, bert = model.visual_encoder, model.Qformer.config
+    return {
+        "vision_config": {
+            "hidden_size": vit.embed_dim,
+            "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
+            "num_hidden_layers": len(vit.blocks),
+            "num_attention_heads": vit.blocks[0].attn.num_heads,
+            "image_size": vit.image_size,
+            "patch_size": vit.patch_embed.patch_size[0],
+            "layer_norm_eps": vit.blocks[0].norm1.eps,
+            "post_layernorm_eps": model.ln_vision.eps,
+        },
+        "qformer_config": {
+            "hidden_size": bert.hidden_size,
+            "num_hidden_layers": bert.num_hidden_layers,
+            "num_attention_heads": bert.num_attention_heads,
+            "intermediate_size": bert.intermediate_size,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "layer_norm_eps": bert.layer_norm_eps,
+            "cross_attention_frequency": bert.cross_attention_freq,
+            "encoder_hidden_size": bert.encoder_width,
+            "use_qformer_text_input": True,
+            "vocab_size": bert.vocab_size,
+            "max_position_embeddings": bert.max_position_embeddings,
+        },
+        "num_query_tokens": bert.query_length,
+        "embed_dim": model.vision_proj.out_features,
+        "label_smoothing": 0.1,
+    }
+
+
 def parts_of(model, batches, texts, drawn):
     """The sum of the three losses of a step. Negatives that are not in `drawn` yet are drawn by LAVIS and put there;
     those that are there are given to it."""
@@ -108,8 +142,8 @@ def main():
         batch["negative_images"], batch["negative_texts"] = negatives[:ROWS], negatives[ROWS:]
     description = {
         "model": "lavis",
+        "config": sizes(model),
         "start_token": DEC,
-        "label_smoothing": 0.1,
         "train": SETTINGS,
         "texts": texts,
         "batches": batches,
