@@ -7,8 +7,11 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use model::checkpoint::source::Source;
 use model::parameters::FieldPath;
-use train::dashboard::{GRADIENT_NORM, LEARNING_RATE, LOSS};
+use train::TrainConfig;
+use train::checkpoint::EpochRecord;
+use train::dashboard::GRADIENT_NORM;
 
+use crate::STEPS;
 use crate::fixture::{Case, Step};
 
 /// Of a loss, and of a gradient's norm, to PyTorch's.
@@ -20,16 +23,16 @@ const RATE_TOLERANCE: f64 = 1e-9;
 const WEIGHT_TOLERANCE: f64 = 1e-3;
 
 /// Tensors by name.
-pub type Weights = BTreeMap<String, Vec<f32>>;
+pub(crate) type Weights = BTreeMap<String, Vec<f32>>;
 
 /// All tensors of a file.
-pub fn weights(file: &Path) -> Weights {
+pub(crate) fn weights(file: &Path) -> Weights {
     let source = Source::open(file).unwrap();
     source.names().map(|name| (name.to_owned(), source.read_f32(name).unwrap())).collect()
 }
 
 /// All parameters of a module, by their own names.
-pub fn values<M: Module>(module: &M) -> Weights {
+pub(crate) fn values<M: Module>(module: &M) -> Weights {
     let mut visitor = Values::default();
     module.visit(&mut visitor);
     visitor.weights
@@ -56,36 +59,32 @@ impl ModuleVisitor for Values {
     }
 }
 
-/// What the trainer showed of each step. burn-train logs the running mean of a round, from which the steps' own values
-/// follow.
-pub fn shown_steps(directory: &Path, round: usize, steps: usize) -> Vec<Step> {
-    let each = |figure: &str| -> Vec<f64> {
-        let rounds = 1..=steps.div_ceil(round);
-        let of_round = |number| {
-            let file = format!("dashboard/train/epoch-{number}/{}.log", figure.replace(' ', "_"));
-            let log = std::fs::read_to_string(directory.join(file)).unwrap();
-            let means: Vec<f64> =
-                log.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
-            let sum = |count: usize| if count == 0 { 0.0 } else { means[count - 1] * count as f64 };
-            (0..means.len()).map(|at| sum(at + 1) - sum(at)).collect::<Vec<_>>()
-        };
-        rounds.flat_map(of_round).collect()
-    };
-    let figures = each(LOSS).into_iter().zip(each(GRADIENT_NORM)).zip(each(LEARNING_RATE));
-    let step = |((loss, gradient_norm), learning_rate)| Step { loss, gradient_norm, learning_rate };
-    figures.map(step).collect()
-}
-
-/// Compares steps and final weights with PyTorch's, prints a row of the table, and fails beyond the tolerances. `got` and
-/// `initial` may hold more than what was trained; the rest must not have moved by a bit.
-pub fn check<B>(name: &str, case: &Case<B>, steps: &[Step], got: &Weights, expected: &Weights, initial: &Weights) {
-    assert_eq!(steps.len(), case.steps.len(), "{name}: steps");
-    let worst = |of: fn(&Step) -> f64| {
-        let pairs = steps.iter().zip(&case.steps);
-        pairs.map(|(ours, theirs)| (of(ours) / of(theirs) - 1.0).abs()).fold(0.0, f64::max)
-    };
-    let (loss, norm, rate) =
-        (worst(|step| step.loss), worst(|step| step.gradient_norm), worst(|step| step.learning_rate));
+/// Compares losses, what the trainer wrote down of each round, and final weights with PyTorch's, prints a row of the
+/// table, and fails beyond the tolerances. `got` and `initial` may hold more than what was trained; the rest must not have
+/// moved by a bit.
+pub(crate) fn check<B>(
+    name: &str,
+    case: &Case<B>,
+    losses: &[f64],
+    history: &[EpochRecord],
+    got: &Weights,
+    expected: &Weights,
+    initial: &Weights,
+) {
+    assert_eq!((losses.len(), case.steps.len()), (STEPS, STEPS), "{name}: steps");
+    let rates = TrainConfig { epochs: STEPS, ..case.train.clone() }.rates(1);
+    let steps = || case.steps.iter().enumerate();
+    let loss = most(steps().map(|(at, step)| (losses[at], step.loss)));
+    let round = case.train.round(1);
+    assert_eq!(history.len(), STEPS.div_ceil(round), "{name}: rounds");
+    let rounds = || history.iter().zip(case.steps.chunks(round));
+    let mean = |steps: &[Step], of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>() / steps.len() as f64;
+    let norm = most(rounds().map(|(record, steps)| {
+        (record.training.get(GRADIENT_NORM).unwrap(), mean(steps, |step| step.gradient_norm))
+    }));
+    let written = most(rounds().map(|(record, steps)| (record.loss, mean(steps, |step| step.loss))));
+    let last_rates = rounds().map(|(record, steps)| (record.learning_rate, steps[steps.len() - 1].learning_rate));
+    let rate = most(steps().map(|(at, step)| (rates.at(at), step.learning_rate)).chain(last_rates));
     let mut compared = Largest::default();
     let mut still = 0;
     let mut failures = Vec::new();
@@ -108,8 +107,11 @@ pub fn check<B>(name: &str, case: &Case<B>, steps: &[Step], got: &Weights, expec
         "| {name} | {loss:.0e} | {norm:.0e} | {rate:.0e} | {} | {still} | {:.0e} | {:.0e} | {:.0e} | {:.0e} | {:.0e} |",
         compared.tensors, compared.relative, compared.absolute, compared.of_movement, case.float64.loss, case.float64.weights,
     );
-    println!("  worst tensor of {name}: {}", compared.worst);
-    assert!(loss <= LOSS_TOLERANCE && norm <= LOSS_TOLERANCE && rate <= RATE_TOLERANCE, "{name}: steps differ");
+    println!("  {name}: the tensor that differs most is {}", compared.worst);
+    assert!(loss <= LOSS_TOLERANCE, "{name}: a loss differs by {loss:.1e}");
+    assert!(written <= LOSS_TOLERANCE, "{name}: the mean loss of a round differs by {written:.1e}");
+    assert!(norm <= LOSS_TOLERANCE, "{name}: a gradient's norm differs by {norm:.1e}");
+    assert!(rate <= RATE_TOLERANCE, "{name}: a learning rate differs by {rate:.1e}");
     assert!(failures.is_empty(), "{name}: {} tensors differ:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(still, case.without_gradient.len(), "{name}: {:?}", case.without_gradient);
     for (tensor, before) in initial.iter().filter(|(tensor, _)| !expected.contains_key(*tensor)) {
@@ -138,6 +140,11 @@ impl Largest {
         self.absolute = self.absolute.max(absolute);
         self.of_movement = self.of_movement.max(of_movement);
     }
+}
+
+/// The largest relative difference of pairs of ours and theirs.
+fn most(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
+    pairs.map(|(ours, theirs)| (ours / theirs - 1.0).abs()).fold(0.0, f64::max)
 }
 
 /// The largest distance of values from others.

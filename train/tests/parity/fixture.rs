@@ -11,55 +11,55 @@ use train::{HostVisual, TrainConfig};
 
 /// A file CASE.json of `scripts/reference/training.py`, which tells what is in it.
 #[derive(Debug, Deserialize)]
-pub struct Case<B> {
+pub(crate) struct Case<B> {
     /// Folder of the initial weights, among the fixtures of `model`.
-    pub model: String,
+    pub(crate) model: String,
     /// Folder of the adapter.
     #[serde(default)]
-    pub adapter: Option<String>,
+    pub(crate) adapter: Option<String>,
     #[serde(default)]
-    pub fusion: model::fusion::Fusion,
-    pub train: TrainConfig,
-    pub batches: Vec<B>,
-    pub steps: Vec<Step>,
-    pub without_gradient: Vec<String>,
-    pub float64: Floor,
+    pub(crate) fusion: model::fusion::Fusion,
+    pub(crate) train: TrainConfig,
+    pub(crate) batches: Vec<B>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) without_gradient: Vec<String>,
+    pub(crate) float64: Floor,
 }
 
 /// What PyTorch saw of a step.
 #[derive(Debug, Deserialize)]
-pub struct Step {
-    pub loss: f64,
-    pub gradient_norm: f64,
-    pub learning_rate: f64,
+pub(crate) struct Step {
+    pub(crate) loss: f64,
+    pub(crate) gradient_norm: f64,
+    pub(crate) learning_rate: f64,
 }
 
 /// How far PyTorch in f64 is from PyTorch in f32.
 #[derive(Debug, Deserialize)]
-pub struct Floor {
-    pub loss: f64,
-    pub weights: f64,
+pub(crate) struct Floor {
+    pub(crate) loss: f64,
+    pub(crate) weights: f64,
 }
 
 /// Reads CASE.json.
-pub fn open<C: DeserializeOwned>(case: &str) -> C {
+pub(crate) fn open<C: DeserializeOwned>(case: &str) -> C {
     let text = std::fs::read_to_string(fixtures().join(format!("{case}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
 /// The fixtures of this crate.
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
 }
 
 /// The fixtures of the model crate, which hold the initial weights.
-pub fn models() -> PathBuf {
+pub(crate) fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
 }
 
 impl<B> Case<B> {
     /// The model at its start, nothing dropped out.
-    pub fn initial(&self) -> (Blip2Config, Blip2) {
+    pub(crate) fn initial(&self) -> (Blip2Config, Blip2) {
         let adapt = |config: &mut Blip2Config| {
             config.set_dropout(0.0);
             config.fusion = self.fusion;
@@ -76,7 +76,7 @@ impl<B> Case<B> {
 }
 
 /// The pictures of some clips; `frames` are the first ones of each.
-pub fn pixels(clips: &[usize], frames: usize) -> HostVisual {
+pub(crate) fn pixels(clips: &[usize], frames: usize) -> HostVisual {
     let source = Source::open(&fixtures().join("clips.safetensors")).unwrap();
     let shape = source.get("pixel_values").unwrap().shape.to_vec();
     let [_, all_frames, channels, height, width] = shape.try_into().unwrap();
