@@ -1,24 +1,23 @@
 //! The grid of an ablation: every variant with every seed, in order, from one checkpoint on one world.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use data::datasets::Split;
-use data::datasets::synthetic::chance_levels;
+use data::datasets::synthetic::{WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
-use train::captioner::Captioner;
 use train::dashboard::Figures;
-use train::files;
-use train::strategy::{Judge, write_predictions};
+use train::{BEST, Captioner, files};
 
-use crate::config::{Ablation, RunConfig, Variant, choices, resolve};
-use crate::examples::Videos;
-use crate::judge::{WorldJudge, chance_figures};
+use crate::clips::{Clips, DatasetConfig};
+use crate::config::{Ablation, FrameConfig, RunConfig, Variant, choices, resolve};
+use crate::judge::chance_figures;
+use crate::pretrained::Pretrained;
 use crate::report;
-use crate::run::{Done, Pretrained, Run, RunResult, Session, Timing, write_captions};
-use crate::world::LoadedWorld;
+use crate::run::{Done, Run, RunResult, Session, Timing, measure};
 
 /// What the command line asks for.
 pub struct Request {
@@ -51,14 +50,30 @@ pub struct Summary {
     pub paper: String,
     /// How large.
     pub profile: String,
-    /// Hash that names the world.
-    pub world: String,
+    /// The data set.
+    pub data: String,
+    /// Hash that names its content.
+    pub data_hash: String,
     /// Clips of train, validate and test.
     pub clips: [usize; 3],
     /// What one gets without learning.
     pub baselines: Baselines,
     /// Every variant, in the study's order.
     pub variants: Vec<VariantSummary>,
+    /// Runs that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failed>,
+}
+
+/// A run that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The variant.
+    pub variant: String,
+    /// The seed.
+    pub seed: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// What one gets without learning.
@@ -91,6 +106,8 @@ pub struct Cell {
     pub variant: String,
     /// The seed.
     pub seed: u64,
+    /// Names what it learned, where that was by cross-entropy alone.
+    pub cross_entropy: Option<String>,
     /// How long it took.
     pub timing: Timing,
 }
@@ -99,14 +116,17 @@ pub struct Cell {
 pub enum Ended {
     /// All runs are done.
     Finished,
+    /// The grid is done, and some of its runs failed.
+    Failed,
     /// Ctrl-C; `--resume` goes on.
     Interrupted,
 }
 
-/// Runs the grid, then writes table, plots and report.
+/// Runs the grid, then writes table, plots and report. A run that fails is told and reported, and the rest goes on.
 ///
 /// # Errors
-/// When a run fails. What is finished stays and `--resume` skips it.
+/// When nothing can be run, or a file of the whole study cannot be written. What is finished stays and `--resume` skips
+/// it.
 pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     let variants = chosen(request);
     let configs = variants
@@ -118,54 +138,124 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     prepare_folder(&folder, request.resume)?;
 
     let pretrained = Pretrained::load(first, &session.device)?;
-    let world = LoadedWorld::load(first, pretrained.image_size(), &request.cache)?;
-    let baselines = baselines(first, &pretrained, &world, &folder)?;
+    let mut grid =
+        Grid { request, session, folder: &folder, loaded: None, cells: Vec::new(), failed: Vec::new() };
+    let clips = grid.clips(first)?;
+    let baselines = baselines(first, &pretrained, &clips, &folder)?;
     drop(pretrained);
 
-    let (mut summaries, mut cells) = (Vec::new(), Vec::new());
+    let mut summaries = Vec::new();
     for (variant, config) in variants.iter().zip(&configs) {
-        if (&config.world, &config.frames) != (&first.world, &first.frames) {
-            bail!(
-                "variant \"{}\" changes the world or its frames, which all variants of an ablation share",
-                variant.name
-            );
-        }
-        let mut runs = Vec::new();
-        for seed in 1..=request.seeds {
-            let directory = folder.join(&variant.name).join(format!("seed-{seed}"));
-            let run = Run { variant: &variant.name, config, seed, directory };
-            let (result, timing) = match run.finished()? {
-                Some(finished) => finished,
-                None => {
-                    match run.run(session, &world).with_context(|| format!("variant \"{}\"", variant.name))? {
-                        Done::Finished(result, timing) => (*result, timing),
-                        Done::Interrupted => return Ok(Ended::Interrupted),
-                    }
-                }
-            };
-            cells.push(Cell { variant: variant.name.clone(), seed, timing });
-            runs.push(result);
-            if session.stop.load(Ordering::Relaxed) {
-                return Ok(Ended::Interrupted);
-            }
-        }
+        let Some(runs) = grid.variant(variant, config)? else { return Ok(Ended::Interrupted) };
         let (name, description) = (variant.name.clone(), variant.description.clone());
         summaries.push(VariantSummary { name, description, runs });
     }
-    let count = |split| world.clips(split).len();
+    let Grid { cells, failed, .. } = grid;
+    let count = |split| clips.clips(split).len();
     let summary = Summary {
         ablation: request.ablation.name.clone(),
         question: request.ablation.question.clone(),
         paper: request.ablation.paper.clone(),
         profile: request.profile.clone(),
-        world: world.world.hash().to_owned(),
+        data: clips.name().to_owned(),
+        data_hash: clips.hash().to_owned(),
         clips: [count(Split::Train), count(Split::Validate), count(Split::Test)],
         baselines,
         variants: summaries,
+        failed,
     };
     files::replace_json(&folder.join("summary.json"), &summary)?;
-    report::write(&summary, &cells, &world.clips(Split::Test), &folder)?;
-    Ok(Ended::Finished)
+    report::write(&summary, &cells, &clips.clips(Split::Test), &folder)?;
+    for failed in &summary.failed {
+        eprintln!("\nfailed: {} seed {}: {}", failed.variant, failed.seed, failed.reason);
+    }
+    Ok(if summary.failed.is_empty() { Ended::Finished } else { Ended::Failed })
+}
+
+/// A grid in progress.
+struct Grid<'a> {
+    request: &'a Request,
+    session: &'a Session,
+    folder: &'a Path,
+    /// The clips of the runs before, which most variants share.
+    loaded: Option<(ClipsKey, Arc<Clips>)>,
+    cells: Vec<Cell>,
+    failed: Vec<Failed>,
+}
+
+/// What decides which frames of which clips are loaded.
+type ClipsKey = (WorldConfig, Option<DatasetConfig>, FrameConfig, usize);
+
+impl Grid<'_> {
+    /// The clips of a configuration, loaded anew where they are others than those of the runs before.
+    fn clips(&mut self, config: &RunConfig) -> anyhow::Result<Arc<Clips>> {
+        let size = Pretrained::image_size_of(config)?;
+        let key = (config.world.clone(), config.dataset.clone(), config.frames.clone(), size);
+        if let Some((loaded, clips)) = &self.loaded
+            && *loaded == key
+        {
+            return Ok(clips.clone());
+        }
+        self.loaded = None;
+        let clips = Arc::new(Clips::load(config, size, &self.request.cache)?);
+        self.loaded = Some((key, clips.clone()));
+        Ok(clips)
+    }
+
+    /// A variant's runs, one a seed; nothing when it was stopped.
+    fn variant(&mut self, variant: &Variant, config: &RunConfig) -> anyhow::Result<Option<Vec<RunResult>>> {
+        let mut runs = Vec::new();
+        for seed in 1..=self.request.seeds {
+            match self.cell(variant, config, seed) {
+                Ok(Some((result, timing))) => {
+                    self.cells.push(Cell {
+                        variant: variant.name.clone(),
+                        seed,
+                        cross_entropy: config.scst.is_none().then(|| config.hash(seed)),
+                        timing,
+                    });
+                    runs.push(result);
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    eprintln!("{} seed {seed} failed, the rest goes on: {reason}", variant.name);
+                    self.failed.push(Failed { variant: variant.name.clone(), seed, reason });
+                }
+            }
+            if self.session.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(runs))
+    }
+
+    fn cell(
+        &mut self,
+        variant: &Variant,
+        config: &RunConfig,
+        seed: u64,
+    ) -> anyhow::Result<Option<(RunResult, Timing)>> {
+        let directory = self.directory(&variant.name, seed);
+        let cache = &self.request.cache;
+        let run = Run { variant: &variant.name, config, seed, directory, cache };
+        if let Some(finished) = run.finished()? {
+            return Ok(Some(finished));
+        }
+        let clips = self.clips(config)?;
+        // self-critical training goes on from a run of this grid that learned the same by cross-entropy
+        let before = config.scst.is_some().then(|| RunConfig { scst: None, ..config.clone() }.hash(seed));
+        let equal = self.cells.iter().find(|cell| before.is_some() && cell.cross_entropy == before);
+        let start = equal.map(|cell| self.directory(&cell.variant, cell.seed).join(BEST));
+        match run.run(self.session, &clips, start.as_deref())? {
+            Done::Finished(result, timing) => Ok(Some((*result, timing))),
+            Done::Interrupted => Ok(None),
+        }
+    }
+
+    fn directory(&self, variant: &str, seed: u64) -> PathBuf {
+        self.folder.join(variant).join(format!("seed-{seed}"))
+    }
 }
 
 /// Refuses `--only` with a name that is no variant's.
@@ -209,23 +299,26 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
 fn baselines(
     config: &RunConfig,
     pretrained: &Pretrained,
-    world: &LoadedWorld,
+    clips: &Clips,
     folder: &Path,
 ) -> anyhow::Result<Baselines> {
     let references: Vec<&[String]> =
-        world.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
+        clips.clips(Split::Train).iter().map(|clip| clip.captions.as_slice()).collect();
     let Some((constant_caption, _)) = best_constant_caption(&references) else {
         bail!("the training split has no captions");
     };
-    let judge = WorldJudge::new(&world.world, &world.clips(Split::Test));
-    let test = Videos::new(world.frames(Split::Test).clone());
+    let judge = clips.judge(Split::Test)?;
+    let test = clips.videos(Split::Test, config, pretrained.image_size());
     let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config));
-    let written = write_captions(&captioner, &test, config.evaluate.batch_size)?;
-    write_predictions(&folder.join("pretrained-test.json"), &written, test.ids())?;
+    let constant = judge.score(&vec![constant_caption.clone(); test.ids().len()])?;
+    let test = test.validation(Split::Test, Arc::new(judge), config.evaluate.batch_size);
+    let measured = measure(&captioner, &test, Some(&folder.join("pretrained-test.json")))?;
     Ok(Baselines {
-        constant: judge.score(&vec![constant_caption.clone(); test.ids().len()])?,
+        constant,
         constant_caption,
-        pretrained: judge.judge(&written)?,
-        chance: chance_figures(&chance_levels(&world.world, Split::Test)),
+        pretrained: measured.figures,
+        chance: clips
+            .world()
+            .map_or_else(Figures::default, |world| chance_figures(&chance_levels(world, Split::Test))),
     })
 }

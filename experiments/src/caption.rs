@@ -16,7 +16,7 @@ use model::{Blip2, Blip2Config, Fusion, Prompt, PromptTokens, Visual};
 use serde_json::json;
 
 use crate::device;
-use crate::run::{TOKENIZER_FILE, check_tokenizer};
+use crate::pretrained::{TOKENIZER_FILE, check_tokenizer};
 
 /// Arguments of `caption`.
 #[derive(Debug, Args)]

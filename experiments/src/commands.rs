@@ -10,8 +10,9 @@ use train::dashboard::Dashboard;
 use crate::ablation::{self, Ended, Request};
 use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, ShowArguments};
 use crate::config::{Variant, ablations, find_ablation, profiles, resolve};
+use crate::pretrained::Pretrained;
 use crate::report::thousands;
-use crate::run::{Pretrained, Session};
+use crate::run::Session;
 use crate::table::Table;
 use crate::{caption, datasets, device, import, pretrain, score, verify, world};
 
@@ -80,8 +81,12 @@ pub fn run(command: Command) -> Outcome {
         Command::Export(arguments) => import::export(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Synthesize { out, profile, sets }) => {
-            let variant =
-                Variant { name: profile.clone(), description: String::new(), set: toml::Table::new() };
+            let variant = Variant {
+                name: profile.clone(),
+                description: String::new(),
+                set: toml::Table::new(),
+                profiles: toml::Table::new(),
+            };
             let config = resolve(&profile, &variant, &sets).usage()?;
             let world = world::synthesize(&config.world, &out).failure()?;
             println!("the tiny world {} lies in {}", world.hash(), world.directory().display());
@@ -158,24 +163,24 @@ fn run_ablation(arguments: AblationArguments) -> Outcome {
         runs: arguments.folders.runs,
         cache: arguments.folders.cache,
     };
-    match ablation::run(&request, &session).failure()? {
-        Ended::Finished => Ok(ExitCode::SUCCESS),
-        Ended::Interrupted => Ok(interrupted()),
-    }
+    Ok(exit_code(&ablation::run(&request, &session).failure()?))
 }
 
 fn run_pretrain(arguments: &PretrainArguments) -> Outcome {
     let config = pretrain::find(&arguments.name, &arguments.sets).usage()?;
     let session = session(&arguments.device, arguments.no_tui)?;
-    match pretrain::run(&arguments.name, &config, arguments, &session).failure()? {
-        Ended::Finished => Ok(ExitCode::SUCCESS),
-        Ended::Interrupted => Ok(interrupted()),
-    }
+    Ok(exit_code(&pretrain::run(&arguments.name, &config, arguments, &session).failure()?))
 }
 
-fn interrupted() -> ExitCode {
-    eprintln!("stopped; the same command with --resume goes on from here");
-    ExitCode::from(INTERRUPTED)
+fn exit_code(ended: &Ended) -> ExitCode {
+    match ended {
+        Ended::Finished => ExitCode::SUCCESS,
+        Ended::Failed => ExitCode::FAILURE,
+        Ended::Interrupted => {
+            eprintln!("stopped; the same command with --resume goes on from here");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
 }
 
 /// Chooses the device and lets Ctrl-C stop a run: at the next step where there is a state to save, and at once when it
@@ -185,7 +190,7 @@ fn session(device_word: &str, no_tui: bool) -> Result<Session, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let pressed = stop.clone();
     let handler = move || {
-        if pressed.swap(true, Ordering::Relaxed) || !train::strategy::is_running() {
+        if pressed.swap(true, Ordering::Relaxed) || !train::is_running() {
             std::process::exit(i32::from(INTERRUPTED));
         }
     };

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use data::check::{Inspected, check_with};
-use data::datasets::splits::Splits;
-use data::datasets::{DataSet, Place, Split, open};
+use data::datasets::{DataSet, Split, open};
 use data::prepare::prepare;
 use data::probe::{Probe, probe};
 use data::progress::Progress;
@@ -15,6 +14,7 @@ use data::video::FrameRequest;
 use indicatif::{ProgressBar, ProgressStyle};
 use train::files;
 
+use crate::clips::{DatasetConfig, SKIP_LIST};
 use crate::report::thousands;
 use crate::table::Table;
 
@@ -40,14 +40,13 @@ fn parse_dataset(word: &str) -> Result<DataSet, String> {
 }
 
 impl PlaceArguments {
-    fn place(&self, skip: Option<PathBuf>) -> Place {
-        let splits = Splits { own: self.own_split || self.dataset == DataSet::Own, ..Splits::default() };
-        Place {
-            dataset: self.dataset,
-            annotations: self.annotations.clone().unwrap_or_else(|| self.directory.clone()),
-            videos: self.directory.clone(),
-            splits,
-            skip,
+    fn config(&self, skip_list: Option<PathBuf>) -> DatasetConfig {
+        DatasetConfig {
+            name: self.dataset,
+            directory: self.directory.clone(),
+            annotations: self.annotations.clone(),
+            own_split: self.own_split,
+            skip_list,
         }
     }
 }
@@ -66,16 +65,13 @@ pub struct CheckArguments {
     pub json: Option<PathBuf>,
 }
 
-/// File of the clips that training leaves out, beside the clips.
-pub const SKIP_LIST: &str = "skip.json";
-
 /// Reads a data set once; gives back whether it is in order.
 ///
 /// # Errors
 /// When its annotations cannot be read or a list cannot be written.
 pub fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = Bar::default();
-    let report = check_with(&arguments.place.place(None), &inspect, &|progress| bar.show(progress))?;
+    let report = check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.show(progress))?;
     bar.finish();
     println!("{report}");
     if let Some(path) = &arguments.json {
@@ -139,9 +135,7 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
 /// # Errors
 /// When a clip that is not on the skip list cannot be decoded, or the folder cannot be written.
 pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
-    let beside = arguments.place.directory.join(SKIP_LIST);
-    let skip = arguments.skip_list.clone().or_else(|| beside.is_file().then_some(beside));
-    let set = open(&arguments.place.place(skip))?;
+    let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
     let clips: Vec<_> =
         set.clips.iter().filter(|clip| arguments.split.is_none_or(|split| clip.split == split)).collect();
     ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());

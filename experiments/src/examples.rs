@@ -1,129 +1,192 @@
-//! Clips, images and sentences as the learner's examples: host arrays made from what lies in memory.
+//! Clips, images and sentences as the learner's examples: host arrays made of what lies in memory or on disk.
 
 use std::sync::Arc;
 
-use anyhow::Context;
-use data::datasets::Clip;
-use data::loader::FrameStore;
+use data::datasets::{Clip, Split};
+use data::loader::{FrameStore, draw_caption};
 use data::preprocess::Preprocess;
 use data::random::Draws;
 use data::text::{Tokenizer, clean_caption};
-use train::{Batch, Captioner, Examples, HostTokens, HostVisual, TrainError};
+use train::{Batch, Examples, HostTokens, HostVisual, Judge, TrainError, Validation};
 
-/// Videos, or images as videos of one frame, with their captions.
+use crate::config::CaptionUse;
+use crate::frames::{FeatureStore, FrameSource};
+
+/// What is seen of the clips, or images as clips of one frame, of a split.
+#[derive(Clone)]
 pub struct Videos {
-    frames: FrameStore,
+    frames: Arc<FrameSource>,
     preprocess: Preprocess,
-    /// Token ids of every caption of every video; none for evaluation.
-    captions: Option<Vec<Vec<Vec<u32>>>>,
     /// Output of a frozen ViT, computed once.
-    features: Option<Features>,
-    seed: u64,
-}
-
-struct Features {
-    values: Vec<f32>,
-    /// `[f, p, d]`
-    shape: [usize; 3],
+    features: Option<Arc<FeatureStore>>,
 }
 
 impl Videos {
-    /// Videos to be captioned.
-    pub fn new(frames: FrameStore) -> Self {
+    /// The frames themselves.
+    pub fn new(frames: Arc<FrameSource>, preprocess: Preprocess) -> Self {
+        Self { frames, preprocess, features: None }
+    }
+
+    /// Images, or clips, that lie in memory.
+    pub fn in_memory(frames: FrameStore) -> Self {
         let preprocess = Preprocess::new(frames.size() as u32);
-        Self { frames, preprocess, captions: None, features: None, seed: 0 }
+        Self::new(Arc::new(FrameSource::Memory(frames)), preprocess)
     }
 
-    /// Videos to learn from: each epoch draws one caption of each video.
-    ///
-    /// # Errors
-    /// When the tokenizer fails on a caption.
-    pub fn with_captions<'a>(
-        mut self,
-        captions: impl Iterator<Item = &'a [String]>,
-        tokenizer: &Tokenizer,
-        most_tokens: usize,
-        seed: u64,
-    ) -> data::Result<Self> {
-        let encode = |caption: &String| tokenizer.encode(&clean_caption(caption), most_tokens);
-        let encoded = captions.map(|captions| captions.iter().map(encode).collect::<data::Result<_>>());
-        self.captions = Some(encoded.collect::<data::Result<_>>()?);
-        self.seed = seed;
-        Ok(self)
+    /// What a frozen ViT made of the frames, in their place.
+    #[must_use]
+    pub fn with_features(self, features: Arc<FeatureStore>) -> Self {
+        Self { features: Some(features), ..self }
     }
 
-    /// Runs a frozen ViT over every frame, once.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn with_features(mut self, captioner: &Captioner, batch_size: usize) -> anyhow::Result<Self> {
-        let mut values = Vec::new();
-        let mut each = [0; 3];
-        let items: Vec<usize> = (0..self.frames.len()).collect();
-        for items in items.chunks(batch_size.max(1)) {
-            let (frames, shape) = self.frames(items);
-            let (features, [_, f, p, d]) = captioner
-                .features(frames, shape)
-                .map_err(|error| anyhow::anyhow!("{error:?}"))
-                .context("cannot compute the frozen ViT's features")?;
-            values.extend(features);
-            each = [f, p, d];
-        }
-        self.features = Some(Features { values, shape: each });
-        Ok(self)
-    }
-
-    /// Names of the videos.
+    /// Names of the clips.
     pub fn ids(&self) -> &[String] {
         self.frames.ids()
     }
 
-    fn frames(&self, items: &[usize]) -> (Vec<f32>, [usize; 5]) {
-        let (f, size) = (self.frames.frames(), self.frames.size());
-        let values =
-            items.iter().flat_map(|&item| self.preprocess.normalize(self.frames.clip(item))).collect();
-        (values, [items.len(), f, 3, size, size])
+    /// The clips as a split that a model is measured on.
+    pub fn validation(self, split: Split, judge: Arc<dyn Judge>, batch_size: usize) -> Validation {
+        Validation { split, ids: self.ids().to_vec(), examples: share(self), judge: Some(judge), batch_size }
     }
 
-    /// What is seen of some videos.
-    pub fn visual(&self, items: &[usize]) -> HostVisual {
-        match &self.features {
-            None => {
-                let (values, shape) = self.frames(items);
-                HostVisual::Frames { values, shape }
+    /// What is seen of some clips in an epoch.
+    ///
+    /// # Errors
+    /// When a clip cannot be decoded, or has no features.
+    pub fn visual(&self, epoch: usize, clips: &[usize]) -> Result<HostVisual, TrainError> {
+        let failed = |error: data::Error| TrainError::Data(error.to_string());
+        let mut values = Vec::new();
+        if let Some(features) = &self.features {
+            for &clip in clips {
+                features.read(clip, &mut values).map_err(failed)?;
             }
-            Some(features) => {
-                let [f, p, d] = features.shape;
-                let each = f * p * d;
-                let rows = items.iter().flat_map(|item| &features.values[item * each..(item + 1) * each]);
-                HostVisual::Features { values: rows.copied().collect(), shape: [items.len(), f, p, d] }
-            }
+            let [f, p, d] = features.shape();
+            return Ok(HostVisual::Features { values, shape: [clips.len(), f, p, d] });
         }
+        for &clip in clips {
+            values.extend(self.preprocess.normalize(&self.frames.pixels(epoch, clip).map_err(failed)?));
+        }
+        let size = self.preprocess.size as usize;
+        let f = values.len() / (clips.len().max(1) * 3 * size * size);
+        Ok(HostVisual::Frames { values, shape: [clips.len(), f, 3, size, size] })
     }
 }
 
 impl Examples for Videos {
     fn len(&self) -> usize {
-        self.frames.len()
+        self.ids().len()
     }
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
-        let captions = match &self.captions {
-            None => None,
-            Some(all) => {
-                let mut drawn = Vec::with_capacity(items.len());
-                for &item in items {
-                    let mut draws = Draws::new(self.seed, &format!("caption in epoch {epoch}"), item as u64);
-                    let id = &self.frames.ids()[item];
-                    let caption = draws.pick(&all[item]);
-                    drawn.push(
-                        caption.ok_or_else(|| TrainError::Data(format!("{id} has no caption")))?.clone(),
-                    );
-                }
-                Some(HostTokens::pad(&drawn))
+        let visual = self.visual(epoch, items)?;
+        Ok(Batch::Caption {
+            visual,
+            prompts: None,
+            captions: None,
+            texts: Vec::new(),
+            clips: items.to_vec(),
+            items: items.to_vec(),
+        })
+    }
+
+    fn name(&self, item: usize) -> String {
+        self.ids()[item].clone()
+    }
+}
+
+/// Clips with captions to learn.
+pub struct Captioned {
+    videos: Videos,
+    /// As published, clip by clip.
+    captions: Vec<Vec<String>>,
+    /// Clip and caption of each example, where every caption is one; else each epoch draws one of every clip.
+    every: Option<Vec<(usize, usize)>>,
+    tokenizer: Arc<Tokenizer>,
+    most_tokens: usize,
+    seed: u64,
+}
+
+impl Captioned {
+    /// Joins clips and their captions, which become tokens when their batch is made.
+    ///
+    /// # Errors
+    /// When a clip has no caption, or there is another number of them than of clips.
+    pub fn new<'a>(
+        videos: Videos,
+        captions: impl Iterator<Item = &'a [String]>,
+        used: CaptionUse,
+        tokenizer: Arc<Tokenizer>,
+        most_tokens: usize,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let captions: Vec<Vec<String>> = captions.map(<[String]>::to_vec).collect();
+        let (clips, lists) = (videos.ids().len(), captions.len());
+        if clips != lists {
+            return Err(TrainError::Data(format!("{clips} clips have {lists} lists of captions")));
+        }
+        if let Some(place) = captions.iter().position(Vec::is_empty) {
+            return Err(TrainError::Data(format!("{} has no caption", videos.ids()[place])));
+        }
+        let every = match used {
+            CaptionUse::One => None,
+            CaptionUse::Every => {
+                let of_clip =
+                    |(clip, all): (usize, &Vec<String>)| (0..all.len()).map(move |caption| (clip, caption));
+                Some(captions.iter().enumerate().flat_map(of_clip).collect())
             }
         };
-        Ok(Batch::Caption { visual: self.visual(items), captions, items: items.to_vec() })
+        Ok(Self { videos, captions, every, tokenizer, most_tokens, seed })
+    }
+
+    /// The clip of an example, and the caption that it has in an epoch.
+    fn place(&self, epoch: usize, item: usize) -> (usize, usize) {
+        match &self.every {
+            Some(places) => places[item],
+            None => {
+                let drawn = draw_caption(self.seed, epoch as u64, item, self.captions[item].len());
+                (item, drawn.map_or(0, |(caption, _)| caption))
+            }
+        }
+    }
+}
+
+impl Examples for Captioned {
+    fn len(&self) -> usize {
+        self.every.as_ref().map_or(self.captions.len(), Vec::len)
+    }
+
+    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+        let places: Vec<(usize, usize)> = items.iter().map(|&item| self.place(epoch, item)).collect();
+        let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
+        let texts: Vec<String> =
+            places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
+        let target = |text: &String| self.tokenizer.target(&clean_caption(text), self.most_tokens);
+        let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>();
+        let ids = ids.map_err(|error| TrainError::Data(error.to_string()))?;
+        Ok(Batch::Caption {
+            visual: self.videos.visual(epoch, &clips)?,
+            prompts: None,
+            captions: Some(HostTokens::pad(&ids)),
+            texts,
+            clips,
+            items: items.to_vec(),
+        })
+    }
+
+    fn name(&self, item: usize) -> String {
+        match &self.every {
+            Some(places) => {
+                let (clip, caption) = places[item];
+                format!("{} with caption {}", self.videos.ids()[clip], caption + 1)
+            }
+            None => self.videos.ids()[item].clone(),
+        }
+    }
+
+    /// In words: near enough to tokens for putting captions of similar length together, and known without a tokenizer.
+    fn length(&self, epoch: usize, item: usize) -> usize {
+        let (clip, caption) = self.place(epoch, item);
+        self.captions[clip][caption].split_whitespace().count()
     }
 }
 

@@ -1,15 +1,16 @@
-//! Scoring captions of the tiny world: the published metrics, and what a caption gets right.
+//! Scoring captions: the published metrics, and for the tiny world what a caption gets right.
 
 use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, read};
+use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video};
-use train::TrainError;
-use train::captioner::Written;
-use train::dashboard::{CIDER, Figures};
-use train::strategy::Judge;
+use train::dashboard::{BLEU_4, CIDER, Figures};
+use train::{Judge, TrainError, Written};
 
-/// Name of BLEU-4 among the figures.
-pub const BLEU_4: &str = "BLEU-4";
+/// Names of BLEU-1 to BLEU-3 among the figures.
+pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];
+/// Name of METEOR among the figures; it is not computed where its tables are not there.
+pub const METEOR: &str = "METEOR";
 /// Name of ROUGE-L among the figures.
 pub const ROUGE_L: &str = "ROUGE-L";
 /// Share of captions that name the right shape.
@@ -25,16 +26,29 @@ pub const ORDER: &str = "order";
 /// Number of different captions.
 pub const DISTINCT: &str = "different";
 
-/// A split of the tiny world, ready to score captions of it.
-pub struct WorldJudge {
+/// A split, ready to score captions of it.
+pub struct CaptionJudge {
     clips: Vec<Clip>,
-    world: World,
+    world: Option<World>,
+    meteor: Option<MeteorTables>,
+    /// Whether every published metric is computed, or only those that training is steered by.
+    is_final: bool,
 }
 
-impl WorldJudge {
-    /// Scores captions of these clips, which are in the order of the examples.
-    pub fn new(world: &World, clips: &[&Clip]) -> Self {
-        Self { clips: clips.iter().map(|&clip| clip.clone()).collect(), world: world.clone() }
+impl CaptionJudge {
+    /// Scores captions of these clips, which are in the order of the examples and may be of the tiny world. A final score
+    /// has every published metric, METEOR where its tables are there; others are quick.
+    ///
+    /// # Errors
+    /// When METEOR's tables are there and damaged.
+    pub fn new(world: Option<&World>, clips: &[&Clip], is_final: bool) -> Result<Self, metrics::Error> {
+        let clips = clips.iter().map(|&clip| clip.clone()).collect();
+        let meteor = match is_final.then(|| MeteorTables::open(&MeteorTables::default_directory())) {
+            Some(Ok(tables)) => Some(tables),
+            Some(Err(metrics::Error::NoMeteorTables { .. })) | None => None,
+            Some(Err(error)) => return Err(error),
+        };
+        Ok(Self { clips, world: world.cloned(), meteor, is_final })
     }
 
     /// Scores one caption a clip, in the clips' order.
@@ -47,26 +61,38 @@ impl WorldJudge {
             hypothesis: caption.clone(),
             references: clip.captions.clone(),
         });
-        let scores = metrics::score(&Corpus::new(videos.collect())?, &Options::default())?;
+        let options = Options { meteor: self.meteor.as_ref(), ..Options::default() };
+        let scores = metrics::score(&Corpus::new(videos.collect())?, &options)?;
         let figures =
             Figures::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
-        Ok(self.truths(captions, figures))
+        let figures = scores.meteor.into_iter().fold(figures, |figures, meteor| figures.with(METEOR, meteor));
+        let figures = if self.is_final {
+            let shorter = SHORTER_BLEUS.iter().zip(scores.bleu);
+            shorter.fold(figures, |figures, (name, bleu)| figures.with(name, bleu))
+        } else {
+            figures
+        };
+        let figures = match &self.world {
+            Some(world) => self.truths(world, captions, figures),
+            None => figures,
+        };
+        let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
+        Ok(figures.with(DISTINCT, distinct.len() as f64))
     }
 
-    fn truths(&self, captions: &[String], figures: Figures) -> Figures {
-        let judged =
-            self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
-                Some(judge(&read(caption), &self.world.truth(&clip.id)?.scene))
-            });
+    fn truths(&self, world: &World, captions: &[String], figures: Figures) -> Figures {
+        let judged = self
+            .clips
+            .iter()
+            .zip(captions)
+            .filter_map(|(clip, caption)| Some(judge(&read(caption), &world.truth(&clip.id)?.scene)));
         let judged: Vec<_> = judged.collect();
-        let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
         figures
             .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))
             .with(COLOUR, share(judged.iter().map(|judged| judged.colour)))
             .with(EVENT, share(judged.iter().map(|judged| judged.event_kind)))
             .with(DIRECTION, share(judged.iter().filter_map(|judged| judged.direction)))
             .with(ORDER, share(judged.iter().filter_map(|judged| judged.order)))
-            .with(DISTINCT, distinct.len() as f64)
     }
 }
 
@@ -80,9 +106,17 @@ fn share(values: impl Iterator<Item = bool>) -> f64 {
     right as f64 / all.max(1) as f64
 }
 
-impl Judge for WorldJudge {
+impl Judge for CaptionJudge {
     fn names(&self) -> Vec<String> {
-        [CIDER, BLEU_4, ROUGE_L, SHAPE, COLOUR, EVENT, DIRECTION, ORDER, DISTINCT].map(str::to_owned).to_vec()
+        let truths: &[&str] =
+            if self.world.is_some() { &[SHAPE, COLOUR, EVENT, DIRECTION, ORDER] } else { &[] };
+        let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
+        published
+            .chain(SHORTER_BLEUS.into_iter().filter(|_| self.is_final))
+            .chain(truths.iter().copied())
+            .chain([DISTINCT])
+            .map(str::to_owned)
+            .collect()
     }
 
     fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {

@@ -14,18 +14,20 @@ use model::generate::GenerateConfig;
 use model::{Blip2, Blip2Config};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use train::captioner::{Captioner, Context, Written};
 use train::dashboard::Figures;
-use train::strategy::{Fit, Judge, Validation};
-use train::{Examples, TrainConfig, TrainError, files, fit};
+use train::processes::Alone;
+use train::{
+    Captioner, Context, Examples, Fit, Judge, TrainConfig, TrainError, Validation, Written, files, fit,
+};
 
 use crate::ablation::Ended;
 use crate::cli::PretrainArguments;
-use crate::config::{EvaluateConfig, choices, hex, merge_sets};
-use crate::examples::{Sentences, Videos, share};
+use crate::config::{CaptionUse, EvaluateConfig, choices, hex, merge_sets};
+use crate::examples::{Captioned, Sentences, Videos, share};
 use crate::judge::{COLOUR, SHAPE};
+use crate::pretrained::TOKENIZER_FILE;
 use crate::provenance::Provenance;
-use crate::run::{Session, TOKENIZER_FILE, write_captions};
+use crate::run::{Session, measure};
 use crate::world::{self, Shown};
 
 const PRETRAININGS: &[(&str, &str)] = &[
@@ -140,7 +142,8 @@ impl Stages<'_> {
         let most = self.config.evaluate.max_new_tokens;
         let sentences = text_corpus(&self.config.world, self.config.sentences);
         let examples = Sentences::new(&sentences, &self.tokenizer, most, self.config.keep, self.config.seed)?;
-        self.stage("text", &self.config.text, model, share(examples), None)
+        let best = self.stage("text", &self.config.text, model, share(examples), None)?;
+        Ok(best.map(|best| best.blip2))
     }
 
     /// ViT and Q-Former learn to feed the language model; measured on held-out images of one object.
@@ -156,24 +159,22 @@ impl Stages<'_> {
         let ((train, train_frames), (_, held_out)) = (load(Split::Train)?, load(Split::Validate)?);
         shown.finish();
         let captions: Vec<[String; 1]> = train.pairs.iter().map(|pair| [pair.caption.clone()]).collect();
-        let examples = Videos::new(train_frames).with_captions(
+        let examples = Captioned::new(
+            Videos::in_memory(train_frames),
             captions.iter().map(<[String; 1]>::as_slice),
-            &self.tokenizer,
+            CaptionUse::One,
+            self.tokenizer.clone(),
             most,
             self.config.seed,
         )?;
-        let judge = PictureJudge { world: world.clone() };
-        let validation = Validation {
-            ids: held_out.ids().to_vec(),
-            examples: share(Videos::new(held_out.clone())),
-            judge: Some(Arc::new(PictureJudge { world: world.clone() })),
-            batch_size: self.config.evaluate.batch_size,
-        };
-        let stage = self.stage("images", &self.config.images, model, share(examples), Some(validation))?;
-        let Some(model) = stage else { return Ok(None) };
-        let captioner = Captioner::new(model.clone(), self.context(&self.config.images));
-        let written = write_captions(&captioner, &Videos::new(held_out), self.config.evaluate.batch_size)?;
-        Ok(Some((model, judge.judge(&written)?)))
+        let judge = Arc::new(PictureJudge { world: world.clone() });
+        let held_out =
+            Videos::in_memory(held_out).validation(Split::Validate, judge, self.config.evaluate.batch_size);
+        let stage =
+            self.stage("images", &self.config.images, model, share(examples), Some(held_out.clone()))?;
+        let Some(best) = stage else { return Ok(None) };
+        let measured = measure(&best, &held_out, None)?;
+        Ok(Some((best.blip2, measured.figures)))
     }
 
     fn stage(
@@ -183,27 +184,27 @@ impl Stages<'_> {
         model: Blip2,
         examples: Arc<dyn Examples>,
         validation: Option<Validation>,
-    ) -> anyhow::Result<Option<Blip2>> {
+    ) -> anyhow::Result<Option<Captioner>> {
         let outcome = fit(Fit {
             config: train.clone(),
-            model,
-            model_config: self.model_config.clone(),
-            context: self.context(train),
+            task: Captioner::new(model, self.context(train)),
             train: examples,
             validation,
             directory: self.folder.join(name),
             device: self.session.device.clone(),
             seed: self.config.seed,
             label: format!("pretraining, {name}"),
-            fingerprint: self.config_hash.to_owned(),
+            settings: serde_json::json!({ "config": self.config, "config_hash": self.config_hash }),
             stop: self.session.stop.clone(),
             dashboard: self.session.dashboard,
+            processes: Arc::new(Alone),
         })?;
         Ok((!outcome.interrupted).then_some(outcome.best))
     }
 
     fn context(&self, train: &TrainConfig) -> Context {
         Context {
+            config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
             prompt: Vec::new(),
             generate: GenerateConfig {

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use data::datasets::Clip;
 use serde::Deserialize;
-use train::dashboard::{CIDER, Figures};
+use train::dashboard::{BLEU_4, CIDER, Figures};
 use train::files;
 
 use crate::ablation::{Cell, Summary, VariantSummary};
-use crate::judge::{BLEU_4, COLOUR, DIRECTION, DISTINCT, EVENT, ORDER, ROUGE_L, SHAPE};
+use crate::judge::{COLOUR, DIRECTION, DISTINCT, EVENT, ORDER, ROUGE_L, SHAPE};
 use crate::plots::{Curve, draw};
 use crate::run::{RunResult, TEST_PREDICTIONS, read_json};
 use crate::table::Table;
@@ -31,12 +31,13 @@ pub fn write(summary: &Summary, cells: &[Cell], test: &[&Clip], folder: &Path) -
         draw(&folder.join(file), title, value, &curves(summary, *figure))?;
     }
     let mut text = format!(
-        "# {}: {}\n\nThe paper's {}. Profile `{}`, tiny world `{}` ({} training, {} validation and {} test clips).\n\n{}\n{}\n",
+        "# {}: {}\n\nThe paper's {}. Profile `{}`, data set {} `{}` ({} training, {} validation and {} test clips).\n\n{}\n{}\n",
         summary.ablation,
         summary.question,
         summary.paper,
         summary.profile,
-        summary.world,
+        summary.data,
+        summary.data_hash,
         summary.clips[0],
         summary.clips[1],
         summary.clips[2],

@@ -9,20 +9,22 @@ use anyhow::{Context as _, bail};
 use burn::tensor::Device;
 use data::datasets::Split;
 use data::text::Tokenizer;
-use model::generate::GenerateConfig;
-use model::{Blip2, Blip2Config};
 use serde::{Deserialize, Serialize};
-use train::captioner::{Captioner, Context, Written};
+use serde_json::json;
 use train::checkpoint::EpochRecord;
 use train::dashboard::{Dashboard, Figures};
-use train::strategy::{Fit, Judge, Validation, write_predictions};
-use train::{Examples, files, fit};
+use train::evaluation::{Measured, evaluate};
+use train::processes::{Alone, Processes};
+use train::scst::{Rewards, Scst};
+use train::{BEST, Captioner, Examples, Fit, Outcome, Task, TrainConfig, Validation, files, fit};
 
-use crate::config::RunConfig;
-use crate::examples::{Videos, captions, share};
-use crate::judge::WorldJudge;
+use crate::clips::Clips;
+use crate::config::{RunConfig, ScstStage};
+use crate::examples::{Captioned, Videos, captions, share};
+use crate::frames::FeatureStore;
+use crate::pretrained::{Pretrained, TOKENIZER_FILE};
 use crate::provenance::Provenance;
-use crate::world::LoadedWorld;
+use crate::world::Shown;
 
 /// What a finished run leaves in its folder as `result.json`. No time is in it: the same command gives the same file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,90 +66,6 @@ pub struct Session {
     pub dashboard: Dashboard,
 }
 
-/// A pretrained model, loaded.
-pub struct Pretrained {
-    /// Sizes, with the configuration's changes.
-    pub config: Blip2Config,
-    /// Weights, on a plain device.
-    pub model: Blip2,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-}
-
-/// File of a tokenizer in a checkpoint.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
-
-impl Pretrained {
-    /// Reads the checkpoint that a configuration names.
-    ///
-    /// # Errors
-    /// When it is not there or not whole.
-    pub fn load(config: &RunConfig, device: &Device) -> anyhow::Result<Self> {
-        let directory = find_checkpoint(&config.checkpoint)?;
-        let adapt = |blip2: &mut Blip2Config| {
-            blip2.fusion = config.model.fusion;
-            blip2.temporal = config.model.temporal;
-            blip2.max_frames = blip2.max_frames.max(config.frames.count);
-            if let Some(dropout) = config.model.dropout {
-                blip2.set_dropout(dropout);
-            }
-        };
-        let (blip2_config, model) = model::checkpoint::load(&directory, adapt, device)?;
-        let tokenizer = Arc::new(Tokenizer::from_file(&directory.join(TOKENIZER_FILE))?);
-        check_tokenizer(&tokenizer, &blip2_config, &directory)?;
-        Ok(Self { config: blip2_config, model, tokenizer })
-    }
-
-    /// Side of the images that the model takes.
-    pub fn image_size(&self) -> usize {
-        self.config.vision_config.image_size
-    }
-
-    /// What a captioner of this model needs besides weights.
-    pub fn context(&self, config: &RunConfig) -> Context {
-        Context {
-            tokenizer: self.tokenizer.clone(),
-            prompt: Vec::new(),
-            generate: GenerateConfig {
-                max_new_tokens: config.evaluate.max_new_tokens,
-                end_tokens: vec![self.tokenizer.end()],
-                ..GenerateConfig::default()
-            },
-            label_smoothing: config.train.label_smoothing,
-        }
-    }
-}
-
-/// Refuses a tokenizer that has tokens the language model has no embedding for.
-///
-/// # Errors
-/// With both numbers.
-pub fn check_tokenizer(tokenizer: &Tokenizer, config: &Blip2Config, directory: &Path) -> anyhow::Result<()> {
-    let (tokens, rows) = (tokenizer.vocabulary_size(), config.text_config.vocabulary_size());
-    if tokens > rows {
-        bail!(
-            "the tokenizer in {} has {tokens} tokens, the language model {rows}: it is another model's; put the right \
-             tokenizer there",
-            directory.display()
-        );
-    }
-    Ok(())
-}
-
-/// A path as it is, or inside the project's own folder.
-fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let places = [path.to_owned(), project.join(path)];
-    match places.iter().find(|place| place.is_dir()) {
-        Some(place) => Ok(place.clone()),
-        None => bail!(
-            "there is no checkpoint {}; make the tiny one with `experiments pretrain tiny --out {}`",
-            path.display(),
-            path.display()
-        ),
-    }
-}
-
 /// One cell of an ablation's grid.
 pub struct Run<'a> {
     /// The variant's name.
@@ -158,6 +76,8 @@ pub struct Run<'a> {
     pub seed: u64,
     /// The run's own folder.
     pub directory: PathBuf,
+    /// Folder of decoded frames and of what a frozen ViT made of them.
+    pub cache: &'a Path,
 }
 
 /// What came of a run.
@@ -190,94 +110,183 @@ impl Run<'_> {
         Ok(Some((result, read_json(&self.directory.join(TIMING))?)))
     }
 
-    /// Trains, selects on validation, and scores the selected model on test, once.
+    /// Trains, selects on validation, and scores the selected model on test, once. `start` is what an equal run has
+    /// learned by cross-entropy, where self-critical training follows on that and there is such a run.
     ///
     /// # Errors
     /// When anything fails; what was saved stays.
-    pub fn run(&self, session: &Session, world: &LoadedWorld) -> anyhow::Result<Done> {
+    pub fn run(&self, session: &Session, clips: &Clips, start: Option<&Path>) -> anyhow::Result<Done> {
         let started = Instant::now();
         let config = self.config;
         let config_hash = config.hash(self.seed);
-        let provenance = Provenance::gather(
-            &session.device_word,
-            config_hash.clone(),
-            world.world.hash().to_owned(),
-            self.seed,
-        );
+        let provenance =
+            Provenance::gather(&session.device_word, config_hash.clone(), clips.hash().to_owned(), self.seed);
         files::replace(&self.directory.join("config.toml"), config.to_toml()?.as_bytes())?;
         files::replace_json(&self.directory.join("provenance.json"), &provenance)?;
 
         let pretrained = Pretrained::load(config, &session.device)?;
-        let context = pretrained.context(config);
-        let parameters = model::parameters::list(&pretrained.model);
-        let count = |choose: &dyn Fn(&str) -> bool| model::parameters::count(&pretrained.model, choose);
-        let (trainable, all) = (count(&|name| config.train.parameters.trains(name)), count(&|_| true));
-        config.train.parameters.check(&parameters)?;
-
-        let captioner = Captioner::new(pretrained.model.clone(), context.clone());
-        let is_vit_frozen = !parameters
-            .iter()
-            .any(|p| p.name.starts_with("vision_model.") && config.train.parameters.trains(&p.name));
-        let videos = |split| {
-            let videos = Videos::new(world.frames(split).clone());
-            if is_vit_frozen {
-                videos.with_features(&captioner, config.evaluate.batch_size)
-            } else {
-                Ok(videos)
+        let stages = Stages { run: self, session, clips, size: pretrained.image_size() };
+        let learned = match &config.scst {
+            None => stages.cross_entropy(&pretrained, &self.directory)?,
+            Some(scst) => {
+                let start = match start {
+                    Some(start) => start.to_owned(),
+                    None => {
+                        let directory = self.directory.join("cross_entropy");
+                        if stages.cross_entropy(&pretrained, &directory)?.interrupted {
+                            return Ok(Done::Interrupted);
+                        }
+                        directory.join(BEST)
+                    }
+                };
+                stages.self_critical(scst, &start)?
             }
         };
-        let train = videos(Split::Train)?.with_captions(
-            captions(&world.clips(Split::Train)),
-            &pretrained.tokenizer,
-            config.evaluate.max_new_tokens,
-            self.seed,
-        )?;
-        let validate = videos(Split::Validate)?;
-        let judge = |split| WorldJudge::new(&world.world, &world.clips(split));
-        let outcome = fit(Fit {
-            config: config.train.clone(),
-            model: pretrained.model,
-            model_config: pretrained.config,
-            context: context.clone(),
-            train: share(train),
-            validation: Some(Validation {
-                ids: validate.ids().to_vec(),
-                examples: share(validate),
-                judge: Some(Arc::new(judge(Split::Validate))),
-                batch_size: config.evaluate.batch_size,
-            }),
-            directory: self.directory.clone(),
-            device: session.device.clone(),
-            seed: self.seed,
-            label: format!("{} seed {}", self.variant, self.seed),
-            fingerprint: config_hash.clone(),
-            stop: session.stop.clone(),
-            dashboard: session.dashboard,
-        })?;
-        if outcome.interrupted {
+        if learned.interrupted {
             return Ok(Done::Interrupted);
         }
+        pretrained.tokenizer.save(&self.directory.join(BEST).join(TOKENIZER_FILE))?;
 
-        let best = Captioner::new(outcome.best.clone(), context);
-        let test = videos(Split::Test)?;
-        let written = write_captions(&best, &test, config.evaluate.batch_size)?;
-        write_predictions(&self.directory.join(TEST_PREDICTIONS), &written, test.ids())?;
+        let predictions = self.directory.join(TEST_PREDICTIONS);
+        let test = stages.validation(Split::Test, &learned.best, self.trained())?;
+        let test = measure(&learned.best, &test, Some(&predictions))?;
+        let count = |choose: &dyn Fn(&str) -> bool| model::parameters::count(&learned.best.blip2, choose);
         let result = RunResult {
             config_hash,
             seed: self.seed,
-            trainable,
-            parameters: all,
-            best_epoch: outcome.best_epoch(),
-            test: judge(Split::Test).judge(&written)?,
-            history: outcome.history,
+            trainable: count(&|name| self.trained().parameters.trains(name)),
+            parameters: count(&|_| true),
+            best_epoch: learned.best_epoch(),
+            test: test.figures,
+            history: learned.history,
         };
         let timing = Timing {
-            seconds_per_epoch: outcome.seconds / result.history.len().max(1) as f64,
+            seconds_per_epoch: learned.seconds.steps / result.history.len().max(1) as f64,
             seconds: started.elapsed().as_secs_f64(),
         };
         files::replace_json(&self.directory.join(TIMING), &timing)?;
         files::replace_json(&self.directory.join(RESULT), &result)?;
         Ok(Done::Finished(Box::new(result), timing))
+    }
+
+    /// How the last stage is trained.
+    fn trained(&self) -> &TrainConfig {
+        self.config.scst.as_ref().map_or(&self.config.train, |scst| &scst.train)
+    }
+}
+
+/// What the stages of a run share.
+struct Stages<'a> {
+    run: &'a Run<'a>,
+    session: &'a Session,
+    clips: &'a Clips,
+    size: usize,
+}
+
+impl Stages<'_> {
+    /// Learns the captions word by word.
+    fn cross_entropy(&self, pretrained: &Pretrained, directory: &Path) -> anyhow::Result<Outcome<Captioner>> {
+        let (config, run) = (self.run.config, self.run);
+        let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config));
+        let train = self.captioned(&captioner, &config.train, &pretrained.tokenizer)?;
+        let validation = self.validation(Split::Validate, &captioner, &config.train)?;
+        let label = format!("{} seed {}", run.variant, run.seed);
+        self.fit(captioner, &config.train, train, validation, directory, label)
+    }
+
+    /// Goes on from what cross-entropy gave, by reward.
+    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Outcome<Captioner>> {
+        let (config, run) = (self.run.config, self.run);
+        let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
+        let started = Pretrained::load_from(start, config, dropout, &self.session.device)?;
+        let captioner = Captioner::new(started.model.clone(), started.context(config));
+        let train = self.captioned(&captioner, &scst.train, &started.tokenizer)?;
+        let validation = self.validation(Split::Validate, &captioner, &scst.train)?;
+        let references: Vec<Vec<String>> =
+            self.clips.clips(Split::Train).into_iter().map(|clip| clip.captions.clone()).collect();
+        let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
+        let label = format!("{} seed {}, self-critical", run.variant, run.seed);
+        let task = Scst::new(captioner, rewards);
+        let outcome = self.fit(task, &scst.train, train, validation, &run.directory, label)?;
+        Ok(outcome.map(Scst::into_captioner))
+    }
+
+    fn fit<T: Task>(
+        &self,
+        task: T,
+        config: &TrainConfig,
+        train: Arc<dyn Examples>,
+        validation: Validation,
+        directory: &Path,
+        label: String,
+    ) -> anyhow::Result<Outcome<T>> {
+        let (run, session) = (self.run, self.session);
+        Ok(fit(Fit {
+            config: config.clone(),
+            task,
+            train,
+            validation: Some(validation),
+            directory: directory.to_owned(),
+            device: session.device.clone(),
+            seed: run.seed,
+            label,
+            settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
+            stop: session.stop.clone(),
+            dashboard: session.dashboard,
+            processes: Arc::new(Alone),
+        })?)
+    }
+
+    fn captioned(
+        &self,
+        captioner: &Captioner,
+        train: &TrainConfig,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> anyhow::Result<Arc<dyn Examples>> {
+        let config = self.run.config;
+        Ok(share(Captioned::new(
+            self.videos(Split::Train, captioner, train)?,
+            captions(&self.clips.clips(Split::Train)),
+            config.captions,
+            tokenizer.clone(),
+            config.evaluate.max_new_tokens,
+            self.run.seed,
+        )?))
+    }
+
+    fn validation(
+        &self,
+        split: Split,
+        captioner: &Captioner,
+        train: &TrainConfig,
+    ) -> anyhow::Result<Validation> {
+        let judge = Arc::new(self.clips.judge(split)?);
+        let videos = self.videos(split, captioner, train)?;
+        Ok(videos.validation(split, judge, self.run.config.evaluate.batch_size))
+    }
+
+    /// What a model sees of the clips: frames, or what its frozen ViT makes of them.
+    fn videos(&self, split: Split, captioner: &Captioner, train: &TrainConfig) -> anyhow::Result<Videos> {
+        let config = self.run.config;
+        let (frames, videos) = (self.clips.frames(split), self.clips.videos(split, config, self.size));
+        let is_vit_trained = model::parameters::names(&captioner.blip2)
+            .iter()
+            .any(|name| name.starts_with("vision_model.") && train.parameters.trains(name));
+        if is_vit_trained || frames.varies() {
+            return Ok(videos);
+        }
+        let (shown, batch_size) = (Shown::default(), config.evaluate.batch_size);
+        let features = FeatureStore::of(
+            frames,
+            captioner,
+            &config.frames,
+            self.size,
+            batch_size,
+            self.run.cache,
+            &|progress| shown.update(progress),
+        )?;
+        shown.finish();
+        Ok(videos.with_features(Arc::new(features)))
     }
 }
 
@@ -286,21 +295,18 @@ pub const TEST_PREDICTIONS: &str = "predictions/test.json";
 const RESULT: &str = "result.json";
 const TIMING: &str = "timing.json";
 
-/// Writes a caption for every video, in order.
+/// Captions a whole split, writes the captions down where a file is named, and scores them.
 ///
 /// # Errors
-/// When the device fails.
-pub fn write_captions(
+/// When an example cannot be had, the device fails, or the captions cannot be written or scored.
+pub fn measure(
     captioner: &Captioner,
-    videos: &Videos,
-    batch_size: usize,
-) -> anyhow::Result<Vec<Written>> {
-    let items: Vec<usize> = (0..videos.len()).collect();
-    let mut written = Vec::with_capacity(items.len());
-    for items in items.chunks(batch_size.max(1)) {
-        written.extend(captioner.write(videos.visual(items), items)?);
-    }
-    Ok(written)
+    split: &Validation,
+    predictions: Option<&Path>,
+) -> anyhow::Result<Measured> {
+    let alone: Arc<dyn Processes> = Arc::new(Alone);
+    let measured = evaluate(captioner, split, &alone, predictions, |_| Ok(true))?;
+    measured.context("an evaluation that nobody stopped ended early")
 }
 
 /// Reads a JSON file of ours.

@@ -1,4 +1,4 @@
-//! The tiny world in memory: made on demand, decoded once, cached by content.
+//! Making the tiny world, and showing how far that and the reading of clips is.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -6,61 +6,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use data::datasets::synthetic::{World, WorldConfig};
-use data::datasets::{Clip, Split, VideoSet};
-use data::loader::FrameStore;
 use data::progress::Progress;
-use data::video::FrameRequest;
 use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::config::RunConfig;
-
-/// A world with the frames that a configuration asks for.
-pub struct LoadedWorld {
-    /// The world on disk.
-    pub world: World,
-    videos: VideoSet,
-    frames: [FrameStore; 3],
-}
-
-impl LoadedWorld {
-    /// Opens or makes the world in `cache`, and decodes the chosen frames of every clip at the model's size.
-    ///
-    /// # Errors
-    /// When files cannot be written or read, or a clip cannot be decoded.
-    pub fn load(config: &RunConfig, size: usize, cache: &Path) -> anyhow::Result<Self> {
-        let world = make(&config.world, cache)?;
-        let videos = world.videos()?;
-        let request = FrameRequest {
-            sampling: config.frames.sampling,
-            ..FrameRequest::uniform(config.frames.count, size as u32)
-        };
-        let shown = Shown::default();
-        let decode = |split| {
-            FrameStore::of_clips(&videos.split(split), &request, Some(cache), &|progress| {
-                shown.update(progress);
-            })
-            .with_context(|| format!("cannot read the {split} clips of the tiny world"))
-        };
-        let frames = [decode(Split::Train)?, decode(Split::Validate)?, decode(Split::Test)?];
-        shown.finish();
-        Ok(Self { world, videos, frames })
-    }
-
-    /// The clips of a split, in the frames' order.
-    pub fn clips(&self, split: Split) -> Vec<&Clip> {
-        self.videos.split(split)
-    }
-
-    /// The frames of a split.
-    pub fn frames(&self, split: Split) -> &FrameStore {
-        let [train, validate, test] = &self.frames;
-        match split {
-            Split::Train => train,
-            Split::Validate => validate,
-            Split::Test => test,
-        }
-    }
-}
 
 /// Opens the world of a configuration in the cache, or makes it there.
 ///

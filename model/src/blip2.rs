@@ -234,15 +234,7 @@ impl Blip2 {
     /// - frames: `[b, f, 3, S, S]`
     /// - output: `[b, f, p, d]`, before `ln_vision`, in the ViT's type
     pub fn vision_features(&self, frames: Tensor<5>) -> Tensor<4> {
-        let [b, f, channels, height, width] = frames.dims();
-        let images = frames.reshape([b * f, channels, height, width]);
-        let tokens = if is_frozen(&self.vision_model) {
-            self.vision_model.valid().forward(images.without_autodiff())
-        } else {
-            self.vision_model.forward(images)
-        };
-        let [_, p, d] = tokens.dims();
-        tokens.reshape([b, f, p, d])
+        frame_features(&self.vision_model, frames)
     }
 
     /// The norm of what the ViT made of the frames, in f32, as all that is between ViT and language model.
@@ -368,6 +360,16 @@ impl Blip2 {
     ) -> Result<Tensor<1>, NoTextPath> {
         Ok(cross_entropy(self.logits(visual, prompt, captions.ids.clone())?, captions, 0.0))
     }
+}
+
+/// Encodes each frame by itself: `[b, f, 3, S, S]` to `[b, f, p, d]`. A frozen ViT runs without a graph.
+pub(crate) fn frame_features(vit: &Vit, frames: Tensor<5>) -> Tensor<4> {
+    let [b, f, channels, height, width] = frames.dims();
+    let images = frames.reshape([b * f, channels, height, width]);
+    let tokens =
+        if is_frozen(vit) { vit.valid().forward(images.without_autodiff()) } else { vit.forward(images) };
+    let [_, p, d] = tokens.dims();
+    tokens.reshape([b, f, p, d])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::blip2::{Blip2, Prompt, Visual};
 use crate::generate::{self, GenerateConfig, GenerateError, Generated, Request};
-use crate::lm::{DeviceError, LanguageModel};
+use crate::lm::{DeviceError, LanguageModel, Prefix};
 use crate::qformer::NoTextPath;
 
 /// Why no caption was written.
@@ -27,12 +27,21 @@ impl Blip2 {
         prompt: &Prompt,
         config: &GenerateConfig,
     ) -> Result<Vec<Vec<Generated>>, CaptionError> {
-        let b = visual.batch_size();
-        let prefix = self.prefix(visual, prompt)?;
-        let stream = |row: usize| match &prompt.streams {
-            Some(streams) => streams.get(row).copied().unwrap_or(row as u64),
-            None => row as u64,
-        };
+        self.write(self.prefix(visual, prompt)?, prompt.streams.as_deref(), config)
+    }
+
+    /// As [`caption`](Self::caption), from what the language model reads; `streams` are those of a [`Prompt`].
+    ///
+    /// # Errors
+    /// When the settings do not fit, or the device fails.
+    pub fn write(
+        &self,
+        prefix: Prefix,
+        streams: Option<&[u64]>,
+        config: &GenerateConfig,
+    ) -> Result<Vec<Vec<Generated>>, CaptionError> {
+        let [b, _, _] = prefix.embedded.dims();
+        let stream = |row: usize| streams.and_then(|streams| streams.get(row)).copied().unwrap_or(row as u64);
         let prompts: Vec<_> =
             (0..b).map(|row| generate::Prompt { history: self.history(), stream: stream(row) }).collect();
         let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);

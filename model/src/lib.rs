@@ -17,7 +17,9 @@ pub mod parameters;
 pub mod presets;
 pub mod pretraining;
 pub mod qformer;
+pub mod recompute;
 pub mod vit;
 
 pub use blip2::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 pub use fusion::{Fusion, Temporal};
+pub use recompute::Recompute;

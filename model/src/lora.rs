@@ -4,11 +4,10 @@
 //! are. The factors are f32 whatever the weight's type, as `peft` keeps them.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Linear, product};
+use crate::layers::{Dropout, DropoutConfig, Linear, product};
 use crate::lm::LanguageModel;
 
 /// Which layers get an update, and of what rank; keys as in `peft`'s `adapter_config.json`.

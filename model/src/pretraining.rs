@@ -6,10 +6,11 @@
 //! - generation: the text word by word, from what the queries have read.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Activation, LayerNorm, LayerNormConfig, Linear, LinearConfig, product};
+use crate::blip2::{Blip2, Visual, frame_features};
+use crate::layers::{Activation, LayerNorm, LayerNormConfig, Linear, LinearConfig, cast, product};
 use crate::loss::{Targets, cross_entropy};
 use crate::qformer::{NoTextPath, QFormer, QFormerConfig, QFormerText, TextAttention};
 use crate::vit::{Vit, VitConfig};
@@ -51,6 +52,17 @@ impl Default for PretrainingConfig {
 }
 
 impl PretrainingConfig {
+    /// Whether training draws random numbers.
+    pub fn has_dropout(&self) -> bool {
+        let qformer = &self.qformer_config;
+        let rates = [
+            self.vision_config.attention_dropout,
+            qformer.hidden_dropout_prob,
+            qformer.attention_probs_dropout_prob,
+        ];
+        rates.into_iter().any(|rate| rate > 0.0)
+    }
+
     /// Makes the model with fresh weights.
     pub fn init(&self, device: &Device) -> Pretraining {
         let (d, std) = (self.qformer_config.hidden_size, self.qformer_config.initializer_range);
@@ -133,6 +145,29 @@ pub struct HardNegatives {
 }
 
 impl Pretraining {
+    /// Puts what was learned into a captioner: ViT, norm, queries and Q-Former; projection and language model stay its own.
+    pub fn into_captioner(self, mut captioner: Blip2) -> Blip2 {
+        captioner.vision_model = self.vision_model;
+        captioner.ln_vision = self.ln_vision;
+        captioner.query_tokens = self.query_tokens;
+        captioner.qformer = self.qformer.without_text();
+        captioner
+    }
+
+    /// Encodes each frame by itself, and norms what comes out. A frozen ViT runs on plain tensors, without a graph.
+    ///
+    /// # Shapes
+    /// - visual: one frame or several of each pair
+    /// - output: `[b, f·p, d]`, in f32
+    pub fn see(&self, visual: Visual) -> Tensor<3> {
+        let features = match visual {
+            Visual::Frames(frames) => frame_features(&self.vision_model, frames),
+            Visual::Features(features) => features,
+        };
+        let [b, f, p, d] = features.dims();
+        self.ln_vision.forward(cast(features.reshape([b, f * p, d]), FloatDType::F32))
+    }
+
     /// What the queries make of images: `[b, q, d]`.
     pub fn read_images(&self, image: &Tensor<3>) -> Tensor<3> {
         let [b, _, _] = image.dims();
@@ -197,9 +232,23 @@ impl Pretraining {
     /// # Errors
     /// When the Q-Former was made without a text path.
     pub fn matching_loss(&self, pairs: &Pairs, negatives: &HardNegatives) -> Result<Tensor<1>, NoTextPath> {
+        self.matching_loss_among(pairs, pairs, negatives)
+    }
+
+    /// As [`matching_loss`](Self::matching_loss), with negatives out of `all`, which may hold more than this process's own
+    /// pairs.
+    ///
+    /// # Errors
+    /// When the Q-Former was made without a text path.
+    pub fn matching_loss_among(
+        &self,
+        pairs: &Pairs,
+        all: &Pairs,
+        negatives: &HardNegatives,
+    ) -> Result<Tensor<1>, NoTextPath> {
         let [b, _] = pairs.ids.dims();
         let device = pairs.ids.device().inner();
-        let logits = self.matching_logits(&pairs.with_negatives(negatives))?;
+        let logits = self.matching_logits(&pairs.with_negatives(all, negatives))?;
         let labels: Vec<i32> = (0..3 * b).map(|row| i32::from(row < b)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [3 * b, 1]), &device);
         let targets = Targets { ids, mask: Tensor::ones([3 * b, 1], &device) };
@@ -267,18 +316,18 @@ impl Pretraining {
 
 impl Pairs {
     /// The pairs, then every text with a wrong image, then every image with a wrong text: `3·b` rows.
-    fn with_negatives(&self, negatives: &HardNegatives) -> Self {
+    fn with_negatives(&self, all: &Self, negatives: &HardNegatives) -> Self {
         let device = self.ids.device().inner();
         let rows = |rows: &[usize]| {
             let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
             Tensor::<1, Int>::from_ints(rows.as_slice(), &device)
         };
         let (images, texts) = (rows(&negatives.images), rows(&negatives.texts));
-        let wrong_ids = self.ids.clone().select(0, texts.clone());
-        let wrong_mask = self.mask.clone().select(0, texts);
+        let wrong_ids = all.ids.clone().select(0, texts.clone());
+        let wrong_mask = all.mask.clone().select(0, texts);
         Self {
             image: Tensor::cat(
-                vec![self.image.clone(), self.image.clone().select(0, images), self.image.clone()],
+                vec![self.image.clone(), all.image.clone().select(0, images), self.image.clone()],
                 0,
             ),
             ids: Tensor::cat(vec![self.ids.clone(), self.ids.clone(), wrong_ids], 0),

@@ -5,14 +5,15 @@
 //! of its own. Captioning needs no text here; pretraining and InstructBLIP do.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, MASKED, attend,
+    Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+    MASKED, attend,
 };
+use crate::recompute::{BlockInput, Part, stack};
 
 /// Sizes of a [`QFormer`], under the keys of Hugging Face's `qformer_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,6 +136,15 @@ pub struct QFormer {
     layers: Vec<Layer>,
 }
 
+impl QFormer {
+    /// The same without the path of texts, as captioning has it.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        let layers = self.layers.into_iter().map(|layer| Layer { intermediate: None, output: None, ..layer });
+        Self { text: None, layers: layers.collect(), ..self }
+    }
+}
+
 /// The tokens of a text, embedded by word and place.
 #[derive(Module, Debug)]
 struct TextEmbedding {
@@ -174,7 +184,7 @@ impl QFormer {
     pub fn forward(&self, queries: Tensor<3>, image: &Tensor<3>) -> Tensor<3> {
         let [_, q, _] = queries.dims();
         let x = self.dropout.forward(self.layernorm.forward(queries));
-        self.layers.iter().fold(x, |x, layer| layer.forward(x, q, Some(image), None))
+        self.read(x, q, Some(image), None)
     }
 
     /// Lets queries and text read each other, and the queries the image. Without queries it is a plain BERT.
@@ -201,7 +211,14 @@ impl QFormer {
             None => words,
         };
         let x = self.dropout.forward(self.layernorm.forward(x));
-        Ok(self.layers.iter().fold(x, |x, layer| layer.forward(x, q, image, Some(&bias))))
+        Ok(self.read(x, q, image, Some(bias)))
+    }
+
+    fn read(&self, x: Tensor<3>, q: usize, image: Option<&Tensor<3>>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        let input = BlockInput { memory: image.cloned(), ..BlockInput::new(x) };
+        stack(Part::QFormer, &self.layers, input, move |layer, input| {
+            layer.forward(input.hidden, q, input.memory.as_ref(), bias.as_ref())
+        })
     }
 
     /// The table of word embeddings, `[v, d]`, which a head that writes shares.

@@ -7,13 +7,14 @@
 //! equals the convolution whose kernel and stride are the patch.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{
-    Activation, AttentionInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend, cast,
+    Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+    attend, cast,
 };
+use crate::recompute::{BlockInput, Part, stack};
 
 /// Sizes of a [`Vit`], under the keys of Hugging Face's `vision_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,7 +134,7 @@ impl Vit {
         let [b, _, d] = patches.dims();
         let class = self.class_embedding.val().expand([b, 1, d]);
         let x = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val();
-        self.layers.iter().fold(x, |x, block| block.forward(x))
+        stack(Part::VisionModel, &self.layers, BlockInput::new(x), |block, input| block.forward(input.hidden))
     }
 
     fn dtype(&self) -> FloatDType {

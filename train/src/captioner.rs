@@ -1,25 +1,27 @@
-//! The model as the learner sees it: a training step and an evaluation step.
+//! BLIP-2 as a captioner: cross-entropy on captions, and writing them. Questions and their answers, and the two halves of
+//! a caption in stage 2 of pretraining, are captions whose rows have prompts of their own.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
 use model::lm::Prefix;
-use model::loss::cross_entropy;
-use model::qformer::NoTextPath;
-use model::{Blip2, Prompt};
+use model::loss::{cross_entropy, token_log_probabilities};
+use model::{Blip2, Blip2Config, Prompt};
 
 use crate::TrainError;
-use crate::batch::{Batch, HostVisual};
-use crate::dashboard::{Figures, LOSS, StepOutput};
+use crate::batch::{Batch, HostPrompts, HostVisual};
+use crate::dashboard::{Figures, LOSS};
+use crate::evaluation::Written;
+use crate::task::{Evaluated, Loss, Moment, Task, device_of};
 
 /// What the captioner needs besides weights.
 #[derive(Debug, Clone)]
 pub struct Context {
+    /// The model's sizes.
+    pub config: Blip2Config,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that stand behind the video in the language model's input; none by default.
@@ -30,24 +32,12 @@ pub struct Context {
     pub label_smoothing: f64,
 }
 
-/// A caption that the model wrote.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Written {
-    /// Index of the example in its split.
-    pub item: usize,
-    /// The text.
-    pub caption: String,
-    /// Sum of the tokens' log-probabilities.
-    pub log_probability: f32,
-}
-
-/// BLIP-2 with its context, as burn-train's learner takes it.
-#[derive(Module, Debug)]
+/// BLIP-2 with its context.
+#[derive(Debug, Clone)]
 pub struct Captioner {
     /// The model.
     pub blip2: Blip2,
-    #[module(skip)]
-    pub(crate) context: Context,
+    context: Context,
 }
 
 impl Captioner {
@@ -67,14 +57,14 @@ impl Captioner {
     /// - output: `[1]`
     ///
     /// # Errors
-    /// When a caption batch has no captions.
-    pub fn loss(&self, batch: Batch) -> Result<Tensor<1>, LossError> {
-        let device = self.device();
+    /// When a batch has no captions, or an instruction that the model cannot read.
+    pub fn cross_entropy(&self, batch: Batch) -> Result<Tensor<1>, TrainError> {
+        let device = device_of(&self.blip2);
         match batch {
-            Batch::Caption { visual, captions, .. } => {
-                let targets = captions.ok_or(LossError::NoCaptions)?.upload(&device);
+            Batch::Caption { visual, prompts, captions, .. } => {
+                let targets = captions.ok_or(TrainError::NoTargets)?.upload(&device);
                 let visual = visual.upload(&device);
-                let prompt = self.prompt(visual.batch_size(), &device);
+                let prompt = self.prompt(prompts, visual.batch_size(), &device);
                 let logits = self.blip2.logits(visual, &prompt, targets.ids.clone())?;
                 Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
             }
@@ -85,66 +75,47 @@ impl Captioner {
                 let logits = lm.score(prefix, targets.ids.clone());
                 Ok(cross_entropy(logits, &targets, self.context.label_smoothing))
             }
+            Batch::Pairs { .. } => {
+                Err(TrainError::WrongBatch { task: "captioning", batch: "image-text pairs" })
+            }
         }
     }
 
-    /// Loss and gradients of a batch. It is split into `parts`, whose gradients add up to the whole batch's: every token
-    /// counts the same, in whichever part it is. `side_by_side` runs the parts in threads of their own, which on a CPU
-    /// is what makes use of its cores: the operations of a small model are too small to be shared among them.
+    /// Mean over the batch's rows of each row's mean loss over its tokens: here a row counts as much as another,
+    /// however long it is.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
     ///
     /// # Errors
-    /// When a caption batch has no captions.
-    pub fn gradients(
-        &self,
-        batch: Batch,
-        parts: usize,
-        side_by_side: bool,
-    ) -> Result<(f64, GradientsParams), LossError> {
-        let all = batch.target_tokens().max(1.0);
-        let parts: Vec<(f64, Batch)> =
-            batch.split(parts).into_iter().map(|part| (part.target_tokens() / all, part)).collect();
-        let done: Vec<_> = if side_by_side && parts.len() > 1 {
-            std::thread::scope(|scope| {
-                let running: Vec<_> = parts
-                    .into_iter()
-                    .map(|(weight, part)| {
-                        // a fork has leaves of its own, so that the parts' graphs have nothing in common
-                        let fork = self.clone().fork(&self.device());
-                        scope.spawn(move || fork.weighted_gradients(part, weight))
-                    })
-                    .collect();
-                running
-                    .into_iter()
-                    .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                    .collect()
-            })
-        } else {
-            parts.into_iter().map(|(weight, part)| self.weighted_gradients(part, weight)).collect()
+    /// As [`cross_entropy`](Self::cross_entropy).
+    pub fn cross_entropy_by_row(&self, batch: Batch) -> Result<Tensor<1>, TrainError> {
+        let Batch::Caption { visual, prompts, captions, .. } = batch else {
+            return Err(TrainError::NoTargets);
         };
-        let mut accumulator = GradientsAccumulator::new();
-        let mut loss = 0.0;
-        for part in done {
-            let (part_loss, gradients) = part?;
-            loss += part_loss;
-            accumulator.accumulate(&self.blip2, gradients);
-        }
-        Ok((loss, accumulator.grads()))
-    }
-
-    fn weighted_gradients(&self, batch: Batch, weight: f64) -> Result<(f64, GradientsParams), LossError> {
-        let loss = self.loss(batch)?.mul_scalar(weight);
-        let value = loss.clone().without_autodiff().into_scalar::<f64>();
-        Ok((value, GradientsParams::from_grads(loss.backward(), &self.blip2)))
+        let device = device_of(&self.blip2);
+        let targets = captions.ok_or(TrainError::NoTargets)?.upload(&device);
+        let visual = visual.upload(&device);
+        let prompt = self.prompt(prompts, visual.batch_size(), &device);
+        let logits = self.blip2.logits(visual, &prompt, targets.ids.clone())?;
+        let sums = (token_log_probabilities(logits, targets.ids) * targets.mask.clone()).sum_dim(1);
+        Ok((sums / targets.mask.sum_dim(1).clamp_min(1.0)).mean().neg())
     }
 
     /// Writes a caption for each example of a batch; call it on a model in evaluation ([`Module::valid`]).
     ///
     /// # Errors
     /// When the device or the tokenizer fails.
-    pub fn write(&self, visual: HostVisual, items: &[usize]) -> Result<Vec<Written>, TrainError> {
-        let device = self.device();
+    pub fn write(
+        &self,
+        visual: HostVisual,
+        prompts: Option<HostPrompts>,
+        items: &[usize],
+    ) -> Result<Vec<Written>, TrainError> {
+        let device = device_of(&self.blip2);
         let visual = visual.upload(&device);
-        let prompt = self.prompt(visual.batch_size(), &device);
+        let mut prompt = self.prompt(prompts, visual.batch_size(), &device);
+        prompt.streams = Some(items.iter().map(|&item| item as u64).collect());
         let sequences = self
             .blip2
             .caption(visual, &prompt, &self.context.generate)
@@ -167,17 +138,18 @@ impl Captioner {
         values: Vec<f32>,
         shape: [usize; 5],
     ) -> Result<(Vec<f32>, [usize; 4]), TensorReadError> {
-        let frames = Tensor::<5>::from_data(TensorData::new(values, shape), &self.device().inner());
+        let device = device_of(&self.blip2).inner();
+        let frames = Tensor::<5>::from_data(TensorData::new(values, shape), &device);
         let features = self.blip2.vision_features(frames);
         let shape = features.dims();
         Ok((features.into_data().try_to_vec::<f32>()?, shape))
     }
 
-    fn device(&self) -> Device {
-        self.blip2.query_tokens.val().device()
-    }
-
-    fn prompt(&self, b: usize, device: &Device) -> Prompt {
+    /// The rows' own prompts, or the context's for all of them.
+    pub(crate) fn prompt(&self, prompts: Option<HostPrompts>, b: usize, device: &Device) -> Prompt {
+        if let Some(prompts) = prompts {
+            return prompts.upload(device);
+        }
         let prompt = &self.context.prompt;
         if prompt.is_empty() {
             return Prompt::default();
@@ -189,50 +161,38 @@ impl Captioner {
     }
 }
 
-/// Why a batch has no loss.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-pub enum LossError {
-    /// It came without captions.
-    #[error("a batch without captions has no loss")]
-    NoCaptions,
-    /// It has an instruction that the model cannot read.
-    #[error(transparent)]
-    Instruction(#[from] NoTextPath),
-}
+impl Task for Captioner {
+    type Model = Blip2;
 
-impl TrainStep for Captioner {
-    type Input = Batch;
-    type Output = StepOutput;
-
-    fn step(&self, batch: Batch) -> TrainOutput<StepOutput> {
-        let items = batch.items().len();
-        // examples for training always carry captions: only a bug gets here without
-        let (loss, grads) = self.gradients(batch, 1, false).unwrap_or_else(|error| panic!("{error}"));
-        TrainOutput { grads, item: StepOutput::new(Figures::one(LOSS, loss), items) }
+    fn model(&self) -> &Blip2 {
+        &self.blip2
     }
-}
 
-impl InferenceStep for Captioner {
-    type Input = Batch;
-    type Output = StepOutput;
+    fn with_model(&self, blip2: Blip2) -> Self {
+        Self { blip2, context: self.context.clone() }
+    }
 
-    fn step(&self, batch: Batch) -> StepOutput {
-        let items = batch.items().len();
-        let result = match batch {
-            Batch::Caption { visual, items, .. } => self
-                .write(visual, &items)
-                .map(|written| StepOutput { written, ..StepOutput::new(Figures::default(), items.len()) }),
-            text @ Batch::Text { .. } => match self.loss(text) {
-                Ok(loss) => loss
-                    .try_into_scalar::<f64>()
-                    .map(|loss| StepOutput::new(Figures::one(LOSS, loss), items))
-                    .map_err(|error| TrainError::Device(format!("{error:?}"))),
-                Err(error) => Err(TrainError::Data(error.to_string())),
-            },
-        };
-        result.unwrap_or_else(|error| StepOutput {
-            failure: Some(error),
-            ..StepOutput::new(Figures::default(), items)
-        })
+    fn weight(&self, batch: &Batch) -> f64 {
+        batch.target_tokens()
+    }
+
+    fn loss(&self, batch: Batch, _moment: &Moment<'_>) -> Result<Loss, TrainError> {
+        self.cross_entropy(batch).map(Loss::from)
+    }
+
+    fn export(&self, directory: &Path) -> Result<(), TrainError> {
+        Ok(model::checkpoint::save(&self.blip2, &self.context.config, directory)?)
+    }
+
+    fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
+        match batch {
+            Batch::Caption { visual, prompts, items, .. } => {
+                Ok(Evaluated { written: self.write(visual, prompts, &items)?, ..Evaluated::default() })
+            }
+            other => {
+                let loss = self.cross_entropy(other)?.try_into_scalar::<f64>().map_err(TrainError::device)?;
+                Ok(Evaluated { figures: Figures::one(LOSS, loss), ..Evaluated::default() })
+            }
+        }
     }
 }

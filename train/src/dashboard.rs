@@ -16,7 +16,7 @@ use burn::train::renderer::{
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::captioner::Written;
+use crate::processes::Processes;
 
 /// Name of the training loss among the figures.
 pub const LOSS: &str = "Loss";
@@ -24,6 +24,26 @@ pub const LOSS: &str = "Loss";
 pub const LEARNING_RATE: &str = "Learning rate";
 /// Name of CIDEr among the figures.
 pub const CIDER: &str = "CIDEr";
+/// Name of BLEU-4 among the figures.
+pub const BLEU_4: &str = "BLEU-4";
+/// Name of the gradients' joint norm among the figures.
+pub const GRADIENT_NORM: &str = "Gradient norm";
+
+/// A figure to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name.
+    pub name: String,
+    /// Whether more of it is better.
+    pub higher_is_better: bool,
+}
+
+impl Figure {
+    /// Names a figure.
+    pub fn new(name: &str, higher_is_better: bool) -> Self {
+        Self { name: name.to_owned(), higher_is_better }
+    }
+}
 
 /// Named numbers, in the order in which they were given.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -48,34 +68,70 @@ impl Figures {
         self.0.get(name).and_then(serde_json::Value::as_f64)
     }
 
+    /// The figures but one.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.shift_remove(name);
+        self
+    }
+
     /// All figures.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
     }
 
-    /// Adds all figures of another set.
+    /// Takes over all figures of another set.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// Every figure times a number.
+    #[must_use]
+    pub fn times(mut self, factor: f64) -> Self {
+        for value in self.0.values_mut() {
+            *value = (value.as_f64().unwrap_or(f64::NAN) * factor).into();
+        }
+        self
+    }
+
+    /// Adds the figures of another set to those of the same names; a figure that is no number stays none.
+    pub fn add(&mut self, other: &Self) {
+        for (name, value) in &other.0 {
+            let sum = match self.0.get(name) {
+                None => value.clone(),
+                Some(own) => (own.as_f64().unwrap_or(f64::NAN) + value.as_f64().unwrap_or(f64::NAN)).into(),
+            };
+            self.0.insert(name.clone(), sum);
+        }
+    }
+
+    /// Adds up the figures of all processes; one that had no rows may have none.
+    pub(crate) fn sum_over(&mut self, processes: &dyn Processes) -> Result<(), TrainError> {
+        if processes.count() == 1 {
+            return Ok(());
+        }
+        let unreadable =
+            |error: serde_json::Error| TrainError::Data(format!("figures of a process: {error}"));
+        let parts = processes.gather(serde_json::to_vec(self).map_err(unreadable)?)?;
+        *self = Self::default();
+        for part in parts {
+            self.add(&serde_json::from_slice(&part).map_err(unreadable)?);
+        }
+        Ok(())
     }
 }
 
 /// What one step tells the dashboard.
 #[derive(Debug)]
 pub struct StepOutput {
-    /// The step's figures.
-    pub figures: Figures,
-    /// Captions written in evaluation.
-    pub written: Vec<Written>,
-    /// Number of examples.
-    pub items: usize,
-    /// Why the step gave nothing.
-    pub failure: Option<TrainError>,
+    figures: Figures,
+    items: usize,
 }
 
 impl StepOutput {
     /// Figures over a number of examples.
     pub fn new(figures: Figures, items: usize) -> Self {
-        Self { figures, written: Vec::new(), items, failure: None }
+        Self { figures, items }
     }
 }
 

@@ -1,15 +1,11 @@
-//! Which examples make up a batch. The order is a function of (seed, epoch), so that a position is two numbers and a
-//! resumed run sees the batches that it would have seen.
+//! Which examples make up a batch. Order and draws are a function of (seed, epoch), so that a position is two numbers and
+//! a resumed run sees the batches that it would have seen; how batches are made ahead of time is `data::loader`'s.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
-use burn::data::dataset::DatasetError;
-use burn::tensor::Device;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use data::loader::{Batches, Order, Plan, Position, Prefetch, Saved};
 
+use crate::processes::{Processes, own_rows};
 use crate::{Batch, TrainError};
 
 /// Something that examples can be drawn from.
@@ -27,119 +23,153 @@ pub trait Examples: Send + Sync {
     /// # Errors
     /// When an example cannot be had; it is never left out.
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError>;
+
+    /// What a person knows an example by.
+    fn name(&self, item: usize) -> String {
+        format!("example {item}")
+    }
+
+    /// How long an example is in an epoch, in any unit: examples of similar length can be put together.
+    fn length(&self, _epoch: usize, _item: usize) -> usize {
+        0
+    }
 }
 
-/// Batches of an epoch from a position on.
+/// The order in which examples are visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visit {
+    /// The examples' own order.
+    InOrder,
+    /// An order drawn anew each epoch.
+    Shuffled {
+        /// Decides the draws.
+        seed: u64,
+        /// Whether examples of similar length are put together, so that little of a batch is padding.
+        by_length: bool,
+    },
+}
+
+/// Batches of examples.
 #[derive(Clone)]
 pub struct Loader {
     examples: Arc<dyn Examples>,
-    batch_size: usize,
-    shuffle: Option<u64>,
-    position: Arc<Mutex<Position>>,
-}
-
-/// Where a loader stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
-    epoch: usize,
-    batch: usize,
+    plan: Plan,
+    prefetch: Prefetch,
+    processes: Arc<dyn Processes>,
 }
 
 impl Loader {
-    /// Batches in an order drawn anew each epoch.
-    pub fn shuffled(examples: Arc<dyn Examples>, batch_size: usize, seed: u64) -> Self {
-        Self { shuffle: Some(seed), ..Self::in_order(examples, batch_size) }
-    }
-
-    /// Batches in the examples' own order.
-    pub fn in_order(examples: Arc<dyn Examples>, batch_size: usize) -> Self {
-        let position = Arc::new(Mutex::new(Position { epoch: 1, batch: 0 }));
-        Self { examples, batch_size: batch_size.max(1), shuffle: None, position }
+    /// Batches of so many examples; of each batch this process makes its own rows only.
+    pub fn new(
+        examples: Arc<dyn Examples>,
+        batch_size: usize,
+        visit: Visit,
+        processes: Arc<dyn Processes>,
+    ) -> Self {
+        let order = match visit {
+            Visit::InOrder => Order::Kept,
+            Visit::Shuffled { seed, by_length: false } => Order::Shuffled { seed },
+            Visit::Shuffled { seed, by_length: true } => {
+                let examples = examples.clone();
+                let lengths = move |epoch: u64, item| examples.length(epoch as usize, item);
+                Order::Bucketed { seed, lengths: Arc::new(lengths) }
+            }
+        };
+        let plan = Plan::new(examples.len(), batch_size, order);
+        Self { examples, plan, prefetch: Prefetch::default(), processes }
     }
 
     /// Number of batches in an epoch; the last may be smaller.
     pub fn batches(&self) -> usize {
-        self.examples.len().div_ceil(self.batch_size)
+        self.plan.batches()
     }
 
-    /// Lets the next iteration begin at the given batch (from 0) of the given epoch (from 1).
-    pub fn seek(&self, epoch: usize, batch: usize) {
-        *self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Position { epoch, batch };
+    /// What the batches are made of.
+    pub fn examples(&self) -> &dyn Examples {
+        &*self.examples
     }
 
-    fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.examples.len()).collect();
-        if let Some(seed) = self.shuffle {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(epoch as u64);
-            order.shuffle(&mut random);
-        }
-        order
-    }
-}
-
-impl DataLoader<Batch> for Loader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        let Position { epoch, batch } =
-            *self.position.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let done = (batch * self.batch_size).min(self.examples.len());
-        Box::new(Batches { loader: self, epoch, order: self.order(epoch), done })
+    /// The place before the first batch of a run.
+    pub fn start(&self) -> Position {
+        Position { epoch: 1, batch: 0 }
     }
 
-    fn num_items(&self) -> usize {
-        self.examples.len()
+    /// A position as a checkpoint keeps it.
+    pub fn save(&self, position: Position) -> Saved {
+        self.plan.save(position)
     }
 
-    /// Batches are uploaded by the step that uses them, so a loader is the same for every device.
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(self.clone())
+    /// A kept position.
+    ///
+    /// # Errors
+    /// When it is one in other data or another order.
+    pub fn restore(&self, saved: &Saved) -> Result<Position, TrainError> {
+        self.plan.restore(saved).map_err(|error| TrainError::Data(error.to_string()))
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
-        let examples =
-            Arc::new(Slice { of: self.examples.clone(), start, end: end.min(self.examples.len()) });
-        Arc::new(Self { examples, ..self.clone() })
+    /// Batches from a position on, epoch after epoch, without end.
+    pub fn stream(&self, from: Position) -> Stream {
+        Stream { loader: self.clone(), position: from, open: None }
+    }
+
+    /// The batches of the first epoch, or why one cannot be had.
+    pub fn once(&self) -> impl Iterator<Item = Result<Batch, TrainError>> {
+        let batches = self.batches();
+        self.stream(self.start()).take(batches)
     }
 }
 
-struct Batches<'a> {
-    loader: &'a Loader,
-    epoch: usize,
-    order: Vec<usize>,
-    done: usize,
+/// Batches in the making.
+pub struct Stream {
+    loader: Loader,
+    position: Position,
+    open: Option<Batches<Batch, TrainError>>,
 }
 
-impl Iterator for Batches<'_> {
-    type Item = Result<Batch, DatasetError>;
+impl Stream {
+    /// The place after the last batch that was given.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    fn open(&self) -> Result<Batches<Batch, TrainError>, TrainError> {
+        let Loader { examples, plan, prefetch, processes } = &self.loader;
+        let (examples, processes) = (examples.clone(), processes.clone());
+        let make = move |epoch: u64, items: &[usize]| {
+            examples.batch(epoch as usize, &items[own_rows(&*processes, items.len())])
+        };
+        Ok(plan.load(self.position, *prefetch, Arc::new(make))?)
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Result<Batch, TrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = (self.done + self.loader.batch_size).min(self.order.len());
-        let items = self.order.get(self.done..end).filter(|items| !items.is_empty())?;
-        self.done = end;
-        Some(self.loader.examples.batch(self.epoch, items).map_err(DatasetError::new))
-    }
-}
-
-impl DataLoaderIterator<Batch> for Batches<'_> {
-    fn progress(&self) -> Progress {
-        Progress::new(self.done, self.order.len(), Some("examples".to_owned()))
-    }
-}
-
-struct Slice {
-    of: Arc<dyn Examples>,
-    start: usize,
-    end: usize,
-}
-
-impl Examples for Slice {
-    fn len(&self) -> usize {
-        self.end.saturating_sub(self.start)
-    }
-
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
-        let items: Vec<usize> = items.iter().map(|item| item + self.start).collect();
-        self.of.batch(epoch, &items)
+        if self.loader.batches() == 0 {
+            return None;
+        }
+        let batches = match self.open.take() {
+            Some(open) => Ok(open),
+            None => self.open(),
+        };
+        let batch = batches.and_then(|mut batches| {
+            let batch = batches.next();
+            self.open = Some(batches);
+            batch.transpose().map_err(TrainError::from)
+        });
+        match batch {
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+            Ok(Some(batch)) => {
+                let next = self.loader.plan.after(self.position);
+                if next.epoch != self.position.epoch {
+                    self.open = None;
+                }
+                self.position = next;
+                Some(Ok(batch))
+            }
+        }
     }
 }
 
@@ -147,6 +177,7 @@ impl Examples for Slice {
 mod tests {
     use super::*;
     use crate::HostTokens;
+    use crate::processes::Alone;
 
     struct Numbers(usize);
 
@@ -155,43 +186,91 @@ mod tests {
             self.0
         }
 
-        fn batch(&self, _epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+        fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+            if items.contains(&99) {
+                return Err(TrainError::Data(format!("99 is gone in epoch {epoch}")));
+            }
             let tokens = HostTokens::pad(&items.iter().map(|&item| vec![item as u32]).collect::<Vec<_>>());
             Ok(Batch::Text { source: tokens.clone(), target: tokens, items: items.to_vec() })
         }
     }
 
-    fn items(loader: &Loader) -> Vec<Vec<usize>> {
-        loader.iter().map(|batch| batch.unwrap().items().to_vec()).collect()
+    fn loader(examples: usize, batch: usize, visit: Visit) -> Loader {
+        Loader::new(Arc::new(Numbers(examples)), batch, visit, Arc::new(Alone))
+    }
+
+    fn items(stream: Stream, batches: usize) -> Vec<Vec<usize>> {
+        stream.take(batches).map(|batch| batch.unwrap().items().to_vec()).collect()
+    }
+
+    const SHUFFLED: Visit = Visit::Shuffled { seed: 7, by_length: false };
+
+    #[test]
+    fn epochs_follow_each_other_and_each_visits_every_example_once_in_an_order_of_its_own() {
+        let loader = loader(10, 4, SHUFFLED);
+        let batches = items(loader.stream(loader.start()), 6);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2, 4, 4, 2]);
+        for epoch in batches.chunks(3) {
+            let mut all = epoch.concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(batches[..3], batches[3..]);
     }
 
     #[test]
-    fn an_epoch_visits_every_example_once_in_an_order_of_its_own() {
-        let loader = Loader::shuffled(Arc::new(Numbers(10)), 4, 7);
-        let first = items(&loader);
-        assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
-        let mut all = first.concat();
-        all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>());
-        loader.seek(2, 0);
-        assert_ne!(items(&loader), first);
-        loader.seek(1, 0);
-        assert_eq!(items(&loader), first);
+    fn a_stream_from_a_kept_position_goes_on_where_the_other_stopped() {
+        let loader = loader(11, 3, SHUFFLED);
+        let whole = items(loader.stream(loader.start()), 12);
+        for stop in 0..12 {
+            let mut first = loader.stream(loader.start());
+            assert_eq!(first.by_ref().take(stop).count(), stop);
+            let kept = loader.save(first.position());
+            let rest = items(loader.stream(loader.restore(&kept).unwrap()), 12 - stop);
+            assert_eq!(rest, whole[stop..], "stopped after {stop}");
+        }
+        let other = self::loader(12, 3, SHUFFLED);
+        assert!(other.restore(&loader.save(loader.start())).is_err(), "other data");
     }
 
     #[test]
-    fn a_position_inside_an_epoch_gives_the_rest_of_it() {
-        let loader = Loader::shuffled(Arc::new(Numbers(11)), 3, 9);
-        loader.seek(4, 0);
-        let whole = items(&loader);
-        loader.seek(4, 2);
-        assert_eq!(items(&loader), whole[2..]);
-        loader.seek(4, 4);
-        assert!(items(&loader).is_empty());
+    fn an_example_that_cannot_be_had_is_an_error_in_its_place() {
+        let loader = loader(100, 30, Visit::InOrder);
+        let batches: Vec<_> = loader.once().collect();
+        assert!(batches[..3].iter().all(Result::is_ok));
+        let error = batches[3].as_ref().unwrap_err().to_string();
+        assert!(error.contains("99 is gone in epoch 1"), "{error}");
     }
 
     #[test]
-    fn without_a_seed_the_order_is_the_examples_own() {
-        assert_eq!(items(&Loader::in_order(Arc::new(Numbers(5)), 2)), [vec![0, 1], vec![2, 3], vec![4]]);
+    fn no_examples_give_no_batches() {
+        assert_eq!(loader(0, 3, Visit::InOrder).once().count(), 0);
+    }
+
+    #[derive(Debug)]
+    struct Second;
+
+    impl Processes for Second {
+        fn rank(&self) -> usize {
+            1
+        }
+        fn count(&self) -> usize {
+            2
+        }
+        fn sum(&self, _: &mut [f64]) -> Result<(), TrainError> {
+            Ok(())
+        }
+        fn sum_floats(&self, _: &mut [f32]) -> Result<(), TrainError> {
+            Ok(())
+        }
+        fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+            Ok(vec![bytes])
+        }
+    }
+
+    #[test]
+    fn a_process_makes_its_own_rows_of_every_batch() {
+        let loader = Loader::new(Arc::new(Numbers(10)), 4, Visit::InOrder, Arc::new(Second));
+        assert_eq!(items(loader.stream(loader.start()), 3), [vec![2, 3], vec![6, 7], vec![9]]);
     }
 }

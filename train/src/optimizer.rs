@@ -8,8 +8,8 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{FloatDType, Tensor};
 use model::parameters::FieldPath;
 
+use crate::config::TrainConfig;
 use crate::freezing::{Freezing, Scale};
-use crate::strategy::TrainConfig;
 
 /// The trained parameters of a model, grouped.
 pub struct Groups {
@@ -140,14 +140,12 @@ impl ModuleVisitor for Rescale<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::drawn;
     use burn::tensor::{Device, Tolerance};
     use model::layers::{Linear, LinearConfig};
 
     fn layer(device: &Device) -> Linear {
-        device.seed(1);
-        let layer = LinearConfig::new(2, 2, 1.0).init(device);
-        model::parameters::draw(&layer);
-        layer
+        drawn(1, |_| LinearConfig::new(2, 2, 1.0).init(device))
     }
 
     fn gradients(layer: &Linear, device: &Device, scale: f64) -> GradientsParams {

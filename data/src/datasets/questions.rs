@@ -6,6 +6,7 @@ use super::msvd::Mapping;
 use super::{Annotations, Gathered, Id, Question, Split, no_split, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const FORMAT: &str = "question file";
@@ -35,6 +36,23 @@ pub fn read_msrvtt(paths: &[&Path]) -> Result<Annotations> {
 pub fn read_msvd(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let mapping = mapping.map(Mapping::read).transpose()?.unwrap_or_default();
     read(paths, "msvd-qa", "vid", &mapping)
+}
+
+/// The most frequent answer to each kind of question: what one would always say without looking. Of equally frequent ones
+/// the first in the alphabet.
+#[must_use]
+pub fn most_frequent_answers<'a, K: Ord>(
+    questions: impl IntoIterator<Item = (K, &'a str)>,
+) -> BTreeMap<K, String> {
+    let mut counts: BTreeMap<K, BTreeMap<&str, usize>> = BTreeMap::new();
+    for (kind, answer) in questions {
+        *counts.entry(kind).or_default().entry(answer).or_default() += 1;
+    }
+    let most = |counts: BTreeMap<&str, usize>| {
+        let best = counts.into_iter().rev().max_by_key(|(_, count)| *count); // the last of equals, so the first word
+        best.map_or(String::new(), |(answer, _)| answer.to_owned())
+    };
+    counts.into_iter().map(|(kind, counts)| (kind, most(counts))).collect()
 }
 
 fn read(paths: &[&Path], name: &str, prefix: &str, mapping: &Mapping) -> Result<Annotations> {
@@ -122,6 +140,21 @@ mod tests {
         assert!(read_msrvtt(&[&path]).unwrap_err().to_string().contains("question 5"));
         let path = file(&folder, "val.csv", "video,question,qid\n6513,what is it?,5\n");
         assert!(read_msrvtt(&[&path]).unwrap_err().to_string().contains("expected a column answer"));
+    }
+
+    #[test]
+    fn the_first_of_the_most_frequent_answers_counts() {
+        let questions = [
+            ("who", "man"),
+            ("who", "woman"),
+            ("who", "man"),
+            ("what", "dog"),
+            ("what", "cat"),
+            ("what", "ant"),
+        ];
+        let answers = most_frequent_answers(questions);
+        assert_eq!((answers["who"].as_str(), answers["what"].as_str()), ("man", "ant"));
+        assert_eq!(most_frequent_answers::<&str>([]).len(), 0);
     }
 
     proptest! {

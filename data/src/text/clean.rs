@@ -9,8 +9,8 @@ pub const VIDEO_PROMPT: &str = "a video of";
 /// What the language model reads before it writes a caption of an image.
 pub const IMAGE_PROMPT: &str = "a photo of";
 
-/// What the language model reads before it answers a question.
-pub const QUESTION_PROMPT: &str = "Question: {} Short answer:";
+/// What the language model reads before it answers a question: LAVIS's for InstructBLIP on MSRVTT-QA.
+pub const QUESTION_PROMPT: &str = "Question: {} Short Answer:";
 
 const MARKS: &str = r#".!"()*#:;~"#;
 
@@ -86,7 +86,7 @@ mod tests {
     fn questions_lose_their_marks() {
         assert_eq!(clean_question("What is #1 (here)?  "), "what is 1 here?");
         assert_eq!(clean_question("Who; what"), "who what");
-        assert_eq!(ask(QUESTION_PROMPT, "who?"), "Question: who? Short answer:");
+        assert_eq!(ask(QUESTION_PROMPT, "who?"), "Question: who? Short Answer:");
     }
 
     proptest! {

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
-use data::datasets::Split;
+use data::datasets::questions::most_frequent_answers;
 use data::datasets::synthetic::config::{ClipCounts, PairCounts};
 use data::datasets::synthetic::scene::{Event, held_out};
-use data::datasets::synthetic::{World, WorldConfig, chance_levels, judge, judge_picture, read, synthesize};
+use data::datasets::synthetic::{
+    QuestionKind, World, WorldConfig, chance_levels, judge, judge_picture, read, synthesize,
+};
+use data::datasets::{DataSet, Split, annotations};
 use data::loader::FrameStore;
 use data::sampling::Sampling;
 use data::video::{FrameRequest, decode};
@@ -53,7 +56,7 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
     make(&small(7), &four, 4);
     make(&small(8), &other, 2);
     let (one, four, other) = (files(&one), files(&four), files(&other));
-    assert_eq!(one.len(), 24 + 2 + 1 + 1, "clips, shards, annotations, truth");
+    assert_eq!(one.len(), 24 + 2 + 1 + 3 + 1, "clips, shards, annotations, questions, truth");
     for (name, bytes) in &one {
         assert!(four[name] == *bytes, "{name} differs between one thread and four");
         assert!(other[name] != *bytes, "{name} is the same for another seed");
@@ -92,6 +95,60 @@ fn annotations_agree_with_the_truth() {
     for (pair, truth) in pairs.pairs.iter().zip(world.held_out_pictures()) {
         assert_eq!(pair.id, truth.id);
         assert!(judge_picture(&read(&pair.caption), &truth.picture).0, "{}", pair.caption);
+    }
+}
+
+#[test]
+fn questions_are_read_as_another_data_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = small(7);
+    config.clips = ClipCounts { train: 200, validate: 30, test: 100 };
+    let world = make(&config, &folder.path().join("world"), 2);
+    let set = world.questions().unwrap();
+    let found = annotations(DataSet::MsrvttQa, world.directory()).unwrap();
+    assert_eq!(found.clips.len(), 330, "the folder reads as MSRVTT-QA's");
+    let mut ids = BTreeSet::new();
+    for split in Split::ALL {
+        assert_eq!(set.split(split).len(), world.truths(split).count(), "every clip is asked about");
+        for clip in set.split(split) {
+            let scene = &world.truth(&clip.id).unwrap().scene;
+            for question in &clip.questions {
+                assert!(ids.insert(question.id.clone()), "question {} is there twice", question.id);
+                let kind = world.question_kind(&question.id).unwrap();
+                assert!(kind.answers().contains(&question.answer.as_str()), "{question:?} is no {kind:?}");
+                let said = read(&question.answer);
+                match kind {
+                    QuestionKind::Shape => assert_eq!(said.shape, Some(scene.main.shape)),
+                    QuestionKind::Colour => assert_eq!(said.colour, Some(scene.main.colour)),
+                    QuestionKind::Corner => assert_eq!(said.shape, scene.second.map(|second| second.shape)),
+                    QuestionKind::Count => assert_eq!(question.answer == "two", scene.second.is_some()),
+                    QuestionKind::Event => assert_eq!(scene.events.len(), 1),
+                    QuestionKind::Order => assert_eq!(scene.events.len(), 2),
+                    QuestionKind::ColourChange => assert!(scene.events.contains(&Event::Recolour)),
+                    QuestionKind::Direction
+                    | QuestionKind::Growth
+                    | QuestionKind::Presence
+                    | QuestionKind::Background => {}
+                }
+            }
+        }
+    }
+    assert_eq!(world.question_kind(&ids.len().to_string()), None);
+    assert_eq!(world.question_kind("first"), None);
+    let asked = |split| {
+        let questions = set.split(split).into_iter().flat_map(|clip| &clip.questions);
+        questions.map(|question| (world.question_kind(&question.id).unwrap(), question.answer.as_str()))
+    };
+    let constant = most_frequent_answers(asked(Split::Train));
+    for kind in QuestionKind::ALL {
+        let answers: Vec<&str> =
+            asked(Split::Test).filter(|(own, _)| *own == kind).map(|(_, answer)| answer).collect();
+        let right = answers.iter().filter(|answer| **answer == constant[&kind]).count();
+        let (chance, even) = (right as f64 / answers.len() as f64, 1.0 / kind.answers().len() as f64);
+        assert!(
+            chance < 2.0 * even + 0.1,
+            "{kind:?}: the most frequent answer of training is right {chance}"
+        );
     }
 }
 

@@ -11,7 +11,12 @@ use super::RunConfig;
 use super::suggest::{nearest, with_suggestion};
 
 /// The ablations that come with the program: name and text.
-const ABLATIONS: &[(&str, &str)] = &[("freeze_vit", include_str!("../../configs/ablations/freeze_vit.toml"))];
+const ABLATIONS: &[(&str, &str)] = &[
+    ("freeze_vit", include_str!("../../configs/ablations/freeze_vit.toml")),
+    ("fusion", include_str!("../../configs/ablations/fusion.toml")),
+    ("scst", include_str!("../../configs/ablations/scst.toml")),
+    ("temporal", include_str!("../../configs/ablations/temporal.toml")),
+];
 
 /// The profiles that come with the program.
 const PROFILES: &[(&str, &str)] = &[
@@ -44,6 +49,9 @@ pub struct Variant {
     /// What it changes.
     #[serde(default)]
     pub set: Table,
+    /// What it changes besides in a profile, by the profile's name.
+    #[serde(default)]
+    pub profiles: Table,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +136,9 @@ pub fn choices(word: &str, known: &[&str], next: &str) -> String {
 pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
     let mut table = find_profile(profile)?.settings;
     merge(&mut table, &variant.set);
+    if let Some(Value::Table(own)) = variant.profiles.get(profile) {
+        merge(&mut table, own);
+    }
     typed(table, sets, &format!("variant \"{}\" on profile \"{profile}\"", variant.name))
 }
 
@@ -145,6 +156,7 @@ fn typed<T: DeserializeOwned>(mut table: Table, sets: &[String], place: &str) ->
         assign(&mut table, key.trim(), parse_value(value.trim()))
             .with_context(|| format!("--set {set}: not a key of the configuration"))?;
     }
+    inherit(&mut table);
     Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         let place = if sets.is_empty() {
             place.to_owned()
@@ -163,6 +175,12 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
             .try_into()
             .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", with_suggestion(&error.to_string())))
             .with_context(|| format!("variant \"{name}\" of {place}"))?;
+        for (profile, own) in &variant.profiles {
+            find_profile(profile).with_context(|| format!("variant \"{name}\" of {place}"))?;
+            if !own.is_table() {
+                bail!("variant \"{name}\" of {place}: profiles.{profile} must be a table of settings");
+            }
+        }
         variants.push(Variant { name, ..variant });
     }
     if variants.is_empty() {
@@ -179,6 +197,17 @@ fn parse_profile(name: &str, text: &str, place: &str) -> anyhow::Result<Profile>
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, place: &str) -> anyhow::Result<T> {
     toml::from_str(text)
         .map_err(|error| anyhow::anyhow!("{}\nin {place}", with_suggestion(&error.to_string())))
+}
+
+/// What self-critical training leaves out is as in the training before it.
+fn inherit(table: &mut Table) {
+    let Some(Value::Table(mut train)) = table.get("train").cloned() else { return };
+    if let Some(Value::Table(scst)) = table.get_mut("scst")
+        && let Value::Table(own) = scst.entry("train").or_insert_with(|| Value::Table(Table::new()))
+    {
+        merge(&mut train, own);
+        *own = train;
+    }
 }
 
 /// Lays `over` over `base`, table by table. A table of patterns is replaced, not merged: its order counts.
@@ -242,7 +271,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(resolved, 3 * 2);
+        assert_eq!(resolved, (3 + 2 + 2 + 2) * 2);
     }
 
     #[test]
@@ -269,6 +298,17 @@ mod tests {
         let expected: Table =
             toml::from_str("[train]\nepochs = 3\nbatch_size = 2\n[train.parameters]\n\"a\" = 0.5").unwrap();
         assert_eq!(base, expected);
+    }
+
+    #[test]
+    fn self_critical_training_inherits_what_it_does_not_say() {
+        let sets =
+            ["scst.reward.mode=released", "scst.train.epochs=3", "train.batch_size=7"].map(str::to_owned);
+        let config = resolve("tiny", &variant(), &sets).unwrap();
+        let scst = config.scst.unwrap();
+        assert_eq!((scst.train.epochs, scst.train.batch_size), (3, 7));
+        assert_eq!(scst.train.weight_decay, config.train.weight_decay);
+        assert!(message(&["scst.reward.mode=relaesed"]).contains("released"));
     }
 
     #[test]

@@ -231,6 +231,17 @@ pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(),
     config::write_config(config, &directory.join(CONFIG_FILE))
 }
 
+/// Writes what the first stage of pretraining trained, its ViT too, so that [`load_pretraining`] reads it; the file appears
+/// whole or not at all.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn save_pretraining(model: &Pretraining, directory: &Path) -> Result<(), CheckpointError> {
+    let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
+    std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
+    write::save_weights(model, &Names::pretraining(), &directory.join(WEIGHTS_FILE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

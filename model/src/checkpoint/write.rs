@@ -10,10 +10,9 @@ use safetensors::{Dtype, View};
 
 use super::CheckpointError;
 use super::huggingface::{Names, Part};
-use crate::blip2::Blip2;
 use crate::parameters::FieldPath;
 
-pub(super) fn save_weights(model: &Blip2, names: &Names, path: &Path) -> Result<(), CheckpointError> {
+pub(super) fn save_weights<M: Module>(model: &M, names: &Names, path: &Path) -> Result<(), CheckpointError> {
     let mut collector =
         Collector { path: FieldPath::default(), names, entries: Vec::new(), first: Vec::new() };
     model.visit(&mut collector);

@@ -4,13 +4,12 @@
 //! On the CPU and outside any graph it is ours: scores, softmax and the weighted sum of one head after the other stay in
 //! the cache, heads are shared among the cores, and no head is ever split off into a tensor of its own.
 
-use burn::nn::Dropout;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::activation::{exp, is_host_f32, with_vectors};
-use super::cast;
+use super::{Dropout, cast};
 
 /// The bias of a position that must not be attended to: far below any score, and finite, so that a row with every
 /// position masked gives equal weights and not NaN.
@@ -244,8 +243,8 @@ fn softmax_in_place(scores: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DropoutConfig;
     use super::*;
-    use burn::nn::DropoutConfig;
     use burn::tensor::module::attention;
     use burn::tensor::ops::AttentionModuleOptions;
     use burn::tensor::{Distribution, Tolerance};

@@ -3,11 +3,14 @@
 
 mod activation;
 mod attention;
+mod dropout;
 mod linear;
 mod norm;
 
 pub use activation::Activation;
 pub use attention::{AttentionInput, HeadsInput, MASKED, attend, attend_heads, join_heads, split_heads};
+pub(crate) use dropout::RandomStream;
+pub use dropout::{Dropout, DropoutConfig};
 pub(crate) use linear::product;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};

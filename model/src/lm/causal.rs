@@ -32,15 +32,14 @@ impl CausalCache {
         Self { layers: (0..layers).map(|_| config.init(device)).collect(), length: 0 }
     }
 
-    /// Extends one layer's keys and values, where there is a cache.
+    /// Extends the keys and values of the layer of a number, where there is a cache.
     pub(crate) fn extend(
-        cache: Option<&mut Self>,
-        layer: usize,
+        cache: Option<(&mut Self, usize)>,
         keys: Tensor<4>,
         values: Tensor<4>,
     ) -> (Tensor<4>, Tensor<4>) {
         match cache {
-            Some(cache) => cache.layers[layer].extend(cache.length, keys, values),
+            Some((cache, layer)) => cache.layers[layer].extend(cache.length, keys, values),
             None => (keys, values),
         }
     }

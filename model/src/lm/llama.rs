@@ -2,7 +2,6 @@
 //! positions, a SwiGLU MLP, no biases; several query heads may share one head of keys and values.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -11,9 +10,10 @@ use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
 use super::score_vocabulary;
 use crate::layers::{
-    Activation, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend_heads, join_heads,
-    split_heads,
+    Activation, Dropout, DropoutConfig, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig,
+    attend_heads, join_heads, split_heads,
 };
+use crate::recompute::{BlockInput, Part, stack};
 
 /// Sizes of a [`Llama`], under the keys of Hugging Face's `text_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -159,14 +159,17 @@ impl Llama {
     /// # Shapes
     /// - output: `[b, t, d]`, normalised
     pub(crate) fn hidden(&self, input: CausalInput<'_>) -> Tensor<3> {
-        let CausalInput { embedded, positions, bias, mut cache } = input;
-        let [_, t, _] = embedded.dims();
+        let CausalInput { embedded: x, positions, bias, cache } = input;
+        let [_, t, _] = x.dims();
         let most = t + cache.as_ref().map_or(0, |cache| cache.length);
-        let angles = self.rotary.angles(&positions, most, embedded.dtype().into());
-        let mut x = embedded;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, index, &angles, &bias, cache.as_deref_mut());
-        }
+        let angles = self.rotary.angles(&positions, most, x.dtype().into());
+        let x = match cache {
+            Some(cache) => (self.layers.iter().enumerate())
+                .fold(x, |x, (index, layer)| layer.forward(x, &angles, &bias, Some((&mut *cache, index)))),
+            None => stack(Part::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
+                layer.forward(input.hidden, &angles, &bias, None)
+            }),
+        };
         self.norm.forward(x)
     }
 
@@ -229,13 +232,12 @@ impl Block {
     fn forward(
         &self,
         x: Tensor<3>,
-        index: usize,
         angles: &Angles,
         bias: &Tensor<4>,
-        cache: Option<&mut CausalCache>,
+        cache: Option<(&mut CausalCache, usize)>,
     ) -> Tensor<3> {
         let normed = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normed, index, angles, bias.clone(), cache);
+        let x = x + self.self_attn.forward(normed, angles, bias.clone(), cache);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -255,15 +257,14 @@ impl Attention {
     fn forward(
         &self,
         x: Tensor<3>,
-        index: usize,
         angles: &Angles,
         bias: Tensor<4>,
-        cache: Option<&mut CausalCache>,
+        cache: Option<(&mut CausalCache, usize)>,
     ) -> Tensor<3> {
         let query = angles.turn(split_heads(self.q_proj.forward(x.clone()), self.heads));
         let key = angles.turn(split_heads(self.k_proj.forward(x.clone()), self.key_value_heads));
         let value = split_heads(self.v_proj.forward(x), self.key_value_heads);
-        let (key, value) = CausalCache::extend(cache, index, key, value);
+        let (key, value) = CausalCache::extend(cache, key, value);
         let scale = (query.dims()[3] as f64).powf(-0.5);
         let attended = attend_heads(HeadsInput {
             query,

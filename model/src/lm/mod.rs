@@ -194,6 +194,23 @@ pub struct Prefix {
     pub mask: Option<Tensor<2>>,
 }
 
+impl Prefix {
+    /// Every row so many times, one after another.
+    #[must_use]
+    pub fn repeat(self, times: usize) -> Self {
+        if times == 1 {
+            return self;
+        }
+        let [b, s, d] = self.embedded.dims();
+        Self {
+            embedded: self.embedded.unsqueeze_dim::<4>(1).expand([b, times, s, d]).reshape([b * times, s, d]),
+            mask: self
+                .mask
+                .map(|mask| mask.unsqueeze_dim::<3>(1).expand([b, times, s]).reshape([b * times, s])),
+        }
+    }
+}
+
 impl LanguageModel {
     /// Looks tokens up.
     ///
@@ -229,17 +246,27 @@ impl LanguageModel {
     /// - targets: `[b, t]`; padding behind a sequence may hold any id, as no position sees a later one
     /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
     pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Tensor<3> {
+        self.score_each(prefix, targets, 1)
+    }
+
+    /// As [`score`](Self::score), `times` texts behind each prefix; an encoder reads it once for all of them.
+    ///
+    /// # Shapes
+    /// - targets: `[b · times, t]`, those of a prefix one after another
+    /// - output: `[b · times, t, v]`, in f32
+    pub fn score_each(&self, prefix: Prefix, targets: Tensor<2, Int>, times: usize) -> Tensor<3> {
         match self {
             Self::T5(t5) => {
-                let encoded = t5.encode(prefix.embedded, prefix.mask.clone());
-                t5.decode(targets, &encoded, prefix.mask)
+                let embedded = t5.encode(prefix.embedded, prefix.mask.clone());
+                let encoded = Prefix { embedded, mask: prefix.mask }.repeat(times);
+                t5.decode(targets, &encoded.embedded, encoded.mask)
             }
             Self::Opt(opt) => {
-                let (input, s) = self.causal_input(prefix, targets);
+                let (input, s) = self.causal_input(prefix.repeat(times), targets);
                 opt.head(scoring_rows(opt.hidden(input), s))
             }
             Self::Llama(llama) => {
-                let (input, s) = self.causal_input(prefix, targets);
+                let (input, s) = self.causal_input(prefix.repeat(times), targets);
                 llama.head(scoring_rows(llama.hidden(input), s))
             }
         }

@@ -2,7 +2,6 @@
 //! sub-layer, a ReLU MLP and a head that is the embedding.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -11,9 +10,10 @@ use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
 use super::score_vocabulary;
 use crate::layers::{
-    Activation, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig, attend_heads, join_heads,
-    split_heads,
+    Activation, Dropout, DropoutConfig, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+    attend_heads, join_heads, split_heads,
 };
+use crate::recompute::{BlockInput, Part, stack};
 
 /// The table of positions starts with this many rows that no token uses: fairseq counted positions from the padding id on.
 const POSITION_OFFSET: usize = 2;
@@ -133,12 +133,16 @@ impl Opt {
     /// # Shapes
     /// - output: `[b, t, d]`, normalised
     pub(crate) fn hidden(&self, input: CausalInput<'_>) -> Tensor<3> {
-        let CausalInput { embedded, positions, bias, mut cache } = input;
+        let CausalInput { embedded, positions, bias, cache } = input;
         let positions = embedding(self.embed_positions.val(), positions + POSITION_OFFSET as i64);
-        let mut x = embedded + positions;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, index, &bias, cache.as_deref_mut());
-        }
+        let x = embedded + positions;
+        let x = match cache {
+            Some(cache) => (self.layers.iter().enumerate())
+                .fold(x, |x, (index, layer)| layer.forward(x, &bias, Some((&mut *cache, index)))),
+            None => stack(Part::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
+                layer.forward(input.hidden, &bias, None)
+            }),
+        };
         self.final_layer_norm.forward(x)
     }
 
@@ -201,15 +205,9 @@ struct Block {
 }
 
 impl Block {
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        index: usize,
-        bias: &Tensor<4>,
-        cache: Option<&mut CausalCache>,
-    ) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, bias: &Tensor<4>, cache: Option<(&mut CausalCache, usize)>) -> Tensor<3> {
         let normed = self.self_attn_layer_norm.forward(x.clone());
-        let x = x + self.dropout.forward(self.self_attn.forward(normed, index, bias.clone(), cache));
+        let x = x + self.dropout.forward(self.self_attn.forward(normed, bias.clone(), cache));
         let inner = self.activation.forward(self.fc1.forward(self.final_layer_norm.forward(x.clone())));
         x + self.dropout.forward(self.fc2.forward(inner))
     }
@@ -226,17 +224,11 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        index: usize,
-        bias: Tensor<4>,
-        cache: Option<&mut CausalCache>,
-    ) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cache: Option<(&mut CausalCache, usize)>) -> Tensor<3> {
         let query = split_heads(self.q_proj.forward(x.clone()), self.heads);
         let key = split_heads(self.k_proj.forward(x.clone()), self.heads);
         let value = split_heads(self.v_proj.forward(x), self.heads);
-        let (key, value) = CausalCache::extend(cache, index, key, value);
+        let (key, value) = CausalCache::extend(cache, key, value);
         let scale = (query.dims()[3] as f64).powf(-0.5);
         let attended =
             attend_heads(HeadsInput { query, key, value, scale, bias: Some(bias), dropout: &self.dropout });

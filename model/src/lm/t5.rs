@@ -5,7 +5,6 @@
 //! embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a head of its own.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -14,9 +13,10 @@ use super::cache::{KeyValues, KeyValuesConfig, indices};
 use super::causal::{causal_bias, mask_to_bias};
 use super::score_vocabulary;
 use crate::layers::{
-    Activation, AttentionInput, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig, attend,
-    attend_heads, cast, join_heads, split_heads,
+    Activation, AttentionInput, Dropout, DropoutConfig, HeadsInput, Linear, LinearConfig, RmsNorm,
+    RmsNormConfig, attend, attend_heads, cast, join_heads, split_heads,
 };
+use crate::recompute::{BlockInput, Part, stack};
 
 /// The MLP of a T5, in the words of its `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,7 +251,7 @@ impl T5 {
         if let Some(mask) = mask {
             bias = bias + mask_to_bias(mask);
         }
-        self.encoder.forward(embedded, &bias, None)
+        self.encoder.forward(embedded, bias, None)
     }
 
     /// Scores the next token after each prefix of `targets` (teacher forcing).
@@ -267,8 +267,8 @@ impl T5 {
         let inputs = Tensor::cat(vec![start, targets.slice([0..b, 0..t - 1])], 1);
         let bias = self.decoder.relative_attention_bias.forward(0..t, t);
         let bias = bias + causal_bias(t, &encoded.device().inner());
-        let cross = CrossInput { encoded, bias: mask.map(mask_to_bias) };
-        self.head(self.decoder.forward(self.embed(inputs), &bias, Some(&cross)))
+        let cross = CrossInput { encoded: encoded.clone(), bias: mask.map(mask_to_bias) };
+        self.head(self.decoder.forward(self.embed(inputs), bias, Some(cross)))
     }
 
     /// Prepares decoding token by token: the cross-attention's keys and values are computed here, once.
@@ -372,15 +372,21 @@ struct Stack {
 }
 
 /// What the decoder reads of the encoder.
-struct CrossInput<'a> {
-    encoded: &'a Tensor<3>,
+struct CrossInput {
+    encoded: Tensor<3>,
     bias: Option<Tensor<4>>,
 }
 
 impl Stack {
-    fn forward(&self, x: Tensor<3>, bias: &Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
-        let x = self.dropout.forward(x);
-        let x = self.block.iter().fold(x, |x, block| block.forward(x, bias.clone(), cross));
+    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cross: Option<CrossInput>) -> Tensor<3> {
+        let (memory, cross_bias) = match cross {
+            Some(CrossInput { encoded, bias }) => (Some(encoded), bias),
+            None => (None, None),
+        };
+        let input = BlockInput { hidden: self.dropout.forward(x), memory, bias: Some(bias) };
+        let x = stack(Part::LanguageModel, &self.block, input, move |block, input| {
+            block.forward(input, cross_bias.clone())
+        });
         self.dropout.forward(self.final_layer_norm.forward(x))
     }
 }
@@ -397,13 +403,14 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cross: Option<&CrossInput<'_>>) -> Tensor<3> {
+    fn forward(&self, input: BlockInput, cross_bias: Option<Tensor<4>>) -> Tensor<3> {
+        let BlockInput { hidden: x, memory: encoded, bias } = input;
         let normed = self.self_attention_norm.forward(x.clone());
-        let x = x + self.dropout.forward(self.self_attention.forward(normed.clone(), &normed, Some(bias)));
-        let x = match (&self.cross_attention_norm, &self.cross_attention, cross) {
-            (Some(norm), Some(attention), Some(cross)) => {
+        let x = x + self.dropout.forward(self.self_attention.forward(normed.clone(), &normed, bias));
+        let x = match (&self.cross_attention_norm, &self.cross_attention, encoded) {
+            (Some(norm), Some(attention), Some(encoded)) => {
                 let normed = norm.forward(x.clone());
-                x + self.dropout.forward(attention.forward(normed, cross.encoded, cross.bias.clone()))
+                x + self.dropout.forward(attention.forward(normed, &encoded, cross_bias))
             }
             _ => x,
         };

@@ -1,12 +1,12 @@
 //! What a tiny world is made of: one seed, sizes, and how often things happen.
 
-use super::words;
+use super::{questions, words};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Changes whenever the same configuration and words would give another world, so that no cache outlives its generator.
-const GENERATOR: u32 = 1;
+const GENERATOR: u32 = 2;
 
 /// Everything that determines a world. The same configuration gives the same world, byte for byte.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct WorldConfig {
     pub longest: usize,
     /// Different captions a clip.
     pub captions: usize,
+    /// Most questions a clip.
+    pub questions: usize,
     /// Standard deviation of the pixel noise, of pixels in 0..1.
     pub noise: f64,
     /// How often things are there and happen.
@@ -131,6 +133,7 @@ impl Default for WorldConfig {
             shortest: 24,
             longest: 36,
             captions: 20,
+            questions: 5,
             noise: 0.02,
             scenes: SceneOdds::default(),
             clip_captions: ClipCaptionOdds::default(),
@@ -205,6 +208,9 @@ impl WorldConfig {
         if !(1..=40).contains(&self.captions) {
             return setting("captions", "from 1 to 40", self.captions.to_string());
         }
+        if !(1..=8).contains(&self.questions) {
+            return setting("questions", "from 1 to 8", self.questions.to_string());
+        }
         let odds = [
             ("noise", self.noise),
             ("scenes.two_events", self.scenes.two_events),
@@ -240,7 +246,7 @@ impl WorldConfig {
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(GENERATOR.to_le_bytes());
-        for (phrase, weight) in words::tables().into_iter().flatten() {
+        for (phrase, weight) in words::tables().into_iter().chain(questions::wordings()).flatten() {
             hash.update(phrase);
             hash.update(weight.to_le_bytes());
         }
@@ -270,6 +276,8 @@ mod tests {
         let message = |config: WorldConfig| config.validate().unwrap_err().to_string();
         assert!(message(WorldConfig { size: 15, ..Default::default() }).contains("size must be"));
         assert!(message(WorldConfig { longest: 3, ..Default::default() }).contains("longest"));
+        let none = message(WorldConfig { questions: 0, ..Default::default() });
+        assert_eq!(none, "questions must be from 1 to 8, got 0");
         let mut config = WorldConfig::default();
         config.clip_captions.colour = 1.5;
         assert_eq!(message(config), "clip_captions.colour must be from 0 to 1, got 1.5");

@@ -1,10 +1,12 @@
 //! Sentences about scenes: synonyms by their weights, optional parts, several orders.
 
 use super::config::{ClipCaptionOdds, ImageCaptionOdds, WorldConfig};
+use super::questions::{QuestionKind, wordings};
 use super::scene::{Background, Colour, Combinations, Event, Object, Picture, Scene};
 use super::words::{self, Table};
 use crate::error::{Error, Result};
 use crate::random::Draws;
+use crate::text::QUESTION_PROMPT;
 use std::collections::BTreeSet;
 
 /// Different captions of one clip.
@@ -115,19 +117,32 @@ pub fn text_corpus(config: &WorldConfig, sentences: usize) -> Vec<String> {
         .collect()
 }
 
-/// Every word the grammar can say, sorted.
+/// Every word and mark of the world: those of captions, sorted, then those that only questions, their prompt and their
+/// answers have, sorted.
 #[must_use]
 pub fn vocabulary() -> Vec<String> {
+    let said = caption_words();
+    let asked = wordings().into_iter().flatten().map(|(wording, _)| wording.replace("{s}", ""));
+    let answers = QuestionKind::ALL.into_iter().flat_map(QuestionKind::answers).map(str::to_owned);
+    let prompt = QUESTION_PROMPT.replace("{}", "").to_lowercase();
+    let texts = asked.chain(answers).chain([prompt]);
+    let marked = texts.map(|text| text.replace('?', " ?").replace(':', " :")).collect::<Vec<_>>().join(" ");
+    let new: BTreeSet<&str> = marked.split_whitespace().filter(|word| !said.contains(word)).collect();
+    said.iter().chain(&new).map(|word| (*word).to_owned()).collect()
+}
+
+fn caption_words() -> BTreeSet<&'static str> {
     let mut all: BTreeSet<&str> = ["a", "an", "the", "and"].into();
     for table in words::tables() {
         all.extend(table.iter().flat_map(|(phrase, _)| phrase.split_whitespace()));
     }
     all.extend([Background::Black, Background::Grey].map(words::background));
-    all.into_iter().filter(|word| !word.contains('{')).map(str::to_string).collect()
+    all.retain(|word| !word.contains('{'));
+    all
 }
 
 /// A phrase of a table, drawn by weight.
-fn one_of(table: Table, draws: &mut Draws) -> &'static str {
+pub(crate) fn one_of(table: Table, draws: &mut Draws) -> &'static str {
     table.get(draws.weighted(table.iter().map(|(_, weight)| *weight))).map_or("", |(phrase, _)| phrase)
 }
 
@@ -220,16 +235,32 @@ fn polish(sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::{Tokenizer, UNKNOWN, ask};
 
     #[test]
     fn the_vocabulary_holds_every_word_that_is_said() {
         let vocabulary = vocabulary();
         assert!((200..=400).contains(&vocabulary.len()), "{} words", vocabulary.len());
-        assert!(vocabulary.windows(2).all(|pair| pair[0] < pair[1]));
+        let captions = &vocabulary[..caption_words().len()];
+        assert!(captions.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(vocabulary[captions.len()..].windows(2).all(|pair| pair[0] < pair[1]));
         for sentence in text_corpus(&WorldConfig::default(), 5000) {
             for word in sentence.split(' ') {
-                assert!(vocabulary.binary_search(&word.to_string()).is_ok(), "{word:?} in {sentence:?}");
+                assert!(captions.binary_search(&word.to_string()).is_ok(), "{word:?} in {sentence:?}");
             }
+        }
+    }
+
+    #[test]
+    fn questions_have_no_unknown_words() {
+        let tokenizer = Tokenizer::word_level(&vocabulary()).unwrap();
+        for (wording, _) in wordings().into_iter().flatten() {
+            let prompt = ask(QUESTION_PROMPT, &wording.replace("{s}", "ring"));
+            assert!(!tokenizer.encode(&prompt, 100).unwrap().contains(&UNKNOWN), "{prompt}");
+        }
+        for answer in QuestionKind::ALL.into_iter().flat_map(QuestionKind::answers) {
+            let ids = tokenizer.encode(answer, 100).unwrap();
+            assert!(ids.len() == 2 && ids[0] != UNKNOWN, "{answer} is one word and the end");
         }
     }
 

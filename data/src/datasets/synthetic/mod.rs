@@ -2,10 +2,12 @@
 //! small enough for a laptop can learn to describe it, and one can tell whether it sees or only sounds right.
 //!
 //! In the order of making: [`config`] says what and how much, [`scene`] draws contents, `render` paints frames,
-//! `words` and `grammar` make captions, `write` puts files on disk, and [`reading`] reads captions back.
+//! `words` and `grammar` make captions, `questions` asks, `write` puts files on disk, and [`reading`] reads captions
+//! back.
 
 pub mod config;
 mod grammar;
+mod questions;
 pub mod reading;
 mod render;
 pub mod scene;
@@ -14,11 +16,12 @@ mod write;
 
 pub use config::WorldConfig;
 pub use grammar::{text_corpus, vocabulary};
+pub use questions::{Exercise, QuestionKind, question_corpus};
 pub use reading::{ChanceLevels, Judgement, Reading, chance_levels, judge, judge_picture, read};
 pub use write::synthesize;
 
 use super::pairs::{self, PairSet};
-use super::{Split, VideoSet, msrvtt};
+use super::{Split, VideoSet, files, msrvtt};
 use crate::error::{Error, Result};
 use crate::progress::OnProgress;
 use scene::{Picture, Scene};
@@ -29,6 +32,15 @@ const TRUTH: &str = "world.json";
 const ANNOTATIONS: &str = "videodatainfo.json";
 const VIDEOS: &str = "videos";
 const PAIRS: &str = "pairs";
+
+/// The file of a split's questions, called as MSRVTT-QA calls it.
+fn question_file(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train_qa.json",
+        Split::Validate => "val_qa.json",
+        Split::Test => "test_qa.json",
+    }
+}
 
 /// A clip's content, by the clip's id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +69,10 @@ struct Truth {
     config: WorldConfig,
     clips: Vec<ClipTruth>,
     held_out_pairs: Vec<PictureTruth>,
+    /// The kinds of the questions, which are numbered in this order. Older generators asked none; their worlds are to be
+    /// refused for their hash.
+    #[serde(default)]
+    questions: Vec<QuestionKind>,
 }
 
 /// A world on disk.
@@ -133,6 +149,23 @@ impl World {
     pub fn videos(&self) -> Result<VideoSet> {
         let set = msrvtt::load(&self.directory.join(ANNOTATIONS), &self.directory.join(VIDEOS))?;
         Ok(VideoSet { name: "tiny".into(), ..set })
+    }
+
+    /// The clips with their questions, read from its files like any other data set's.
+    ///
+    /// # Errors
+    /// As [`super::questions::read_msrvtt`]; [`Error::MissingClips`] listing every clip without a file.
+    pub fn questions(&self) -> Result<VideoSet> {
+        let paths = Split::ALL.map(|split| self.directory.join(question_file(split)));
+        let annotations = super::questions::read_msrvtt(&paths.each_ref().map(PathBuf::as_path))?;
+        let set = files::locate_all(annotations, &self.directory.join(VIDEOS))?;
+        Ok(VideoSet { name: "tiny-qa".into(), ..set })
+    }
+
+    /// What a question of [`Self::questions`] is about, by its id.
+    #[must_use]
+    pub fn question_kind(&self, id: &str) -> Option<QuestionKind> {
+        self.truth.questions.get(id.parse::<usize>().ok()?).copied()
     }
 
     /// The image-text pairs of `Train`, or the held-out ones of `Validate`.

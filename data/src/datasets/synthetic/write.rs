@@ -1,9 +1,12 @@
-//! A world to disk: clips, annotations, image-text pairs and the truth, under a temporary name until all is there.
+//! A world to disk: clips, annotations, questions, image-text pairs and the truth, under a temporary name until all is there.
 
 use super::config::WorldConfig;
 use super::grammar::{clip_captions, image_caption};
+use super::questions::{Asker, QuestionKind};
 use super::scene::{Combinations, Picture, Scene};
-use super::{ANNOTATIONS, ClipTruth, PAIRS, PictureTruth, TRUTH, Truth, VIDEOS, World, render};
+use super::{
+    ANNOTATIONS, ClipTruth, PAIRS, PictureTruth, TRUTH, Truth, VIDEOS, World, question_file, render,
+};
 use crate::datasets::Split;
 use crate::error::{Error, Result};
 use crate::progress::{Counter, OnProgress};
@@ -46,6 +49,7 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     let clips = draw_clips(config)?;
     write_clips(config, &clips, &unfinished.path().join(VIDEOS), on_progress)?;
     write_annotations(config, &clips, &unfinished.path().join(ANNOTATIONS))?;
+    let questions = write_questions(config, &clips, unfinished.path())?;
     let pairs = unfinished.path().join(PAIRS);
     std::fs::create_dir(&pairs).map_err(Error::io("make the directory", &pairs))?;
     write_pairs(config, Split::Train, &pairs, on_progress)?;
@@ -56,7 +60,8 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
             picture: held_out_picture(config, index).1,
         })
         .collect();
-    let truth = Truth { hash: config.hash(), config: config.clone(), clips, held_out_pairs: held_out };
+    let truth =
+        Truth { hash: config.hash(), config: config.clone(), clips, held_out_pairs: held_out, questions };
     write_json(&unfinished.path().join(TRUTH), &truth)?;
 
     if directory.exists() {
@@ -141,6 +146,30 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
     }
     let info = json!({"description": "Recap's tiny world", "version": config.hash()});
     write_json(path, &json!({"info": info, "videos": videos, "sentences": sentences}))
+}
+
+/// Writes MSRVTT-QA's files, one a split, and gives the kinds of the questions, numbered through all of them.
+fn write_questions(config: &WorldConfig, clips: &[ClipTruth], directory: &Path) -> Result<Vec<QuestionKind>> {
+    let mut kinds = Vec::new();
+    for split in Split::ALL {
+        let mut asker = Asker::default();
+        let mut records = Vec::new();
+        for (index, clip) in clips.iter().enumerate().filter(|(_, clip)| clip.split == split) {
+            let mut draws = Draws::new(config.seed, "world: questions of clip", index as u64);
+            for asked in asker.ask(&clip.scene, config.questions, &mut draws) {
+                records.push(json!({
+                    "answer": asked.answer,
+                    "category_id": 0,
+                    "id": kinds.len(),
+                    "question": asked.text,
+                    "video_id": index,
+                }));
+                kinds.push(asked.kind);
+            }
+        }
+        write_json(&directory.join(question_file(split)), &records)?;
+    }
+    Ok(kinds)
 }
 
 fn write_pairs(

@@ -1,0 +1,161 @@
+//! The one seam for several processes: gradients, sums of figures and contrastive negatives pass through here, and the
+//! rest of the trainer does not know how many processes there are.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::TrainError;
+
+/// The processes that train one model together, each on its own rows of every batch.
+///
+/// Every method that moves values is called by all processes, in the same order and with as many values.
+pub trait Processes: std::fmt::Debug + Send + Sync {
+    /// This process among them, from 0. The first one writes files and shows the dashboard.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Puts into `values` their sums over all processes.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn sum(&self, values: &mut [f64]) -> Result<(), TrainError>;
+
+    /// As [`sum`](Self::sum), for the values of tensors.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError>;
+
+    /// What each process gives, in the order of ranks; the parts may differ in length.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError>;
+}
+
+/// A single process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Processes for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn sum(&self, _values: &mut [f64]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn sum_floats(&self, _values: &mut [f32]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+        Ok(vec![bytes])
+    }
+}
+
+/// The rows of a batch that one process works on: parts of nearly equal size, in the order of ranks.
+pub fn own_rows(processes: &dyn Processes, rows: usize) -> std::ops::Range<usize> {
+    let (rank, count) = (processes.rank(), processes.count());
+    rank * rows / count..(rank + 1) * rows / count
+}
+
+/// Puts every gradient's sum over all processes in its place. A parameter that no row of this process reached has a
+/// gradient of zero here: the others wait for its part of the sum.
+///
+/// # Errors
+/// When a process is gone, or the device fails.
+pub fn sum_gradients<M: Module>(
+    processes: &dyn Processes,
+    model: &M,
+    gradients: GradientsParams,
+) -> Result<GradientsParams, TrainError> {
+    if processes.count() == 1 {
+        return Ok(gradients);
+    }
+    let mut sums = Sums { processes, gradients, failure: None };
+    model.visit(&mut sums);
+    match sums.failure {
+        None => Ok(sums.gradients),
+        Some(failure) => Err(failure),
+    }
+}
+
+struct Sums<'a> {
+    processes: &'a dyn Processes,
+    gradients: GradientsParams,
+    failure: Option<TrainError>,
+}
+
+impl Sums<'_> {
+    fn sum<const D: usize>(&self, own: Tensor<D>) -> Result<Tensor<D>, TrainError> {
+        let (device, dims) = (own.device(), own.dims());
+        let mut values = own.into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
+        self.processes.sum_floats(&mut values)?;
+        Ok(Tensor::from_data(TensorData::new(values, dims), &device))
+    }
+}
+
+impl ModuleVisitor for Sums<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if self.failure.is_some() || !parameter.val().is_require_grad() {
+            return;
+        }
+        let own = self.gradients.remove::<D>(parameter.id);
+        let own = own.unwrap_or_else(|| parameter.val().inner().zeros_like());
+        match self.sum(own) {
+            Ok(sum) => self.gradients.register::<D>(parameter.id, sum),
+            Err(failure) => self.failure = Some(failure),
+        }
+    }
+}
+
+/// As [`gather_rows`], for token ids.
+///
+/// # Errors
+/// When a process is gone, or the device fails.
+pub fn gather_ids(processes: &dyn Processes, own: &Tensor<2, Int>) -> Result<Tensor<2, Int>, TrainError> {
+    if processes.count() == 1 {
+        return Ok(own.clone());
+    }
+    // whole numbers up to 2^24 have a float of their own, and no vocabulary is larger
+    Ok(gather_rows(processes, &own.clone().float())?.int())
+}
+
+/// The rows of all processes as constants, one process behind the other: what contrastive negatives are made of. As in
+/// LAVIS no gradient flows to the other processes' rows.
+///
+/// # Shapes
+/// - input: `[rows, ...]`
+/// - output: `[rows of all, ...]`
+///
+/// # Errors
+/// When a process is gone, or the device fails.
+pub fn gather_rows<const D: usize>(
+    processes: &dyn Processes,
+    own: &Tensor<D>,
+) -> Result<Tensor<D>, TrainError> {
+    if processes.count() == 1 {
+        return Ok(own.clone());
+    }
+    let mut dims = own.dims();
+    let row: usize = dims[1..].iter().product();
+    let values =
+        own.clone().without_autodiff().into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
+    let all = processes.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+    let all: Vec<f32> = all
+        .concat()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        .collect();
+    dims[0] = all.len() / row.max(1);
+    Ok(Tensor::from_data(TensorData::new(all, dims), &own.device().inner()))
+}

@@ -1,0 +1,362 @@
+//! Whole runs of a tiny captioner: stopped and resumed, split among processes, failing in every way.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::Device;
+use data::datasets::Split;
+use model::recompute::Recompute;
+use serde_json::json;
+
+use crate::dashboard::{CIDER, Dashboard, Figures, LOSS};
+use crate::evaluation::{Judge, Validation, Written};
+use crate::fit::{Fit, Outcome, fit};
+use crate::loader::Examples;
+use crate::processes::{Alone, Processes};
+use crate::testing::{batch, captioner, language_models};
+use crate::{Batch, Captioner, Selection, TrainConfig, TrainError};
+
+/// Clips of noise; the run is stopped, or an example is gone, after so many batches.
+struct Clips {
+    count: usize,
+    made: AtomicUsize,
+    stop_after: Option<(usize, Arc<AtomicBool>)>,
+    gone: Option<usize>,
+    poisoned: bool,
+}
+
+impl Clips {
+    fn new(count: usize) -> Self {
+        Self { count, made: AtomicUsize::new(0), stop_after: None, gone: None, poisoned: false }
+    }
+}
+
+impl Examples for Clips {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+        if self.gone.is_some_and(|gone| epoch == 2 && items.contains(&gone)) {
+            return Err(TrainError::Data(format!("clip {} is gone", self.gone.unwrap_or_default())));
+        }
+        let made = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((after, stop)) = &self.stop_after
+            && made >= *after
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let mut batch = batch(items);
+        if let Batch::Caption { visual: crate::HostVisual::Frames { values, .. }, .. } = &mut batch
+            && self.poisoned
+            && epoch == 2
+        {
+            values[0] = f32::NAN;
+        }
+        Ok(batch)
+    }
+
+    fn name(&self, item: usize) -> String {
+        format!("clip{item}")
+    }
+}
+
+/// Scores captions by their length: any number that follows from the captions will do.
+struct Lengths;
+
+impl Judge for Lengths {
+    fn names(&self) -> Vec<String> {
+        vec![CIDER.to_owned()]
+    }
+
+    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {
+        let letters: usize = written.iter().map(|written| written.caption.len()).sum();
+        Ok(Figures::one(CIDER, letters as f64 / written.len().max(1) as f64))
+    }
+}
+
+fn validation(split: Split) -> Validation {
+    Validation {
+        split,
+        examples: Arc::new(Clips::new(3)),
+        ids: (0..3).map(|clip| format!("clip{clip}")).collect(),
+        judge: Some(Arc::new(Lengths)),
+        batch_size: 2,
+    }
+}
+
+fn config() -> TrainConfig {
+    TrainConfig {
+        epochs: 3,
+        batch_size: 4,
+        micro_batches: 2,
+        learning_rate: 5e-3,
+        warmup_steps: 2,
+        save_every: 2,
+        ..TrainConfig::default()
+    }
+}
+
+fn run_of(directory: &Path, config: TrainConfig) -> Fit<Captioner> {
+    Fit {
+        config,
+        task: captioner(language_models(0.1)[0].clone(), 3),
+        train: Arc::new(Clips::new(10)),
+        validation: Some(validation(Split::Validate)),
+        directory: directory.to_owned(),
+        device: Device::flex(),
+        seed: 11,
+        label: "test".to_owned(),
+        settings: json!({ "seed": 11 }),
+        stop: Arc::new(AtomicBool::new(false)),
+        dashboard: Dashboard::Silent,
+        processes: Arc::new(Alone),
+    }
+}
+
+/// Every file that a run leaves is the same to the last byte, but for saved states, which hold how long steps took.
+fn assert_left_the_same(one: &Path, other: &Path) {
+    let epochs = (1..=3).map(|epoch| format!("predictions/validate-epoch-{epoch}.json"));
+    for path in ["metrics.jsonl", "best/model.safetensors"].map(str::to_owned).into_iter().chain(epochs) {
+        let read = |folder: &Path| std::fs::read(folder.join(&path)).unwrap();
+        assert!(read(one) == read(other), "{path} differs");
+    }
+}
+
+/// With dropout, so that random numbers are part of what must be the same.
+#[test]
+fn a_run_stopped_after_every_step_ends_bit_for_bit_as_one_never_stopped() {
+    let whole = tempfile::tempdir().unwrap();
+    let outcome = fit(run_of(whole.path(), config())).unwrap();
+    assert_eq!((outcome.steps, outcome.history.len(), outcome.interrupted), (9, 3, false));
+
+    let stopped = tempfile::tempdir().unwrap();
+    let mut sessions = 0;
+    loop {
+        let mut run = run_of(stopped.path(), config());
+        let stop = run.stop.clone();
+        let stops = |count| Clips { stop_after: Some((1, stop.clone())), ..Clips::new(count) };
+        if sessions == 3 {
+            // after three steps a session begins with a validation
+            run.validation.as_mut().unwrap().examples = Arc::new(stops(3));
+        } else {
+            run.train = Arc::new(stops(10));
+        }
+        let outcome = fit(run).unwrap();
+        sessions += 1;
+        assert!(sessions < 30, "it never ends");
+        if !outcome.interrupted {
+            assert_eq!(outcome.steps, 9);
+            break;
+        }
+    }
+    assert_eq!(sessions, 11, "one a step, one in a validation, and one for the last validation");
+    assert_left_the_same(whole.path(), stopped.path());
+}
+
+/// Rounding apart: 1e-4 relative over nine steps.
+#[test]
+fn recomputed_blocks_learn_the_same() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [plain, recomputed] = [Recompute::default(), Recompute::ALL].map(|recompute| {
+        let folder = &folders[usize::from(recompute == Recompute::ALL)];
+        fit(run_of(folder.path(), TrainConfig { recompute, ..config() })).unwrap()
+    });
+    for (one, other) in plain.history.iter().zip(&recomputed.history) {
+        assert!((one.loss - other.loss).abs() < 1e-4 * one.loss, "{one:?} {other:?}");
+    }
+}
+
+#[test]
+fn evaluation_and_saving_go_by_steps_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { steps: Some(8), evaluate_every: Some(3), save_every: 1, keep: 3, ..config() };
+    let outcome = fit(run_of(folder.path(), config)).unwrap();
+    let steps: Vec<usize> = outcome.history.iter().map(|record| record.step).collect();
+    assert_eq!((outcome.steps, steps), (8, vec![3, 6, 8]));
+    let mut states: Vec<String> = std::fs::read_dir(folder.path().join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("step-"))
+        .collect();
+    states.sort();
+    assert_eq!(states, ["step-6", "step-7", "step-8"]);
+}
+
+#[test]
+fn a_run_out_of_patience_ends_early_and_keeps_its_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig { epochs: 20, learning_rate: 1e-12, patience: Some(2), ..config() };
+    let outcome = fit(run_of(folder.path(), config)).unwrap();
+    assert_eq!((outcome.history.len(), outcome.best_epoch()), (3, 1), "the first, and two no better");
+}
+
+#[test]
+fn a_damaged_state_and_another_configuration_are_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fit(run_of(folder.path(), config())).unwrap();
+    let other = Fit { settings: json!({ "seed": 12, "new": 1 }), ..run_of(folder.path(), config()) };
+    let error = fit(other).unwrap_err().to_string();
+    assert!(error.contains("seed was 11, now 12") && error.contains("new was not set, now 1"), "{error}");
+    let state = folder.path().join("checkpoints/step-9/state.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    std::fs::write(&state, &text[..text.len() / 2]).unwrap();
+    let error = fit(run_of(folder.path(), config())).unwrap_err().to_string();
+    assert!(error.contains("step-9") && error.contains("remove that folder"), "{error}");
+    std::fs::remove_dir_all(folder.path().join("checkpoints/step-9")).unwrap();
+    assert_eq!(fit(run_of(folder.path(), config())).unwrap().steps, 9, "from the state before it");
+}
+
+#[test]
+fn an_example_that_is_gone_stops_the_run_and_the_rest_can_be_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = Clips { gone: Some(4), ..Clips::new(10) };
+    let run = Fit { train: Arc::new(gone), ..run_of(folder.path(), config()) };
+    let error = fit(run).unwrap_err().to_string();
+    assert!(error.contains("clip 4 is gone"), "{error}");
+    let outcome = fit(run_of(folder.path(), config())).unwrap();
+    let whole = tempfile::tempdir().unwrap();
+    fit(run_of(whole.path(), config())).unwrap();
+    assert_eq!(outcome.steps, 9);
+    assert_left_the_same(folder.path(), whole.path());
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_with_step_clips_and_last_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let poisoned = Clips { poisoned: true, ..Clips::new(10) };
+    let run = Fit { train: Arc::new(poisoned), ..run_of(folder.path(), config()) };
+    let error = fit(run).unwrap_err();
+    let TrainError::NotFinite { step, last, examples, .. } = &error else { panic!("{error}") };
+    assert_eq!((*step, examples.len()), (4, 4));
+    assert!(last.is_some_and(|(loss, norm)| loss.is_finite() && norm > 0.0));
+    assert!(error.to_string().contains("clip"), "{error}");
+    assert!(folder.path().join("checkpoints/step-3").is_dir(), "the state before it");
+}
+
+#[test]
+fn a_state_that_cannot_be_written_stops_the_run_and_leaves_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_of(folder.path(), TrainConfig { steps: Some(4), ..config() });
+    fit(run).unwrap();
+    let states = folder.path().join("checkpoints");
+    // what stands where the next state's temporary folder would, for root too: a file in the folder's place
+    std::fs::rename(&states, folder.path().join("aside")).unwrap();
+    std::fs::write(&states, b"").unwrap();
+    let error = fit(run_of(folder.path(), config())).unwrap_err().to_string();
+    assert!(error.contains("checkpoints"), "{error}");
+    std::fs::remove_file(&states).unwrap();
+    std::fs::rename(folder.path().join("aside"), &states).unwrap();
+    assert!(states.join("step-4").is_dir());
+}
+
+#[test]
+fn selecting_on_the_test_split_or_by_an_unknown_figure_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Fit { validation: Some(validation(Split::Test)), ..run_of(folder.path(), config()) };
+    assert!(matches!(fit(run), Err(TrainError::SelectsOnTest)));
+    let by_spice = TrainConfig { select: Selection::parse("spice"), ..config() };
+    let error = fit(run_of(folder.path(), by_spice)).unwrap_err().to_string();
+    assert!(error.contains("spice") && error.contains(CIDER), "{error}");
+}
+
+/// One of several threads that play processes: what they say goes round in the order of ranks.
+#[derive(Debug)]
+struct Party {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Mutex<Vec<Receiver<Vec<u8>>>>,
+}
+
+impl Party {
+    fn of(count: usize) -> Vec<Arc<dyn Processes>> {
+        let mut senders: Vec<Vec<Sender<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
+        let mut receivers: Vec<Vec<Receiver<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
+        for sender in &mut senders {
+            for receiver in &mut receivers {
+                let (to, from) = channel();
+                sender.push(to);
+                receiver.push(from);
+            }
+        }
+        let party =
+            |(rank, (to, from))| Arc::new(Party { rank, to, from: Mutex::new(from) }) as Arc<dyn Processes>;
+        senders.into_iter().zip(receivers).enumerate().map(party).collect()
+    }
+}
+
+impl Processes for Party {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn count(&self) -> usize {
+        self.to.len()
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<(), TrainError> {
+        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for part in parts {
+            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(8)) {
+                *sum += f64::from_le_bytes(bytes.try_into().unwrap());
+            }
+        }
+        Ok(())
+    }
+
+    fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError> {
+        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for part in parts {
+            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(4)) {
+                *sum += f32::from_le_bytes(bytes.try_into().unwrap());
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+        for to in &self.to {
+            to.send(bytes.clone()).unwrap();
+        }
+        Ok(self.from.lock().unwrap().iter().map(|from| from.recv().unwrap()).collect())
+    }
+}
+
+/// Three processes learn what one does, each from its own rows: 1e-4 relative, as gradients are summed in another order
+/// over nine steps.
+#[test]
+fn several_processes_learn_what_one_does() {
+    let alone = tempfile::tempdir().unwrap();
+    let without_dropout = || captioner(language_models(0.0)[0].clone(), 3);
+    let expected = fit(Fit { task: without_dropout(), ..run_of(alone.path(), config()) }).unwrap();
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let outcomes: Vec<Outcome<Captioner>> = std::thread::scope(|scope| {
+        let running: Vec<_> = Party::of(3)
+            .into_iter()
+            .zip(&folders)
+            .map(|(processes, folder)| {
+                let run = Fit { processes, task: without_dropout(), ..run_of(folder.path(), config()) };
+                scope.spawn(move || fit(run).unwrap())
+            })
+            .collect();
+        running.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    for outcome in &outcomes {
+        assert_eq!(outcome.history.len(), expected.history.len());
+        for (record, expected) in outcome.history.iter().zip(&expected.history) {
+            assert!((record.loss - expected.loss).abs() < 1e-4 * expected.loss, "{record:?} {expected:?}");
+            assert_eq!(
+                record.validation.get(CIDER),
+                outcomes[0].history[record.epoch - 1].validation.get(CIDER)
+            );
+        }
+    }
+    let written: Vec<bool> =
+        folders.iter().map(|folder| folder.path().join("metrics.jsonl").is_file()).collect();
+    assert_eq!(written, [true, false, false], "the first writes for all");
+    assert!(expected.history[2].loss < expected.history[0].loss, "and it learns: {LOSS} falls");
+}
