@@ -200,14 +200,23 @@ def trained_model(case, double):
         )
     model = model.to(double).eval()
     for name, parameter in model.named_parameters():
-        is_frozen = name.startswith(("vision_model.", "language_model.")) and "lora_" not in name
-        # transformers holds the norm behind the ViT to be a part of it
-        is_frozen &= "post_layernorm" not in name
-        parameter.requires_grad = not (case["adapter"] and is_frozen)
+        is_base = is_of_vit(name) or (name.startswith("language_model.") and "lora_" not in name)
+        parameter.requires_grad = not (case["adapter"] and is_base)
     for layer in model.vision_model.encoder.layers:
         if layer.self_attn.qkv.bias.requires_grad:
             layer.self_attn.qkv.bias.register_hook(hold_keys)
     return model, {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def is_of_vit(name):
+    """transformers holds the norm behind the ViT to be a part of it, LAVIS and Recap do not."""
+    return name.startswith("vision_model.") and "post_layernorm" not in name
+
+
+def vit_scale(case):
+    """The learning-rate scale of every tensor, by its name."""
+    times = case["train"]["parameters"].get("vision_model.*", 1.0)
+    return lambda name: times if is_of_vit(name) else 1.0
 
 
 def hold_keys(gradient):
@@ -231,9 +240,7 @@ def make(name, lavis, pixels):
         generator = torch.Generator().manual_seed(109 if is_reward else 72)
         case["batches"] = (reward_batches if is_reward else caption_batches)(model, generator, rows)
         parts = (released_parts if is_reward else cross_entropy_parts)(model, case, pixels)
-        times = 0.1 if "vision_model.*" in case["train"]["parameters"] and not case["adapter"] else 1.0
-        scale = lambda name: times if name.startswith("vision_model.") and "post_layernorm" not in name else 1.0
-        steps, largest = train(parameters, parts, case["train"], lavis, scale)
+        steps, largest = train(parameters, parts, case["train"], lavis, vit_scale(case))
         ran.append((parameters, steps, largest))
     # one near zero would make a relative difference say nothing; the rewards' seed was sought for this
     assert min(abs(step["loss"]) for step in ran[0][1]) > 0.03, [step["loss"] for step in ran[0][1]]

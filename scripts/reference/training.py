@@ -87,11 +87,11 @@ def schedule(optimizer, settings, lavis):
     return advance
 
 
-def train(parameters, parts, settings, lavis, scale=lambda _: 1.0):
+def train(parameters, parts, settings, lavis, scale=lambda _: 1.0, groups=groups, optimizer=torch.optim.AdamW):
     """20 steps. `parts(step)` yields the parts of a step's loss, to be added up. Gives what was seen of each step, and the
     largest gradient that each tensor ever had."""
     assert (settings["beta_1"], settings["beta_2"], settings["epsilon"]) == (0.9, 0.999, 1e-8)
-    optimizer = torch.optim.AdamW(
+    optimizer = optimizer(
         groups(parameters, settings["weight_decay"], scale),
         lr=settings["learning_rate"],
         betas=(settings["beta_1"], settings["beta_2"]),
