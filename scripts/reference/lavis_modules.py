@@ -201,6 +201,21 @@ def watch(module, store, name):
     return module.register_forward_hook(keep)
 
 
+def first_stage():
+    """LAVIS's Blip2Qformer, its weights not drawn yet."""
+    from lavis.models.blip2_models.blip2 import LayerNorm
+    from lavis.models.blip2_models.blip2_qformer import Blip2Qformer
+
+    model = bare(Blip2Qformer)
+    model.tokenizer = Tokenizer(PAD, DEC)
+    model.visual_encoder, model.ln_vision = vit(), LayerNorm(WIDTH)
+    model.Qformer, model.query_tokens = q_former(), nn.Parameter(torch.zeros(1, QUERIES, QUERY_WIDTH))
+    model.vision_proj, model.text_proj = nn.Linear(QUERY_WIDTH, EMBED), nn.Linear(QUERY_WIDTH, EMBED)
+    model.itm_head, model.temp = nn.Linear(QUERY_WIDTH, 2), nn.Parameter(0.07 * torch.ones([]))
+    model.max_txt_len = 7
+    return model
+
+
 def stage1():
     """The three losses of pretraining. `stage1.safetensors` holds the inputs `pixel_values` [b,3,S,S], `text_ids` [b,t]
     with [CLS] in front, [SEP] behind and padding, and of each pass its output:
@@ -217,16 +232,8 @@ def stage1():
         grad.NAME            gradient of `loss` at the parameter NAME
     """
     from lavis.models.blip2_models import blip2_qformer
-    from lavis.models.blip2_models.blip2 import LayerNorm
 
-    model = bare(blip2_qformer.Blip2Qformer)
-    model.tokenizer = Tokenizer(PAD, DEC)
-    model.visual_encoder, model.ln_vision = vit(), LayerNorm(WIDTH)
-    model.Qformer, model.query_tokens = q_former(), nn.Parameter(torch.zeros(1, QUERIES, QUERY_WIDTH))
-    model.vision_proj, model.text_proj = nn.Linear(QUERY_WIDTH, EMBED), nn.Linear(QUERY_WIDTH, EMBED)
-    model.itm_head, model.temp = nn.Linear(QUERY_WIDTH, 2), nn.Parameter(0.07 * torch.ones([]))
-    model.max_txt_len = 7
-    draw_weights(model, 21).eval()
+    model = draw_weights(first_stage(), 21).eval()
     model.visual_encoder.load_state_dict(raw_vit(), strict=False)
     freeze(model.visual_encoder)
 

@@ -82,9 +82,11 @@ impl ModuleVisitor for Grouper<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        let Scale::Times(times) = self.freezing.scale(&self.path.name()) else { return };
+        let name = self.path.name();
+        let Scale::Times(times) = self.freezing.scale(&name) else { return };
         self.groups.trained.push(parameter.id);
-        if D < 2 {
+        // T5's relative positions are a bias of two dimensions
+        if D < 2 || name.contains("bias") {
             self.groups.without_decay.push(parameter.id);
         }
         if times != 1.0 {
@@ -96,12 +98,12 @@ impl ModuleVisitor for Grouper<'_> {
     }
 }
 
-/// Scales all gradients so that their joint norm is at most `max_norm`; returns the norm before.
+/// Scales all gradients so that their joint norm is at most `max_norm`, 0 for no limit; returns the norm before.
 pub fn clip_global_norm<M: Module>(model: &M, gradients: &mut GradientsParams, max_norm: f64) -> f64 {
     let mut squares = Squares { gradients, sum: None };
     model.visit(&mut squares);
     let norm = squares.sum.map_or(0.0, |sum| sum.sqrt().into_scalar::<f64>());
-    if norm > max_norm {
+    if max_norm > 0.0 && norm > max_norm {
         model.visit(&mut Rescale { gradients, factor: max_norm / (norm + 1e-6) });
     }
     norm
@@ -165,6 +167,16 @@ mod tests {
         let expected = Tensor::<2>::from_floats([[3.0, 4.0], [3.0, 4.0]], &Device::flex());
         weight.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
         assert!((clip_global_norm(&layer, &mut gradients, 1.0) - 1.0).abs() < 1e-5, "now within the limit");
+    }
+
+    #[test]
+    fn a_largest_norm_of_zero_is_no_limit() {
+        let device = Device::flex().autodiff();
+        let layer = layer(&device);
+        let mut gradients = gradients(&layer, &device, 1.0);
+        let norm = clip_global_norm(&layer, &mut gradients, 0.0);
+        assert!((norm - 52f64.sqrt()).abs() < 1e-5);
+        assert!((clip_global_norm(&layer, &mut gradients, 0.0) - norm).abs() < 1e-5, "nothing was scaled");
     }
 
     #[test]

@@ -56,6 +56,16 @@ pub struct Losses {
     retrieved: f64,
 }
 
+impl Losses {
+    /// What is trained on.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    pub fn sum(&self) -> Tensor<1> {
+        self.contrast.clone() + self.matching.clone() + self.writing.clone()
+    }
+}
+
 impl FirstStage {
     /// Joins a model and its context.
     pub fn new(model: Pretraining, context: FirstStageContext) -> Self {
@@ -163,15 +173,15 @@ impl Task for FirstStage {
     }
 
     fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
-        let Losses { contrast, matching, writing, retrieved } = self.losses(batch, None, moment)?;
+        let losses = self.losses(batch, None, moment)?;
         let number = |loss: &Tensor<1>| {
             loss.clone().without_autodiff().try_into_scalar::<f64>().map_err(TrainError::device)
         };
-        let figures = Figures::one(CONTRAST, number(&contrast)?)
-            .with(MATCHING, number(&matching)?)
-            .with(WRITING, number(&writing)?)
-            .with(RETRIEVED, retrieved);
-        Ok(Loss { value: contrast + matching + writing, figures })
+        let figures = Figures::one(CONTRAST, number(&losses.contrast)?)
+            .with(MATCHING, number(&losses.matching)?)
+            .with(WRITING, number(&losses.writing)?)
+            .with(RETRIEVED, losses.retrieved);
+        Ok(Loss { value: losses.sum(), figures })
     }
 
     fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
