@@ -119,7 +119,7 @@ impl Reader {
         let tokens = |tokenizer: &Tokenizer| {
             let most = self.config.most_prompt_tokens;
             let ids = prompts.iter().map(|prompt| tokenizer.encode_as_published(prompt, most));
-            ids.collect::<data::Result<Vec<_>>>().map_err(failed)
+            ids.collect::<data::Result<Vec<_>>>()
         };
         let text = tokens(&self.tokenizer)?;
         let text = if self.pads_start { HostTokens::pad_start(&text) } else { HostTokens::pad(&text) };
@@ -142,12 +142,8 @@ impl Reader {
             self.tokenizer.encode(&answer, self.config.most_answer_tokens)
         };
         let ids = questions.map(target).collect::<data::Result<Vec<_>>>();
-        Ok(HostTokens::pad(&ids.map_err(failed)?))
+        Ok(HostTokens::pad(&ids?))
     }
-}
-
-fn failed(error: data::Error) -> TrainError {
-    TrainError::Data(error.to_string())
 }
 
 /// Questions about clips, one an example.

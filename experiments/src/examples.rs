@@ -54,17 +54,16 @@ impl Videos {
     /// # Errors
     /// When a clip cannot be decoded, or has no features.
     pub fn visual(&self, epoch: usize, clips: &[usize]) -> Result<HostVisual, TrainError> {
-        let failed = |error: data::Error| TrainError::Data(error.to_string());
         let mut values = Vec::new();
         if let Some(features) = &self.features {
             for &clip in clips {
-                features.read(clip, &mut values).map_err(failed)?;
+                features.read(clip, &mut values)?;
             }
             let [f, p, d] = features.shape();
             return Ok(HostVisual::Features { values, shape: [clips.len(), f, p, d] });
         }
         for &clip in clips {
-            values.extend(self.preprocess.normalize(&self.frames.pixels(epoch, clip).map_err(failed)?));
+            values.extend(self.preprocess.normalize(&self.frames.pixels(epoch, clip)?));
         }
         let size = self.preprocess.size as usize;
         let f = values.len() / (clips.len().max(1) * 3 * size * size);
@@ -161,8 +160,7 @@ impl Examples for Captioned {
         let texts: Vec<String> =
             places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
         let target = |text: &String| self.tokenizer.target(&clean_caption(text), self.most_tokens);
-        let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>();
-        let ids = ids.map_err(|error| TrainError::Data(error.to_string()))?;
+        let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>()?;
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &clips)?,
             prompts: None,

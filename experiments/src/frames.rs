@@ -175,7 +175,7 @@ impl FeatureStore {
                     preprocessing: format!("{:?}", compute.preprocess),
                     frames: format!("{:?}", config.request(size as u32)),
                 };
-                compute.on_disk(key, batch_size, &cache.join("features"), on_progress)
+                compute.on_disk(&key, batch_size, &cache.join("features"), on_progress)
             }
         }
     }
@@ -240,7 +240,7 @@ impl Compute<'_> {
 
     fn on_disk(
         &self,
-        key: FeatureKey,
+        key: &FeatureKey,
         batch_size: usize,
         folder: &Path,
         on_progress: OnProgress<'_>,
@@ -269,7 +269,7 @@ impl Compute<'_> {
             }
         }
         writer.finish()?;
-        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, &key)? })
+        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, key)? })
     }
 }
 

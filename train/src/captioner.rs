@@ -122,8 +122,7 @@ impl Captioner {
             .map_err(|error| TrainError::Device(error.to_string()))?;
         let written = items.iter().zip(sequences).filter_map(|(&item, best)| {
             let best = best.into_iter().next()?;
-            let caption = self.context.tokenizer.decode(&best.ids);
-            let caption = caption.map_err(|error| TrainError::Data(error.to_string()));
+            let caption = self.context.tokenizer.decode(&best.ids).map_err(TrainError::from);
             Some(caption.map(|caption| Written { item, caption, log_probability: best.log_probability }))
         });
         written.collect()

@@ -124,6 +124,12 @@ pub enum TrainError {
     Dashboard(String),
 }
 
+impl From<data::Error> for TrainError {
+    fn from(error: data::Error) -> Self {
+        Self::Data(error.to_string())
+    }
+}
+
 impl From<LoadError<TrainError>> for TrainError {
     fn from(error: LoadError<Self>) -> Self {
         match error {

@@ -104,7 +104,7 @@ impl Loader {
     /// # Errors
     /// When it is one in other data or another order.
     pub fn restore(&self, saved: &Saved) -> Result<Position, TrainError> {
-        self.plan.restore(saved).map_err(|error| TrainError::Data(error.to_string()))
+        Ok(self.plan.restore(saved)?)
     }
 
     /// Batches from a position on, epoch after epoch, without end.

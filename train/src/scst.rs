@@ -323,8 +323,8 @@ impl Scst {
         let decode = |written: Vec<Vec<Generated>>| -> Result<(Vec<Generated>, Vec<String>), TrainError> {
             let written: Vec<Generated> = written.into_iter().flatten().collect();
             let text = |one: &Generated| context.tokenizer.decode(&one.ids);
-            let texts = written.iter().map(text).collect::<data::Result<_>>();
-            Ok((written, texts.map_err(|error| TrainError::Data(error.to_string()))?))
+            let texts = written.iter().map(text).collect::<data::Result<_>>()?;
+            Ok((written, texts))
         };
         let (written, captions) = decode(written)?;
         let rows: Vec<usize> = (0..written.len()).map(|at| at / k).collect();

@@ -202,7 +202,7 @@ fn prompts_are_padded_where_the_language_model_does_not_write_on() {
     let ids = |text: &str| words().encode(text, 100).unwrap();
     let prompts =
         ["question: is there a ring? short answer:", "question: what is the main object? short answer:"];
-    let prompts = prompts.map(|prompt| ids(prompt)).to_vec();
+    let prompts = prompts.map(&ids).to_vec();
     for text_config in language_models() {
         let is_t5 = matches!(text_config, LanguageModelConfig::T5(_));
         let reader = Reader::new(AnswerConfig::default(), &model_config(text_config), words()).unwrap();
@@ -321,7 +321,7 @@ fn prompt_and_answer_are_together_what_the_published_tokenizers_make_of_the_whol
     let asked = question("1", "what is a person playing ?", "guitar");
     let prompt = "Question: what is a person playing ? Short Answer:";
     for (name, text_config, whole) in [
-        ("t5", t5, format!("{prompt}")),
+        ("t5", t5, prompt.to_string()),
         ("opt", opt, format!("{prompt} guitar\n")),
         ("llama", llama, format!("{prompt} guitar")),
     ] {

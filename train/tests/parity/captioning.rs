@@ -74,7 +74,13 @@ fn captioner_weights(folder: &Path, adapter: Option<&Path>) -> Weights {
 }
 
 /// Compares what a captioner's run wrote, which is what others read.
-fn check_captioner<T: Task, B>(name: &str, case: &Case<B>, losses: &[f64], outcome: &Outcome<T>, directory: &Path) {
+fn check_captioner<T: Task, B>(
+    name: &str,
+    case: &Case<B>,
+    losses: &[f64],
+    outcome: &Outcome<T>,
+    directory: &Path,
+) {
     let best = directory.join(BEST);
     let adapter = case.adapter.as_ref().map(|adapter| models().join(adapter));
     let got = captioner_weights(&best, adapter.as_ref().map(|_| best.as_path()));
