@@ -277,7 +277,7 @@ impl Study {
                 None
             }
         };
-        let measures = measures(clips.as_deref().unwrap_or_default(), tables.is_some());
+        let measures = clips.as_ref().map_or_else(Vec::new, |clips| measures(clips, tables.is_some()));
         let highest = summary.variants.iter().flat_map(|variant| &variant.runs).map(|run| run.seed).max();
         let seeds = summary.seeds.unwrap_or(1).max(highest.unwrap_or(1));
         let mut variants = Vec::new();
