@@ -64,17 +64,25 @@ fn captioner<B>(case: &Case<B>) -> Captioner {
     Captioner::new(blip2, context)
 }
 
-/// The weights in a captioner's folder, with those of an adapter.
+/// The weights in a captioner's folder, with those of an adapter; their names tell whether peft wrapped the language model
+/// or all of BLIP-2, which makes no difference here.
 fn captioner_weights(folder: &Path, adapter: Option<&Path>) -> Weights {
     let mut all = weights(&folder.join("model.safetensors"));
     if let Some(adapter) = adapter {
-        all.extend(weights(&adapter.join("adapter_model.safetensors")));
+        let updates = weights(&adapter.join("adapter_model.safetensors")).into_iter();
+        all.extend(updates.map(|(name, values)| (name.replace(".language_model.", "."), values)));
     }
     all
 }
 
 /// Compares what a captioner's run wrote, which is what others read.
-fn check_captioner<T: Task, B>(name: &str, case: &Case<B>, losses: &[f64], outcome: &Outcome<T>, directory: &Path) {
+fn check_captioner<T: Task, B>(
+    name: &str,
+    case: &Case<B>,
+    losses: &[f64],
+    outcome: &Outcome<T>,
+    directory: &Path,
+) {
     let best = directory.join(BEST);
     let adapter = case.adapter.as_ref().map(|adapter| models().join(adapter));
     let got = captioner_weights(&best, adapter.as_ref().map(|_| best.as_path()));

@@ -83,7 +83,8 @@ pub(crate) fn check<B>(
         (record.training.get(GRADIENT_NORM).unwrap(), mean(steps, |step| step.gradient_norm))
     }));
     let written = most(rounds().map(|(record, steps)| (record.loss, mean(steps, |step| step.loss))));
-    let last_rates = rounds().map(|(record, steps)| (record.learning_rate, steps[steps.len() - 1].learning_rate));
+    let last_rates =
+        rounds().map(|(record, steps)| (record.learning_rate, steps[steps.len() - 1].learning_rate));
     let rate = most(steps().map(|(at, step)| (rates.at(at), step.learning_rate)).chain(last_rates));
     let mut compared = Largest::default();
     let mut still = 0;
@@ -105,7 +106,12 @@ pub(crate) fn check<B>(
     }
     println!(
         "| {name} | {loss:.0e} | {norm:.0e} | {rate:.0e} | {} | {still} | {:.0e} | {:.0e} | {:.0e} | {:.0e} | {:.0e} |",
-        compared.tensors, compared.relative, compared.absolute, compared.of_movement, case.float64.loss, case.float64.weights,
+        compared.tensors,
+        compared.relative,
+        compared.absolute,
+        compared.of_movement,
+        case.float64.loss,
+        case.float64.weights,
     );
     println!("  {name}: the tensor that differs most is {}", compared.worst);
     assert!(loss <= LOSS_TOLERANCE, "{name}: a loss differs by {loss:.1e}");

@@ -56,12 +56,16 @@ fn the_three_losses_of_the_first_stage_on_given_negatives() {
     let context = FirstStageContext { config: stage.config.clone(), start: stage.start_token };
     let first_stage = FirstStage::new(initial.clone(), context);
     let given = stage.clone();
-    let task = Watched::new(first_stage, settings.batch_size, move |first_stage: &FirstStage, step, batch, moment| {
-        let drawn = &given.case.batches[step];
-        let negatives =
-            HardNegatives { images: drawn.negative_images.clone(), texts: drawn.negative_texts.clone() };
-        first_stage.losses(batch, Some(negatives), moment).map(|losses| losses.sum())
-    });
+    let task = Watched::new(
+        first_stage,
+        settings.batch_size,
+        move |first_stage: &FirstStage, step, batch, moment| {
+            let drawn = &given.case.batches[step];
+            let negatives =
+                HardNegatives { images: drawn.negative_images.clone(), texts: drawn.negative_texts.clone() };
+            first_stage.losses(batch, Some(negatives), moment).map(|losses| losses.sum())
+        },
+    );
     let given = stage.clone();
     let batch = move |step: usize, items| {
         let pairs = &given.case.batches[step].pairs;

@@ -77,10 +77,6 @@ impl<T: Task> Task for Watched<T> {
         self.task.export(directory)
     }
 
-    fn draws(&self) -> bool {
-        self.task.draws()
-    }
-
     fn can_split(&self) -> bool {
         self.task.can_split()
     }
