@@ -94,6 +94,14 @@ impl Examples for Sentences {
         let (source, target) = (HostTokens::pad(&sources), HostTokens::pad(&targets));
         Ok(Batch::Text { source, target, items: items.to_vec() })
     }
+
+    /// Of what is read: exercises are read whole, so that they and sentences come in batches of their own.
+    fn length(&self, _epoch: usize, item: usize) -> usize {
+        match self.sentences.get(item) {
+            Some(sentence) => (sentence.len() as f64 * self.keep) as usize,
+            None => self.exercises[item - self.sentences.len()].0.len(),
+        }
+    }
 }
 
 /// Where a caption's first part ends: between its first token and its midpoint, the end token not counted; nothing where
