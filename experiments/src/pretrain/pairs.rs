@@ -297,7 +297,8 @@ mod tests {
         assert!(with(&|config| (config.share, config.count) = (Some(0.5), Some(2))).contains("twice"));
         let (_folder, none) = table(&[]);
         assert!(message(&none).contains("pairs.jsonl"), "{}", message(&none));
-        let (_folder, silent) = table(&["{\"image\": \"a.png\"}"]);
+        let silent = "{\"image\": \"a.png\"}";
+        let (_folder, silent) = table(&[silent, silent]);
         assert!(message(&silent).contains("caption"), "{}", message(&silent));
         let gone = PairsConfig { shards: Some("no/such/*.tar".into()), ..PairsConfig::default() };
         assert!(message(&gone).contains("no/such"));
