@@ -251,9 +251,6 @@ impl Task for SecondStage {
         self.0.export(directory)
     }
 
-    fn draws(&self) -> bool {
-        self.0.draws()
-    }
 }
 
 #[cfg(test)]
