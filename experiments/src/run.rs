@@ -11,7 +11,7 @@ use data::datasets::Split;
 use data::text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use train::checkpoint::EpochRecord;
+use train::checkpoint::{EpochRecord, Seconds};
 use train::dashboard::{Dashboard, Figures};
 use train::evaluation::{Measured, evaluate};
 use train::processes::{Alone, Processes};
@@ -53,6 +53,8 @@ pub struct Timing {
     pub seconds_per_epoch: f64,
     /// Seconds of the whole run in this session: features, training, validation, test.
     pub seconds: f64,
+    /// Where the steps' time went, over all sessions.
+    pub training: Seconds,
 }
 
 /// What runs of one command share.
@@ -164,6 +166,7 @@ impl Run<'_> {
         let timing = Timing {
             seconds_per_epoch: learned.seconds.steps / result.history.len().max(1) as f64,
             seconds: started.elapsed().as_secs_f64(),
+            training: learned.seconds,
         };
         files::replace_json(&self.directory.join(TIMING), &timing)?;
         files::replace_json(&self.directory.join(RESULT), &result)?;

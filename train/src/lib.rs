@@ -5,6 +5,7 @@
 //! seam for several of them), [`freezing`], [`schedule`] and [`optimizer`] (the update), [`run`](crate::fit) (the loop),
 //! [`evaluation`] (captions and scores), [`checkpoint`] (nothing lost), [`dashboard`] (what a person sees meanwhile).
 
+mod adamw;
 pub mod batch;
 pub mod captioner;
 pub mod checkpoint;
