@@ -2,7 +2,7 @@
 
 mod parts;
 
-pub use parts::{Part, parts};
+use parts::{Part, parts};
 
 use burn::tensor::Device;
 use data::datasets::splits;

@@ -9,7 +9,7 @@ use crate::config::{FrozenType, RunConfig};
 
 /// A stack of equal blocks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub(super) struct Part {
     /// Its name.
     pub name: &'static str,
     /// Number of blocks.
@@ -69,7 +69,7 @@ impl Part {
 }
 
 /// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its parameters.
-pub fn parts(
+pub(super) fn parts(
     config: &RunConfig,
     sizes: &Blip2Config,
     parameters: &[Parameter],
@@ -184,7 +184,7 @@ const QFORMER: &str = "Q-Former";
 
 /// Tokens of a prompt and of what is written: a prompt's words, as its tokenizer may not be there, and the longest text
 /// that the settings allow. Longer words have more tokens, and few captions are that long.
-pub fn texts(config: &RunConfig) -> (usize, usize) {
+pub(super) fn texts(config: &RunConfig) -> (usize, usize) {
     match &config.answering {
         // a question has some ten words
         Some(answering) => (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens),
