@@ -225,7 +225,8 @@ impl Cell {
         match self {
             Self::NotRun => NOT_RUN.to_owned(),
             Self::NotFinished { epochs } => format!("not finished ({epochs} epochs)"),
-            Self::Failed(reason) => format!("failed: {reason}"),
+            // the reason, which may be long, is among the gaps
+            Self::Failed(_) => "failed".to_owned(),
             Self::Finished(_) => "finished".to_owned(),
         }
     }
@@ -277,7 +278,7 @@ impl Study {
                 None
             }
         };
-        let measures = measures(clips.as_deref().unwrap_or_default(), tables.is_some());
+        let measures = clips.as_ref().map_or_else(Vec::new, |clips| measures(clips, tables.is_some()));
         let highest = summary.variants.iter().flat_map(|variant| &variant.runs).map(|run| run.seed).max();
         let seeds = summary.seeds.unwrap_or(1).max(highest.unwrap_or(1));
         let mut variants = Vec::new();
@@ -293,6 +294,11 @@ impl Study {
                 }
             };
             let cells = (1..=seeds).map(cell).collect::<anyhow::Result<Vec<_>>>()?;
+            for (seed, cell) in (1..=seeds).zip(&cells) {
+                if let Cell::Failed(reason) = cell {
+                    gaps.push(format!("{} seed {seed} failed: {reason}", variant.name));
+                }
+            }
             variants.push(Variant {
                 name: variant.name.clone(),
                 description: variant.description.clone(),

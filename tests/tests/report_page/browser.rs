@@ -16,7 +16,7 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "goog
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A browser with one page.
-pub struct Browser {
+pub(crate) struct Browser {
     process: Child,
     input: ChildStdin,
     messages: Receiver<Value>,
@@ -28,7 +28,7 @@ pub struct Browser {
 
 impl Browser {
     /// Starts it; none where it is not installed.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let is_there = |name: &&&str| {
             let asked =
                 Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -80,7 +80,7 @@ impl Browser {
     }
 
     /// A command's result.
-    pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.last_id += 1;
         let mut message = json!({ "id": self.last_id, "method": method, "params": parameters });
         if let Some(session) = &self.session {
@@ -101,7 +101,7 @@ impl Browser {
     }
 
     /// Opens a file and waits until it is there.
-    pub fn open(&mut self, path: &Path) {
+    pub(crate) fn open(&mut self, path: &Path) {
         self.events.clear();
         let url = format!("file://{}", path.canonicalize().unwrap().display());
         self.call("Page.navigate", json!({ "url": url }));
@@ -112,7 +112,7 @@ impl Browser {
     }
 
     /// What a script's expression is, awaited if it is a promise.
-    pub fn evaluate(&mut self, script: &str) -> Value {
+    pub(crate) fn evaluate(&mut self, script: &str) -> Value {
         let parameters =
             json!({ "expression": script, "returnByValue": true, "awaitPromise": true, "userGesture": true });
         let result = self.call("Runtime.evaluate", parameters);
@@ -121,7 +121,7 @@ impl Browser {
     }
 
     /// Presses and releases a key that types nothing, or Enter.
-    pub fn press(&mut self, key: &str) {
+    pub(crate) fn press(&mut self, key: &str) {
         let (code, text) = match key {
             "Tab" => (9, ""),
             "Enter" => (13, "\r"),
@@ -135,12 +135,12 @@ impl Browser {
     }
 
     /// Types into what has the focus.
-    pub fn insert(&mut self, text: &str) {
+    pub(crate) fn insert(&mut self, text: &str) {
         self.call("Input.insertText", json!({ "text": text }));
     }
 
     /// Everything that went wrong on the page since it was opened: console errors, exceptions, log entries.
-    pub fn complaints(&mut self) -> Vec<String> {
+    pub(crate) fn complaints(&mut self) -> Vec<String> {
         self.evaluate("0"); // what was said before is in by now
         let is_complaint = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
@@ -156,7 +156,7 @@ impl Browser {
     }
 
     /// The addresses that were asked for since the page was opened.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         let asked = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         asked.filter_map(|event| event["params"]["request"]["url"].as_str().map(str::to_owned)).collect()
     }

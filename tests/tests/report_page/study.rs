@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The third has markup in its captions.
-pub const CLIPS: [(&str, [&str; 2]); 3] = [
+pub(crate) const CLIPS: [(&str, [&str; 2]); 3] = [
     ("video7", ["a red ball rolls to the left", "the ball moves left"]),
     ("video8", ["a dog runs on the beach", "a brown dog runs"]),
     ("video9", ["two women slice an onion", "<script>window.hacked = 1</script> they cook"]),
@@ -26,13 +26,13 @@ const CAPTIONS: [(&str, u64, [&str; 3]); 3] = [
 ];
 
 /// A folder of its own.
-pub struct Study {
+pub(crate) struct Study {
     place: TempDir,
 }
 
 impl Study {
     /// Writes all of it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let study = Self { place: TempDir::new().unwrap() };
         std::fs::create_dir_all(study.place.path().join("clips")).unwrap();
         for (number, (id, _)) in CLIPS.iter().enumerate() {
@@ -87,29 +87,29 @@ impl Study {
     }
 
     /// The study's folder.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.place.path().join("runs").join("fusion")
     }
 
     /// Puts a file there.
-    pub fn write(&self, inside: &str, value: &Value) {
+    pub(crate) fn write(&self, inside: &str, value: &Value) {
         self.write_text(inside, &value.to_string());
     }
 
     /// Puts a file there.
-    pub fn write_text(&self, inside: &str, text: &str) {
+    pub(crate) fn write_text(&self, inside: &str, text: &str) {
         let path = self.folder().join(inside);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
     /// A file's text.
-    pub fn read(&self, inside: &str) -> String {
+    pub(crate) fn read(&self, inside: &str) -> String {
         std::fs::read_to_string(self.folder().join(inside)).unwrap()
     }
 
     /// A file's JSON.
-    pub fn json(&self, inside: &str) -> Value {
+    pub(crate) fn json(&self, inside: &str) -> Value {
         serde_json::from_str(&self.read(inside)).unwrap()
     }
 }

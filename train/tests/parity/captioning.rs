@@ -64,11 +64,13 @@ fn captioner<B>(case: &Case<B>) -> Captioner {
     Captioner::new(blip2, context)
 }
 
-/// The weights in a captioner's folder, with those of an adapter.
+/// The weights in a captioner's folder, with those of an adapter; their names tell whether peft wrapped the language model
+/// or all of BLIP-2, which makes no difference here.
 fn captioner_weights(folder: &Path, adapter: Option<&Path>) -> Weights {
     let mut all = weights(&folder.join("model.safetensors"));
     if let Some(adapter) = adapter {
-        all.extend(weights(&adapter.join("adapter_model.safetensors")));
+        let updates = weights(&adapter.join("adapter_model.safetensors")).into_iter();
+        all.extend(updates.map(|(name, values)| (name.replace(".language_model.", "."), values)));
     }
     all
 }
