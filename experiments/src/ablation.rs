@@ -14,7 +14,7 @@ use train::{BEST, Captioner, files};
 
 use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
-use crate::config::{Ablation, FrameConfig, RunConfig, Variant, choices, resolve};
+use crate::config::{Ablation, FrameConfig, Resolved, RunConfig, Variant, choices, resolve_all};
 use crate::judge::chance_figures;
 use crate::pretrained::Pretrained;
 use crate::report::{self, Published, TestClip};
@@ -130,12 +130,13 @@ pub enum Ended {
 /// When nothing can be run, or a file of the whole study cannot be written. What is finished stays and `--resume` skips
 /// it.
 pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
-    let variants = chosen(request);
-    let configs = variants
-        .iter()
-        .map(|variant| resolve(&request.profile, variant, &request.sets))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let Some(first) = configs.first() else { bail!("no variant to run") };
+    let variants = chosen(request)?;
+    for (name, reason) in request.ablation.left_out(&request.profile) {
+        eprintln!("{name} is not in profile {}: {reason}", request.profile);
+    }
+    let Some((_, first)) = variants.first() else {
+        bail!("profile {} has none of the chosen variants of {}", request.profile, request.ablation.name)
+    };
     let folder = request.runs.join(&request.ablation.name);
     prepare_folder(&folder, request.resume)?;
 
@@ -154,7 +155,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     drop(pretrained);
 
     let mut summaries = Vec::new();
-    for (variant, config) in variants.iter().zip(&configs) {
+    for (variant, config) in &variants {
         let Some(summary) = grid.variant(variant, config)? else { return Ok(Ended::Interrupted) };
         summaries.push(summary);
     }
@@ -276,10 +277,11 @@ pub fn check_only(ablation: &Ablation, only: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// The variants that the command line names, in the study's order.
-fn chosen(request: &Request) -> Vec<Variant> {
-    let is_chosen = |variant: &&Variant| request.only.is_empty() || request.only.contains(&variant.name);
-    request.ablation.variants.iter().filter(is_chosen).cloned().collect()
+/// The variants that the command line names, in the study's order, as far as the profile has them.
+fn chosen(request: &Request) -> anyhow::Result<Vec<Resolved<'_>>> {
+    let mut variants = resolve_all(&request.profile, &request.ablation, &request.sets)?;
+    variants.retain(|(variant, _)| request.only.is_empty() || request.only.contains(&variant.name));
+    Ok(variants)
 }
 
 /// An earlier run of the same study is moved aside, never lost; with `--resume` it is gone on with.

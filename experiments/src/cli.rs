@@ -25,7 +25,7 @@ pub struct Cli {
 pub enum Command {
     /// List ablations and profiles
     List,
-    /// Print what an ablation would run: its variants, resolved configuration and sizes
+    /// Print what an ablation would run and take, without its data or weights: parameters, memory, steps, work, settings
     Show(ShowArguments),
     /// Run an ablation: train every variant, compare them on the test clips, write a report
     Ablation(AblationArguments),
@@ -57,9 +57,15 @@ pub enum Command {
 pub struct ShowArguments {
     /// An ablation's name, or the path of a TOML file of your own
     pub name: String,
-    /// How large: tiny or smoke
+    /// How large: tiny, smoke or paper
     #[arg(long, default_value = "tiny")]
     pub profile: String,
+    /// Whose recipe, where the paper and its code differ: paper or released
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// The data set whose official sizes count: msrvtt, msvd, vatex, ...; the profile's where it is not given
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
     /// Change a setting, as in --set train.epochs=5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
@@ -70,12 +76,15 @@ pub struct ShowArguments {
 pub struct AblationArguments {
     /// An ablation's name, or the path of a TOML file of your own
     pub name: String,
-    /// How large: tiny (minutes) or smoke (seconds)
+    /// How large: tiny (minutes), smoke (seconds) or paper (days on a GPU)
     #[arg(long, default_value = "tiny")]
     pub profile: String,
-    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
-    #[arg(long, default_value = "tiny", value_name = "NAME[=DIR]")]
-    pub dataset: String,
+    /// Whose recipe, where the paper and its code differ: paper or released
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/; the profile's where it is not given
+    #[arg(long, value_name = "NAME[=DIR]")]
+    pub dataset: Option<String>,
     /// Run this variant only; may be given several times
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
@@ -104,12 +113,15 @@ pub struct AblationArguments {
 pub struct TrainArguments {
     /// A TOML file of settings, which are laid over the profile's
     pub config: PathBuf,
-    /// What the file leaves out: tiny or smoke
+    /// What the file leaves out: tiny, smoke or paper
     #[arg(long, default_value = "tiny")]
     pub profile: String,
-    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
-    #[arg(long, default_value = "tiny", value_name = "NAME[=DIR]")]
-    pub dataset: String,
+    /// Whose recipe, where the paper and its code differ: paper or released
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/; the profile's where it is not given
+    #[arg(long, value_name = "NAME[=DIR]")]
+    pub dataset: Option<String>,
     /// Run with seeds 1 to N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub seeds: u64,

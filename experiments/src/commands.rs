@@ -8,15 +8,13 @@ use anyhow::Context as _;
 use train::dashboard::Dashboard;
 
 use crate::ablation::{self, Ended, Request};
-use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, ShowArguments, TrainArguments};
+use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, TrainArguments};
 use crate::config::{
-    Ablation, ablations, dataset_sets, find_ablation, profiles, resolve, resolve_plain, single,
+    Ablation, ablations, dataset_sets, find_ablation, profiles, resolve_all, resolve_plain, single,
 };
-use crate::pretrained::Pretrained;
-use crate::report::thousands;
 use crate::run::Session;
 use crate::table::Table;
-use crate::{caption, datasets, device, evaluate, import, pretrain, report, score, verify, world};
+use crate::{caption, datasets, device, evaluate, import, pretrain, report, score, show, verify, world};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -43,7 +41,8 @@ type Outcome = Result<ExitCode, Failure>;
 /// Ctrl-C once training has begun: the state was saved.
 const INTERRUPTED: u8 = 130;
 
-trait Usage<T> {
+/// With which exit code a failed step ends the program.
+pub trait Usage<T> {
     /// An error that the user's words caused.
     fn usage(self) -> Result<T, Failure>;
     /// Any other.
@@ -67,7 +66,10 @@ impl<T> Usage<T> for anyhow::Result<T> {
 pub fn run(command: Command) -> Outcome {
     match command {
         Command::List => list(),
-        Command::Show(arguments) => show(&arguments),
+        Command::Show(arguments) => {
+            let ablation = find_ablation(&arguments.name).usage()?;
+            show::run(&ablation, &arguments).map(|()| ExitCode::SUCCESS)
+        }
         Command::Ablation(arguments) => run_ablation(arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
         Command::Train(arguments) => run_training(arguments),
@@ -118,44 +120,14 @@ fn list() -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(arguments: &ShowArguments) -> Outcome {
-    let ablation = find_ablation(&arguments.name).usage()?;
-    let device = device::select("cpu").failure()?;
-    println!("# {} ({}): {}\n", ablation.name, ablation.paper, ablation.question);
-    let mut table = Table::new(&["variant", "what", "trainable", "of", "steps"]);
-    let mut configs = Vec::new();
-    for variant in &ablation.variants {
-        let config = resolve(&arguments.profile, variant, &arguments.sets).usage()?;
-        let pretrained = Pretrained::load(&config, &device).failure()?;
-        let list = model::parameters::list(&pretrained.model);
-        config.train.parameters.check(&list).map_err(anyhow::Error::from).usage()?;
-        let count =
-            |choose: &dyn Fn(&str) -> bool| thousands(model::parameters::count(&pretrained.model, choose));
-        let steps = config.train.epochs * config.world.clips.train.div_ceil(config.train.batch_size.max(1));
-        table.push(vec![
-            variant.name.clone(),
-            variant.description.clone(),
-            count(&|name| config.train.parameters.trains(name)),
-            count(&|_| true),
-            thousands(steps),
-        ]);
-        configs.push((variant, config));
-    }
-    println!("{}", table.to_text());
-    for (variant, config) in configs {
-        let text = config.to_toml().context("cannot print the configuration").failure()?;
-        println!("\n# ---- {} on profile {}\n{text}", variant.name, arguments.profile);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 /// A single configuration runs as a study of one variant.
 fn run_training(arguments: TrainArguments) -> Outcome {
     let ablation = single(&arguments.config).usage()?;
-    let TrainArguments { profile, dataset, seeds, device, sets, no_tui, resume, folders, .. } = arguments;
+    let TrainArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders, .. } = arguments;
     let arguments = AblationArguments {
         name: ablation.name.clone(),
         profile,
+        recipe,
         dataset,
         only: Vec::new(),
         seeds,
@@ -173,12 +145,14 @@ fn run_ablation(arguments: AblationArguments) -> Outcome {
 }
 
 fn run_study(ablation: Ablation, mut arguments: AblationArguments) -> Outcome {
-    let mut sets = dataset_sets(&arguments.dataset).usage()?;
+    let mut sets = match &arguments.dataset {
+        Some(word) => dataset_sets(word).usage()?,
+        None => Vec::new(),
+    };
+    sets.extend(arguments.recipe.iter().map(|recipe| format!("recipe={recipe}")));
     sets.append(&mut arguments.sets);
     arguments.sets = sets;
-    for variant in &ablation.variants {
-        resolve(&arguments.profile, variant, &arguments.sets).usage()?;
-    }
+    resolve_all(&arguments.profile, &ablation, &arguments.sets).usage()?;
     ablation::check_only(&ablation, &arguments.only).usage()?;
     let session = session(&arguments.device, arguments.no_tui)?;
     let request = Request {

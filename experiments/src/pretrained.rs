@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
+use data::datasets::synthetic::vocabulary;
 use data::text::Tokenizer;
+use model::checkpoint::Precision;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
+use model::presets::Preset;
 use model::{Blip2, Blip2Config};
 use train::Context;
 
-use crate::config::RunConfig;
+use crate::config::{FrozenType, PretrainingChoice, RunConfig};
+use crate::pretrain;
 
 /// A pretrained model, loaded.
 pub struct Pretrained {
@@ -46,6 +50,26 @@ impl Pretrained {
         Ok(config.model.image_size.unwrap_or(checkpoint.vision_config.image_size))
     }
 
+    /// The sizes of a configuration's model, also where its checkpoint is not there: then they are those of its pretraining,
+    /// or of the published model that its name implies.
+    ///
+    /// # Errors
+    /// When the checkpoint is not there and its name implies nothing, or what is changed of the sizes makes no model.
+    pub fn sizes_of(config: &RunConfig) -> anyhow::Result<Blip2Config> {
+        let named = config.checkpoint.to_string_lossy();
+        let mut sizes = match (&config.pretraining, find_checkpoint(&config.checkpoint)) {
+            (Some(pretraining), _) => sizes_of_pretraining(pretraining)?,
+            (None, Ok(directory)) => model::checkpoint::load_config(&directory)?,
+            (None, Err(absent)) => match Preset::from_name(&named) {
+                Some(preset) => preset.config(),
+                None => return Err(absent),
+            },
+        };
+        adapt(&mut sizes, config, config.model.dropout);
+        sizes.check().map_err(|reason| anyhow::anyhow!("{named}, changed as configured: {reason}"))?;
+        Ok(sizes)
+    }
+
     /// Reads a checkpoint, used as a configuration says; `dropout` changes its rates where one is given.
     ///
     /// # Errors
@@ -56,21 +80,11 @@ impl Pretrained {
         dropout: Option<f64>,
         device: &Device,
     ) -> anyhow::Result<Self> {
-        let adapt = |blip2: &mut Blip2Config| {
-            blip2.fusion = config.model.fusion;
-            blip2.temporal = config.model.temporal;
-            blip2.max_frames = blip2.max_frames.max(config.frames.count);
-            if let Some(size) = config.model.image_size {
-                blip2.vision_config.image_size = size;
-            }
-            if config.model.lora.is_some() {
-                blip2.lora.clone_from(&config.model.lora);
-            }
-            if let Some(dropout) = dropout {
-                blip2.set_dropout(dropout);
-            }
-        };
-        let (blip2_config, model) = model::checkpoint::load(directory, adapt, device)?;
+        let mut sizes = model::checkpoint::load_config(directory)?;
+        adapt(&mut sizes, config, dropout);
+        let precision = precision(config, &sizes, device);
+        let changes = |blip2: &mut Blip2Config| adapt(blip2, config, dropout);
+        let (blip2_config, model) = model::checkpoint::load_in(directory, changes, precision, device)?;
         let tokenizer = Arc::new(open_tokenizer(directory, &blip2_config)?);
         let ends = end_tokens(directory, &blip2_config, &tokenizer)?;
         Ok(Self { config: blip2_config, model, tokenizer, ends })
@@ -110,6 +124,44 @@ impl Pretrained {
             label_smoothing: config.train.label_smoothing,
         })
     }
+}
+
+/// Changes a checkpoint's sizes as a configuration says.
+fn adapt(blip2: &mut Blip2Config, config: &RunConfig, dropout: Option<f64>) {
+    blip2.fusion = config.model.fusion;
+    blip2.temporal = config.model.temporal;
+    blip2.max_frames = blip2.max_frames.max(config.frames.count);
+    if let Some(size) = config.model.image_size {
+        blip2.vision_config.image_size = size;
+    }
+    if config.model.lora.is_some() {
+        blip2.lora.clone_from(&config.model.lora);
+    }
+    if let Some(dropout) = dropout {
+        blip2.set_dropout(dropout);
+    }
+}
+
+/// The type of the ViT's and of the language model's weights. What any stage trains stays in f32, and so do the low-rank
+/// updates of a frozen language model.
+fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precision {
+    if config.model.frozen_type == FrozenType::F32 {
+        return Precision::default();
+    }
+    // no weight is allocated: parameters are drawn when they are first read
+    let names = model::parameters::names(&sizes.init(device));
+    let of = |part: &str| {
+        let mut own = names.iter().filter(|name| name.starts_with(part) && !name.contains(".lora."));
+        if own.any(|name| config.trains(name)) { FloatDType::F32 } else { FloatDType::BF16 }
+    };
+    Precision { vision_model: of("vision_model."), language_model: of("language_model.") }
+}
+
+/// The sizes of what a pretraining on the tiny world's words makes.
+fn sizes_of_pretraining(choice: &PretrainingChoice) -> anyhow::Result<Blip2Config> {
+    let mut sizes = pretrain::find(&choice.name, &choice.sets())?.model;
+    sizes.text_config.set_vocabulary_size(Tokenizer::word_level(&vocabulary())?.vocabulary_size());
+    Ok(sizes)
 }
 
 /// A prompt's tokens; its end is left out, as it goes on.
@@ -167,16 +219,33 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, config: &Blip2Config, directory: &
     Ok(())
 }
 
-/// A path as it is, or inside the project's own folder.
+/// The folder of a checkpoint: the path as it is, or inside the project's own folder; of a repository's name also
+/// `checkpoints/NAME`, where the command that the error names puts it.
 fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let places = [path.to_owned(), project.join(path)];
-    match places.iter().find(|place| place.is_dir()) {
-        Some(place) => Ok(place.clone()),
-        None => bail!(
-            "there is no checkpoint {}; make the tiny one with `experiments pretrain tiny --out {}`",
-            path.display(),
-            path.display()
+    let words: Vec<_> = path.components().collect();
+    let name = path.file_name().map(Path::new).filter(|_| words.len() == 2);
+    let own = name.map(|name| Path::new("checkpoints").join(name));
+    let places = [Some(path.to_owned()), Some(project.join(path)), own.clone()];
+    if let Some(place) = places.into_iter().flatten().find(|place| place.is_dir()) {
+        return Ok(place);
+    }
+    let shown = path.display();
+    match (Preset::from_name(&path.to_string_lossy()), own) {
+        (Some(Preset::Blip2Vicuna7B), _) => bail!(
+            "there is no checkpoint {shown}, and none is published: pretrain BLIP-2's second stage on Vicuna-7B, and put it there \
+             with `experiments import`"
+        ),
+        (Some(_), Some(own)) if !path.starts_with("checkpoints") => bail!(
+            "there is no checkpoint {shown} in {}; `experiments import {shown} --out {}` gets it",
+            own.display(),
+            own.display()
+        ),
+        (Some(_), _) => {
+            bail!("there is no checkpoint {shown}; `experiments import SOURCE --out {shown}` makes one of your files")
+        }
+        (None, _) => bail!(
+            "there is no checkpoint {shown}; make the tiny one with `experiments pretrain tiny --out {shown}`"
         ),
     }
 }

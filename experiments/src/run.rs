@@ -232,7 +232,7 @@ impl Stages<'_> {
             validation: Some(validation),
             directory: directory.to_owned(),
             device: session.device.clone(),
-            seed: run.seed,
+            seed: run.config.drawn_seed(run.seed),
             label,
             settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
             stop: session.stop.clone(),
@@ -259,7 +259,7 @@ impl Stages<'_> {
             config.captions,
             tokenizer.clone(),
             config.evaluate.max_new_tokens,
-            self.run.seed,
+            config.drawn_seed(self.run.seed),
         )?))
     }
 

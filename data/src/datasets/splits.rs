@@ -132,6 +132,35 @@ fn counts(dataset: DataSet) -> Option<Counts> {
     }
 }
 
+/// How large a published data set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Clips, or images, of train, validate and test.
+    pub clips: [usize; 3],
+    /// Captions, or questions, of the training split.
+    pub learned: usize,
+}
+
+/// The sizes of a published data set, which need no file of it; nothing for a user's own.
+///
+/// MSR-VTT has 20 captions a clip and VATEX ten; MSVD's and COCO's are counted in their own files.
+#[must_use]
+pub fn sizes(dataset: DataSet) -> Option<Sizes> {
+    let of_questions = |clips: DataSet| Some((counts(clips)?.each, counts(dataset)?.each[0]));
+    let of_captions = |learned| Some((counts(dataset)?.each, learned));
+    let (clips, learned) = match dataset {
+        DataSet::Msrvtt => of_captions(6513 * 20),
+        DataSet::Msvd => of_captions(48_774),
+        DataSet::Vatex => of_captions(25_991 * 10),
+        DataSet::MsrvttQa => of_questions(DataSet::Msrvtt),
+        DataSet::MsvdQa => of_questions(DataSet::Msvd),
+        DataSet::Coco => of_captions(566_747),
+        DataSet::Flickr8k => of_captions(6000 * 5),
+        DataSet::Own => None,
+    }?;
+    Some(Sizes { clips, learned })
+}
+
 /// The ids of a published split, where they follow a rule: MSR-VTT and MSVD number their clips through the splits.
 fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
     let range = match (dataset, split) {

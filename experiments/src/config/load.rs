@@ -1,5 +1,6 @@
 //! Finding, merging and checking TOML files.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -9,22 +10,30 @@ use toml::{Table, Value};
 
 use data::datasets::DataSet;
 
-use super::RunConfig;
 use super::suggest::{nearest, with_suggestion};
+use super::{Recipe, RunConfig, faults};
 use crate::report::Published;
 
 /// The ablations that come with the program: name and text.
 const ABLATIONS: &[(&str, &str)] = &[
     ("freeze_vit", include_str!("../../configs/ablations/freeze_vit.toml")),
+    ("lm_size", include_str!("../../configs/ablations/lm_size.toml")),
+    ("pretraining_size", include_str!("../../configs/ablations/pretraining_size.toml")),
+    ("resolution", include_str!("../../configs/ablations/resolution.toml")),
     ("fusion", include_str!("../../configs/ablations/fusion.toml")),
     ("scst", include_str!("../../configs/ablations/scst.toml")),
+    ("headline", include_str!("../../configs/ablations/headline.toml")),
+    ("vqa", include_str!("../../configs/ablations/vqa.toml")),
+    ("frames", include_str!("../../configs/ablations/frames.toml")),
     ("temporal", include_str!("../../configs/ablations/temporal.toml")),
+    ("seeds", include_str!("../../configs/ablations/seeds.toml")),
 ];
 
 /// The profiles that come with the program.
 const PROFILES: &[(&str, &str)] = &[
     ("tiny", include_str!("../../configs/profiles/tiny.toml")),
     ("smoke", include_str!("../../configs/profiles/smoke.toml")),
+    ("paper", include_str!("../../configs/profiles/paper.toml")),
 ];
 
 /// A study: variants of one run that differ in what is studied.
@@ -42,6 +51,19 @@ pub struct Ablation {
     pub variants: Vec<Variant>,
 }
 
+impl Ablation {
+    /// The variants that a profile has, in order.
+    pub fn variants_in<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = &'a Variant> {
+        self.variants.iter().filter(move |variant| !variant.not_in.contains_key(profile))
+    }
+
+    /// The variants that a profile lacks, each with the reason.
+    pub fn left_out<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let reason = move |variant: &'a Variant| Some((variant.name.as_str(), variant.not_in.get(profile)?.as_str()));
+        self.variants.iter().filter_map(reason)
+    }
+}
+
 /// One variant of an ablation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +71,9 @@ pub struct Variant {
     /// Its name; the table's key.
     #[serde(skip)]
     pub name: String,
+    /// The file that it is from, or the ablation's name.
+    #[serde(skip)]
+    pub place: String,
     /// What it is, in a few words.
     pub description: String,
     /// What it changes.
@@ -57,7 +82,13 @@ pub struct Variant {
     /// What it changes besides in a profile, by the profile's name.
     #[serde(default)]
     pub profiles: Table,
+    /// Profiles that have no such variant, and why.
+    #[serde(default)]
+    pub not_in: BTreeMap<String, String>,
 }
+
+/// A variant with its configuration.
+pub type Resolved<'a> = (&'a Variant, RunConfig);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,17 +167,49 @@ pub fn choices(word: &str, known: &[&str], next: &str) -> String {
     }
 }
 
-/// The configuration of a variant: profile, then variant, then `--set key=value`.
+/// The configuration of a variant: profile, then variant, then what the variant changes in the profile, then
+/// `--set key=value`. `recipe=released` among the latter chooses the recipe: each of the first three may have a table
+/// `recipes.released`, which is laid over it.
 ///
 /// # Errors
-/// When a profile, key or value is not known.
+/// When a profile, key or value is not known; all such keys and values are listed.
 pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
-    let mut table = find_profile(profile)?.settings;
-    merge(&mut table, &variant.set);
-    if let Some(Value::Table(own)) = variant.profiles.get(profile) {
-        merge(&mut table, own);
+    let layers = layers(profile, variant)?;
+    let recipe = chosen_recipe(sets)?;
+    let place = format!("variant \"{}\" of {} on profile \"{profile}\"", variant.name, variant.place);
+    typed(laid(&layers, recipe), sets, &place)
+}
+
+/// The configurations of all of an ablation's variants that a profile has.
+///
+/// # Errors
+/// What is wrong with each, all at once; a recipe that nothing of the ablation is written for.
+pub fn resolve_all<'a>(
+    profile: &'a str,
+    ablation: &'a Ablation,
+    sets: &[String],
+) -> anyhow::Result<Vec<Resolved<'a>>> {
+    let recipe = chosen_recipe(sets)?;
+    let (mut resolved, mut faults, mut has_recipe) = (Vec::new(), Vec::new(), recipe == Recipe::Paper);
+    for variant in ablation.variants_in(profile) {
+        let names_recipe = |layer: &Table| {
+            layer.get("recipes").and_then(Value::as_table).is_some_and(|own| own.contains_key(recipe.name()))
+        };
+        has_recipe |= layers(profile, variant)?.iter().any(names_recipe);
+        match resolve(profile, variant, sets) {
+            Ok(config) => resolved.push((variant, config)),
+            Err(error) => faults.push(format!("{error:#}")),
+        }
     }
-    typed(table, sets, &format!("variant \"{}\" on profile \"{profile}\"", variant.name))
+    faults.dedup();
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n"));
+    }
+    if !has_recipe {
+        let (name, recipe) = (&ablation.name, recipe.name());
+        bail!("on profile \"{profile}\" the recipe \"{recipe}\" changes nothing of {name}; leave it out, or take --profile paper");
+    }
+    Ok(resolved)
 }
 
 /// The configuration of a profile alone, with settings changed.
@@ -154,7 +217,59 @@ pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Res
 /// # Errors
 /// When a profile, key or value is not known.
 pub fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
-    typed(find_profile(profile)?.settings, sets, &format!("profile \"{profile}\""))
+    let settings = find_profile(profile)?.settings;
+    typed(laid(&[settings], chosen_recipe(sets)?), sets, &format!("profile \"{profile}\""))
+}
+
+/// What a variant's configuration is made of, from the first that is overruled to the last that overrules.
+fn layers(profile: &str, variant: &Variant) -> anyhow::Result<Vec<Table>> {
+    let own = variant.profiles.get(profile).and_then(Value::as_table).cloned().unwrap_or_default();
+    Ok(vec![find_profile(profile)?.settings, variant.set.clone(), own])
+}
+
+/// Layers upon each other, each followed by what it says of the recipe.
+fn laid(layers: &[Table], recipe: Recipe) -> Table {
+    let mut table = Table::new();
+    for layer in layers {
+        let mut layer = layer.clone();
+        let recipes = layer.remove(RECIPES);
+        merge(&mut table, &layer);
+        if let Some(Value::Table(own)) = recipes.as_ref().and_then(|recipes| recipes.get(recipe.name())) {
+            merge(&mut table, own);
+        }
+    }
+    table
+}
+
+const RECIPES: &str = "recipes";
+
+/// The recipe that the last `recipe=NAME` among the settings names.
+fn chosen_recipe(sets: &[String]) -> anyhow::Result<Recipe> {
+    let named = sets.iter().rev().find_map(|set| {
+        let (key, value) = set.split_once('=')?;
+        (key.trim() == "recipe").then(|| value.trim().trim_matches('"'))
+    });
+    let Some(word) = named else { return Ok(Recipe::default()) };
+    let known = Recipe::ALL.map(Recipe::name);
+    match Recipe::ALL.into_iter().find(|recipe| recipe.name() == word) {
+        Some(recipe) => Ok(recipe),
+        None => bail!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help")),
+    }
+}
+
+/// Refuses recipes of other names than there are, in a table of settings.
+fn check_recipes(layer: &Table) -> anyhow::Result<()> {
+    let Some(recipes) = layer.get(RECIPES) else { return Ok(()) };
+    let Some(recipes) = recipes.as_table() else { bail!("recipes must be a table of tables of settings") };
+    for (name, own) in recipes {
+        if name != Recipe::Released.name() {
+            bail!("recipes.{name}: only recipes.released may change what is beside it, which is the paper's");
+        }
+        if !own.is_table() {
+            bail!("recipes.{name} must be a table of settings");
+        }
+    }
+    Ok(())
 }
 
 /// A study of one variant, whose settings are a file's.
@@ -167,8 +282,15 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run").to_owned();
     let description = format!("as {shown} says");
-    let variant =
-        Variant { name: name.clone(), description, set: parse(&text, &shown)?, profiles: Table::new() };
+    let variant = Variant {
+        name: name.clone(),
+        place: shown.clone(),
+        description,
+        set: parse(&text, &shown)?,
+        profiles: Table::new(),
+        not_in: BTreeMap::new(),
+    };
+    check_recipes(&variant.set).with_context(|| shown.clone())?;
     Ok(Ablation {
         name,
         question: format!("What comes of {shown}?"),
@@ -178,14 +300,14 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
     })
 }
 
-/// The settings that `--dataset NAME[=DIR]` stands for: none for the tiny world.
+/// The settings that `--dataset NAME[=DIR]` stands for.
 ///
 /// # Errors
 /// When there is no data set of that name.
 pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     let (name, directory) = word.split_once('=').unwrap_or((word, ""));
     if name == "tiny" && directory.is_empty() {
-        return Ok(Vec::new());
+        return Ok(vec![TINY_WORLD.to_owned()]);
     }
     let known: Vec<&str> = DataSet::ALL.iter().map(|dataset| dataset.name()).chain(["tiny"]).collect();
     if !known.contains(&name) {
@@ -199,6 +321,9 @@ pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     ])
 }
 
+/// The setting that takes a profile's data set away, so that the tiny world is back in its place.
+const TINY_WORLD: &str = "dataset=tiny";
+
 /// A configuration from one file's text and the command line's settings.
 ///
 /// # Errors
@@ -209,52 +334,81 @@ pub fn merge_sets<T: DeserializeOwned>(text: &str, sets: &[String], place: &str)
 
 fn typed<T: DeserializeOwned>(mut table: Table, sets: &[String], place: &str) -> anyhow::Result<T> {
     for set in sets {
+        if set == TINY_WORLD {
+            table.remove("dataset");
+            continue;
+        }
         let (key, value) = set.split_once('=').with_context(|| format!("--set {set}: expected key=value"))?;
         assign(&mut table, key.trim(), parse_value(value.trim()))
             .with_context(|| format!("--set {set}: not a key of the configuration"))?;
     }
     inherit(&mut table);
-    Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+    faults::typed(table).map_err(|faults| {
         let place = if sets.is_empty() {
             place.to_owned()
         } else {
-            format!("--set {} (`experiments show NAME` prints every key)", sets.join(" --set "))
+            format!("{place}, with --set {} (`experiments show NAME` prints every key)", sets.join(" --set "))
         };
-        anyhow::anyhow!("{}: {place}", with_suggestion(&error.to_string()))
+        anyhow::anyhow!("{}\nin {place}", faults.join("\n"))
     })
 }
 
 fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablation> {
     let mut file: AblationFile = parse(text, place)?;
-    let mut variants = Vec::new();
+    let (mut variants, mut faults) = (Vec::new(), Vec::new());
     for (name, value) in std::mem::take(&mut file.variants) {
-        let variant: Variant = value
-            .try_into()
-            .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", with_suggestion(&error.to_string())))
-            .with_context(|| format!("variant \"{name}\" of {place}"))?;
-        for (profile, own) in &variant.profiles {
-            find_profile(profile).with_context(|| format!("variant \"{name}\" of {place}"))?;
-            if !own.is_table() {
-                bail!("variant \"{name}\" of {place}: profiles.{profile} must be a table of settings");
-            }
+        match parse_variant(&name, value, place) {
+            Ok(variant) => variants.push(variant),
+            Err(found) => faults.extend(found.iter().map(|fault| format!("variants.{name}.{fault}"))),
         }
-        variants.push(Variant { name, ..variant });
     }
-    if variants.is_empty() {
+    if faults.is_empty() && variants.is_empty() {
         bail!("the ablation {place} has no variants; add a table [variants.NAME]");
     }
     let AblationFile { question, paper, published, .. } = file;
     for row in published.iter().filter(|row| row.variant.is_some()) {
-        if !variants.iter().any(|variant| Some(&variant.name) == row.variant.as_ref()) {
-            bail!("the published number \"{}\" of {place} is of a variant that there is not", row.label);
+        if faults.is_empty() && !variants.iter().any(|variant| Some(&variant.name) == row.variant.as_ref()) {
+            faults.push(format!("published \"{}\": of a variant that there is not", row.label));
         }
+    }
+    if !faults.is_empty() {
+        bail!("{}\nin {place}", faults.join("\n"));
     }
     Ok(Ablation { name: name.to_owned(), question, paper, published, variants })
 }
 
+/// A variant of a file, or all that is wrong with its own table. Its settings are checked when they are laid over a
+/// profile.
+fn parse_variant(name: &str, value: Value, place: &str) -> Result<Variant, Vec<String>> {
+    let Value::Table(table) = value else {
+        return Err(vec!["must be a table with a description and settings".to_owned()]);
+    };
+    let variant: Variant = faults::typed(table)?;
+    let mut faults = Vec::new();
+    for profile in variant.profiles.keys().chain(variant.not_in.keys()) {
+        if let Err(error) = find_profile(profile) {
+            faults.push(format!("profiles.{profile}: {error}"));
+        }
+    }
+    let settings = variant.profiles.iter().map(|(profile, own)| (format!("profiles.{profile}"), own.as_table()));
+    for (key, own) in settings.chain([("set".to_owned(), Some(&variant.set))]) {
+        match own {
+            None => faults.push(format!("{key}: must be a table of settings")),
+            Some(own) => faults.extend(check_recipes(own).err().map(|error| format!("{key}.{error}"))),
+        }
+    }
+    if faults.is_empty() {
+        Ok(Variant { name: name.to_owned(), place: place.to_owned(), ..variant })
+    } else {
+        Err(faults)
+    }
+}
+
 fn parse_profile(name: &str, text: &str, place: &str) -> anyhow::Result<Profile> {
     let summary = text.lines().next().unwrap_or_default().trim_start_matches('#').trim().to_owned();
-    Ok(Profile { name: name.to_owned(), summary, settings: parse(text, place)? })
+    let settings: Table = parse(text, place)?;
+    check_recipes(&settings).with_context(|| place.to_owned())?;
+    Ok(Profile { name: name.to_owned(), summary, settings })
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, place: &str) -> anyhow::Result<T> {
@@ -273,11 +427,19 @@ fn inherit(table: &mut Table) {
     }
 }
 
-/// Lays `over` over `base`, table by table. A table of patterns is replaced, not merged: its order counts.
+/// Lays `over` over `base`, table by table. A table of patterns is replaced, not merged, as its order counts; and so is
+/// one of another kind, which has other keys.
 fn merge(base: &mut Table, over: &Table) {
+    let is_of_other_kind = |base: &Table, over: &Table| {
+        ["mode", "model_type"].iter().any(|kind| over.contains_key(*kind) && over.get(*kind) != base.get(*kind))
+    };
     for (key, value) in over {
         match (base.get_mut(key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) if key != "parameters" => merge(base, over),
+            (Some(Value::Table(base)), Value::Table(over))
+                if key != "parameters" && !is_of_other_kind(base, over) =>
+            {
+                merge(base, over);
+            }
             _ => {
                 base.insert(key.clone(), value.clone());
             }
@@ -325,16 +487,16 @@ mod tests {
 
     #[test]
     fn every_ablation_resolves_in_every_profile() {
-        let mut resolved = 0;
-        for ablation in ablations().unwrap() {
-            for profile in profiles().unwrap() {
-                for variant in &ablation.variants {
-                    resolve(&profile.name, variant, &[]).unwrap();
-                    resolved += 1;
-                }
+        let mut resolved = BTreeMap::new();
+        for profile in profiles().unwrap() {
+            for ablation in ablations().unwrap() {
+                let count = resolve_all(&profile.name, &ablation, &[]).unwrap().len();
+                *resolved.entry(profile.name.clone()).or_insert(0) += count;
             }
         }
-        assert_eq!(resolved, (3 + 2 + 2 + 2) * 2);
+        let all: usize = ablations().unwrap().iter().map(|ablation| ablation.variants.len()).sum();
+        assert_eq!(resolved["paper"], all);
+        assert_eq!(resolved["tiny"], resolved["smoke"]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What a run is made of, typed. A profile (how large) and an ablation (what varies) are TOML files; a variant's
 //! settings and the command line's `--set` are merged over the profile, and only the result is given a type.
 
+mod faults;
 mod load;
 mod suggest;
 
 pub use load::{
-    Ablation, Profile, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets, profiles,
-    resolve, resolve_plain, single,
+    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets, profiles,
+    resolve, resolve_all, resolve_plain, single,
 };
 pub use suggest::nearest;
 
@@ -22,6 +23,7 @@ use model::lora::LoraConfig;
 use model::{Fusion, Temporal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use toml::Table;
 use train::TrainConfig;
 use train::scst::ScstConfig;
 
@@ -32,13 +34,23 @@ use crate::clips::DatasetConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Pretrained model, a folder in Hugging Face's layout; a relative path counts from the working directory, then
-    /// from the project's own folder.
+    /// Pretrained model: a folder in Hugging Face's layout, or a repository's name, whose folder is then
+    /// `checkpoints/NAME`. A relative path counts from the working directory, then from the project's own folder.
     pub checkpoint: PathBuf,
+    /// A pretraining whose checkpoint takes that one's place, made the first time that it is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretraining: Option<PretrainingChoice>,
+    /// Whose recipe, where the paper's text and its code differ.
+    #[serde(default, skip_serializing_if = "Recipe::is_paper")]
+    pub recipe: Recipe,
+    /// Which of several equal runs this is: each draws other random numbers from the same seed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replica: u64,
     /// What the checkpoint leaves open.
     #[serde(default)]
     pub model: ModelChanges,
     /// The tiny world.
+    #[serde(default)]
     pub world: WorldConfig,
     /// A data set on disk, which then takes the tiny world's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +72,77 @@ pub struct RunConfig {
     pub answering: Option<AnswerConfig>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A pretraining by its name, and what is changed of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainingChoice {
+    /// A pretraining's name, or the path of a TOML file.
+    pub name: String,
+    /// Settings laid over it.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub set: Table,
+}
+
+impl PretrainingChoice {
+    /// The settings as `key=value`.
+    pub fn sets(&self) -> Vec<String> {
+        fn flatten(table: &Table, start: &str, sets: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    toml::Value::Table(inner) => flatten(inner, &format!("{start}{key}."), sets),
+                    value => sets.push(format!("{start}{key}={value}")),
+                }
+            }
+        }
+        let mut sets = Vec::new();
+        flatten(&self.set, "", &mut sets);
+        sets
+    }
+}
+
+/// Whose recipe. A file's `recipes.released` is laid over what is beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipe {
+    /// As the paper states it.
+    #[default]
+    Paper,
+    /// As the authors' code has it.
+    Released,
+}
+
+impl Recipe {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Paper, Self::Released];
+
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Released => "released",
+        }
+    }
+
+    fn is_paper(&self) -> bool {
+        *self == Self::Paper
+    }
+}
+
+/// What frozen weights are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrozenType {
+    /// Four bytes.
+    #[default]
+    F32,
+    /// Two bytes, where the device has them.
+    Bf16,
+}
+
 /// How a checkpoint's model is used.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -74,6 +157,8 @@ pub struct ModelChanges {
     /// Height and width of the images, where they differ from the checkpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// What a wholly frozen ViT and a language model whose own weights are frozen are kept in.
+    pub frozen_type: FrozenType,
     /// Low-rank updates of the language model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -201,9 +286,25 @@ impl RunConfig {
         toml::to_string_pretty(self)
     }
 
-    /// Names what a run with this configuration and seed computes: 16 hexadecimal digits.
+    /// Whether any stage trains a parameter.
+    pub fn trains(&self, name: &str) -> bool {
+        let later = self.scst.as_ref().map(|scst| &scst.train);
+        [Some(&self.train), later].into_iter().flatten().any(|train| train.parameters.trains(name))
+    }
+
+    /// The seed of what a run draws: another in each replica.
+    pub fn drawn_seed(&self, seed: u64) -> u64 {
+        seed.wrapping_add(self.replica << 32)
+    }
+
+    /// Names what a run with this configuration and seed computes: 16 hexadecimal digits. Where in a cache the checkpoint
+    /// of its pretraining lies does not matter.
     pub fn hash(&self, seed: u64) -> String {
-        let text = self.to_toml().unwrap_or_default();
+        let mut named = self.clone();
+        if named.pretraining.is_some() {
+            named.checkpoint = PathBuf::new();
+        }
+        let text = named.to_toml().unwrap_or_default();
         hex(&Sha256::new().chain_update(text).chain_update(seed.to_le_bytes()).finalize())
     }
 }

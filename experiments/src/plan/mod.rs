@@ -1,0 +1,372 @@
+//! What a run will take, known without its data or weights: parameters, memory, steps, work and time.
+
+mod parts;
+
+use parts::{Part, parts};
+
+use burn::tensor::Device;
+use data::datasets::splits;
+use model::Blip2Config;
+use model::parameters::Parameter;
+use model::recompute::Recompute;
+use train::TrainConfig;
+
+use crate::config::{CaptionUse, FrozenType, RunConfig};
+use crate::pretrained::Pretrained;
+
+/// Floating-point operations a second of the tiny BLIP-2's training on two CPU cores: the variant `freeze_vit` of
+/// `docs/results/freeze_vit-tiny.md` takes 1.1 s for an epoch of 32 steps.
+pub const TINY_CPU_RATE: f64 = 9e9;
+/// Values of the largest model that this rate is good for.
+const TINY: usize = 10_000_000;
+
+/// What a run will take.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Every parameter and whether it is trained, by the model's module.
+    pub modules: Vec<Module>,
+    /// Training examples of an epoch.
+    pub examples: usize,
+    /// One training after another: word by word, then by reward where that is asked for.
+    pub stages: Vec<Stage>,
+}
+
+/// A module's parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// The module's name.
+    pub name: String,
+    /// Values in all.
+    pub values: usize,
+    /// Values that are trained in any stage.
+    pub trained: usize,
+}
+
+/// One training.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// Steps.
+    pub steps: usize,
+    /// Memory, recomputing as configured.
+    pub memory: Memory,
+    /// Bytes of activations without recomputing, and with all blocks recomputed.
+    pub activations: [usize; 2],
+    /// Floating-point operations of a step.
+    pub step_work: f64,
+    /// Operations that are done once for all steps: a frozen ViT's, where it always sees the same frames.
+    pub work_once: f64,
+}
+
+/// Bytes of a training step, of one micro-batch at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights: four bytes a value, or two where it is frozen and `frozen_type` is `bf16`.
+    pub weights: usize,
+    /// Gradients: four bytes a trained value.
+    pub gradients: usize,
+    /// AdamW's two moments: eight bytes a trained value.
+    pub optimiser: usize,
+    /// What is kept for the backward pass.
+    pub activations: usize,
+}
+
+impl Memory {
+    /// All of it: an upper bound, as activations are gone when the last gradients come.
+    pub fn total(self) -> usize {
+        self.weights + self.gradients + self.optimiser + self.activations
+    }
+}
+
+impl Stage {
+    /// Operations of all steps.
+    pub fn work(&self) -> f64 {
+        self.step_work * self.steps as f64 + self.work_once
+    }
+}
+
+impl Plan {
+    /// Of a configuration, whose checkpoint and data need not be there.
+    ///
+    /// # Errors
+    /// When the checkpoint is not there and its name implies no sizes, or a pattern of parameters matches none.
+    pub fn of(config: &RunConfig) -> anyhow::Result<Self> {
+        let sizes = Pretrained::sizes_of(config)?;
+        let parameters = model::parameters::list(&sizes.init(&Device::flex()));
+        let trainings = trainings(config);
+        for (_, train, _) in &trainings {
+            train.parameters.check(&parameters)?;
+        }
+        let examples = examples(config)?;
+        let stage = |(name, train, captions): &(&'static str, &TrainConfig, usize)| {
+            let shape = Shape { config, sizes: &sizes, parameters: &parameters, train, captions: *captions };
+            let batches = examples.div_ceil(train.batch_size.max(1));
+            Stage {
+                name,
+                steps: train.total_steps(batches),
+                memory: shape.memory(),
+                activations: [Recompute::default(), Recompute::ALL].map(|recompute| shape.activations(recompute)),
+                step_work: shape.step_work(),
+                work_once: shape.work_once(clips(config)),
+            }
+        };
+        let stages = trainings.iter().map(stage).collect();
+        Ok(Self { modules: modules(config, &parameters), examples, stages })
+    }
+
+    /// Values in all.
+    pub fn values(&self) -> usize {
+        self.modules.iter().map(|module| module.values).sum()
+    }
+
+    /// Values that are trained.
+    pub fn trained(&self) -> usize {
+        self.modules.iter().map(|module| module.trained).sum()
+    }
+
+    /// Seconds of all training steps on two CPU cores, where a rate was measured for models of this size.
+    pub fn seconds(&self) -> Option<f64> {
+        let work: f64 = self.stages.iter().map(Stage::work).sum();
+        (self.values() <= TINY).then_some(work / TINY_CPU_RATE)
+    }
+}
+
+/// Name, settings and captions a clip of each training.
+fn trainings(config: &RunConfig) -> Vec<(&'static str, &TrainConfig, usize)> {
+    let scst = config.scst.iter().map(|scst| ("self-critical", &scst.train, scst.reward.settings().candidates));
+    std::iter::once(("cross-entropy", &config.train, 1)).chain(scst).collect()
+}
+
+/// Clips of train, validate and test.
+fn clips(config: &RunConfig) -> [usize; 3] {
+    let world = &config.world.clips;
+    let official = config.dataset.as_ref().map(|dataset| splits::sizes(dataset.name).map(|sizes| sizes.clips));
+    match official {
+        Some(official) => official.unwrap_or_default(),
+        None => [world.train, world.validate, world.test],
+    }
+}
+
+/// Training examples of an epoch: clips, captions, or questions.
+fn examples(config: &RunConfig) -> anyhow::Result<usize> {
+    let is_each = config.answering.is_some() || config.captions == CaptionUse::Every;
+    let Some(dataset) = &config.dataset else {
+        let (clips, world) = (config.world.clips.train, &config.world);
+        // fewer questions are asked where answers would become too common: docs/tiny-world.md
+        let each = if config.answering.is_some() { world.questions } else { world.captions };
+        return Ok(if is_each { clips * each } else { clips });
+    };
+    match splits::sizes(dataset.name) {
+        Some(sizes) => Ok(if is_each { sizes.learned } else { sizes.clips[0] }),
+        None => anyhow::bail!(
+            "how large the data set \"{}\" is can be told only from its files; `experiments data check` counts them",
+            dataset.name.name()
+        ),
+    }
+}
+
+fn modules(config: &RunConfig, parameters: &[Parameter]) -> Vec<Module> {
+    let mut modules: Vec<Module> = Vec::new();
+    for parameter in parameters {
+        let start = parameter.name.split('.').next().unwrap_or_default();
+        let name = if parameter.name.contains(".lora.") { format!("{start}, LoRA") } else { start.to_owned() };
+        let trained = if config.trains(&parameter.name) { parameter.len() } else { 0 };
+        match modules.iter_mut().find(|module| module.name == name) {
+            Some(module) => {
+                module.values += parameter.len();
+                module.trained += trained;
+            }
+            None => modules.push(Module { name, values: parameter.len(), trained }),
+        }
+    }
+    modules
+}
+
+/// What a training step computes on.
+struct Shape<'a> {
+    config: &'a RunConfig,
+    sizes: &'a Blip2Config,
+    parameters: &'a [Parameter],
+    train: &'a TrainConfig,
+    /// Captions that the language model scores of each clip.
+    captions: usize,
+}
+
+impl Shape<'_> {
+    fn is_trained(&self, name: &str) -> bool {
+        self.train.parameters.trains(name)
+    }
+
+    fn parts(&self, recompute: Recompute) -> Vec<Part> {
+        parts(self.config, self.sizes, self.parameters, |name| self.is_trained(name), recompute)
+    }
+
+    /// How often a part runs for each clip.
+    fn runs(&self, index: usize) -> usize {
+        // ViT and Q-Former see a clip once, however many captions of it there are
+        if index < 2 { 1 } else { self.captions }
+    }
+
+    /// Whether the ViT's output is made once and kept.
+    fn has_kept_features(&self, vit: &Part) -> bool {
+        !vit.has_graph && !self.config.frames.varies()
+    }
+
+    fn memory(&self) -> Memory {
+        let count = |choose: &dyn Fn(&Parameter) -> bool| -> usize {
+            self.parameters.iter().filter(|parameter| choose(parameter)).map(Parameter::len).sum()
+        };
+        let trained = count(&|parameter| self.is_trained(&parameter.name));
+        let is_half = |start: &str| {
+            let is_own = |name: &str| name.starts_with(start) && !name.contains(".lora.");
+            let is_frozen = !self.parameters.iter().any(|own| is_own(&own.name) && self.config.trains(&own.name));
+            let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
+            if is_asked && is_frozen { count(&|own| is_own(&own.name)) } else { 0 }
+        };
+        let halves = is_half("vision_model.") + is_half("language_model.");
+        Memory {
+            weights: 4 * count(&|_| true) - 2 * halves,
+            gradients: 4 * trained,
+            optimiser: 8 * trained,
+            activations: self.activations(self.train.recompute),
+        }
+    }
+
+    fn activations(&self, recompute: Recompute) -> usize {
+        let clips = self.train.batch_size.div_ceil(self.train.micro_batches.max(1));
+        let (mut kept, mut again) = (self.logits() * clips, 0);
+        for (index, part) in self.parts(recompute).iter().enumerate() {
+            let bytes = clips * self.runs(index) * part.bytes;
+            let inside = part.inside() * bytes;
+            match (part.has_graph, part.recomputed) {
+                (true, true) => {
+                    kept += part.blocks * part.input() * bytes;
+                    again = again.max(inside);
+                }
+                (true, false) => kept += part.blocks * inside,
+                // what a block without a graph computes is gone after it
+                (false, _) if self.has_kept_features(part) => {}
+                (false, _) => again = again.max(inside),
+            }
+        }
+        kept + again
+    }
+
+    /// Bytes of the scores of all tokens, of their logarithmic softmax and of its gradient, of one clip.
+    fn logits(&self) -> usize {
+        let (_, caption) = parts::texts(self.config);
+        3 * 4 * self.captions * caption * self.sizes.text_config.vocabulary_size()
+    }
+
+    fn step_work(&self) -> f64 {
+        let parts = self.parts(self.train.recompute);
+        let of = |(index, part): (usize, &Part)| {
+            if self.has_kept_features(part) && index == 0 {
+                return 0.0;
+            }
+            let share = part.trained as f64 / part.weights.max(1) as f64;
+            // gradients of what enters cost a forward pass, those of the weights another
+            let backward = if part.has_graph { 1.0 + share.min(1.0) } else { 0.0 };
+            let again = if part.has_graph && part.recomputed { 1.0 } else { 0.0 };
+            // captions that are rewarded are written first
+            let written = if index >= 2 && self.captions > 1 { 1.0 } else { 0.0 };
+            part.forward() * self.runs(index) as f64 * (1.0 + backward + again + written)
+        };
+        let text = &self.sizes.text_config;
+        let head = 2.0 * (text.width() * text.vocabulary_size() * parts::texts(self.config).1) as f64;
+        let each = parts.iter().enumerate().map(of).sum::<f64>() + 2.0 * head * self.captions as f64;
+        each * self.train.batch_size as f64
+    }
+
+    fn work_once(&self, clips: [usize; 3]) -> f64 {
+        let vit = self.parts(Recompute::default()).remove(0);
+        if self.has_kept_features(&vit) { vit.forward() * clips.iter().sum::<usize>() as f64 } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve_plain;
+
+    fn plan(profile: &str, sets: &[&str]) -> Plan {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Plan::of(&resolve_plain(profile, &sets).unwrap()).unwrap()
+    }
+
+    const LORA: &str = "model.lora={ r = 8, lora_alpha = 16.0, lora_dropout = 0.05, target_modules = [\"q\", \"v\"] }";
+
+    /// The reference's counts: the second stage's trainables with FLAN-T5-XL, and 144 updates of rank 8.
+    #[test]
+    fn the_papers_model_has_the_published_numbers_of_parameters_without_its_weights() {
+        let plain = plan("paper", &[]);
+        assert_eq!(plain.trained(), 106_739_968);
+        assert_eq!(plain.values(), 985_894_528 + 106_739_968 + 2_849_757_184);
+        let patterns = "train.parameters={ \"vision_model.*\" = \"frozen\", \"language_model.*\" = \"frozen\", \"*.lora.*\" = 1.0 }";
+        let lora = plan("paper", &[LORA, patterns]);
+        assert_eq!(lora.trained(), 106_739_968 + 4_718_592);
+        let module = lora.modules.iter().find(|module| module.name == "language_model, LoRA").unwrap();
+        assert_eq!((module.values, module.trained), (4_718_592, 4_718_592));
+    }
+
+    #[test]
+    fn steps_come_from_the_official_numbers_of_captions_or_clips() {
+        let steps = |sets: &[&str]| plan("paper", sets).stages[0].steps;
+        assert_eq!(steps(&[]), 32 * 130_260_usize.div_ceil(32));
+        assert_eq!(steps(&["dataset.name=msvd"]), 32 * 48_774_usize.div_ceil(32));
+        assert_eq!(steps(&["dataset.name=vatex"]), 32 * 259_910_usize.div_ceil(32));
+        assert_eq!(steps(&["captions=one"]), 32 * 6513_usize.div_ceil(32));
+        assert_eq!(steps(&["recipe=released"]), 15_000);
+        assert_eq!(plan("tiny", &[]).stages[0].steps, 30 * 32);
+    }
+
+    #[test]
+    fn frozen_weights_take_two_bytes_and_trained_ones_sixteen() {
+        let memory = plan("paper", &[]).stages[0].memory;
+        let (trained, frozen) = (106_739_968, 985_894_528 + 2_849_757_184);
+        assert_eq!(memory.weights, 4 * trained + 2 * frozen);
+        assert_eq!((memory.gradients, memory.optimiser), (4 * trained, 8 * trained));
+        let all = plan("paper", &["train.parameters={}"]).stages[0].memory;
+        assert_eq!(all.weights, 4 * (trained + frozen));
+        assert!(all.activations > memory.activations, "a trained ViT keeps what it computes");
+    }
+
+    #[test]
+    fn recomputing_takes_less_memory_and_more_work() {
+        let plain = &plan("paper", &["train.parameters={}"]).stages[0];
+        let sets = ["train.parameters={}", "train.recompute={ vision_model = true, qformer = true, language_model = true }"];
+        let recomputed = &plan("paper", &sets).stages[0];
+        assert_eq!(plain.memory.activations, plain.activations[0]);
+        assert_eq!(recomputed.memory.activations, plain.activations[1]);
+        assert!(recomputed.memory.activations * 5 < plain.memory.activations);
+        assert!(recomputed.step_work > 1.2 * plain.step_work && recomputed.step_work < 1.4 * plain.step_work);
+    }
+
+    #[test]
+    fn work_is_two_operations_a_weight_and_token_and_four_a_key_and_value_of_the_width() {
+        let config = resolve_plain("paper", &["frames.count=1".to_owned()]).unwrap();
+        let sizes = Pretrained::sizes_of(&config).unwrap();
+        let parameters = model::parameters::list(&sizes.init(&Device::flex()));
+        let vit = parts(&config, &sizes, &parameters, |_| false, Recompute::default()).remove(0);
+        let expected = 2.0 * 985_894_528.0 * 257.0 + 4.0 * 257.0 * 257.0 * 1408.0 * 39.0;
+        assert!((vit.forward() / expected - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn time_is_told_only_where_a_rate_was_measured() {
+        assert_eq!(plan("paper", &[]).seconds(), None);
+        assert!(plan("tiny", &[]).seconds().is_some_and(|seconds| (1.0..600.0).contains(&seconds)));
+    }
+
+    #[test]
+    fn an_unknown_checkpoint_or_a_users_own_data_set_is_refused_with_what_to_do() {
+        let message = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            format!("{:#}", Plan::of(&resolve_plain("paper", &sets).unwrap()).unwrap_err())
+        };
+        assert!(message(&["checkpoint=nowhere"]).contains("nowhere"));
+        assert!(message(&["dataset.name=own"]).contains("data check"));
+        assert!(message(&["train.parameters={ \"qfromer.*\" = \"frozen\" }"]).contains("qfromer"));
+    }
+}

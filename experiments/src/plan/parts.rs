@@ -1,0 +1,193 @@
+//! A model as stacks of blocks that read so many tokens of a clip: what memory and work are estimated from.
+
+use model::lm::LanguageModelConfig;
+use model::parameters::Parameter;
+use model::recompute::Recompute;
+use model::{Blip2Config, Fusion};
+
+use crate::config::{FrozenType, RunConfig};
+
+/// A stack of equal blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Tokens of a clip that go through.
+    pub tokens: usize,
+    /// Width.
+    pub width: usize,
+    /// Values that a token has inside of a block's MLP.
+    pub inner: usize,
+    /// Heads of the attention.
+    pub heads: usize,
+    /// Tokens that a token reads in its own sequence.
+    pub keys: usize,
+    /// What blocks read besides: tokens that a token reads, such tokens of a clip, their width, and the share of blocks
+    /// that do.
+    pub memory: Option<(usize, usize, usize, f64)>,
+    /// Values of the blocks' weights, updates of low rank not counted.
+    pub weights: usize,
+    /// Values of them that are trained, and of the updates.
+    pub trained: usize,
+    /// Bytes of a value that is kept for the backward pass.
+    pub bytes: usize,
+    /// Whether there is a backward pass through it.
+    pub has_graph: bool,
+    /// Whether recomputing is asked for.
+    pub recomputed: bool,
+}
+
+impl Part {
+    /// Values that enter a block, of one clip.
+    pub fn input(&self) -> usize {
+        self.tokens * self.width
+    }
+
+    /// Values that a block keeps for its backward pass, of one clip: see `docs/reproducing.md`.
+    pub fn inside(&self) -> usize {
+        let own = self.tokens * (10 * self.width + self.inner + 2 * self.heads * self.keys);
+        let memory = self.memory.map_or(0.0, |(keys, read, _, share)| {
+            let values = self.tokens * (5 * self.width + 2 * self.heads * keys) + 2 * read * self.width;
+            values as f64 * share
+        });
+        own + memory as usize
+    }
+
+    /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each key that a
+    /// token reads and value of the width four.
+    pub fn forward(&self) -> f64 {
+        let attention = |keys: usize| 4.0 * (self.tokens * keys * self.width * self.blocks) as f64;
+        let read = self.memory.map_or(0.0, |(keys, read, width, share)| {
+            // keys and values are made of the memory's tokens, not of the stack's own
+            let made = 4.0 * self.width as f64 * width as f64 * (read as f64 - self.tokens as f64);
+            (attention(keys) + made * self.blocks as f64) * share
+        });
+        2.0 * (self.weights * self.tokens) as f64 + attention(self.keys) + read
+    }
+}
+
+/// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its parameters.
+pub(super) fn parts(
+    config: &RunConfig,
+    sizes: &Blip2Config,
+    parameters: &[Parameter],
+    is_trained: impl Fn(&str) -> bool,
+    recompute: Recompute,
+) -> Vec<Part> {
+    let (vision, qformer) = (&sizes.vision_config, &sizes.qformer_config);
+    let (frames, patches, queries) = (config.frames.count, vision.tokens(), sizes.num_query_tokens);
+    let (runs, seen, prefix) = match sizes.fusion {
+        Fusion::Concat => (1, frames * patches, queries),
+        Fusion::Average => (1, patches, queries),
+        Fusion::ConcatQueries => (frames, patches, frames * queries),
+        Fusion::AverageQueries => (frames, patches, queries),
+    };
+    let weights = |start: &str| {
+        let own = || parameters.iter().filter(|own| own.name.starts_with(start));
+        let all: usize = own().filter(|own| !own.name.contains(".lora.")).map(Parameter::len).sum();
+        let trained: usize = own().filter(|own| is_trained(&own.name)).map(Parameter::len).sum();
+        let base: usize =
+            own().filter(|own| is_trained(&own.name) && !own.name.contains(".lora.")).map(Parameter::len).sum();
+        (all, trained, base)
+    };
+    let part = |name, start: &str, recomputed| {
+        let (all, trained, base) = weights(start);
+        let is_half = base == 0 && config.model.frozen_type == FrozenType::Bf16;
+        Part {
+            name,
+            blocks: 0,
+            tokens: 0,
+            width: 0,
+            inner: 0,
+            heads: 0,
+            keys: 0,
+            memory: None,
+            weights: all,
+            trained,
+            bytes: if is_half && name != QFORMER { 2 } else { 4 },
+            has_graph: true,
+            recomputed,
+        }
+    };
+    let vit = part("ViT", "vision_model.", recompute.vision_model);
+    let vit = Part {
+        blocks: vision.num_hidden_layers,
+        tokens: frames * patches,
+        width: vision.hidden_size,
+        inner: 2 * vision.intermediate_size,
+        heads: vision.num_attention_heads,
+        keys: patches,
+        has_graph: vit.trained > 0,
+        ..vit
+    };
+    let share = 1.0 / qformer.cross_attention_frequency as f64;
+    let reader = Part {
+        blocks: qformer.num_hidden_layers,
+        tokens: runs * queries,
+        width: qformer.hidden_size,
+        inner: 2 * qformer.intermediate_size,
+        heads: qformer.num_attention_heads,
+        keys: queries,
+        memory: Some((seen, runs * seen, qformer.encoder_hidden_size, share)),
+        ..part(QFORMER, "qformer.", recompute.qformer)
+    };
+    let (prompt, caption) = texts(config);
+    let read = prefix + prompt;
+    let written = read + caption;
+    let language_model = |name, start| part(name, start, recompute.language_model);
+    let writers = match &sizes.text_config {
+        LanguageModelConfig::T5(t5) => {
+            let stack = |name, start| Part {
+                width: t5.d_model,
+                inner: 3 * t5.d_ff,
+                heads: t5.num_heads,
+                ..language_model(name, start)
+            };
+            let encoder = stack("T5's encoder", "language_model.encoder.");
+            let decoder = stack("T5's decoder", "language_model.decoder.");
+            vec![
+                Part { blocks: t5.num_layers, tokens: read, keys: read, ..encoder },
+                Part {
+                    blocks: t5.num_decoder_layers,
+                    tokens: caption,
+                    keys: caption,
+                    memory: Some((read, read, t5.d_model, 1.0)),
+                    ..decoder
+                },
+            ]
+        }
+        LanguageModelConfig::Opt(opt) => vec![Part {
+            blocks: opt.num_hidden_layers,
+            tokens: written,
+            width: opt.hidden_size,
+            inner: 2 * opt.ffn_dim,
+            heads: opt.num_attention_heads,
+            keys: written,
+            ..language_model("OPT", "language_model.layers.")
+        }],
+        LanguageModelConfig::Llama(llama) => vec![Part {
+            blocks: llama.num_hidden_layers,
+            tokens: written,
+            width: llama.hidden_size,
+            inner: 3 * llama.intermediate_size,
+            heads: llama.num_attention_heads,
+            keys: written,
+            ..language_model("LLaMA", "language_model.layers.")
+        }],
+    };
+    [vit, reader].into_iter().chain(writers).collect()
+}
+
+const QFORMER: &str = "Q-Former";
+
+/// Tokens of a prompt and of what is written: a prompt's words, as its tokenizer may not be there, and the longest text
+/// that the settings allow. Longer words have more tokens, and few captions are that long.
+pub(super) fn texts(config: &RunConfig) -> (usize, usize) {
+    match &config.answering {
+        // a question has some ten words
+        Some(answering) => (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens),
+        None => (config.evaluate.prompt.split_whitespace().count(), config.evaluate.max_new_tokens),
+    }
+}
