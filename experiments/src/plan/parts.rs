@@ -41,12 +41,12 @@ pub(super) struct Part {
 
 impl Part {
     /// Values that enter a block, of one clip.
-    pub fn input(&self) -> usize {
+    pub(super) fn input(&self) -> usize {
         self.tokens * self.width
     }
 
     /// Values that a block keeps for its backward pass, of one clip: see `docs/reproducing.md`.
-    pub fn inside(&self) -> usize {
+    pub(super) fn inside(&self) -> usize {
         let own = self.tokens * (10 * self.width + self.inner + 2 * self.heads * self.keys);
         let memory = self.memory.map_or(0.0, |(keys, read, _, share)| {
             let values = self.tokens * (5 * self.width + 2 * self.heads * keys) + 2 * read * self.width;
@@ -57,7 +57,7 @@ impl Part {
 
     /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each key that a
     /// token reads and value of the width four.
-    pub fn forward(&self) -> f64 {
+    pub(super) fn forward(&self) -> f64 {
         let attention = |keys: usize| 4.0 * (self.tokens * keys * self.width * self.blocks) as f64;
         let read = self.memory.map_or(0.0, |(keys, read, width, share)| {
             // keys and values are made of the memory's tokens, not of the stack's own
@@ -88,8 +88,10 @@ pub(super) fn parts(
         let own = || parameters.iter().filter(|own| own.name.starts_with(start));
         let all: usize = own().filter(|own| !own.name.contains(".lora.")).map(Parameter::len).sum();
         let trained: usize = own().filter(|own| is_trained(&own.name)).map(Parameter::len).sum();
-        let base: usize =
-            own().filter(|own| is_trained(&own.name) && !own.name.contains(".lora.")).map(Parameter::len).sum();
+        let base: usize = own()
+            .filter(|own| is_trained(&own.name) && !own.name.contains(".lora."))
+            .map(Parameter::len)
+            .sum();
         (all, trained, base)
     };
     let part = |name, start: &str, recomputed| {
@@ -187,7 +189,9 @@ const QFORMER: &str = "Q-Former";
 pub(super) fn texts(config: &RunConfig) -> (usize, usize) {
     match &config.answering {
         // a question has some ten words
-        Some(answering) => (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens),
+        Some(answering) => {
+            (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens)
+        }
         None => (config.evaluate.prompt.split_whitespace().count(), config.evaluate.max_new_tokens),
     }
 }
