@@ -12,7 +12,7 @@ use crate::examples::Videos;
 /// Stands for the class token in a vocabulary of whole words. No text holds it: its brackets are tokens of their own.
 pub(super) const CLASS: &str = "[CLS]";
 
-fn failed(error: data::Error) -> TrainError {
+fn failed(error: &data::Error) -> TrainError {
     TrainError::Data(error.to_string())
 }
 
@@ -159,7 +159,7 @@ impl Examples for PairTexts {
         let texts = items.iter().map(|&item| self.text(item)).collect::<data::Result<Vec<_>>>();
         Ok(Batch::Pairs {
             visual: self.images.visual(epoch, items)?,
-            texts: HostTokens::pad(&texts.map_err(failed)?),
+            texts: HostTokens::pad(&texts.map_err(|error| failed(&error))?),
             items: items.to_vec(),
         })
     }
@@ -224,7 +224,7 @@ impl Examples for PairCaptions {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let parts = items.iter().map(|&item| self.parts(epoch, item)).collect::<data::Result<Vec<_>>>();
-        let (prefixes, rests): (Vec<_>, Vec<_>) = parts.map_err(failed)?.into_iter().unzip();
+        let (prefixes, rests): (Vec<_>, Vec<_>) = parts.map_err(|error| failed(&error))?.into_iter().unzip();
         let reads = prefixes.iter().any(|prefix| !prefix.is_empty());
         Ok(Batch::Caption {
             visual: self.images.visual(epoch, items)?,
@@ -350,8 +350,9 @@ mod tests {
     fn sentences_are_told_in_any_order_continued_and_asked_about() {
         let exercise = Exercise { sentence: "a b".into(), question: "c".into(), answer: "d".into() };
         let sentences = vec!["a b c d e f".to_owned()];
-        let read =
-            |shares| Sentences::new(&sentences, &[exercise.clone()], &tokenizer(), 20, shares, 1).unwrap();
+        let read = |shares| {
+            Sentences::new(&sentences, std::slice::from_ref(&exercise), &tokenizer(), 20, shares, 1).unwrap()
+        };
         let all = read((1.0, 0.0));
         assert_eq!(all.len(), 2);
         let (mut source, target) = all.example(1, 0);
