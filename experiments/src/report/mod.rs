@@ -68,7 +68,7 @@ fn print(sections: &[Section]) {
                 Block::Points(points) => points.iter().for_each(|point| println!("\nmissing: {point}")),
                 // the other figures' differences are too wide for a terminal
                 Block::Table(_, table) if is_first || section.id == "results" => {
-                    println!("\n{}", table.to_text())
+                    println!("\n{}", table.to_text());
                 }
                 Block::Table(..) | Block::Terms(_) | Block::Plots(..) => {}
             }
