@@ -47,7 +47,7 @@ impl Part {
 
     /// Values that a block keeps for its backward pass, of one clip: see `docs/reproducing.md`.
     pub fn inside(&self) -> usize {
-        let own = self.tokens * (10 * self.width + self.inner + 2 * self.heads * self.keys);
+        let own = self.tokens * (12 * self.width + self.inner + 2 * self.heads * self.keys);
         let memory = self.memory.map_or(0.0, |(keys, read, _, share)| {
             let values = self.tokens * (5 * self.width + 2 * self.heads * keys) + 2 * read * self.width;
             values as f64 * share
