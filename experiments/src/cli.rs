@@ -29,7 +29,7 @@ pub enum Command {
     Show(ShowArguments),
     /// Run an ablation: train every variant, compare them on the test clips, write a report
     Ablation(AblationArguments),
-    /// Pretrain the tiny BLIP-2 on the tiny world's sentences and image-text pairs
+    /// Pretrain a small BLIP-2 in its two stages, on the tiny world's or your own image-text pairs
     Pretrain(PretrainArguments),
     /// Train one configuration: a TOML file of settings, laid over a profile
     Train(TrainArguments),
@@ -161,7 +161,7 @@ pub struct PretrainArguments {
     /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Change a setting, as in --set images.epochs=2
+    /// Change a setting, as in --set second_stage.train.epochs=2
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     /// Print a line an epoch instead of the dashboard

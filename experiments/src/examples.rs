@@ -5,7 +5,6 @@ use std::sync::Arc;
 use data::datasets::{Clip, Split};
 use data::loader::{FrameStore, draw_caption};
 use data::preprocess::Preprocess;
-use data::random::Draws;
 use data::text::{Tokenizer, clean_caption};
 use train::{Batch, Examples, HostTokens, HostVisual, Judge, TrainError, Validation};
 
@@ -42,6 +41,11 @@ impl Videos {
     /// Names of the clips.
     pub fn ids(&self) -> &[String] {
         self.frames.ids()
+    }
+
+    /// Where the frames come from.
+    pub fn frames(&self) -> &FrameSource {
+        &self.frames
     }
 
     /// The clips as a split that a model is measured on.
@@ -185,54 +189,6 @@ impl Examples for Captioned {
     fn length(&self, epoch: usize, item: usize) -> usize {
         let (clip, caption) = self.place(epoch, item);
         self.captions[clip][caption].split_whitespace().count()
-    }
-}
-
-/// Sentences for a language model to restore: the encoder reads some of a sentence's words in any order, the decoder
-/// writes the sentence. So a frozen language model later turns what the queries say into a caption.
-pub struct Sentences {
-    tokenized: Vec<Vec<u32>>,
-    /// Probability that a word is kept in the encoder's input.
-    keep: f64,
-    seed: u64,
-}
-
-impl Sentences {
-    /// Tokenises sentences.
-    ///
-    /// # Errors
-    /// When the tokenizer fails on a sentence.
-    pub fn new(
-        sentences: &[String],
-        tokenizer: &Tokenizer,
-        most_tokens: usize,
-        keep: f64,
-        seed: u64,
-    ) -> data::Result<Self> {
-        let tokenized = sentences.iter().map(|sentence| tokenizer.encode(sentence, most_tokens));
-        Ok(Self { tokenized: tokenized.collect::<data::Result<_>>()?, keep, seed })
-    }
-}
-
-impl Examples for Sentences {
-    fn len(&self) -> usize {
-        self.tokenized.len()
-    }
-
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
-        let (mut sources, mut targets) = (Vec::new(), Vec::new());
-        for &item in items {
-            let target = &self.tokenized[item];
-            let mut draws = Draws::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
-            let (words, end) = target.split_at(target.len().saturating_sub(1));
-            let mut source: Vec<u32> = words.iter().copied().filter(|_| draws.chance(self.keep)).collect();
-            draws.shuffle(&mut source);
-            source.extend(end);
-            sources.push(source);
-            targets.push(target.clone());
-        }
-        let (source, target) = (HostTokens::pad(&sources), HostTokens::pad(&targets));
-        Ok(Batch::Text { source, target, items: items.to_vec() })
     }
 }
 

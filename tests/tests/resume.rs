@@ -117,6 +117,7 @@ fn a_run_killed_at_random_moments_ends_the_same_and_never_meets_an_unreadable_st
             break;
         }
     }
+    println!("killed {killed} times");
     assert!(killed >= kills.min(3), "killed {killed} times only");
     let mut command = desk.command(&sets);
     assert!(command.arg("--resume").stdout(Stdio::null()).status().unwrap().success());

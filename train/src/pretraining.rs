@@ -1,6 +1,8 @@
-//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2): the Q-Former learns to read images by telling
-//! pairs apart, matching and writing, with no language model in sight. Where every part of it is computed is in
-//! [`model::pretraining`]; here the three losses become one, and negatives are drawn.
+//! BLIP-2's two stages of pretraining (arXiv:2301.12597, sections 3.2 and 3.3).
+//!
+//! In the first the Q-Former learns to read images by telling pairs apart, matching and writing, with no language model in
+//! sight. Where every part of it is computed is in [`model::pretraining`]; here the three losses become one, and negatives
+//! are drawn. In the second it learns to tell a frozen language model what it reads, by the loss of captions.
 //!
 //! As LAVIS has it (`blip2_qformer.py`), images and texts are compared with those of all processes, while hard negatives
 //! come from all images and texts in proportion to their similarity. What departs: they are drawn on the host, from the
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use data::random::Draws;
+use model::Blip2;
 use model::checkpoint::save_pretraining;
 use model::loss::Targets;
 use model::pretraining::{HardNegatives, Pairs, Pretraining, PretrainingConfig};
@@ -18,6 +21,7 @@ use model::recompute::share;
 
 use crate::TrainError;
 use crate::batch::Batch;
+use crate::captioner::Captioner;
 use crate::dashboard::{Figure, Figures, LOSS};
 use crate::processes::{gather_ids, gather_rows};
 use crate::task::{Evaluated, Loss, Moment, Task, device_of};
@@ -207,11 +211,65 @@ impl Task for FirstStage {
     }
 }
 
+/// The second stage: a captioner that is also measured by the loss of held-out captions, where a batch has them.
+#[derive(Debug, Clone)]
+pub struct SecondStage(pub Captioner);
+
+impl Task for SecondStage {
+    type Model = Blip2;
+
+    fn model(&self) -> &Blip2 {
+        self.0.model()
+    }
+
+    fn with_model(&self, model: Blip2) -> Self {
+        Self(self.0.with_model(model))
+    }
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        self.0.weight(batch)
+    }
+
+    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
+        self.0.loss(batch, moment)
+    }
+
+    fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
+        let loss = match &batch {
+            Batch::Caption { captions: Some(_), .. } => Some(self.0.cross_entropy(batch.clone())?),
+            _ => None,
+        };
+        let mut evaluated = self.0.evaluate(batch)?;
+        if let Some(loss) = loss {
+            let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
+            evaluated.figures = evaluated.figures.with(LOSS, loss);
+        }
+        Ok(evaluated)
+    }
+
+    fn export(&self, directory: &Path) -> Result<(), TrainError> {
+        self.0.export(directory)
+    }
+
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::processes::Alone;
-    use crate::testing::{first_stage, pairs};
+    use crate::testing::{captioner, first_stage, language_models, pairs};
+
+    #[test]
+    fn the_second_stage_measures_the_loss_and_writes() {
+        let stage = SecondStage(captioner(language_models(0.0).remove(0), 3));
+        let batch = crate::testing::batch(&[0, 1, 2]);
+        let expected = stage.0.cross_entropy(batch.clone()).unwrap().into_scalar::<f64>();
+        let evaluated = stage.evaluate(batch).unwrap();
+        assert_eq!((evaluated.figures.get(LOSS), evaluated.written.len()), (Some(expected), 3));
+        let text = crate::HostTokens::pad(&[vec![4, 1]]);
+        let text = Batch::Text { source: text.clone(), target: text, items: vec![0] };
+        assert!(stage.evaluate(text).unwrap().figures.get(LOSS).is_some());
+    }
 
     #[test]
     fn negatives_are_never_the_pairs_own_and_likelier_the_more_alike() {

@@ -1,0 +1,349 @@
+//! Pretraining BLIP-2: the language model reads, the Q-Former learns to read images (first stage), and then to tell the
+//! frozen language model what it reads (second stage). Two things are as the tiny world has them and not as in the paper: its
+//! language model is trained here too, as no published one knows nothing but this world, and so is its ViT, in the first
+//! stage, as there is no CLIP of it.
+
+mod examples;
+mod pairs;
+mod stages;
+
+pub use examples::{PairCaptions, PairTexts, Sentences};
+pub use pairs::{Pairs, PairsConfig};
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use data::datasets::synthetic::WorldConfig;
+use model::Blip2Config;
+use model::lm::LanguageModelConfig;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use train::{Selection, TrainConfig, files};
+
+use crate::ablation::Ended;
+use crate::cli::PretrainArguments;
+use crate::config::{EvaluateConfig, choices, hex, merge_sets};
+use crate::pretrained::TOKENIZER_FILE;
+use crate::provenance::Provenance;
+use crate::run::Session;
+use stages::{Folders, Pretrained, Stages};
+
+const PRETRAININGS: &[(&str, &str)] = &[
+    ("tiny", include_str!("../../configs/pretrain/tiny.toml")),
+    ("smoke", include_str!("../../configs/pretrain/smoke.toml")),
+];
+
+/// Everything that decides what a pretraining computes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Decides initial weights, order and draws.
+    pub seed: u64,
+    /// Sizes of the model; the size of the vocabulary is that of the words there are.
+    pub model: Blip2Config,
+    /// The tiny world.
+    pub world: WorldConfig,
+    /// What the language model reads.
+    pub sentences: SentencesConfig,
+    /// What both stages see.
+    #[serde(default)]
+    pub pairs: PairsConfig,
+    /// The language model on sentences.
+    pub text: TrainConfig,
+    /// The Q-Former on pairs.
+    pub first_stage: FirstStageConfig,
+    /// The Q-Former through the language model.
+    pub second_stage: SecondStageConfig,
+    /// Writing captions of held-out images.
+    pub evaluate: EvaluateConfig,
+}
+
+/// What the language model reads before it sees anything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentencesConfig {
+    /// Sentences of the tiny world.
+    pub count: usize,
+    /// Sentences with a question that each answers.
+    pub questions: usize,
+    /// Probability that a word of a sentence is shown to the encoder.
+    pub keep: f64,
+    /// Probability that a sentence's first part is given, and its second to be written.
+    pub continued: f64,
+}
+
+/// The first stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstStageConfig {
+    /// Width in which images and texts are compared.
+    pub embed_dim: usize,
+    /// What similarities are divided by, at first.
+    pub temperature: f64,
+    /// Label smoothing of contrast and generation.
+    pub label_smoothing: f64,
+    /// Most tokens of a text, class and end counted; a longer one is cut.
+    pub most_tokens: usize,
+    /// BERT's tokenizer, or another with a class token; one of the words there are where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Training.
+    pub train: TrainConfig,
+}
+
+/// The second stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondStageConfig {
+    /// Whether captions are split, their first part read by the encoder and the rest written: for T5 only.
+    pub prefix: bool,
+    /// Share of the captions that stay whole all the same.
+    #[serde(default)]
+    pub whole: f64,
+    /// Training.
+    pub train: TrainConfig,
+}
+
+impl PretrainConfig {
+    /// Refuses what would only be found out when a stage begins.
+    fn check(&self) -> anyhow::Result<()> {
+        let shares = [
+            ("sentences.keep", self.sentences.keep),
+            ("sentences.continued", self.sentences.continued),
+            ("second_stage.whole", self.second_stage.whole),
+        ];
+        for (key, share) in shares {
+            ensure!((0.0..=1.0).contains(&share), "{key} is {share}, expected 0 to 1");
+        }
+        ensure!(
+            self.sentences.count > 0,
+            "sentences.count is 0: the language model would have nothing to read"
+        );
+        let is_t5 = matches!(self.model.text_config, LanguageModelConfig::T5(_));
+        ensure!(
+            is_t5 || !self.second_stage.prefix,
+            "second_stage.prefix is for T5, whose encoder reads the first part; a decoder alone learns whole captions: \
+             set it to false"
+        );
+        for (key, train) in [("text", &self.text), ("first_stage.train", &self.first_stage.train)] {
+            ensure!(
+                train.select == Selection::loss(),
+                "{key}.select is \"{}\", but only the loss is measured there: set it to \"loss\"",
+                train.select
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses pairs that this configuration cannot be trained on.
+    fn check_pairs(&self, pairs: &Pairs) -> anyhow::Result<()> {
+        let parts = [
+            ("first_stage.train.batch_size", self.first_stage.train.batch_size, pairs.train.pairs.len()),
+            ("evaluate.batch_size", self.evaluate.batch_size, pairs.held_out.pairs.len()),
+        ];
+        for (key, batch_size, count) in parts {
+            ensure!(
+                batch_size >= 2,
+                "{key} is {batch_size}: a pair alone has nothing that it could be told from"
+            );
+            ensure!(
+                count % batch_size != 1,
+                "of {count} pairs {key} = {batch_size} leaves one alone in the last batch, with nothing that it could \
+                 be told from: change it, pairs.count or pairs.held_out"
+            );
+        }
+        ensure!(
+            pairs.world.is_some() || self.second_stage.train.select == Selection::loss(),
+            "second_stage.train.select is \"{}\", which is known of the tiny world's images only: set it to \"loss\"",
+            self.second_stage.train.select
+        );
+        Ok(())
+    }
+}
+
+/// A pretraining by its name, or by the path of a TOML file of one's own, with settings changed.
+///
+/// # Errors
+/// When there is none of that name, or a key or value is not known or cannot be.
+pub fn find(name: &str, sets: &[String]) -> anyhow::Result<PretrainConfig> {
+    let built_in = PRETRAININGS.iter().find(|(known, _)| *known == name);
+    let text = match built_in {
+        Some((_, text)) => (*text).to_owned(),
+        None if name.ends_with(".toml") => {
+            std::fs::read_to_string(name).with_context(|| format!("cannot read the pretraining {name}"))?
+        }
+        None => {
+            let known: Vec<&str> = PRETRAININGS.iter().map(|(known, _)| *known).collect();
+            bail!(
+                "there is no pretraining \"{name}\"{}",
+                choices(name, &known, "experiments pretrain --help")
+            )
+        }
+    };
+    let config: PretrainConfig = merge_sets(&text, sets, name)?;
+    config.check().with_context(|| format!("pretraining {name}"))?;
+    Ok(config)
+}
+
+/// Runs all stages and writes the checkpoint.
+///
+/// # Errors
+/// When anything fails; what was saved stays.
+pub fn run(
+    name: &str,
+    config: &PretrainConfig,
+    arguments: &PretrainArguments,
+    session: &Session,
+) -> anyhow::Result<Ended> {
+    let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("own");
+    let folder = arguments.folders.runs.join(format!("pretrain-{stem}"));
+    if folder.exists() && !arguments.resume {
+        bail!("{} holds an earlier pretraining; --resume goes on with it, or move it away", folder.display());
+    }
+    let cache = &arguments.folders.cache;
+    let pairs = open_pairs(config, cache)?;
+    files::replace(&folder.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
+    let folders = Folders { text: folder.join("text"), images: folder };
+    let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else {
+        return Ok(Ended::Interrupted);
+    };
+    let provenance = provenance(config, session, &pairs)?;
+    save(&made, &provenance, &arguments.out)?;
+    let figures = &made.figures;
+    let stages = [
+        ("sentences", &figures.text),
+        ("pairs, first stage", &figures.first_stage),
+        ("images, second stage", &figures.second_stage),
+    ];
+    for (what, figures) in stages {
+        println!("\nheld-out {what}:");
+        for (name, value) in figures.iter() {
+            println!("  {name:<10} {value:.3}");
+        }
+    }
+    println!("\ncheckpoint: {}", arguments.out.display());
+    Ok(Ended::Finished)
+}
+
+/// The checkpoint of a pretraining, made in a cache folder the first time it is asked for and found there later; nothing
+/// when it was interrupted, and then the next call goes on. Its name is made of configuration and pairs, and it appears
+/// whole or not at all. The language model of pretrainings that differ in their images only is trained once.
+///
+/// # Errors
+/// When anything fails; what was saved stays.
+pub fn checkpoint(
+    config: &PretrainConfig,
+    session: &Session,
+    cache: &Path,
+) -> anyhow::Result<Option<PathBuf>> {
+    let pairs = open_pairs(config, cache)?;
+    let name = hash(config, &pairs)?;
+    let finished = cache.join(format!("pretrained-{name}"));
+    if finished.join(PROVENANCE).is_file() {
+        return Ok(Some(finished));
+    }
+    let work = cache.join(format!("pretraining-{name}"));
+    let text = hex(&Sha256::digest(stages::text_settings(config, &pairs).to_string()));
+    let folders = Folders { text: cache.join(format!("pretraining-text-{text}")), images: work.clone() };
+    let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else { return Ok(None) };
+    let whole = work.join("checkpoint");
+    save(&made, &provenance(config, session, &pairs)?, &whole)?;
+    std::fs::rename(&whole, &finished).with_context(|| {
+        format!("cannot move the checkpoint {} to {}", whole.display(), finished.display())
+    })?;
+    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    Ok(Some(finished))
+}
+
+fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
+    config.check()?;
+    let pairs = Pairs::open(&config.pairs, &config.world, cache)?;
+    config.check_pairs(&pairs)?;
+    Ok(pairs)
+}
+
+/// Names what a configuration makes of pairs: 16 hexadecimal digits.
+fn hash(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<String> {
+    let text = toml::to_string_pretty(config)?;
+    Ok(hex(&Sha256::new().chain_update(text).chain_update(&pairs.hash).finalize()))
+}
+
+fn provenance(config: &PretrainConfig, session: &Session, pairs: &Pairs) -> anyhow::Result<Provenance> {
+    Ok(Provenance::gather(&session.device_word, hash(config, pairs)?, pairs.hash.clone(), config.seed))
+}
+
+/// Written last, so that a folder that has it is whole.
+const PROVENANCE: &str = "provenance.json";
+
+fn save(made: &Pretrained, provenance: &Provenance, out: &Path) -> anyhow::Result<()> {
+    model::checkpoint::save(&made.model, &made.config, out)?;
+    made.tokenizer.save(&out.join(TOKENIZER_FILE))?;
+    files::replace_json(&out.join("pretraining.json"), &made.figures)?;
+    Ok(files::replace_json(&out.join(PROVENANCE), provenance)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pretraining_is_valid_and_misspellings_are_answered() {
+        for (name, _) in PRETRAININGS {
+            find(name, &[]).unwrap();
+        }
+        assert!(find("tinny", &[]).unwrap_err().to_string().contains("tiny"));
+        let error = find("tiny", &["second_stage.train.epoch=1".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"epochs\"?"), "{error}");
+    }
+
+    fn session() -> Session {
+        Session {
+            device: burn::tensor::Device::flex(),
+            device_word: "cpu".to_owned(),
+            stop: std::sync::Arc::default(),
+            dashboard: train::dashboard::Dashboard::Silent,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_made_once_and_goes_on_where_it_was_stopped() {
+        let cache = tempfile::tempdir().unwrap();
+        let (config, session) = (find("smoke", &[]).unwrap(), session());
+        session.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(checkpoint(&config, &session, cache.path()).unwrap(), None, "stopped");
+        session.stop.store(false, std::sync::atomic::Ordering::Relaxed);
+        let made = checkpoint(&config, &session, cache.path()).unwrap().unwrap();
+        let written = || std::fs::metadata(made.join("model.safetensors")).unwrap().modified().unwrap();
+        let before = written();
+        assert_eq!(checkpoint(&config, &session, cache.path()).unwrap().unwrap(), made);
+        assert_eq!(written(), before, "not made again");
+
+        let half = find("smoke", &["pairs.share=0.5".to_owned()]).unwrap();
+        let other = checkpoint(&half, &session, cache.path()).unwrap().unwrap();
+        assert_ne!(other, made);
+        let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+        assert!(weights(&other) != weights(&made), "half of the pairs teach something else");
+        let mut names: Vec<String> = std::fs::read_dir(cache.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("pretrain"))
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 3, "two checkpoints, and one language model for both: {names:?}");
+        assert!(names[2].starts_with("pretraining-text-"), "{names:?}");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused_with_the_key() {
+        let message = |set: &str| format!("{:#}", find("tiny", &[set.to_owned()]).unwrap_err());
+        assert!(message("sentences.keep=1.5").contains("sentences.keep is 1.5"));
+        assert!(message("sentences.count=0").contains("sentences.count"));
+        assert!(message("first_stage.train.select=cider").contains("first_stage.train.select"));
+        assert!(message("text.select=shape").contains("text.select"));
+        let mut config = find("tiny", &[]).unwrap();
+        config.model.text_config = LanguageModelConfig::Opt(model::lm::opt::OptConfig::default());
+        assert!(config.check().unwrap_err().to_string().contains("second_stage.prefix is for T5"));
+        config.second_stage.prefix = false;
+        config.check().unwrap();
+    }
+}

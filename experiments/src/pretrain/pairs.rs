@@ -1,0 +1,317 @@
+//! Which image-text pairs are learned from: the tiny world's, or a user's own shards or table; all of them or the first
+//! part.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure};
+use data::datasets::Split;
+use data::datasets::pairs::{self, PairSet};
+use data::datasets::synthetic::{World, WorldConfig};
+use data::loader::FrameStore;
+use data::text::clean_caption;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::hex;
+use crate::examples::Videos;
+use crate::world::{self, Shown};
+
+/// Of a user's own pairs, one in this many is held out where nothing else is said.
+const HELD_OUT_SHARE: usize = 20;
+
+/// Image-text pairs; the tiny world's where neither shards nor a table is named.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairsConfig {
+    /// Webdataset shards: `folder/start*.tar`, or one tar file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<PathBuf>,
+    /// A table of image files and captions (CSV, TSV, JSON or JSON lines).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<PathBuf>,
+    /// The folder that the table's images are named from; the table's own where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// How many of the user's own pairs, the last ones, are held out of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<usize>,
+    /// Share of the training pairs that is learned from, the first ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Number of training pairs that are learned from, the first ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+}
+
+/// Pairs to learn from and pairs to measure on.
+pub struct Pairs {
+    /// To learn from.
+    pub train: PairSet,
+    /// To measure on.
+    pub held_out: PairSet,
+    /// The world they show, where they are the tiny world's.
+    pub world: Option<World>,
+    /// Names them and their order.
+    pub hash: String,
+    /// A user's own captions, also those that are not learned from: what a language model may read beforehand.
+    pub sentences: Vec<String>,
+    is_whole: bool,
+}
+
+impl PairsConfig {
+    fn is_own(&self) -> bool {
+        self.shards.is_some() || self.table.is_some()
+    }
+
+    /// How many of so many training pairs are learned from.
+    fn chosen(&self, all: usize) -> anyhow::Result<usize> {
+        let chosen = match (self.share, self.count) {
+            (None, None) => all,
+            (Some(_), Some(_)) => {
+                bail!("pairs.share and pairs.count say the same thing twice; give one of them")
+            }
+            (Some(share), None) => {
+                ensure!(
+                    share > 0.0 && share <= 1.0,
+                    "pairs.share is {share}, expected more than 0 and at most 1"
+                );
+                (all as f64 * share).round() as usize
+            }
+            (None, Some(count)) => {
+                ensure!(count > 0, "pairs.count is 0, expected at least 2");
+                ensure!(count <= all, "pairs.count is {count}, but there are {all} pairs to learn from");
+                count
+            }
+        };
+        ensure!(
+            chosen >= 2,
+            "{chosen} of {all} pairs would be learned from; telling pairs apart takes at least 2"
+        );
+        Ok(chosen)
+    }
+}
+
+impl Pairs {
+    /// Finds the pairs; the tiny world is made where it is asked for and not there yet.
+    ///
+    /// # Errors
+    /// When shards or table are missing or broken, hold no pair, or too few are left to learn from.
+    pub fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
+        let (mut train, held_out, world) = if config.is_own() {
+            let (train, held_out) = hold_out(own(config)?, config.held_out)?;
+            (train, held_out, None)
+        } else {
+            ensure!(config.images.is_none(), "pairs.images names a folder, but there is no pairs.table");
+            ensure!(
+                config.held_out.is_none(),
+                "pairs.held_out is for pairs of your own; the tiny world's are fixed"
+            );
+            let world = world::make(world, cache)?;
+            (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, Some(world))
+        };
+        let all = train.pairs.len();
+        let sentences = match &world {
+            Some(_) => Vec::new(),
+            None => train.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect(),
+        };
+        let chosen = config.chosen(all)?;
+        let hash = match &world {
+            Some(world) => world.hash().to_owned(),
+            None => hash([&train, &held_out]),
+        };
+        train.pairs.truncate(chosen);
+        Ok(Self { train, held_out, world, hash, sentences, is_whole: chosen == all })
+    }
+
+    /// Decodes the images of the pairs.
+    ///
+    /// # Errors
+    /// The first image that is missing or broken.
+    pub fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
+        let (pairs, is_whole) = match split {
+            Split::Train => (&self.train, self.is_whole),
+            Split::Validate | Split::Test => (&self.held_out, self.world.is_some()),
+        };
+        let shown = Shown::default();
+        // a file in the cache is named after whole shards, and would be another's
+        let cache = is_whole.then_some(cache);
+        let frames = FrameStore::of_pairs(pairs, size as u32, cache, &|progress| shown.update(progress))?;
+        shown.finish();
+        Ok(Videos::in_memory(frames))
+    }
+
+    /// Words of the user's own captions that are not among those known.
+    pub fn new_words(&self, known: &[String]) -> Vec<String> {
+        let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
+        let captions = self.sentences.iter();
+        let words: BTreeSet<&str> = captions.flat_map(|caption| words(caption)).collect();
+        words.into_iter().filter(|word| !known.contains(word)).map(str::to_owned).collect()
+    }
+}
+
+/// The captions of pairs as they are learned, in order.
+pub(super) fn captions(pairs: &PairSet) -> Vec<String> {
+    pairs.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect()
+}
+
+fn own(config: &PairsConfig) -> anyhow::Result<PairSet> {
+    let set = match (&config.shards, &config.table) {
+        (Some(_), Some(_)) => bail!("pairs.shards and pairs.table are both given; give one of them"),
+        (Some(shards), None) => {
+            ensure!(config.images.is_none(), "pairs.images names a folder, but there is no pairs.table");
+            pairs::load(&find_shards(shards)?)?
+        }
+        (None, Some(table)) => {
+            let beside = || table.parent().unwrap_or(Path::new("")).to_owned();
+            pairs::load_table(table, &config.images.clone().unwrap_or_else(beside))?
+        }
+        (None, None) => bail!("neither pairs.shards nor pairs.table is given"),
+    };
+    ensure!(
+        !set.pairs.is_empty(),
+        "the shards hold no image-text pair; put files as 0.jpg and 0.txt into them"
+    );
+    Ok(set)
+}
+
+/// The shards that `folder/start*.tar` or the path of one of them names.
+fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match name.split_once('*') {
+        None => Ok(vec![pattern.to_owned()]),
+        Some((start, ".tar")) => {
+            let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(pairs::shards(folder.unwrap_or(Path::new(".")), start)?)
+        }
+        Some(_) => bail!("pairs.shards is {}, expected FOLDER/START*.tar or one tar file", pattern.display()),
+    }
+}
+
+/// Keeps the last pairs back. The pairs of one image are never parted.
+fn hold_out(mut set: PairSet, held_out: Option<usize>) -> anyhow::Result<(PairSet, PairSet)> {
+    let all = set.pairs.len();
+    let wanted = held_out.unwrap_or_else(|| all.div_ceil(HELD_OUT_SHARE).max(2));
+    let mut first = all.saturating_sub(wanted);
+    while first > 0 && first < all && set.pairs[first - 1].id == set.pairs[first].id {
+        first -= 1;
+    }
+    ensure!(
+        wanted >= 2 && first >= 2,
+        "there are {all} pairs, of which {} would be held out; both parts need at least 2 (pairs.held_out)",
+        all - first
+    );
+    let mut held_out = set.clone();
+    held_out.pairs.drain(..first);
+    set.pairs.truncate(first);
+    Ok((set, held_out))
+}
+
+fn hash(sets: [&PairSet; 2]) -> String {
+    let mut digest = Sha256::new();
+    for set in sets {
+        for pair in &set.pairs {
+            digest.update(format!("{}\n{}\n", pair.id, pair.caption));
+        }
+        digest.update([0]);
+    }
+    hex(&digest.finalize())
+}
+
+/// Words and marks as a tokenizer of whole words has them.
+fn words(caption: &str) -> impl Iterator<Item = &str> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    caption.split_whitespace().flat_map(move |chunk| {
+        let mut parts = Vec::new();
+        let mut start = 0;
+        let mut last = None;
+        for (place, c) in chunk.char_indices() {
+            if last.is_some_and(|last| last != is_word(c)) {
+                parts.push(&chunk[start..place]);
+                start = place;
+            }
+            last = Some(is_word(c));
+        }
+        parts.push(&chunk[start..]);
+        parts
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(lines: &[&str]) -> (tempfile::TempDir, PairsConfig) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.jsonl");
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        (folder, PairsConfig { table: Some(path), ..PairsConfig::default() })
+    }
+
+    fn message(config: &PairsConfig) -> String {
+        let opened = Pairs::open(config, &WorldConfig::default(), Path::new("nowhere"));
+        format!("{:#}", opened.err().unwrap())
+    }
+
+    fn many(count: usize) -> (tempfile::TempDir, PairsConfig) {
+        let lines: Vec<String> = (0..count)
+            .map(|i| format!("{{\"image\": \"{}.png\", \"caption\": \"A Cat, {i}\"}}", i / 2))
+            .collect();
+        table(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_last_pairs_are_held_out_and_an_images_pairs_stay_together() {
+        let (_folder, config) = many(40);
+        let open = |config: &PairsConfig| {
+            Pairs::open(config, &WorldConfig::default(), Path::new("nowhere")).unwrap()
+        };
+        let pairs = open(&config);
+        assert_eq!((pairs.train.pairs.len(), pairs.held_out.pairs.len()), (38, 2));
+        let pairs = open(&PairsConfig { held_out: Some(5), ..config.clone() });
+        assert_eq!((pairs.train.pairs.len(), pairs.held_out.pairs.len()), (34, 6));
+        let part = open(&PairsConfig { share: Some(0.25), ..config.clone() });
+        assert_eq!(part.train.pairs[..], pairs.train.pairs[..10], "the first of them");
+        assert_eq!(part.held_out.pairs.len(), 2, "measured on the same whatever is learned from");
+        assert_eq!(part.sentences.len(), 38, "a language model reads as much as with all pairs");
+        assert_eq!(open(&PairsConfig { count: Some(3), ..config }).train.pairs.len(), 3);
+        assert_eq!(part.new_words(&["cat".to_owned()])[..3], [",", "0", "1"]);
+    }
+
+    #[test]
+    fn pairs_that_cannot_be_learned_from_are_refused_with_the_key() {
+        let (_folder, config) = many(40);
+        let with = |change: &dyn Fn(&mut PairsConfig)| {
+            let mut config = config.clone();
+            change(&mut config);
+            message(&config)
+        };
+        assert!(with(&|config| config.share = Some(0.0)).contains("pairs.share is 0"));
+        assert!(with(&|config| config.share = Some(1.5)).contains("pairs.share is 1.5"));
+        assert!(with(&|config| config.share = Some(f64::NAN)).contains("pairs.share is NaN"));
+        assert!(with(&|config| config.share = Some(0.01)).contains("0 of 38 pairs"));
+        assert!(with(&|config| config.count = Some(0)).contains("pairs.count is 0"));
+        assert!(with(&|config| config.count = Some(39)).contains("there are 38 pairs"));
+        assert!(with(&|config| config.held_out = Some(40)).contains("pairs.held_out"));
+        assert!(with(&|config| config.shards = Some("a.tar".into())).contains("both given"));
+        assert!(with(&|config| (config.share, config.count) = (Some(0.5), Some(2))).contains("twice"));
+        let (_folder, none) = table(&[]);
+        assert!(message(&none).contains("pairs.jsonl"), "{}", message(&none));
+        let silent = "{\"image\": \"a.png\"}";
+        let (_folder, silent) = table(&[silent, silent]);
+        assert!(message(&silent).contains("caption"), "{}", message(&silent));
+        let gone = PairsConfig { shards: Some("no/such/*.tar".into()), ..PairsConfig::default() };
+        assert!(message(&gone).contains("no/such"));
+        let odd = PairsConfig { shards: Some("no/*.zip".into()), ..PairsConfig::default() };
+        assert!(message(&odd).contains("START*.tar"));
+    }
+
+    #[test]
+    fn words_are_split_as_the_tokenizer_splits_them() {
+        assert_eq!(
+            words("a well-known  dog,it's 3?!").collect::<Vec<_>>(),
+            ["a", "well", "-", "known", "dog", ",", "it", "'", "s", "3", "?!"]
+        );
+        assert_eq!(words("").count(), 0);
+    }
+}
