@@ -16,6 +16,7 @@ use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, Resolved, RunConfig, Variant, choices, resolve_all};
 use crate::judge::chance_figures;
+use crate::pretrain;
 use crate::pretrained::Pretrained;
 use crate::report::{self, Published, TestClip};
 use crate::run::{Done, Run, RunResult, Session, measure};
@@ -140,8 +141,9 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     let folder = request.runs.join(&request.ablation.name);
     prepare_folder(&folder, request.resume)?;
 
-    let pretrained = Pretrained::load(first, &session.device)?;
     let mut grid = Grid { request, session, folder: &folder, loaded: None, cells: Vec::new() };
+    let Some(first) = &grid.pretrained(first)? else { return Ok(Ended::Interrupted) };
+    let pretrained = Pretrained::load(first, &session.device)?;
     let clips = grid.clips(first)?;
     let truth = |id: &str| clips.world().and_then(|world| world.truth(id)).map(|truth| &truth.scene);
     let test = clips.clips(Split::Test);
@@ -209,6 +211,15 @@ impl Grid<'_> {
         Ok(clips)
     }
 
+    /// A configuration with the checkpoint of its pretraining, which is made if it is not there; nothing when that was
+    /// stopped.
+    fn pretrained(&self, config: &RunConfig) -> anyhow::Result<Option<RunConfig>> {
+        let Some(choice) = &config.pretraining else { return Ok(Some(config.clone())) };
+        let chosen = pretrain::find(&choice.name, &choice.sets())?;
+        let checkpoint = pretrain::checkpoint(&chosen, self.session, &self.request.cache)?;
+        Ok(checkpoint.map(|checkpoint| RunConfig { checkpoint, ..config.clone() }))
+    }
+
     /// A variant's runs, one a seed; nothing when it was stopped.
     fn variant(&mut self, variant: &Variant, config: &RunConfig) -> anyhow::Result<Option<VariantSummary>> {
         let (mut runs, mut failures) = (Vec::new(), Vec::new());
@@ -246,6 +257,8 @@ impl Grid<'_> {
         if let Some((finished, _)) = run.finished()? {
             return Ok(Some(finished));
         }
+        let Some(config) = &self.pretrained(config)? else { return Ok(None) };
+        let run = Run { config, ..run };
         let clips = self.clips(config)?;
         // self-critical training goes on from a run of this grid that learned the same by cross-entropy
         let before = config.scst.is_some().then(|| RunConfig { scst: None, ..config.clone() }.hash(seed));

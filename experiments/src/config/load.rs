@@ -191,7 +191,9 @@ pub fn resolve_all<'a>(
     sets: &[String],
 ) -> anyhow::Result<Vec<Resolved<'a>>> {
     let recipe = chosen_recipe(sets)?;
-    let (mut resolved, mut faults, mut has_recipe) = (Vec::new(), Vec::new(), recipe == Recipe::Paper);
+    // what is wrong with the profile or the settings is wrong in every variant, and told once
+    let mut faults: Vec<(String, String, usize)> = Vec::new();
+    let (mut resolved, mut has_recipe) = (Vec::new(), recipe == Recipe::Paper);
     for variant in ablation.variants_in(profile) {
         let names_recipe = |layer: &Table| {
             layer.get("recipes").and_then(Value::as_table).is_some_and(|own| own.contains_key(recipe.name()))
@@ -199,12 +201,23 @@ pub fn resolve_all<'a>(
         has_recipe |= layers(profile, variant)?.iter().any(names_recipe);
         match resolve(profile, variant, sets) {
             Ok(config) => resolved.push((variant, config)),
-            Err(error) => faults.push(format!("{error:#}")),
+            Err(error) => {
+                let error = format!("{error:#}");
+                let (what, place) = error.rsplit_once("\nin ").unwrap_or((&error, ""));
+                match faults.iter_mut().find(|(known, ..)| known == what) {
+                    Some((_, _, others)) => *others += 1,
+                    None => faults.push((what.to_owned(), place.to_owned(), 0)),
+                }
+            }
         }
     }
-    faults.dedup();
     if !faults.is_empty() {
-        bail!("{}", faults.join("\n"));
+        let told = faults.iter().map(|(what, place, others)| match (place.as_str(), others) {
+            ("", _) => what.clone(),
+            (place, 0) => format!("{what}\nin {place}"),
+            (place, others) => format!("{what}\nin {place}; the same in {others} other variants"),
+        });
+        bail!("{}", told.collect::<Vec<_>>().join("\n"));
     }
     if !has_recipe {
         let (name, recipe) = (&ablation.name, recipe.name());

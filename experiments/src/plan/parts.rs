@@ -11,32 +11,32 @@ use crate::config::{FrozenType, RunConfig};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Part {
     /// Its name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// Number of blocks.
-    pub blocks: usize,
+    pub(super) blocks: usize,
     /// Tokens of a clip that go through.
-    pub tokens: usize,
+    pub(super) tokens: usize,
     /// Width.
-    pub width: usize,
+    pub(super) width: usize,
     /// Values that a token has inside of a block's MLP.
-    pub inner: usize,
+    pub(super) inner: usize,
     /// Heads of the attention.
-    pub heads: usize,
+    pub(super) heads: usize,
     /// Tokens that a token reads in its own sequence.
-    pub keys: usize,
+    pub(super) keys: usize,
     /// What blocks read besides: tokens that a token reads, such tokens of a clip, their width, and the share of blocks
     /// that do.
-    pub memory: Option<(usize, usize, usize, f64)>,
+    pub(super) memory: Option<(usize, usize, usize, f64)>,
     /// Values of the blocks' weights, updates of low rank not counted.
-    pub weights: usize,
+    pub(super) weights: usize,
     /// Values of them that are trained, and of the updates.
-    pub trained: usize,
+    pub(super) trained: usize,
     /// Bytes of a value that is kept for the backward pass.
-    pub bytes: usize,
+    pub(super) bytes: usize,
     /// Whether there is a backward pass through it.
-    pub has_graph: bool,
+    pub(super) has_graph: bool,
     /// Whether recomputing is asked for.
-    pub recomputed: bool,
+    pub(super) recomputed: bool,
 }
 
 impl Part {
@@ -47,7 +47,7 @@ impl Part {
 
     /// Values that a block keeps for its backward pass, of one clip: see `docs/reproducing.md`.
     pub(super) fn inside(&self) -> usize {
-        let own = self.tokens * (10 * self.width + self.inner + 2 * self.heads * self.keys);
+        let own = self.tokens * (12 * self.width + self.inner + 2 * self.heads * self.keys);
         let memory = self.memory.map_or(0.0, |(keys, read, _, share)| {
             let values = self.tokens * (5 * self.width + 2 * self.heads * keys) + 2 * read * self.width;
             values as f64 * share
