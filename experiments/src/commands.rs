@@ -123,7 +123,8 @@ fn list() -> Outcome {
 /// A single configuration runs as a study of one variant.
 fn run_training(arguments: TrainArguments) -> Outcome {
     let ablation = single(&arguments.config).usage()?;
-    let TrainArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders, .. } = arguments;
+    let TrainArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders, .. } =
+        arguments;
     let arguments = AblationArguments {
         name: ablation.name.clone(),
         profile,

@@ -242,7 +242,9 @@ fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
             own.display()
         ),
         (Some(_), _) => {
-            bail!("there is no checkpoint {shown}; `experiments import SOURCE --out {shown}` makes one of your files")
+            bail!(
+                "there is no checkpoint {shown}; `experiments import SOURCE --out {shown}` makes one of your files"
+            )
         }
         (None, _) => bail!(
             "there is no checkpoint {shown}; make the tiny one with `experiments pretrain tiny --out {shown}`"

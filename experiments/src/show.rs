@@ -29,7 +29,9 @@ pub fn run(ablation: &Ablation, arguments: &ShowArguments) -> Result<(), Failure
     println!("{}\n", variants(&plans).to_text());
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());
-    println!("memory is estimated, one micro-batch at a time; time is of training steps on 2 CPU cores, from the tiny model's rate");
+    println!(
+        "memory is estimated, one micro-batch at a time; time is of training steps on 2 CPU cores, from the tiny model's rate"
+    );
     for (name, reason) in ablation.left_out(profile) {
         println!("{name}: not in profile {profile}: {reason}");
     }

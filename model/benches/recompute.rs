@@ -301,7 +301,7 @@ fn main() -> Result<(), Failure> {
                 let now = measure(case, &model, *recompute)?;
                 match least.get_mut(index) {
                     None => {
-                        least.push(Measured { seconds: f64::INFINITY, cpu_seconds: f64::INFINITY, ..now })
+                        least.push(Measured { seconds: f64::INFINITY, cpu_seconds: f64::INFINITY, ..now });
                     }
                     Some(so_far) => {
                         so_far.peak = so_far.peak.min(now.peak);

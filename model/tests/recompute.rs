@@ -1,6 +1,8 @@
 //! Steps that compute the inside of blocks a second time against steps that keep it: the loss bit for bit, and the
 //! gradient of every trained parameter to 1e-5 of its largest value, as the sums over several readers run in another order.
 
+#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 

@@ -5,7 +5,8 @@
 use tests::Desk;
 
 fn page(name: &str) -> String {
-    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)).unwrap()
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name))
+        .unwrap()
 }
 
 /// The texts between a page's fences of a kind.
@@ -44,7 +45,9 @@ fn all_mistakes_of_a_file_are_listed_at_once_with_file_and_key() {
     std::fs::write(desk.path("mine.toml"), text).unwrap();
     let ran = desk.run(&["ablation", "mine.toml", "--profile", "smoke"]);
     assert_eq!(ran.code, Some(2), "{}", ran.err);
-    for word in ["mine.toml", "train.epoch: ", "\"epochs\"", "model.fusoin: ", "\"fusion\"", "train.batch_size: "] {
+    for word in
+        ["mine.toml", "train.epoch: ", "\"epochs\"", "model.fusoin: ", "\"fusion\"", "train.batch_size: "]
+    {
         assert!(ran.err.contains(word), "{word}: {}", ran.err);
     }
     std::fs::write(desk.path("mine.toml"), text.replace("description", "descripton")).unwrap();
@@ -62,7 +65,8 @@ fn every_study_has_a_row_on_the_page_of_the_papers_figures() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        let rows = page.lines().filter(|line| line.starts_with('|') && line.contains(&format!("ablation {name}")));
+        let rows =
+            page.lines().filter(|line| line.starts_with('|') && line.contains(&format!("ablation {name}")));
         assert_eq!(rows.count(), 2, "{name}: one row at the paper's size, one on the tiny world");
         let header = std::fs::read_to_string(&path).unwrap();
         for word in ["# command: ", "# hardware: ", "# time: ", "# the paper: ", "# status: "] {

@@ -163,7 +163,8 @@ fn show_takes_the_papers_sizes_without_data_or_weights() {
         ran.out
     };
     let msrvtt = shown(&[]);
-    for word in ["106,739,968", "985,894,528", "4,718,592", "130,260", "130,272", "not run: no measured rate"] {
+    for word in ["106,739,968", "985,894,528", "4,718,592", "130,260", "130,272", "not run: no measured rate"]
+    {
         assert!(msrvtt.contains(word), "{word}: {msrvtt}");
     }
     assert!(shown(&["--dataset", "msvd"]).contains("48,774"));

@@ -146,15 +146,16 @@ fn likest(scores: &[f32]) -> usize {
     scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place)
 }
 
-/// One column a row, never the row's own: each as likely as the softmax of the row's other similarities says.
+/// One column a row, never the row's own, in proportion to the softmax of the row's similarities. As in LAVIS, 1e-4 is added
+/// to every weight, so that a row that is sure of itself still has negatives.
 fn draw(rows: &[Vec<f32>], first: usize, seed: u64, purpose: &str) -> Vec<usize> {
     let one = |(row, similarities): (usize, &Vec<f32>)| {
         let own = first + row;
-        let others = || similarities.iter().enumerate().filter(move |(column, _)| *column != own);
-        let most = others().map(|(_, similarity)| *similarity).fold(f32::NEG_INFINITY, f32::max);
-        let weight = |(column, similarity): (usize, &f32)| match column == own {
-            true => 0.0,
-            false => f64::from(similarity - most).exp(),
+        let most = similarities.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exponential = |similarity: &f32| f64::from(similarity - most).exp();
+        let sum: f64 = similarities.iter().map(exponential).sum();
+        let weight = |(column, similarity): (usize, &f32)| {
+            if column == own { 0.0 } else { exponential(similarity) / sum + 1e-4 }
         };
         Draws::new(seed, purpose, own as u64).weighted(similarities.iter().enumerate().map(weight))
     };
@@ -250,7 +251,6 @@ impl Task for SecondStage {
     fn export(&self, directory: &Path) -> Result<(), TrainError> {
         self.0.export(directory)
     }
-
 }
 
 #[cfg(test)]
@@ -281,9 +281,11 @@ mod tests {
             }
         }
         assert_eq!((counts[0][0], counts[1][1]), (0, 0), "never its own, however alike");
-        assert!(counts[0][1].abs_diff(counts[0][2]) < 150 && counts[0][3] < 5, "{counts:?}");
-        // softmax of (0, 3, 0): 0.05, 0.91, 0.05
-        assert!((1750..1900).contains(&counts[1][2]), "{counts:?}");
+        // 1e-4 and twice softmax(9, 2, 2, -5) at 2, which is 9.1e-4: 0.05 of the draws go to the unlike one
+        assert!(counts[0][1].abs_diff(counts[0][2]) < 150, "{counts:?}");
+        assert!((60..160).contains(&counts[0][3]), "{counts:?}");
+        // the softmax of (0, 9, 3, 0) is 1.2e-4, 0.997, 2.5e-3, 1.2e-4: 0.85 of the draws go to the third
+        assert!((1600..1800).contains(&counts[1][2]), "{counts:?}");
         let shifted = draw(&similarities, 2, 1, "test");
         assert!(shifted[0] != 2 && shifted[1] != 3, "the first row stands for pair 2: {shifted:?}");
     }

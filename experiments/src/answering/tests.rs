@@ -202,7 +202,7 @@ fn prompts_are_padded_where_the_language_model_does_not_write_on() {
     let ids = |text: &str| words().encode(text, 100).unwrap();
     let prompts =
         ["question: is there a ring? short answer:", "question: what is the main object? short answer:"];
-    let prompts = prompts.map(&ids).to_vec();
+    let prompts = prompts.map(|prompt| words().encode_as_published(prompt, 100).unwrap()).to_vec();
     for text_config in language_models() {
         let is_t5 = matches!(text_config, LanguageModelConfig::T5(_));
         let reader = Reader::new(AnswerConfig::default(), &model_config(text_config), words()).unwrap();
@@ -310,9 +310,9 @@ fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// A tokenizer as published, from its folder's one file that can be read.
-fn published_tokenizer(name: &str) -> Option<Arc<Tokenizer>> {
-    Some(Arc::new(Tokenizer::open(&shared(&format!("tokenizers/{name}"))?).unwrap()))
+/// A tokenizer as published.
+fn published_tokenizer(file: &str) -> Option<Arc<Tokenizer>> {
+    Some(Arc::new(Tokenizer::open(&shared(&format!("tokenizers/{file}"))?).unwrap()))
 }
 
 #[test]
@@ -320,30 +320,23 @@ fn prompt_and_answer_are_together_what_the_published_tokenizers_make_of_the_whol
     let [t5, opt, llama] = language_models();
     let asked = question("1", "what is a person playing ?", "guitar");
     let prompt = "Question: what is a person playing ? Short Answer:";
-    for (name, text_config, whole) in [
-        ("t5", t5, prompt.to_string()),
-        ("opt", opt, format!("{prompt} guitar\n")),
-        ("llama", llama, format!("{prompt} guitar")),
-    ] {
-        let Some(tokenizer) = published_tokenizer(name) else { return };
-        let whole = tokenizer.encode_as_published(&whole, 100).unwrap();
+    for (file, text_config, end) in
+        [("t5/tokenizer.json", t5, ""), ("opt", opt, "\n"), ("llama/tokenizer.model", llama, "")]
+    {
+        let Some(tokenizer) = published_tokenizer(file) else { return };
+        let ids = |text: &str| tokenizer.encode_as_published(text, 100).unwrap();
+        let (read, mut whole) = (ids(prompt), ids(&format!("{prompt} guitar{end}")));
+        // LLaMA's published tokenizer ends no text; T5's ends the prompt, too
+        if whole.last() != Some(&tokenizer.end()) {
+            whole.push(tokenizer.end());
+        }
+        let begun = read.strip_suffix(&[tokenizer.end()]).unwrap_or(&read);
+        let answer = whole.strip_prefix(begun).unwrap().to_vec();
         let reader =
             Reader::new(AnswerConfig::default(), &model_config(text_config), tokenizer.clone()).unwrap();
-        let answer = match name {
-            "opt" => tokenizer.encode(" guitar", 9).unwrap(),
-            _ => tokenizer.encode("guitar", 9).unwrap(),
-        };
-        let read = match name {
-            "t5" => whole,
-            "opt" => whole[..whole.len() - answer.len()].to_vec(),
-            _ => whole[..whole.len() + 1 - answer.len()].to_vec(), // the whole text has no end
-        };
-        assert_eq!(
-            reader.prompts([&asked].into_iter()).unwrap().text,
-            Some(HostTokens::pad(&[read])),
-            "{name}"
-        );
-        assert_eq!(reader.targets([&asked].into_iter()).unwrap(), HostTokens::pad(&[answer]), "{name}");
+        assert_eq!(reader.targets([&asked].into_iter()).unwrap(), HostTokens::pad(&[answer]), "{file}");
+        let prompts = reader.prompts([&asked].into_iter()).unwrap();
+        assert_eq!(prompts.text, Some(HostTokens::pad(&[read])), "{file}");
     }
 }
 
@@ -355,7 +348,10 @@ fn published_questions_become_examples() {
         (DataSet::MsvdQa, "annotations/msvd-qa", Split::Test, 13_157),
         (DataSet::MsrvttQa, "annotations/msrvtt-qa", Split::Validate, 12_278),
     ] {
-        let (Some(folder), Some(tokenizer)) = (shared(folder), published_tokenizer("t5")) else { continue };
+        let (Some(folder), Some(tokenizer)) = (shared(folder), published_tokenizer("t5/tokenizer.json"))
+        else {
+            continue;
+        };
         // any film will do for all of them
         let clips: Vec<Clip> = annotations(dataset, &folder)
             .unwrap()

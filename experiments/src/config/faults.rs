@@ -81,7 +81,9 @@ mod tests {
         let found = faults(
             "chekpoint = \"x\"\n[train]\nepoch = 3\nbatch_size = \"many\"\nschedule = \"cosin\"\n[model]\nfusoin = \"concat\"",
         );
-        for word in ["chekpoint: ", "train.epoch: ", "train.batch_size: ", "train.schedule: ", "model.fusoin: "] {
+        for word in
+            ["chekpoint: ", "train.epoch: ", "train.batch_size: ", "train.schedule: ", "model.fusoin: "]
+        {
             assert_eq!(found.iter().filter(|fault| fault.starts_with(word)).count(), 1, "{word}: {found:#?}");
         }
         assert_eq!(found.len(), 5, "{found:#?}");

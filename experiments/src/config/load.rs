@@ -59,7 +59,8 @@ impl Ablation {
 
     /// The variants that a profile lacks, each with the reason.
     pub fn left_out<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let reason = move |variant: &'a Variant| Some((variant.name.as_str(), variant.not_in.get(profile)?.as_str()));
+        let reason =
+            move |variant: &'a Variant| Some((variant.name.as_str(), variant.not_in.get(profile)?.as_str()));
         self.variants.iter().filter_map(reason)
     }
 }
@@ -220,7 +221,9 @@ pub fn resolve_all<'a>(
     }
     if !has_recipe {
         let (name, recipe) = (&ablation.name, recipe.name());
-        bail!("on profile \"{profile}\" the recipe \"{recipe}\" changes nothing of {name}; leave it out, or take --profile paper");
+        bail!(
+            "on profile \"{profile}\" the recipe \"{recipe}\" changes nothing of {name}; leave it out, or take --profile paper"
+        );
     }
     Ok(resolved)
 }
@@ -266,7 +269,9 @@ fn chosen_recipe(sets: &[String]) -> anyhow::Result<Recipe> {
     let known = Recipe::ALL.map(Recipe::name);
     match Recipe::ALL.into_iter().find(|recipe| recipe.name() == word) {
         Some(recipe) => Ok(recipe),
-        None => bail!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help")),
+        None => {
+            bail!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help"))
+        }
     }
 }
 
@@ -403,7 +408,8 @@ fn parse_variant(name: &str, value: Value, place: &str) -> Result<Variant, Vec<S
             faults.push(format!("profiles.{profile}: {error}"));
         }
     }
-    let settings = variant.profiles.iter().map(|(profile, own)| (format!("profiles.{profile}"), own.as_table()));
+    let settings =
+        variant.profiles.iter().map(|(profile, own)| (format!("profiles.{profile}"), own.as_table()));
     for (key, own) in settings.chain([("set".to_owned(), Some(&variant.set))]) {
         match own {
             None => faults.push(format!("{key}: must be a table of settings")),
@@ -444,7 +450,9 @@ fn inherit(table: &mut Table) {
 /// one of another kind, which has other keys.
 fn merge(base: &mut Table, over: &Table) {
     let is_of_other_kind = |base: &Table, over: &Table| {
-        ["mode", "model_type"].iter().any(|kind| over.contains_key(*kind) && over.get(*kind) != base.get(*kind))
+        ["mode", "model_type"]
+            .iter()
+            .any(|kind| over.contains_key(*kind) && over.get(*kind) != base.get(*kind))
     };
     for (key, value) in over {
         match (base.get_mut(key), value) {

@@ -6,8 +6,8 @@ mod load;
 mod suggest;
 
 pub use load::{
-    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets, profiles,
-    resolve, resolve_all, resolve_plain, single,
+    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets,
+    profiles, resolve, resolve_all, resolve_plain, single,
 };
 pub use suggest::nearest;
 

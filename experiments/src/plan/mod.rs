@@ -107,7 +107,8 @@ impl Plan {
                 name,
                 steps: train.total_steps(batches),
                 memory: shape.memory(),
-                activations: [Recompute::default(), Recompute::ALL].map(|recompute| shape.activations(recompute)),
+                activations: [Recompute::default(), Recompute::ALL]
+                    .map(|recompute| shape.activations(recompute)),
                 step_work: shape.step_work(),
                 work_once: shape.work_once(clips(config)),
             }
@@ -135,14 +136,16 @@ impl Plan {
 
 /// Name, settings and captions a clip of each training.
 fn trainings(config: &RunConfig) -> Vec<(&'static str, &TrainConfig, usize)> {
-    let scst = config.scst.iter().map(|scst| ("self-critical", &scst.train, scst.reward.settings().candidates));
+    let scst =
+        config.scst.iter().map(|scst| ("self-critical", &scst.train, scst.reward.settings().candidates));
     std::iter::once(("cross-entropy", &config.train, 1)).chain(scst).collect()
 }
 
 /// Clips of train, validate and test.
 fn clips(config: &RunConfig) -> [usize; 3] {
     let world = &config.world.clips;
-    let official = config.dataset.as_ref().map(|dataset| splits::sizes(dataset.name).map(|sizes| sizes.clips));
+    let official =
+        config.dataset.as_ref().map(|dataset| splits::sizes(dataset.name).map(|sizes| sizes.clips));
     match official {
         Some(official) => official.unwrap_or_default(),
         None => [world.train, world.validate, world.test],
@@ -171,7 +174,8 @@ fn modules(config: &RunConfig, parameters: &[Parameter]) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
     for parameter in parameters {
         let start = parameter.name.split('.').next().unwrap_or_default();
-        let name = if parameter.name.contains(".lora.") { format!("{start}, LoRA") } else { start.to_owned() };
+        let name =
+            if parameter.name.contains(".lora.") { format!("{start}, LoRA") } else { start.to_owned() };
         let trained = if config.trains(&parameter.name) { parameter.len() } else { 0 };
         match modules.iter_mut().find(|module| module.name == name) {
             Some(module) => {
@@ -221,7 +225,8 @@ impl Shape<'_> {
         let trained = count(&|parameter| self.is_trained(&parameter.name));
         let is_half = |start: &str| {
             let is_own = |name: &str| name.starts_with(start) && !name.contains(".lora.");
-            let is_frozen = !self.parameters.iter().any(|own| is_own(&own.name) && self.config.trains(&own.name));
+            let is_frozen =
+                !self.parameters.iter().any(|own| is_own(&own.name) && self.config.trains(&own.name));
             let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
             if is_asked && is_frozen { count(&|own| is_own(&own.name)) } else { 0 }
         };
@@ -296,7 +301,8 @@ mod tests {
         Plan::of(&resolve_plain(profile, &sets).unwrap()).unwrap()
     }
 
-    const LORA: &str = "model.lora={ r = 8, lora_alpha = 16.0, lora_dropout = 0.05, target_modules = [\"q\", \"v\"] }";
+    const LORA: &str =
+        "model.lora={ r = 8, lora_alpha = 16.0, lora_dropout = 0.05, target_modules = [\"q\", \"v\"] }";
 
     /// The reference's counts: the second stage's trainables with FLAN-T5-XL, and 144 updates of rank 8.
     #[test]
@@ -336,7 +342,10 @@ mod tests {
     #[test]
     fn recomputing_takes_less_memory_and_more_work() {
         let plain = &plan("paper", &["train.parameters={}"]).stages[0];
-        let sets = ["train.parameters={}", "train.recompute={ vision_model = true, qformer = true, language_model = true }"];
+        let sets = [
+            "train.parameters={}",
+            "train.recompute={ vision_model = true, qformer = true, language_model = true }",
+        ];
         let recomputed = &plan("paper", &sets).stages[0];
         assert_eq!(plain.memory.activations, plain.activations[0]);
         assert_eq!(recomputed.memory.activations, plain.activations[1]);

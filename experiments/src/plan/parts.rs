@@ -88,8 +88,10 @@ pub(super) fn parts(
         let own = || parameters.iter().filter(|own| own.name.starts_with(start));
         let all: usize = own().filter(|own| !own.name.contains(".lora.")).map(Parameter::len).sum();
         let trained: usize = own().filter(|own| is_trained(&own.name)).map(Parameter::len).sum();
-        let base: usize =
-            own().filter(|own| is_trained(&own.name) && !own.name.contains(".lora.")).map(Parameter::len).sum();
+        let base: usize = own()
+            .filter(|own| is_trained(&own.name) && !own.name.contains(".lora."))
+            .map(Parameter::len)
+            .sum();
         (all, trained, base)
     };
     let part = |name, start: &str, recomputed| {
@@ -187,7 +189,9 @@ const QFORMER: &str = "Q-Former";
 pub(super) fn texts(config: &RunConfig) -> (usize, usize) {
     match &config.answering {
         // a question has some ten words
-        Some(answering) => (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens),
+        Some(answering) => {
+            (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens)
+        }
         None => (config.evaluate.prompt.split_whitespace().count(), config.evaluate.max_new_tokens),
     }
 }

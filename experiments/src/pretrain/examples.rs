@@ -12,10 +12,6 @@ use crate::examples::Videos;
 /// Stands for the class token in a vocabulary of whole words. No text holds it: its brackets are tokens of their own.
 pub(super) const CLASS: &str = "[CLS]";
 
-fn failed(error: data::Error) -> TrainError {
-    TrainError::Data(error.to_string())
-}
-
 /// What a language model reads before it sees anything, so that frozen it can later say what the queries tell it. The
 /// encoder is shown what is known, then an end token, then what is asked for:
 ///
@@ -159,7 +155,7 @@ impl Examples for PairTexts {
         let texts = items.iter().map(|&item| self.text(item)).collect::<data::Result<Vec<_>>>();
         Ok(Batch::Pairs {
             visual: self.images.visual(epoch, items)?,
-            texts: HostTokens::pad(&texts.map_err(failed)?),
+            texts: HostTokens::pad(&texts?),
             items: items.to_vec(),
         })
     }
@@ -224,7 +220,7 @@ impl Examples for PairCaptions {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let parts = items.iter().map(|&item| self.parts(epoch, item)).collect::<data::Result<Vec<_>>>();
-        let (prefixes, rests): (Vec<_>, Vec<_>) = parts.map_err(failed)?.into_iter().unzip();
+        let (prefixes, rests): (Vec<_>, Vec<_>) = parts?.into_iter().unzip();
         let reads = prefixes.iter().any(|prefix| !prefix.is_empty());
         Ok(Batch::Caption {
             visual: self.images.visual(epoch, items)?,
@@ -350,8 +346,9 @@ mod tests {
     fn sentences_are_told_in_any_order_continued_and_asked_about() {
         let exercise = Exercise { sentence: "a b".into(), question: "c".into(), answer: "d".into() };
         let sentences = vec!["a b c d e f".to_owned()];
-        let read =
-            |shares| Sentences::new(&sentences, &[exercise.clone()], &tokenizer(), 20, shares, 1).unwrap();
+        let read = |shares| {
+            Sentences::new(&sentences, std::slice::from_ref(&exercise), &tokenizer(), 20, shares, 1).unwrap()
+        };
         let all = read((1.0, 0.0));
         assert_eq!(all.len(), 2);
         let (mut source, target) = all.example(1, 0);

@@ -274,7 +274,7 @@ impl<'a> Stages<'a> {
         let batch_size = self.config.evaluate.batch_size;
         let features =
             FeatureStore::of(images.frames(), captioner, &one, size, batch_size, self.cache, &|progress| {
-                shown.update(progress)
+                shown.update(progress);
             })?;
         shown.finish();
         Ok(images.with_features(Arc::new(features)))

@@ -311,9 +311,9 @@ fn a_narrow_screen_does_not_scroll_sideways_and_dark_is_dark() {
     const LIGHTNESS: &str = "parseInt(getComputedStyle(document.body).backgroundColor.slice(4))";
     assert!(browser.evaluate(LIGHTNESS).as_u64().unwrap() > 200);
     let narrow = json!({ "width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": true });
-    browser.call("Emulation.setDeviceMetricsOverride", narrow);
+    browser.call("Emulation.setDeviceMetricsOverride", &narrow);
     let dark = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
-    browser.call("Emulation.setEmulatedMedia", dark);
+    browser.call("Emulation.setEmulatedMedia", &dark);
     assert!(browser.evaluate(LIGHTNESS).as_u64().unwrap() < 60);
     let widths = browser.evaluate("[document.documentElement.scrollWidth, window.innerWidth]");
     assert_eq!(widths, json!([360, 360]));
