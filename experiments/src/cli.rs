@@ -76,36 +76,12 @@ pub struct ShowArguments {
 pub struct AblationArguments {
     /// An ablation's name, or the path of a TOML file of your own
     pub name: String,
-    /// How large: tiny (minutes), smoke (seconds) or paper (days on a GPU)
-    #[arg(long, default_value = "tiny")]
-    pub profile: String,
-    /// Whose recipe, where the paper and its code differ: paper or released
-    #[arg(long, value_name = "RECIPE")]
-    pub recipe: Option<String>,
-    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/; the profile's where it is not given
-    #[arg(long, value_name = "NAME[=DIR]")]
-    pub dataset: Option<String>,
     /// Run this variant only; may be given several times
     #[arg(long, value_name = "VARIANT")]
     pub only: Vec<String>,
-    /// Run every variant with seeds 1 to N
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub seeds: u64,
-    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    /// Change a setting, as in --set train.epochs=5
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
-    /// Print a line an epoch instead of the dashboard
-    #[arg(long)]
-    pub no_tui: bool,
-    /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
-    #[arg(long)]
-    pub resume: bool,
-    /// Where results and caches go
+    /// How the study is run
     #[command(flatten)]
-    pub folders: Folders,
+    pub study: StudyArguments,
 }
 
 /// Arguments of `train`.
@@ -113,7 +89,15 @@ pub struct AblationArguments {
 pub struct TrainArguments {
     /// A TOML file of settings, which are laid over the profile's
     pub config: PathBuf,
-    /// What the file leaves out: tiny, smoke or paper
+    /// How the study of this one variant is run
+    #[command(flatten)]
+    pub study: StudyArguments,
+}
+
+/// How a study is run, of an ablation's variants or of a single configuration.
+#[derive(Debug, Args)]
+pub struct StudyArguments {
+    /// How large: tiny (minutes), smoke (seconds) or paper (days on a GPU)
     #[arg(long, default_value = "tiny")]
     pub profile: String,
     /// Whose recipe, where the paper and its code differ: paper or released
@@ -134,7 +118,7 @@ pub struct TrainArguments {
     /// Print a line an epoch instead of the dashboard
     #[arg(long)]
     pub no_tui: bool,
-    /// Go on with an earlier run
+    /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
     #[arg(long)]
     pub resume: bool,
     /// Where results and caches go

@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use train::dashboard::Dashboard;
 
 use crate::ablation::{self, Ended, Request};
-use crate::cli::{AblationArguments, Command, DataCommand, PretrainArguments, TrainArguments};
+use crate::cli::{
+    AblationArguments, Command, DataCommand, Folders, PretrainArguments, StudyArguments, TrainArguments,
+};
 use crate::config::{
-    Ablation, ablations, dataset_sets, find_ablation, profiles, resolve_all, resolve_plain, single,
+    Ablation, ablations, find_ablation, profiles, resolve_all, resolve_plain, single, study_sets,
 };
 use crate::run::Session;
 use crate::table::Table;
@@ -122,50 +124,21 @@ fn list() -> Outcome {
 
 /// A single configuration runs as a study of one variant.
 fn run_training(arguments: TrainArguments) -> Outcome {
-    let ablation = single(&arguments.config).usage()?;
-    let TrainArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders, .. } =
-        arguments;
-    let arguments = AblationArguments {
-        name: ablation.name.clone(),
-        profile,
-        recipe,
-        dataset,
-        only: Vec::new(),
-        seeds,
-        device,
-        sets,
-        no_tui,
-        resume,
-        folders,
-    };
-    run_study(ablation, arguments)
+    run_study(single(&arguments.config).usage()?, Vec::new(), arguments.study)
 }
 
 fn run_ablation(arguments: AblationArguments) -> Outcome {
-    run_study(find_ablation(&arguments.name).usage()?, arguments)
+    run_study(find_ablation(&arguments.name).usage()?, arguments.only, arguments.study)
 }
 
-fn run_study(ablation: Ablation, mut arguments: AblationArguments) -> Outcome {
-    let mut sets = match &arguments.dataset {
-        Some(word) => dataset_sets(word).usage()?,
-        None => Vec::new(),
-    };
-    sets.extend(arguments.recipe.iter().map(|recipe| format!("recipe={recipe}")));
-    sets.append(&mut arguments.sets);
-    arguments.sets = sets;
-    resolve_all(&arguments.profile, &ablation, &arguments.sets).usage()?;
-    ablation::check_only(&ablation, &arguments.only).usage()?;
-    let session = session(&arguments.device, arguments.no_tui)?;
-    let request = Request {
-        ablation,
-        profile: arguments.profile,
-        only: arguments.only,
-        seeds: arguments.seeds,
-        sets: arguments.sets,
-        resume: arguments.resume,
-        runs: arguments.folders.runs,
-        cache: arguments.folders.cache,
-    };
+fn run_study(ablation: Ablation, only: Vec<String>, arguments: StudyArguments) -> Outcome {
+    let StudyArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders } = arguments;
+    let sets = study_sets(dataset.as_deref(), recipe.as_deref(), sets).usage()?;
+    resolve_all(&profile, &ablation, &sets).usage()?;
+    ablation::check_only(&ablation, &only).usage()?;
+    let session = session(&device, no_tui)?;
+    let Folders { runs, cache } = folders;
+    let request = Request { ablation, profile, only, seeds, sets, resume, runs, cache };
     Ok(exit_code(&ablation::run(&request, &session).failure()?))
 }
 

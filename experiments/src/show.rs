@@ -2,7 +2,7 @@
 
 use crate::cli::ShowArguments;
 use crate::commands::{Failure, Usage};
-use crate::config::{Ablation, Variant, dataset_sets, resolve_all};
+use crate::config::{Ablation, Variant, resolve_all, study_sets};
 use crate::plan::{Module, Plan, Stage};
 use crate::report::thousands;
 use crate::table::Table;
@@ -12,12 +12,8 @@ use crate::table::Table;
 /// # Errors
 /// When a name, key or value is not known.
 pub fn run(ablation: &Ablation, arguments: &ShowArguments) -> Result<(), Failure> {
-    let mut sets = match &arguments.dataset {
-        Some(word) => dataset_sets(word).usage()?,
-        None => Vec::new(),
-    };
-    sets.extend(arguments.recipe.iter().map(|recipe| format!("recipe={recipe}")));
-    sets.extend(arguments.sets.clone());
+    let sets = study_sets(arguments.dataset.as_deref(), arguments.recipe.as_deref(), arguments.sets.clone())
+        .usage()?;
     let profile = &arguments.profile;
     let resolved = resolve_all(profile, ablation, &sets).usage()?;
     let plans = resolved

@@ -339,6 +339,21 @@ pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     ])
 }
 
+/// The settings of a study: what `--dataset` and `--recipe` stand for, then those of `--set`, which win.
+///
+/// # Errors
+/// When there is no data set of that name.
+pub fn study_sets(
+    dataset: Option<&str>,
+    recipe: Option<&str>,
+    sets: Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    let mut all = dataset.map(dataset_sets).transpose()?.unwrap_or_default();
+    all.extend(recipe.map(|recipe| format!("recipe={recipe}")));
+    all.extend(sets);
+    Ok(all)
+}
+
 /// The setting that takes a profile's data set away, so that the tiny world is back in its place.
 const TINY_WORLD: &str = "dataset=tiny";
 

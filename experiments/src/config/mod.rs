@@ -7,7 +7,7 @@ mod suggest;
 
 pub use load::{
     Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, merge_sets,
-    profiles, resolve, resolve_all, resolve_plain, single,
+    profiles, resolve, resolve_all, resolve_plain, single, study_sets,
 };
 pub use suggest::nearest;
 
