@@ -101,10 +101,12 @@ impl Optimizer for HostAdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::DRAWING;
     use burn::tensor::Distribution;
 
     #[test]
     fn every_value_and_moment_is_burns_to_the_last_bit() {
+        let _guard = DRAWING.lock().unwrap();
         let device = Device::flex();
         for weight_decay in [0.0, 0.05] {
             let ours = HostAdamW::new(&TrainConfig::default(), weight_decay);

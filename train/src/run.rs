@@ -156,7 +156,6 @@ impl<T: Task> Run<T> {
         let rate = self.schedule.at(self.state.step);
         // no generator's state is saved: all that is drawn in a step follows from its place in the run
         let seed = mix(self.fit.seed, self.state.step as u64);
-        self.device.seed(seed);
         let started = Instant::now();
         let moment = Moment { seed, processes: &*self.fit.processes };
         let Step { mut gradients, figures } = gradients(&self.task, batch, self.parts, &moment)?;

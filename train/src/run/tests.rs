@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Distribution, Tensor};
 use data::datasets::Split;
 use model::recompute::Recompute;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::evaluation::{Judge, Validation, Written};
 use crate::fit::{Fit, Outcome, fit};
 use crate::loader::Examples;
 use crate::processes::{Alone, Processes};
-use crate::testing::{batch, captioner, language_models};
+use crate::testing::{DRAWING, batch, captioner, language_models};
 use crate::{Batch, Captioner, Selection, TrainConfig, TrainError};
 
 /// Clips of noise; the run is stopped, or an example is gone, after so many batches.
@@ -207,6 +207,22 @@ fn a_damaged_state_and_another_configuration_are_refused_with_what_to_do() {
     assert!(error.contains("step-9") && error.contains("remove that folder"), "{error}");
     std::fs::remove_dir_all(folder.path().join("checkpoints/step-9")).unwrap();
     assert_eq!(fit(run_of(folder.path(), config())).unwrap().steps, 9, "from the state before it");
+}
+
+/// Weights that are drawn in another thread meanwhile are the same as without the run.
+#[test]
+fn a_run_leaves_the_devices_generator_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_of(folder.path(), config());
+    let _guard = DRAWING.lock().unwrap();
+    let device = Device::flex();
+    let random = || Tensor::<1>::random([8], Distribution::Default, &device).into_data();
+    device.seed(5);
+    let (first, second) = (random(), random());
+    device.seed(5);
+    assert_eq!(random(), first);
+    fit(run).unwrap();
+    assert_eq!(random(), second);
 }
 
 #[test]
