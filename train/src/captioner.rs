@@ -167,6 +167,10 @@ impl Task for Captioner {
         &self.blip2
     }
 
+    fn into_model(self) -> Blip2 {
+        self.blip2
+    }
+
     fn with_model(&self, blip2: Blip2) -> Self {
         Self { blip2, context: self.context.clone() }
     }

@@ -109,21 +109,22 @@ impl Loader {
 
     /// Batches from a position on, epoch after epoch, without end.
     pub fn stream(&self, from: Position) -> Stream {
-        Stream { loader: self.clone(), position: from, open: None }
+        Stream { loader: self.clone(), position: from, open: None, last_epoch: u64::MAX }
     }
 
     /// The batches of the first epoch, or why one cannot be had.
     pub fn once(&self) -> impl Iterator<Item = Result<Batch, TrainError>> {
-        let batches = self.batches();
-        self.stream(self.start()).take(batches)
+        let start = self.start();
+        Stream { last_epoch: start.epoch, ..self.stream(start) }
     }
 }
 
-/// Batches in the making.
+/// Batches in the making. The first of an epoch are made while what comes after the last of the one before goes on.
 pub struct Stream {
     loader: Loader,
     position: Position,
     open: Option<Batches<Batch, TrainError>>,
+    last_epoch: u64,
 }
 
 impl Stream {
@@ -146,7 +147,7 @@ impl Iterator for Stream {
     type Item = Result<Batch, TrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.loader.batches() == 0 {
+        if self.loader.batches() == 0 || self.position.epoch > self.last_epoch {
             return None;
         }
         let batches = match self.open.take() {
@@ -163,10 +164,12 @@ impl Iterator for Stream {
             Err(error) => Some(Err(error)),
             Ok(Some(batch)) => {
                 let next = self.loader.plan.after(self.position);
-                if next.epoch != self.position.epoch {
-                    self.open = None;
-                }
+                let is_new = next.epoch != self.position.epoch;
                 self.position = next;
+                if is_new {
+                    // what cannot be opened now is tried again, and told, when it is asked for
+                    self.open = (next.epoch <= self.last_epoch).then(|| self.open().ok()).flatten();
+                }
                 Some(Ok(batch))
             }
         }
@@ -176,6 +179,9 @@ impl Iterator for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
     use crate::HostTokens;
     use crate::processes::Alone;
 
@@ -231,6 +237,33 @@ mod tests {
         }
         let other = self::loader(12, 3, SHUFFLED);
         assert!(other.restore(&loader.save(loader.start())).is_err(), "other data");
+    }
+
+    #[test]
+    fn the_next_epoch_is_begun_before_it_is_asked_for_unless_there_is_to_be_none() {
+        struct Counted(AtomicUsize);
+        impl Examples for Counted {
+            fn len(&self) -> usize {
+                4
+            }
+
+            fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+                self.0.fetch_add(usize::from(epoch == 2), Ordering::SeqCst);
+                Numbers(4).batch(epoch, items)
+            }
+        }
+        let examples = Arc::new(Counted(AtomicUsize::new(0)));
+        let loader = Loader::new(examples.clone(), 2, SHUFFLED, Arc::new(Alone));
+        assert_eq!(loader.once().count(), 2);
+        assert_eq!(examples.0.load(Ordering::SeqCst), 0, "one epoch only");
+        let mut stream = loader.stream(loader.start());
+        assert_eq!(stream.by_ref().take(2).count(), 2);
+        let begun = Instant::now();
+        while examples.0.load(Ordering::SeqCst) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the second epoch is never begun");
+            std::thread::yield_now();
+        }
+        assert_eq!(stream.position(), Position { epoch: 2, batch: 0 }, "as nothing of it was given");
     }
 
     #[test]

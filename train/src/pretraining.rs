@@ -169,6 +169,10 @@ impl Task for FirstStage {
         &self.model
     }
 
+    fn into_model(self) -> Pretraining {
+        self.model
+    }
+
     fn with_model(&self, model: Pretraining) -> Self {
         Self { model, context: self.context.clone() }
     }
@@ -221,6 +225,10 @@ impl Task for SecondStage {
 
     fn model(&self) -> &Blip2 {
         self.0.model()
+    }
+
+    fn into_model(self) -> Blip2 {
+        self.0.into_model()
     }
 
     fn with_model(&self, model: Blip2) -> Self {

@@ -16,7 +16,7 @@ use crate::checkpoint::{self, EpochRecord, State};
 use crate::dashboard::{Dashboard, Figures, GRADIENT_NORM, LOSS, StepOutput, keep_ctrl_c};
 use crate::evaluation::{Measured, evaluate};
 use crate::fit::{Events, Fit, Outcome};
-use crate::loader::{Loader, Visit};
+use crate::loader::{Loader, Stream, Visit};
 use crate::optimizer::{Groups, clip_global_norm};
 use crate::schedule::Schedule;
 use crate::task::{Moment, Parts, Step, Task, gradients};
@@ -33,6 +33,8 @@ pub(crate) struct Run<T: Task> {
     task: T,
     device: Device,
     train: Loader,
+    /// Open between rounds, so that batches are made while the model is measured.
+    stream: Option<Stream>,
     groups: Groups,
     optimizer: ModuleOptimizer,
     schedule: Schedule,
@@ -78,6 +80,7 @@ impl<T: Task> Run<T> {
             },
             device,
             train,
+            stream: None,
             groups,
             optimizer,
             schedule,
@@ -121,7 +124,8 @@ impl<T: Task> Run<T> {
         let (start, end) = ((round - 1) * length, (round * length).min(self.schedule.total));
         let total_items = end - start;
         send(events.process_train(LearnerEvent::StartSplit { epoch_number: round, total_items }))?;
-        let mut stream = self.train.stream(self.train.restore(&self.state.position)?);
+        let position = self.train.restore(&self.state.position)?;
+        let mut stream = self.stream.take().unwrap_or_else(|| self.train.stream(position));
         while self.state.step < end {
             keep_ctrl_c();
             let started = Instant::now();
@@ -147,6 +151,7 @@ impl<T: Task> Run<T> {
             }
         }
         send(events.process_train(LearnerEvent::EndSplit(round)))?;
+        self.stream = Some(stream);
         Ok(false)
     }
 
@@ -173,9 +178,10 @@ impl<T: Task> Run<T> {
                 examples: items.iter().map(|&item| self.train.examples().name(item)).collect(),
             });
         }
-        let model = self.task.model().clone();
+        // weights that nobody else holds are updated where they lie
+        let model = std::mem::replace(&mut self.task, self.fit.task.clone()).into_model();
         let model = self.optimizer.step(self.groups.rates(rate), model, gradients);
-        self.task = self.task.with_model(model);
+        self.task = self.fit.task.with_model(model);
         self.state.seconds.update += started.elapsed().as_secs_f64();
         let figures = figures.with(GRADIENT_NORM, norm);
         self.state.step += 1;

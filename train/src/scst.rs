@@ -417,6 +417,10 @@ impl Task for Scst {
         self.captioner.model()
     }
 
+    fn into_model(self) -> Blip2 {
+        self.captioner.into_model()
+    }
+
     fn with_model(&self, blip2: Blip2) -> Self {
         Self { captioner: self.captioner.with_model(blip2), rewards: self.rewards.clone() }
     }

@@ -21,6 +21,9 @@ pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The weights.
     fn model(&self) -> &Self::Model;
 
+    /// The weights themselves, which nothing else of the task holds on to.
+    fn into_model(self) -> Self::Model;
+
     /// The same task on other weights.
     #[must_use]
     fn with_model(&self, model: Self::Model) -> Self;
