@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 const KIND: &str = "frames";
 
 /// Changes whenever the same file and request would give other frames.
-const READER: u32 = 1;
+const READER: u32 = 2;
 
 /// Clips of a shard: 256 clips of eight frames of 224 pixels are 308 MB.
 pub const CLIPS_PER_SHARD: usize = 256;

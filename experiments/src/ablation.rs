@@ -9,13 +9,15 @@ use data::datasets::Split;
 use data::datasets::synthetic::{WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
-use train::dashboard::Figures;
+use train::dashboard::{Dashboard, Figures};
 use train::{BEST, Captioner, files};
 
+use crate::alone::Alone;
 use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, Resolved, RunConfig, Variant, choices, resolve_all};
 use crate::judge::chance_figures;
+use crate::overview::Overview;
 use crate::pretrain;
 use crate::pretrained::Pretrained;
 use crate::report::{self, Published, TestClip};
@@ -139,6 +141,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         bail!("profile {} has none of the chosen variants of {}", request.profile, request.ablation.name)
     };
     let folder = request.runs.join(&request.ablation.name);
+    let _alone = Alone::or_fail(&folder)?;
     prepare_folder(&folder, request.resume)?;
 
     let mut grid = Grid { request, session, folder: &folder, loaded: None, cells: Vec::new() };
@@ -156,13 +159,14 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
     let parameters = model::parameters::count(&pretrained.model, |_| true);
     drop(pretrained);
 
-    let mut summaries = Vec::new();
-    for (variant, config) in &variants {
-        let Some(summary) = grid.variant(variant, config)? else { return Ok(Ended::Interrupted) };
-        summaries.push(summary);
-    }
     let count = |split| clips.clips(split).len();
-    let summary = Summary {
+    let begun = |(variant, _): &Resolved<'_>| VariantSummary {
+        name: variant.name.clone(),
+        description: variant.description.clone(),
+        runs: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut summary = Summary {
         ablation: request.ablation.name.clone(),
         question: request.ablation.question.clone(),
         paper: request.ablation.paper.clone(),
@@ -173,10 +177,13 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         seeds: request.seeds,
         clips: [count(Split::Train), count(Split::Validate), count(Split::Test)],
         baselines,
-        variants: summaries,
+        variants: variants.iter().map(begun).collect(),
         published: request.ablation.published.clone(),
     };
-    files::replace_json(&folder.join("summary.json"), &summary)?;
+    drop(clips);
+    if !grid.run(&variants, &mut summary)? {
+        return Ok(Ended::Interrupted);
+    }
     report::write(&folder)?;
     let is_whole = summary.variants.iter().all(|variant| variant.failures.is_empty());
     Ok(if is_whole { Ended::Finished } else { Ended::Failed })
@@ -220,29 +227,33 @@ impl Grid<'_> {
         Ok(checkpoint.map(|checkpoint| RunConfig { checkpoint, ..config.clone() }))
     }
 
-    /// A variant's runs, one a seed; nothing when it was stopped.
-    fn variant(&mut self, variant: &Variant, config: &RunConfig) -> anyhow::Result<Option<VariantSummary>> {
-        let (mut runs, mut failures) = (Vec::new(), Vec::new());
-        for seed in 1..=self.request.seeds {
-            match self.cell(variant, config, seed) {
-                Ok(Some(result)) => {
-                    let cross_entropy = config.scst.is_none().then(|| config.hash(seed));
-                    self.cells.push(Cell { variant: variant.name.clone(), seed, cross_entropy });
-                    runs.push(result);
+    /// All runs, each written down in `summary.json` as soon as it has ended, so that a report can be had at any time;
+    /// says whether it was not stopped.
+    fn run(&mut self, variants: &[Resolved<'_>], summary: &mut Summary) -> anyhow::Result<bool> {
+        let path = self.folder.join("summary.json");
+        files::replace_json(&path, summary)?;
+        for (place, (variant, config)) in variants.iter().enumerate() {
+            for seed in 1..=self.request.seeds {
+                match self.cell(variant, config, seed) {
+                    Ok(Some(result)) => {
+                        let cross_entropy = config.scst.is_none().then(|| config.hash(seed));
+                        self.cells.push(Cell { variant: variant.name.clone(), seed, cross_entropy });
+                        summary.variants[place].runs.push(result);
+                    }
+                    Ok(None) => return Ok(false),
+                    Err(error) => {
+                        let reason = format!("{error:#}");
+                        eprintln!("{} seed {seed} failed, the rest goes on: {reason}", variant.name);
+                        summary.variants[place].failures.push(Failure { seed, reason });
+                    }
                 }
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    let reason = format!("{error:#}");
-                    eprintln!("{} seed {seed} failed, the rest goes on: {reason}", variant.name);
-                    failures.push(Failure { seed, reason });
+                files::replace_json(&path, summary)?;
+                if self.session.stop.load(Ordering::Relaxed) {
+                    return Ok(false);
                 }
-            }
-            if self.session.stop.load(Ordering::Relaxed) {
-                return Ok(None);
             }
         }
-        let (name, description) = (variant.name.clone(), variant.description.clone());
-        Ok(Some(VariantSummary { name, description, runs, failures }))
+        Ok(true)
     }
 
     fn cell(
@@ -256,6 +267,9 @@ impl Grid<'_> {
         let run = Run { variant: &variant.name, config, seed, directory, cache };
         if let Some((finished, _)) = run.finished()? {
             return Ok(Some(finished));
+        }
+        if self.session.dashboard != Dashboard::Silent {
+            println!("\n{}\n\nnow: {} seed {seed}", Overview::read(self.folder)?.text(), variant.name);
         }
         let Some(config) = &self.pretrained(config)? else { return Ok(None) };
         let run = Run { config, ..run };

@@ -132,6 +132,9 @@ pub struct ReportArguments {
     /// Folder of an ablation's runs, such as runs/freeze_vit
     #[arg(value_name = "RUN_DIR")]
     pub folder: PathBuf,
+    /// Write no report, but show how far the runs are, again and again until the last has ended
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// Arguments of `pretrain`.

@@ -9,14 +9,17 @@ use train::dashboard::Dashboard;
 
 use crate::ablation::{self, Ended, Request};
 use crate::cli::{
-    AblationArguments, Command, DataCommand, Folders, PretrainArguments, StudyArguments, TrainArguments,
+    AblationArguments, Command, DataCommand, Folders, PretrainArguments, ReportArguments, StudyArguments,
+    TrainArguments,
 };
 use crate::config::{
     Ablation, ablations, find_ablation, profiles, resolve_all, resolve_plain, single, study_sets,
 };
 use crate::run::Session;
 use crate::table::Table;
-use crate::{caption, datasets, device, evaluate, import, pretrain, report, score, show, verify, world};
+use crate::{
+    caption, datasets, device, evaluate, import, overview, pretrain, report, score, show, verify, world,
+};
 
 /// Why a command ended badly.
 #[derive(Debug)]
@@ -80,7 +83,10 @@ pub fn run(command: Command) -> Outcome {
             let session = session(&arguments.device, true)?;
             evaluate::run(&arguments, &config, &session).failure().map(|()| ExitCode::SUCCESS)
         }
-        Command::Report(arguments) => report::write(&arguments.folder).failure().map(|()| ExitCode::SUCCESS),
+        Command::Report(ReportArguments { folder, watch }) => {
+            let told = if watch { overview::watch(&folder) } else { report::write(&folder) };
+            told.failure().map(|()| ExitCode::SUCCESS)
+        }
         Command::Score(arguments) => score::run(&arguments).failure().map(|()| ExitCode::SUCCESS),
         Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
         Command::Data(DataCommand::Check(arguments)) => datasets::check(&arguments).failure().map(verdict),

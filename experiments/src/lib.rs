@@ -1,6 +1,7 @@
 //! The one runner: command line, typed configurations, ablations, reports.
 
 pub mod ablation;
+pub mod alone;
 pub mod answering;
 pub mod caption;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod examples;
 pub mod frames;
 pub mod import;
 pub mod judge;
+pub mod overview;
 pub mod plan;
 pub mod plots;
 pub mod pretrain;

@@ -21,7 +21,8 @@ pub fn run(ablation: &Ablation, arguments: &ShowArguments) -> Result<(), Failure
         .map(|(variant, config)| Ok((*variant, Plan::of(config)?)))
         .collect::<anyhow::Result<Vec<_>>>()
         .usage()?;
-    println!("# {} ({}): {}\n", ablation.name, ablation.paper, ablation.question);
+    let paper = if ablation.paper.is_empty() { "not in the paper" } else { &ablation.paper };
+    println!("# {} ({paper}): {}\n", ablation.name, ablation.question);
     println!("{}\n", variants(&plans).to_text());
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());

@@ -58,7 +58,12 @@ fn ctrl_c_stops_within_a_second_and_the_resumed_run_ends_the_same() {
     let code = child.wait().unwrap().code();
     assert!(pressed.elapsed() < Duration::from_secs(1), "took {:?}", pressed.elapsed());
     assert_eq!(code, Some(130));
-    assert!(epochs(&desk) < 12 && desk.read("runs/freeze_vit/summary.json").is_empty());
+    assert!(epochs(&desk) < 12);
+    assert_eq!(desk.run(&["report", "runs/freeze_vit"]).code, Some(0), "as far as it goes");
+    let report = desk.read("runs/freeze_vit/report.md");
+    assert!(report.contains("not finished (") && !report.contains("finished (12 epochs)"), "{report}");
+    let overview = desk.run(&["report", "runs/nothing", "--watch"]);
+    assert!(overview.code == Some(1) && overview.err.contains("no summary.json"), "{}", overview.err);
     assert!(start(&desk, true).wait().unwrap().success());
     assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
 }
@@ -129,6 +134,27 @@ fn a_run_killed_at_random_moments_ends_the_same_and_never_meets_an_unreadable_st
     ) {
         assert!(read(&whole, &path) == read(&desk, &path), "{path} differs after {killed} kills");
     }
+}
+
+/// A second runner is turned away and changes nothing; who watches sees the end.
+#[test]
+fn two_runners_on_one_directory_do_not_meet() {
+    let desk = Desk::new();
+    let mut first = start(&desk, false);
+    wait_for_epochs(&desk, &mut first, 2);
+    let mut watch = desk.command(&["report", "runs/freeze_vit", "--watch"]);
+    let watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    for again in [&["--resume"][..], &[]] {
+        let second = desk.run(&[&SETS[..], again].concat());
+        assert_eq!(second.code, Some(1), "{}", second.err);
+        assert!(second.err.contains("another process is at work in runs/freeze_vit"), "{}", second.err);
+    }
+    let watched = watch.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&watched.stdout);
+    assert!(watched.status.success() && told.contains("0 of 1 runs finished"), "{told}");
+    assert!(told.contains("1 of 1 runs finished"), "{told}");
+    assert!(first.wait().unwrap().success());
+    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Changes whenever the same file and request would give other frames.
-const READER: u32 = 2;
+const READER: u32 = 3;
 
 /// Every clip's chosen frames, or every image, decoded and resized once.
 #[derive(Clone, PartialEq, Eq)]

@@ -263,6 +263,39 @@ fn an_animated_png_is_a_clip() {
     assert_eq!((probe.codec.as_deref(), probe.frames, probe.duration_s), (Some("apng"), 2, Some(0.4)));
 }
 
+/// Two frames of which the second covers the right half alone. The one that is laid over what is there may be 1 darker than
+/// libwebp's: the `image` crate blends opaque pixels too.
+#[test]
+fn an_animated_webp_is_a_clip() {
+    let chunk = |kind: &[u8; 4], body: &[u8]| {
+        let padding = vec![0; body.len() % 2];
+        [kind.as_slice(), &(body.len() as u32).to_le_bytes(), body, &padding].concat()
+    };
+    let three = |number: u32| number.to_le_bytes()[..3].to_vec();
+    let frame = |x: u32, width: u32, grey: u8, milliseconds: u32, replaces: u8| {
+        let mut file = Vec::new();
+        let pixels = vec![grey; (width * 2 * 3) as usize];
+        let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
+        encoder.encode(&pixels, width, 2, image::ExtendedColorType::Rgb8).unwrap();
+        let fields = [x / 2, 0, width - 1, 1, milliseconds].map(three).concat();
+        // behind "RIFF", the length and "WEBP" lies the one chunk of a still image
+        chunk(b"ANMF", &[fields, vec![replaces << 1], file[12..].to_vec()].concat())
+    };
+    let canvas = [vec![2, 0, 0, 0], three(3), three(1)].concat();
+    let chunks =
+        [chunk(b"VP8X", &canvas), chunk(b"ANIM", &[0; 6]), frame(0, 4, 10, 200, 1), frame(2, 2, 200, 300, 0)];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.webp");
+    std::fs::write(&path, chunk(b"RIFF", &[b"WEBP".to_vec(), chunks.concat()].concat())).unwrap();
+    let request = FrameRequest { frames: 2, sampling: Sampling::Uniform, seed: 0, size: None };
+    let decoded = decode(&path, &request).unwrap();
+    let left_and_right: Vec<[u8; 2]> = decoded.iter().map(|frame| [frame[0], frame[9]]).collect();
+    assert_eq!(left_and_right[0], [10, 10]);
+    assert!(left_and_right[1][0] == 10 && left_and_right[1][1].abs_diff(200) <= 1, "{left_and_right:?}");
+    let probe = data::probe::probe(&path);
+    assert_eq!((probe.codec.as_deref(), probe.frames, probe.duration_s), (Some("webp"), 2, Some(0.5)));
+}
+
 #[test]
 fn bad_files_are_errors_that_say_why() {
     let folder = tempfile::tempdir().unwrap();

@@ -43,7 +43,7 @@ pub struct Ablation {
     pub name: String,
     /// What it asks, in a sentence.
     pub question: String,
-    /// Figure or table of the paper.
+    /// Figure or table of the paper; empty where the paper has no such study.
     pub paper: String,
     /// The paper's numbers.
     pub published: Vec<Published>,
@@ -95,6 +95,7 @@ pub type Resolved<'a> = (&'a Variant, RunConfig);
 #[serde(deny_unknown_fields)]
 struct AblationFile {
     question: String,
+    #[serde(default)]
     paper: String,
     #[serde(default)]
     published: Vec<Published>,
@@ -312,7 +313,7 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
     Ok(Ablation {
         name,
         question: format!("What comes of {shown}?"),
-        paper: "-".to_owned(),
+        paper: String::new(),
         published: Vec::new(),
         variants: vec![variant],
     })

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use train::{Selection, TrainConfig, files};
 
 use crate::ablation::Ended;
+use crate::alone::Alone;
 use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
 use crate::pretrained::TOKENIZER_FILE;
@@ -202,6 +203,7 @@ pub fn run(
     }
     let cache = &arguments.folders.cache;
     let pairs = open_pairs(config, cache)?;
+    let _alone = Alone::or_fail(&folder)?;
     files::replace(&folder.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
     let folders = Folders { text: folder.join("text"), images: folder };
     let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else {
@@ -239,8 +241,13 @@ pub fn checkpoint(
     let pairs = open_pairs(config, cache)?;
     let name = hash(config, &pairs)?;
     let finished = cache.join(format!("pretrained-{name}"));
-    if finished.join(PROVENANCE).is_file() {
+    let is_finished = || finished.join(PROVENANCE).is_file();
+    if is_finished() {
         return Ok(Some(finished));
+    }
+    let _alone = Alone::wait(&cache.join("pretraining"))?;
+    if is_finished() {
+        return Ok(Some(finished)); // by the process that was waited for
     }
     let work = cache.join(format!("pretraining-{name}"));
     let text = hex(&Sha256::digest(stages::text_settings(config, &pairs).to_string()));

@@ -5,7 +5,7 @@ use crate::statistics::Spread;
 
 /// How a figure is printed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     /// What it is multiplied by.
     pub scale: f64,
     /// Digits behind the point.
@@ -17,7 +17,7 @@ impl Shown {
     pub(super) const WHOLE: Self = Self { scale: 1.0, digits: 0 };
 
     /// By its name: the metrics of papers times 100, as papers print them; shares as they are.
-    pub(super) fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         match name {
             "CIDEr" | "METEOR" | "ROUGE-L" | "accuracy" => Self { scale: 100.0, digits: 1 },
             name if name.starts_with("BLEU-") => Self { scale: 100.0, digits: 1 },
@@ -28,7 +28,7 @@ impl Shown {
 }
 
 /// One number.
-pub(super) fn number(value: f64, shown: &Shown) -> String {
+pub(crate) fn number(value: f64, shown: &Shown) -> String {
     format!("{:.*}", shown.digits, value * shown.scale)
 }
 
@@ -46,7 +46,7 @@ pub(super) fn scaled(values: &[f64], shown: &Shown) -> Option<Spread> {
 }
 
 /// A length of time in the unit that suits it.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 0.0995 => format!("{:.0} ms", s * 1000.0),
         s if s < 99.5 => format!("{s:.1} s"),

@@ -498,7 +498,7 @@ fn answers(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
 ///
 /// # Errors
 /// When it cannot be read or is not what it should be.
-pub(super) fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+pub(crate) fn read_json_if_there<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(text) = text_if_there(path)? else { return Ok(None) };
     let value =
         serde_json::from_str(&text).with_context(|| format!("damaged: {}; {AGAIN}", path.display()))?;
@@ -511,7 +511,11 @@ fn read_toml_if_there(path: &Path) -> anyhow::Result<Option<toml::Table>> {
     Ok(Some(value))
 }
 
-fn text_if_there(path: &Path) -> anyhow::Result<Option<String>> {
+/// A file's text; none where there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn text_if_there(path: &Path) -> anyhow::Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

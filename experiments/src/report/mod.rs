@@ -9,7 +9,7 @@ mod contents;
 mod differences;
 mod drawings;
 pub mod escape;
-mod figures;
+pub(crate) mod figures;
 pub mod folder;
 mod html;
 mod markdown;

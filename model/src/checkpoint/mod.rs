@@ -262,6 +262,17 @@ mod tests {
         (directory, model)
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn whoever_may_read_the_configuration_may_read_the_weights() {
+        use std::os::unix::fs::PermissionsExt;
+        let (directory, _) = saved(6);
+        let mode = |file: &str| std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
+        std::fs::write(directory.path().join("another"), "").unwrap();
+        assert_eq!(mode("model.safetensors"), mode("another"));
+        assert_eq!(mode("config.json"), mode("another"));
+    }
+
     fn values(model: &Blip2) -> Vec<TensorData> {
         struct Values(Vec<TensorData>);
         impl ModuleVisitor for Values {

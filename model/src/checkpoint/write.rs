@@ -148,7 +148,13 @@ fn replace(
     }
     let file = builder.tempfile_in(directory).map_err(cannot_write(path))?;
     write(file.path())?;
-    file.as_file().sync_all().map_err(cannot_write(path))?;
+    // safetensors puts a file of its own there, which only its owner may read
+    let settle = || {
+        let written = std::fs::File::open(file.path())?;
+        written.set_permissions(file.as_file().metadata()?.permissions())?;
+        written.sync_all()
+    };
+    settle().map_err(cannot_write(path))?;
     file.persist(path).map_err(|error| cannot_write(path)(error.error))?;
     Ok(())
 }

@@ -49,6 +49,10 @@ impl<T: Task> Task for Watched<T> {
         self.task.model()
     }
 
+    fn into_model(self) -> T::Model {
+        self.task.into_model()
+    }
+
     fn with_model(&self, model: T::Model) -> Self {
         Self { task: self.task.with_model(model), ..self.clone() }
     }

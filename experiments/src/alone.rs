@@ -1,0 +1,104 @@
+//! One process at a time in a folder that it writes to: two of them would take each other's files apart.
+//!
+//! The lock is the system's, on a file beside the folder, so that it ends with its process, however that ends. The file
+//! stays, since removing it would let a third process in beside a second that waits.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+/// Held for as long as the folder is worked on.
+#[derive(Debug)]
+pub struct Alone {
+    _locked: File,
+}
+
+impl Alone {
+    /// Locks a folder, which need not be there yet.
+    ///
+    /// # Errors
+    /// When another process holds it, or its lock cannot be had.
+    pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
+        match Self::attempt(folder)? {
+            Ok(alone) => Ok(alone),
+            Err(_) => bail!(
+                "another process is at work in {}; wait for it, or give this one a folder of its own with --runs",
+                folder.display()
+            ),
+        }
+    }
+
+    /// Locks a folder, after whoever holds it, which is told.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn wait(folder: &Path) -> anyhow::Result<Self> {
+        match Self::attempt(folder)? {
+            Ok(alone) => Ok(alone),
+            Err(file) => {
+                eprintln!("waiting for another process that is at work in {}", folder.display());
+                file.lock().with_context(|| cannot_lock(folder))?;
+                Ok(Self { _locked: file })
+            }
+        }
+    }
+
+    /// The lock, or the file that another process has locked.
+    fn attempt(folder: &Path) -> anyhow::Result<Result<Self, File>> {
+        let path = lock_of(folder);
+        let open = || {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            File::options().create(true).truncate(false).write(true).open(&path)
+        };
+        let file = open().with_context(|| cannot_lock(folder))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Ok(Self { _locked: file })),
+            Err(TryLockError::WouldBlock) => Ok(Err(file)),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),
+        }
+    }
+}
+
+fn lock_of(folder: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(folder.file_name().unwrap_or_default());
+    name.push(".lock");
+    folder.with_file_name(name)
+}
+
+fn cannot_lock(folder: &Path) -> String {
+    format!(
+        "cannot write to the folder of the run: {} (its lock, {})",
+        folder.display(),
+        lock_of(folder).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_at_a_time_and_free_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let held = Alone::or_fail(&one).unwrap();
+        let error = Alone::or_fail(&one).unwrap_err().to_string();
+        assert!(error.contains("another process") && error.contains("--runs"), "{error}");
+        Alone::or_fail(&other).unwrap();
+        let waiting = std::thread::spawn({
+            let one = one.clone();
+            move || Alone::wait(&one).unwrap()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waiting.is_finished(), "it is held");
+        drop(held);
+        let held = waiting.join().unwrap();
+        Alone::or_fail(&one).unwrap_err();
+        drop(held);
+        Alone::or_fail(&one).unwrap();
+    }
+}
