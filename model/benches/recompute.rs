@@ -13,8 +13,9 @@
 //! block where it is recomputed. What is inside a block is the difference that one block makes to the peak of the step
 //! that keeps all.
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../tests/counting/mod.rs"]
+mod counting;
+
 use std::time::Instant;
 
 use burn::module::Module;
@@ -29,33 +30,13 @@ use model::recompute::{Recompute, backward};
 use model::vit::VitConfig;
 use model::{Blip2, Blip2Config, Fusion, Prompt, Visual};
 
+use counting::{Counting, peak_of};
+
 type Failure = Box<dyn std::error::Error>;
 
-/// mimalloc, as in the programs, and a count of the bytes in use.
-struct Counting(mimalloc::MiMalloc);
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to mimalloc as it is.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { self.0.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { self.0.dealloc(pointer, layout) }
-    }
-}
-
+/// mimalloc, as in the programs.
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
+static ALLOCATOR: Counting<mimalloc::MiMalloc> = Counting(mimalloc::MiMalloc);
 
 const FRAMES: usize = 8;
 const SIDE: usize = 112;
@@ -198,13 +179,11 @@ fn measure(case: Case, model: &Blip2, recompute: Recompute) -> Result<Measured, 
         ids: Tensor::<1, Int>::arange(2..(2 + b * CAPTION) as i64, &device).reshape([b, CAPTION]),
         mask: Tensor::ones([b, CAPTION], &device),
     };
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
     let (start, cpu_start) = (Instant::now(), cpu_seconds()?);
     let forward = || model.caption_loss(visual, &Prompt::default(), &targets);
-    let (loss, gradients) = backward(model, recompute, 0, forward)?;
+    let (peak, step) = peak_of(|| backward(model, recompute, 0, forward));
     let (seconds, cpu_seconds) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu_start);
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let (loss, gradients) = step?;
     drop(gradients);
     Ok(Measured { peak, seconds, cpu_seconds, loss: loss.into_scalar() })
 }

@@ -4,9 +4,10 @@
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
+use std::alloc::System;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -17,31 +18,10 @@ use model::parameters::{draw, set_trainable};
 use model::recompute::{Recompute, backward};
 use model::vit::VitConfig;
 
-/// Counts the bytes that are in use, and the most so far.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it is.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use counting::{Counting, peak_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<System> = Counting(System);
 
 /// The tests count all of the process's memory, so only one may run.
 static TURN: Mutex<()> = Mutex::new(());
@@ -50,11 +30,8 @@ static TURN: Mutex<()> = Mutex::new(());
 fn peak<M: Module>(model: &M, recompute: Recompute, loss: impl Fn(&M) -> Tensor<1>) -> usize {
     let mut peak = 0;
     for _ in 0..2 {
-        let before = LIVE.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        let (_, gradients) = backward(model, recompute, 0, || Ok::<_, ()>(loss(model))).unwrap();
-        peak = PEAK.load(Ordering::Relaxed) - before;
-        drop(gradients);
+        let step = || backward(model, recompute, 0, || Ok::<_, ()>(loss(model))).unwrap();
+        (peak, _) = peak_of(step);
     }
     peak
 }
