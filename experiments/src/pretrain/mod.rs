@@ -17,6 +17,7 @@ use data::datasets::synthetic::WorldConfig;
 use model::Blip2Config;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use train::{Selection, TrainConfig, files};
 
@@ -33,6 +34,9 @@ const PRETRAININGS: &[(&str, &str)] = &[
     ("tiny", include_str!("../../configs/pretrain/tiny.toml")),
     ("smoke", include_str!("../../configs/pretrain/smoke.toml")),
 ];
+
+/// A pretraining's runs, by their folders' names.
+const STAGES: [&str; 3] = ["text", "first_stage", "second_stage"];
 
 /// Everything that decides what a pretraining computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,7 +209,8 @@ pub fn run(
     let pairs = open_pairs(config, cache)?;
     let _alone = Alone::or_fail(&folder)?;
     files::replace(&folder.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
-    let folders = Folders { text: folder.join("text"), images: folder };
+    let [text, first_stage, second_stage] = STAGES.map(|stage| folder.join(stage));
+    let folders = Folders { text, first_stage, second_stage };
     let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else {
         return Ok(Ended::Interrupted);
     };
@@ -229,7 +234,8 @@ pub fn run(
 
 /// The checkpoint of a pretraining, made in a cache folder the first time it is asked for and found there later; nothing
 /// when it was interrupted, and then the next call goes on. Its name is made of configuration and pairs, and it appears
-/// whole or not at all. The language model of pretrainings that differ in their images only is trained once.
+/// whole or not at all. The language model of pretrainings that differ in their images only is trained once, and so is the
+/// first stage of those that differ in their language models only.
 ///
 /// # Errors
 /// When anything fails; what was saved stays.
@@ -239,7 +245,7 @@ pub fn checkpoint(
     cache: &Path,
 ) -> anyhow::Result<Option<PathBuf>> {
     let pairs = open_pairs(config, cache)?;
-    let name = hash(config, &pairs)?;
+    let name = hash(config, &pairs.hash)?;
     let finished = cache.join(format!("pretrained-{name}"));
     let is_finished = || finished.join(PROVENANCE).is_file();
     if is_finished() {
@@ -250,8 +256,14 @@ pub fn checkpoint(
         return Ok(Some(finished)); // by the process that was waited for
     }
     let work = cache.join(format!("pretraining-{name}"));
-    let text = hex(&Sha256::digest(stages::text_settings(config, &pairs).to_string()));
-    let folders = Folders { text: cache.join(format!("pretraining-text-{text}")), images: work.clone() };
+    let shared = |stage: &str, settings: Value| {
+        cache.join(format!("pretraining-{stage}-{}", hex(&Sha256::digest(settings.to_string()))))
+    };
+    let folders = Folders {
+        text: shared(STAGES[0], stages::text_settings(config, &pairs)),
+        first_stage: shared(STAGES[1], stages::first_settings(config, &pairs)),
+        second_stage: work.clone(),
+    };
     let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else { return Ok(None) };
     let whole = work.join("checkpoint");
     save(&made, &provenance(config, session, &pairs)?, &whole)?;
@@ -269,14 +281,14 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
     Ok(pairs)
 }
 
-/// Names what a configuration makes of pairs: 16 hexadecimal digits.
-fn hash(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<String> {
+/// Names what a configuration makes of pairs of that hash: 16 hexadecimal digits.
+fn hash(config: &PretrainConfig, pairs: &str) -> anyhow::Result<String> {
     let text = toml::to_string_pretty(config)?;
-    Ok(hex(&Sha256::new().chain_update(text).chain_update(&pairs.hash).finalize()))
+    Ok(hex(&Sha256::new().chain_update(text).chain_update(pairs).finalize()))
 }
 
 fn provenance(config: &PretrainConfig, session: &Session, pairs: &Pairs) -> anyhow::Result<Provenance> {
-    Ok(Provenance::gather(&session.device_word, hash(config, pairs)?, pairs.hash.clone(), config.seed))
+    Ok(Provenance::gather(&session.device_word, hash(config, &pairs.hash)?, pairs.hash.clone(), config.seed))
 }
 
 /// Written last, so that a folder that has it is whole.
@@ -336,8 +348,26 @@ mod tests {
             .filter(|name| name.starts_with("pretrain"))
             .collect();
         names.sort();
-        assert_eq!(names.len(), 3, "two checkpoints, and one language model for both: {names:?}");
-        assert!(names[2].starts_with("pretraining-text-"), "{names:?}");
+        let count = |start: &str| names.iter().filter(|name| name.starts_with(start)).count();
+        assert_eq!((count("pretrained-"), count("pretraining-text-")), (2, 1), "{names:?}");
+        assert_eq!((count("pretraining-first_stage-"), names.len()), (2, 5), "{names:?}");
+
+        let smaller = find("smoke", &["model.text_config.d_model=32".to_owned()]).unwrap();
+        checkpoint(&smaller, &session, cache.path()).unwrap().unwrap();
+        let again = std::fs::read_dir(cache.path())
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        let first_stages = again.filter(|name| name.starts_with("pretraining-first_stage-")).count();
+        assert_eq!(first_stages, 2, "another language model reads the same images");
+    }
+
+    /// `experiments/checkpoints/tiny` is what studies take for the outcome of this configuration.
+    #[test]
+    fn the_checkpoint_that_comes_with_the_project_is_the_pretraining_tinys() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/tiny").join(PROVENANCE);
+        let provenance: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let data = provenance["data_hash"].as_str().unwrap();
+        assert_eq!(provenance["config_hash"], hash(&find("tiny", &[]).unwrap(), data).unwrap());
     }
 
     #[test]

@@ -41,8 +41,10 @@ const HELD_OUT_SENTENCES: usize = 256;
 pub(super) struct Folders {
     /// The language model's.
     pub text: PathBuf,
-    /// Of the two stages that see images.
-    pub images: PathBuf,
+    /// The first stage's.
+    pub first_stage: PathBuf,
+    /// The second stage's.
+    pub second_stage: PathBuf,
 }
 
 /// What came of a pretraining.
@@ -87,6 +89,24 @@ pub(super) fn text_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
         "own": own,
         "text": config.text,
     })
+}
+
+/// What the first stage's weights follow from, which no language model is part of, if not by the words that it adds.
+pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
+    json!({
+        "seed": config.seed,
+        "vision": config.model.vision_config,
+        "qformer": config.model.qformer_config,
+        "queries": config.model.num_query_tokens,
+        "pairs": pair_settings(pairs),
+        "most_tokens": config.evaluate.max_new_tokens,
+        "first_stage": config.first_stage,
+    })
+}
+
+/// What the learning rates and weights of a stage that sees pairs follow from.
+fn pair_settings(pairs: &Pairs) -> Value {
+    json!({ "data": pairs.hash, "count": pairs.train.pairs.len() })
 }
 
 impl<'a> Stages<'a> {
@@ -156,15 +176,10 @@ impl<'a> Stages<'a> {
         let train = read(Split::Train, &self.pairs.train)?;
         let held_out = read(Split::Validate, &self.pairs.held_out)?;
         let validation = validation(held_out, None, self.config.evaluate.batch_size);
-        let settings = json!({
-            "seed": self.config.seed,
-            "model": self.model_config,
-            "pairs": self.pair_settings(),
-            "first_stage": stage,
-        });
+        let settings = first_settings(self.config, self.pairs);
         let task = FirstStage::new(model, FirstStageContext { config, start });
-        let folder = self.folders.images.join("first_stage");
-        let outcome = self.fit("first stage", &folder, &stage.train, task, (train, validation), settings)?;
+        let folder = &self.folders.first_stage;
+        let outcome = self.fit("first stage", folder, &stage.train, task, (train, validation), settings)?;
         Ok(ended(outcome).map(|(task, figures)| (task.model, figures)))
     }
 
@@ -186,13 +201,12 @@ impl<'a> Stages<'a> {
         let validation = Validation { ids, ..validation(held_out, judge, self.config.evaluate.batch_size) };
         let settings = json!({
             "text": text_settings(self.config, self.pairs),
-            "pairs": self.pair_settings(),
-            "first_stage": self.config.first_stage,
+            "first": first_settings(self.config, self.pairs),
             "second_stage": stage,
         });
-        let folder = self.folders.images.join("second_stage");
+        let folder = &self.folders.second_stage;
         let task = SecondStage(captioner);
-        let outcome = self.fit("second stage", &folder, &stage.train, task, (train, validation), settings)?;
+        let outcome = self.fit("second stage", folder, &stage.train, task, (train, validation), settings)?;
         Ok(ended(outcome).map(|(task, figures)| (task.0.blip2, figures)))
     }
 
@@ -220,11 +234,6 @@ impl<'a> Stages<'a> {
             processes: Arc::new(Alone),
         };
         fit(run).with_context(|| format!("pretraining, {name}"))
-    }
-
-    /// What the learning rates and weights of a stage that sees pairs follow from.
-    fn pair_settings(&self) -> Value {
-        json!({ "data": self.pairs.hash, "count": self.pairs.train.pairs.len() })
     }
 
     /// The tokenizer of the Q-Former's texts, with the token that starts those it writes.
