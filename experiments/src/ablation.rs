@@ -155,6 +155,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         None => test.iter().map(|clip| TestClip::of(clip, truth(&clip.id))).collect(),
     };
     report::clips::write(&folder, &test)?;
+    tell_unknown_words(&pretrained, &clips)?;
     let baselines = baselines(first, &pretrained, &clips, &folder)?;
     let parameters = model::parameters::count(&pretrained.model, |_| true);
     drop(pretrained);
@@ -326,6 +327,27 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     // a folder that cannot be written to is found out here and not after an hour of training
     files::replace(&folder.join(".writable"), b"")?;
     std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
+}
+
+/// Tells which words of a data set's captions the checkpoint's vocabulary does not have.
+fn tell_unknown_words(pretrained: &Pretrained, clips: &Clips) -> anyhow::Result<()> {
+    let captions =
+        || clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions).map(String::as_str);
+    let unknown = pretrained.tokenizer.unknown_words(captions())?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let all: usize = captions().map(|caption| caption.split_whitespace().count()).sum();
+    let count: usize = unknown.iter().map(|(_, count)| count).sum();
+    let first: Vec<&str> = unknown.iter().take(5).map(|(word, _)| word.as_str()).collect();
+    eprintln!(
+        "not in the checkpoint's vocabulary: {count} of the {all} words of the training captions ({} different ones, as {}). They \
+         are read and written as one unknown word; `experiments pretrain` makes a model that knows the words of your captions \
+         (docs/pretraining.md).",
+        unknown.len(),
+        first.join(", ")
+    );
+    Ok(())
 }
 
 fn baselines(

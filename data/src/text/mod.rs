@@ -9,6 +9,7 @@ pub use clean::{IMAGE_PROMPT, MAX_WORDS, QUESTION_PROMPT, VIDEO_PROMPT, ask, cle
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::str::FromStr;
@@ -199,6 +200,34 @@ impl Tokenizer {
         captions.par_iter().map(|caption| self.target(caption.as_ref(), max)).collect()
     }
 
+    /// The words of texts that a vocabulary of whole words does not have, each with how often it occurs, the most frequent
+    /// first; none for a tokenizer that makes words of pieces.
+    ///
+    /// # Errors
+    /// The tokenizer fails on one of the texts.
+    pub fn unknown_words<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<(String, usize)>> {
+        if self.family != Family::Words {
+            return Ok(Vec::new());
+        }
+        let mut counts = BTreeMap::<String, usize>::new();
+        for text in texts {
+            let encoding = guarded(|| self.inner.encode(text, false))
+                .and_then(|encoding| encoding.map_err(|error| error.to_string()))
+                .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))?;
+            for (_, &(start, end)) in
+                encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| **id == UNKNOWN)
+            {
+                *counts.entry(text.get(start..end).unwrap_or_default().to_lowercase()).or_default() += 1;
+            }
+        }
+        let mut words: Vec<_> = counts.into_iter().collect();
+        words.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        Ok(words)
+    }
+
     /// The text of ids up to the first end token, without special tokens.
     ///
     /// # Errors
@@ -320,6 +349,17 @@ mod tests {
         assert_eq!(tokenizer.encode("a cat", 1).unwrap(), [END]);
         assert_eq!(tokenizer.decode(&[3, 4, END, 5, PAD]).unwrap(), "a cat");
         assert_eq!(tokenizer.decode(&[]).unwrap(), "");
+    }
+
+    #[test]
+    fn words_that_are_not_known_are_counted() {
+        let tokenizer = Tokenizer::word_level(&["a", "cat"].map(str::to_owned)).unwrap();
+        let texts = ["A cat", "a Bird, a cat", "the bird"];
+        let counted = tokenizer.unknown_words(texts).unwrap();
+        assert_eq!(
+            counted,
+            [("bird", 2), (",", 1), ("the", 1)].map(|(word, count)| (word.to_owned(), count))
+        );
     }
 
     #[test]
