@@ -113,6 +113,21 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
 }
 
+/// As the profile `paper` trains: what is frozen is held in bf16, low-rank updates are trained in the language model.
+#[test]
+fn what_is_frozen_may_be_held_in_half_precision() {
+    let desk = Desk::new();
+    let half = ["--profile", "smoke", "--no-tui", "--set", "model.frozen_type=\"bf16\""];
+    let lora = "model.lora={ r = 4, lora_alpha = 8.0, target_modules = [\"q\", \"v\"] }";
+    let frozen = "train.parameters={ \"vision_model.*\" = \"frozen\", \"language_model.*\" = \"frozen\", \"*.lora.*\" = 1.0 }";
+    for (study, sets) in
+        [("freeze_vit", vec![]), ("vqa", vec![]), ("fusion", vec!["--set", lora, "--set", frozen])]
+    {
+        let ran = desk.run(&[&["ablation", study][..], &half, &sets].concat());
+        assert_eq!(ran.code, Some(0), "{study}: {}{}", ran.out, ran.err);
+    }
+}
+
 #[test]
 fn the_same_command_gives_the_same_summary_to_the_last_digit_and_keeps_the_earlier_run() {
     let desk = Desk::new();

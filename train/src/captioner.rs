@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, TensorReadError};
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
 use model::lm::Prefix;
@@ -141,7 +141,8 @@ impl Captioner {
         let frames = Tensor::<5>::from_data(TensorData::new(values, shape), &device);
         let features = self.blip2.vision_features(frames);
         let shape = features.dims();
-        Ok((features.into_data().try_to_vec::<f32>()?, shape))
+        // a frozen ViT may compute in bf16
+        Ok((features.cast(FloatDType::F32).into_data().try_to_vec::<f32>()?, shape))
     }
 
     /// The rows' own prompts, or the context's for all of them.
