@@ -229,14 +229,8 @@ pub fn read_flickr8k(captions: &Path, lists: &[&Path]) -> Result<Annotations> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::testing::file;
     use proptest::prelude::*;
-    use std::path::PathBuf;
-
-    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
 
     #[test]
     fn every_shape_of_coco_reads_the_same() {

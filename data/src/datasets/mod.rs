@@ -16,6 +16,8 @@ pub mod skip;
 pub mod source;
 pub mod splits;
 pub mod synthetic;
+#[cfg(test)]
+mod testing;
 pub mod vatex;
 
 pub use open::{DataSet, Place, annotations, open};

@@ -203,14 +203,8 @@ fn split_of(id: &str, source: &Path) -> Result<Split> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::testing::file;
     use proptest::prelude::*;
-    use std::path::PathBuf;
-
-    fn file(folder: &tempfile::TempDir, name: &str, text: &[u8]) -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
 
     const HEADER: &str = "VideoID,Start,End,WorkerID,Source,AnnotationTime,Language,Description\n";
 

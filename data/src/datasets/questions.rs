@@ -104,14 +104,8 @@ fn records(path: &Path) -> Result<Vec<Record>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::testing::file;
     use proptest::prelude::*;
-    use std::path::PathBuf;
-
-    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
 
     #[test]
     fn json_and_csv_read_the_same() {

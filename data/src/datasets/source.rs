@@ -250,15 +250,9 @@ fn unmarked(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::testing::file;
     use proptest::prelude::*;
     use std::io::Write;
-    use std::path::PathBuf;
-
-    fn file(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
 
     fn gzipped(bytes: &[u8]) -> Vec<u8> {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

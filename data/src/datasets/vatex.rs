@@ -93,14 +93,8 @@ fn read_mapping(path: &Path) -> Result<HashMap<String, u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datasets::testing::file;
     use proptest::prelude::*;
-    use std::path::PathBuf;
-
-    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
 
     #[test]
     fn both_forms_read_the_same() {

@@ -1,0 +1,10 @@
+//! What this folder's tests share.
+
+use std::path::PathBuf;
+
+/// Writes a file into a temporary folder.
+pub(crate) fn file(folder: &tempfile::TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, contents).unwrap();
+    path
+}
