@@ -34,7 +34,7 @@ impl Overview {
                 folder.display()
             );
         };
-        let table = Table::new(&["variant", "seed", "state", "epochs", "validation", "test", "time"]);
+        let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
         let mut overview = Self { table, finished: 0, failed: 0, all: 0, taken: Vec::new() };
         for variant in &summary.variants {
             for seed in 1..=summary.seeds.unwrap_or(1) {
