@@ -159,8 +159,11 @@ fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precis
 
 /// The sizes of what a pretraining on the tiny world's words makes.
 fn sizes_of_pretraining(choice: &PretrainingChoice) -> anyhow::Result<Blip2Config> {
-    let mut sizes = pretrain::find(&choice.name, &choice.sets())?.model;
-    sizes.text_config.set_vocabulary_size(Tokenizer::word_level(&vocabulary())?.vocabulary_size());
+    let config = pretrain::find(&choice.name, &choice.sets())?;
+    let mut sizes = config.model;
+    if config.start.is_none() {
+        sizes.text_config.set_vocabulary_size(Tokenizer::word_level(&vocabulary())?.vocabulary_size());
+    }
     Ok(sizes)
 }
 
@@ -221,7 +224,7 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, config: &Blip2Config, directory: &
 
 /// The folder of a checkpoint: the path as it is, or inside the project's own folder; of a repository's name also
 /// `checkpoints/NAME`, where the command that the error names puts it.
-fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let words: Vec<_> = path.components().collect();
     let name = path.file_name().map(Path::new).filter(|_| words.len() == 2);

@@ -55,6 +55,59 @@ fn a_pretraining_killed_in_each_stage_ends_the_same() {
     assert!(weights(&desk) == weights(&whole), "weights differ");
 }
 
+/// As BLIP-2 itself was made: a ViT and a language model that are there, frozen, and a new Q-Former between them.
+#[test]
+fn a_pretraining_starts_from_a_checkpoints_vit_and_language_model() {
+    let desk = Desk::new();
+    assert!(start(&desk, &[], false).wait().unwrap().success());
+    let frozen = "first_stage.train.parameters={ \"vision_model.*\" = \"frozen\" }";
+    let sets = [
+        "--set",
+        "start=checkpoint",
+        "--set",
+        frozen,
+        "--set",
+        "seed=1",
+        "--set",
+        "model.num_query_tokens=6",
+    ];
+    let ran = desk
+        .run(&[&["pretrain", "smoke", "--out", "new", "--runs", "new-runs", "--no-tui"][..], &sets].concat());
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(
+        !ran.out.contains("sentences") && !desk.path("new-runs/pretrain-smoke/text").exists(),
+        "{}",
+        ran.out
+    );
+    let read = |checkpoint: &str| {
+        let bytes = std::fs::read(desk.path(checkpoint).join("model.safetensors")).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let table: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        let values = |name: &str| {
+            let offsets = &table[name]["data_offsets"];
+            let place = |at: usize| 8 + header + offsets[at].as_u64().unwrap() as usize;
+            bytes[place(0)..place(1)].to_vec()
+        };
+        [
+            "vision_model.encoder.layers.0.mlp.fc1.weight",
+            "language_model.shared.weight",
+            "qformer.encoder.layer.0.attention.attention.query.weight",
+        ]
+        .map(values)
+    };
+    let ([vit, language_model, qformer], [new_vit, new_language_model, new_qformer]) =
+        (read("checkpoint"), read("new"));
+    assert!(vit == new_vit && language_model == new_language_model && qformer != new_qformer);
+    let words = |checkpoint: &str| desk.read(&format!("{checkpoint}/tokenizer.json"));
+    assert_eq!(words("checkpoint"), words("new"));
+    let absent = desk.run(&["pretrain", "smoke", "--out", "other", "--set", "start=nowhere"]);
+    assert!(
+        absent.code == Some(2) && absent.err.contains("there is no checkpoint nowhere"),
+        "{}",
+        absent.err
+    );
+}
+
 #[test]
 fn every_stage_says_what_it_measured_and_later_settings_leave_earlier_stages_as_they_are() {
     let desk = Desk::new();

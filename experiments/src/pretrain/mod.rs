@@ -25,7 +25,7 @@ use crate::ablation::Ended;
 use crate::alone::Alone;
 use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
-use crate::pretrained::TOKENIZER_FILE;
+use crate::pretrained::{TOKENIZER_FILE, find_checkpoint};
 use crate::provenance::Provenance;
 use crate::run::Session;
 use stages::{Folders, Pretrained, Stages};
@@ -44,7 +44,12 @@ const STAGES: [&str; 3] = ["text", "first_stage", "second_stage"];
 pub struct PretrainConfig {
     /// Decides initial weights, order and draws.
     pub seed: u64,
-    /// Sizes of the model; the size of the vocabulary is that of the words there are.
+    /// A checkpoint whose ViT, language model and tokenizer are taken: then no language model is trained, and the Q-Former
+    /// is what is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+    /// Sizes of the model; the size of the vocabulary is that of the words there are. Those of a ViT and a language model
+    /// that are taken from a checkpoint are the checkpoint's.
     pub model: Blip2Config,
     /// The tiny world.
     pub world: WorldConfig,
@@ -185,7 +190,13 @@ pub fn find(name: &str, sets: &[String]) -> anyhow::Result<PretrainConfig> {
             )
         }
     };
-    let config: PretrainConfig = merge_sets(&text, sets, name)?;
+    let mut config: PretrainConfig = merge_sets(&text, sets, name)?;
+    if let Some(start) = &config.start {
+        let sizes = model::checkpoint::load_config(&find_checkpoint(start)?)?;
+        config.model.qformer_config.encoder_hidden_size = sizes.vision_config.hidden_size;
+        config.model.vision_config = sizes.vision_config;
+        config.model.text_config = sizes.text_config;
+    }
     config.check().with_context(|| format!("pretraining {name}"))?;
     Ok(config)
 }
@@ -222,7 +233,7 @@ pub fn run(
         ("pairs, first stage", &figures.first_stage),
         ("images, second stage", &figures.second_stage),
     ];
-    for (what, figures) in stages {
+    for (what, figures) in stages.into_iter().filter(|(_, figures)| figures.iter().next().is_some()) {
         println!("\nheld-out {what}:");
         for (name, value) in figures.iter() {
             println!("  {name:<10} {value:.3}");

@@ -31,6 +31,7 @@ use crate::config::{FrameConfig, Keep};
 use crate::examples::{Videos, share};
 use crate::frames::FeatureStore;
 use crate::judge::{COLOUR, SHAPE};
+use crate::pretrained::{end_tokens, find_checkpoint, open_tokenizer};
 use crate::run::Session;
 use crate::world::Shown;
 
@@ -74,6 +75,10 @@ pub(super) struct Stages<'a> {
     tokenizer: Arc<Tokenizer>,
     /// Every word, without the special tokens.
     words: Vec<String>,
+    /// A model whose ViT and language model are taken over.
+    start: Option<Blip2>,
+    /// Tokens that end a caption.
+    ends: Vec<u32>,
 }
 
 /// What the language model's weights follow from.
@@ -95,6 +100,7 @@ pub(super) fn text_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
 pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
     json!({
         "seed": config.seed,
+        "start": config.start,
         "vision": config.model.vision_config,
         "qformer": config.model.qformer_config,
         "queries": config.model.num_query_tokens,
@@ -119,10 +125,24 @@ impl<'a> Stages<'a> {
     ) -> anyhow::Result<Self> {
         let mut words = vocabulary();
         words.extend(pairs.new_words(&words));
-        let tokenizer = Arc::new(Tokenizer::word_level(&words)?);
         let mut model_config = config.model.clone();
-        model_config.text_config.set_vocabulary_size(tokenizer.vocabulary_size());
-        Ok(Self { config, session, pairs, folders, cache, model_config, tokenizer, words })
+        let (start, tokenizer, ends) = match &config.start {
+            Some(path) => {
+                let directory = find_checkpoint(path)?;
+                let (sizes, model) = model::checkpoint::load(&directory, |_| {}, &session.device)?;
+                let tokenizer = open_tokenizer(&directory, &sizes)?;
+                let ends = end_tokens(&directory, &sizes, &tokenizer)?;
+                (Some(model), tokenizer, ends)
+            }
+            None => {
+                let tokenizer = Tokenizer::word_level(&words)?;
+                model_config.text_config.set_vocabulary_size(tokenizer.vocabulary_size());
+                let ends = vec![tokenizer.end()];
+                (None, tokenizer, ends)
+            }
+        };
+        let tokenizer = Arc::new(tokenizer);
+        Ok(Self { config, session, pairs, folders, cache, model_config, tokenizer, words, start, ends })
     }
 
     /// All stages; nothing when they were interrupted.
@@ -130,8 +150,19 @@ impl<'a> Stages<'a> {
         self.session.device.seed(self.config.seed);
         let model = self.model_config.init(&self.session.device);
         model::parameters::draw(&model);
-        let Some((model, text)) = self.text(model)? else { return Ok(None) };
-        let Some((reader, first_stage)) = self.first()? else { return Ok(None) };
+        let (model, text) = match &self.start {
+            Some(start) => {
+                let mut model = model;
+                model.vision_model = start.vision_model.clone();
+                model.language_model = start.language_model.clone();
+                (model, Figures::default())
+            }
+            None => match self.text(model)? {
+                Some(read) => read,
+                None => return Ok(None),
+            },
+        };
+        let Some((reader, first_stage)) = self.first(&model)? else { return Ok(None) };
         let model = reader.into_captioner(model);
         let Some((model, second_stage)) = self.second(model)? else { return Ok(None) };
         let figures = StageFigures { text, first_stage, second_stage };
@@ -161,16 +192,26 @@ impl<'a> Stages<'a> {
         Ok(ended(outcome).map(|(task, figures)| (task.blip2, figures)))
     }
 
-    /// The Q-Former, and the ViT where it is not frozen, learn to read images.
-    fn first(&self) -> anyhow::Result<Option<(Pretraining, Figures)>> {
+    /// The Q-Former, and the ViT where it is not frozen, learn to read images; from the model's ViT where that was trained
+    /// elsewhere.
+    fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Figures)>> {
         let stage = &self.config.first_stage;
         let (tokenizer, start) = self.reader_tokenizer(stage)?;
         let config = self.reader_config(stage, tokenizer.vocabulary_size());
         self.session.device.seed(self.config.seed);
-        let model = config.init(&self.session.device);
+        let mut model = config.init(&self.session.device);
         model::parameters::draw(&model);
+        if self.start.is_some() {
+            model.vision_model = from.vision_model.clone();
+        }
         let read = |split, pairs| -> anyhow::Result<Arc<dyn Examples>> {
-            let images = self.images(split)?;
+            let images = match &self.start {
+                Some(_) => {
+                    let captioner = Captioner::new(from.clone(), self.context(&stage.train));
+                    self.seen(split, &captioner, &stage.train)?
+                }
+                None => self.images(split)?,
+            };
             Ok(share(PairTexts::new(images, captions(pairs), tokenizer.clone(), stage.most_tokens)?))
         };
         let train = read(Split::Train, &self.pairs.train)?;
@@ -296,7 +337,7 @@ impl<'a> Stages<'a> {
             prompt: Vec::new(),
             generate: GenerateConfig {
                 max_new_tokens: self.config.evaluate.max_new_tokens,
-                end_tokens: vec![self.tokenizer.end()],
+                end_tokens: self.ends.clone(),
                 ..GenerateConfig::default()
             },
             label_smoothing: train.label_smoothing,
