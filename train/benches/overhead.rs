@@ -29,11 +29,21 @@ type Failure = Box<dyn std::error::Error>;
 const CLIPS: usize = 1000;
 const REFERENCES: usize = 20;
 
-/// Clips of noise, as a frozen ViT sees them, with sentences of the tiny world.
+/// Clips of noise, as a frozen ViT sees them and as they lie in memory, with sentences of the tiny world.
 struct Noise {
     tokenizer: Arc<Tokenizer>,
     captions: Vec<Vec<String>>,
     shape: [usize; 3],
+    values: Vec<f32>,
+}
+
+impl Noise {
+    fn new(tokenizer: Arc<Tokenizer>, captions: Vec<Vec<String>>, shape: [usize; 3]) -> Self {
+        let each: usize = shape.iter().product();
+        let value = |place: usize| (place.wrapping_mul(2_654_435_761) % 1000) as f32 / 500.0 - 1.0;
+        let values = (0..captions.len() * each).map(value).collect();
+        Self { tokenizer, captions, shape, values }
+    }
 }
 
 impl Examples for Noise {
@@ -43,14 +53,17 @@ impl Examples for Noise {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let [f, p, d] = self.shape;
-        let value = |place: usize| (place.wrapping_mul(2_654_435_761) % 1000) as f32 / 500.0 - 1.0;
-        let values = items.iter().flat_map(|item| (0..f * p * d).map(move |at| value(item * 31 + at)));
+        let each = f * p * d;
+        let mut values = Vec::with_capacity(items.len() * each);
+        for &item in items {
+            values.extend_from_slice(&self.values[item * each..(item + 1) * each]);
+        }
         let texts: Vec<String> =
             items.iter().map(|&item| self.captions[item][epoch % REFERENCES].clone()).collect();
         let ids =
             texts.iter().map(|text| self.tokenizer.target(text, 32)).collect::<data::Result<Vec<_>>>()?;
         Ok(Batch::Caption {
-            visual: HostVisual::Features { values: values.collect(), shape: [items.len(), f, p, d] },
+            visual: HostVisual::Features { values, shape: [items.len(), f, p, d] },
             prompts: None,
             captions: Some(HostTokens::pad(&ids)),
             texts,
@@ -79,7 +92,7 @@ fn main() -> Result<(), Failure> {
     let captioner = Captioner::new(blip2, context);
     let sentences = text_corpus(&WorldConfig::default(), CLIPS * REFERENCES);
     let captions: Vec<Vec<String>> = sentences.chunks(REFERENCES).map(<[String]>::to_vec).collect();
-    let examples = Arc::new(Noise { tokenizer, captions: captions.clone(), shape: [8, tokens, width] });
+    let examples = Arc::new(Noise::new(tokenizer, captions.clone(), [8, tokens, width]));
 
     println!("of a step, least of three runs:      ms   passes   update     data    else");
     let mut least: Option<(f64, Seconds)> = None;

@@ -17,6 +17,7 @@ pub(crate) struct HostAdamW {
     beta_2: f32,
     epsilon: f32,
     weight_decay: f32,
+    processor: pulp::Arch,
 }
 
 impl HostAdamW {
@@ -30,10 +31,11 @@ impl HostAdamW {
             .with_epsilon(epsilon)
             .with_weight_decay(weight_decay)
             .build();
-        Self { burn, beta_1, beta_2, epsilon, weight_decay }
+        Self { burn, beta_1, beta_2, epsilon, weight_decay, processor: pulp::Arch::new() }
     }
 
-    /// Updates values and moments in place; the order of operations is Burn's.
+    /// Updates values and moments in place; the order of operations is Burn's, and so is every bit, however many values the
+    /// processor's widest instructions take at once.
     fn update(&self, rate: f64, time: usize, values: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2]) {
         let decay_rate = rate * f64::from(self.weight_decay);
         let kept = if decay_rate == 0.0 { 1.0 } else { (1.0 - decay_rate) as f32 };
@@ -42,12 +44,18 @@ impl HostAdamW {
         let rate = rate as f32;
         let [moments_1, moments_2] = moments;
         let all = values.iter_mut().zip(gradient).zip(moments_1).zip(moments_2);
-        for (((value, gradient), moment_1), moment_2) in all {
-            *moment_1 = *moment_1 * self.beta_1 + gradient * first;
-            *moment_2 = *moment_2 * self.beta_2 + (gradient * gradient) * second;
-            let delta = (*moment_1 / corrections[0]) / ((*moment_2 / corrections[1]).sqrt() + self.epsilon);
-            *value = *value * kept - delta * rate;
-        }
+        self.processor.dispatch(
+            #[inline(always)]
+            || {
+                for (((value, gradient), moment_1), moment_2) in all {
+                    *moment_1 = *moment_1 * self.beta_1 + gradient * first;
+                    *moment_2 = *moment_2 * self.beta_2 + (gradient * gradient) * second;
+                    let delta =
+                        (*moment_1 / corrections[0]) / ((*moment_2 / corrections[1]).sqrt() + self.epsilon);
+                    *value = *value * kept - delta * rate;
+                }
+            },
+        );
     }
 }
 
