@@ -66,8 +66,10 @@ struct Shared<T, E> {
     ahead: usize,
     make: Arc<Make<T, E>>,
     state: Mutex<State<T, E>>,
-    /// Told when a batch is ready, when one was taken, and when all is over.
-    changed: Condvar,
+    /// Told when a batch is ready.
+    made: Condvar,
+    /// Told when one was taken, which makes room for another, and when all is over.
+    taken: Condvar,
 }
 
 struct State<T, E> {
@@ -104,7 +106,8 @@ impl Plan {
             ahead: prefetch.ahead.max(1),
             make,
             state: Mutex::new(State { begun: first, given: first, ready: BTreeMap::new(), over: false }),
-            changed: Condvar::new(),
+            made: Condvar::new(),
+            taken: Condvar::new(),
         });
         let mut batches = Batches { shared, workers: Vec::new(), failed: false };
         for number in 0..prefetch.workers.min(batches.shared.ahead) {
@@ -141,7 +144,7 @@ impl<T, E> Shared<T, E> {
             let batch = {
                 let mut state = self.lock();
                 while !state.over && state.begun < self.batches && state.begun >= state.given + self.ahead {
-                    state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+                    state = self.taken.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
                 }
                 if state.over || state.begun >= self.batches {
                     return;
@@ -151,7 +154,7 @@ impl<T, E> Shared<T, E> {
             };
             let made = self.make(batch);
             self.lock().ready.insert(batch, made);
-            self.changed.notify_all();
+            self.made.notify_one();
         }
     }
 }
@@ -191,7 +194,7 @@ impl<T, E> Iterator for Batches<T, E> {
                 match state.ready.remove(&wanted) {
                     Some(made) => break made,
                     None => {
-                        state = shared.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+                        state = shared.made.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
                     }
                 }
             }
@@ -200,14 +203,14 @@ impl<T, E> Iterator for Batches<T, E> {
             Ok(batch) => {
                 state.given += 1;
                 drop(state);
-                shared.changed.notify_all();
+                shared.taken.notify_one();
                 Some(Ok(batch))
             }
             Err(error) => {
                 // The position stays before the batch that failed.
                 state.over = true;
                 drop(state);
-                shared.changed.notify_all();
+                shared.taken.notify_all();
                 self.failed = true;
                 Some(Err(error))
             }
@@ -218,7 +221,7 @@ impl<T, E> Iterator for Batches<T, E> {
 impl<T, E> Drop for Batches<T, E> {
     fn drop(&mut self) {
         self.shared.lock().over = true;
-        self.shared.changed.notify_all();
+        self.shared.taken.notify_all();
         for worker in self.workers.drain(..) {
             // A worker catches every panic of what it runs, so there is nothing to hear here.
             let _ = worker.join();
