@@ -259,7 +259,7 @@ mod tests {
                 r#"{{"images": [{{"filename": "a.jpg", "split": "{split}", "sentences": [{{"raw": "x"}}]}}]}}"#
             )
         };
-        let read = |split| read_coco(&[&file(&folder, "dataset_coco.json", &image(split))]);
+        let read = |split| read_coco(&[&file(&folder, "dataset_coco.json", image(split))]);
         assert_eq!(read("restval").unwrap().clips[0].split, Split::Train);
         assert!(read("rest").unwrap_err().to_string().contains("got \"rest\""));
     }

@@ -285,10 +285,10 @@ mod tests {
     #[test]
     fn an_archive_without_one_clear_member_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let two = file(&folder, "two.zip", &zipped(&[("a.json", b"1"), ("b.json", b"2")]));
+        let two = file(&folder, "two.zip", zipped(&[("a.json", b"1"), ("b.json", b"2")]));
         let message = bytes(&two, "numbers").unwrap_err().to_string();
         assert!(message.contains("a.json, b.json") && message.contains("two.zip"), "{message}");
-        let none = file(&folder, "none.zip", &zipped(&[("a.mp4", b"1")]));
+        let none = file(&folder, "none.zip", zipped(&[("a.mp4", b"1")]));
         assert!(bytes(&none, "numbers").unwrap_err().to_string().contains("found none"));
     }
 
