@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, bail};
 use data::datasets::Split;
 use data::datasets::synthetic::{WorldConfig, chance_levels};
+use data::text::clean_caption;
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
 use train::dashboard::{Dashboard, Figures};
@@ -331,13 +332,13 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
 
 /// Tells which words of a data set's captions the checkpoint's vocabulary does not have.
 fn tell_unknown_words(pretrained: &Pretrained, clips: &Clips) -> anyhow::Result<()> {
-    let captions =
-        || clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions).map(String::as_str);
-    let unknown = pretrained.tokenizer.unknown_words(captions())?;
+    let captions = clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions);
+    let captions: Vec<String> = captions.map(|caption| clean_caption(caption)).collect();
+    let unknown = pretrained.tokenizer.unknown_words(captions.iter().map(String::as_str))?;
     if unknown.is_empty() {
         return Ok(());
     }
-    let all: usize = captions().map(|caption| caption.split_whitespace().count()).sum();
+    let all: usize = captions.iter().map(|caption| caption.split_whitespace().count()).sum();
     let count: usize = unknown.iter().map(|(_, count)| count).sum();
     let first: Vec<&str> = unknown.iter().take(5).map(|(word, _)| word.as_str()).collect();
     eprintln!(
