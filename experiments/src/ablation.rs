@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use train::dashboard::{Dashboard, Figures};
 use train::{BEST, Captioner, files};
 
-use crate::alone::Alone;
 use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, Resolved, RunConfig, Variant, choices, resolve_all};
 use crate::judge::chance_figures;
+use crate::lock::FolderLock;
 use crate::overview::Overview;
 use crate::pretrain;
 use crate::pretrained::Pretrained;
@@ -142,7 +142,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
         bail!("profile {} has none of the chosen variants of {}", request.profile, request.ablation.name)
     };
     let folder = request.runs.join(&request.ablation.name);
-    let _alone = Alone::or_fail(&folder)?;
+    let _lock = FolderLock::or_fail(&folder)?;
     prepare_folder(&folder, request.resume)?;
 
     let mut grid = Grid { request, session, folder: &folder, loaded: None, cells: Vec::new() };
@@ -332,13 +332,15 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
 
 /// Tells which words of a data set's captions the checkpoint's vocabulary does not have.
 fn tell_unknown_words(pretrained: &Pretrained, clips: &Clips) -> anyhow::Result<()> {
-    let captions = clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions);
-    let captions: Vec<String> = captions.map(|caption| clean_caption(caption)).collect();
-    let unknown = pretrained.tokenizer.unknown_words(captions.iter().map(String::as_str))?;
+    let captions = || {
+        let captions = clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions);
+        captions.map(|caption| clean_caption(caption))
+    };
+    let unknown = pretrained.tokenizer.unknown_words(captions())?;
     if unknown.is_empty() {
         return Ok(());
     }
-    let all: usize = captions.iter().map(|caption| caption.split_whitespace().count()).sum();
+    let all: usize = captions().map(|caption| caption.split_whitespace().count()).sum();
     let count: usize = unknown.iter().map(|(_, count)| count).sum();
     let first: Vec<&str> = unknown.iter().take(5).map(|(word, _)| word.as_str()).collect();
     eprintln!(

@@ -1,7 +1,6 @@
 //! The one runner: command line, typed configurations, ablations, reports.
 
 pub mod ablation;
-pub mod alone;
 pub mod answering;
 pub mod caption;
 pub mod cli;
@@ -15,6 +14,7 @@ pub mod examples;
 pub mod frames;
 pub mod import;
 pub mod judge;
+pub mod lock;
 pub mod overview;
 pub mod plan;
 pub mod plots;

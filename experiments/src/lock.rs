@@ -10,18 +10,18 @@ use anyhow::{Context as _, bail};
 
 /// Held for as long as the folder is worked on.
 #[derive(Debug)]
-pub struct Alone {
+pub struct FolderLock {
     _locked: File,
 }
 
-impl Alone {
+impl FolderLock {
     /// Locks a folder, which need not be there yet.
     ///
     /// # Errors
     /// When another process holds it, or its lock cannot be had.
     pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
         match Self::attempt(folder)? {
-            Ok(alone) => Ok(alone),
+            Ok(lock) => Ok(lock),
             Err(_) => bail!(
                 "another process is at work in {}; wait for it, or give this one a folder of its own with --runs",
                 folder.display()
@@ -35,7 +35,7 @@ impl Alone {
     /// When the lock cannot be had.
     pub fn wait(folder: &Path) -> anyhow::Result<Self> {
         match Self::attempt(folder)? {
-            Ok(alone) => Ok(alone),
+            Ok(lock) => Ok(lock),
             Err(file) => {
                 eprintln!("waiting for another process that is at work in {}", folder.display());
                 file.lock().with_context(|| cannot_lock(folder))?;
@@ -85,20 +85,20 @@ mod tests {
     fn a_folder_is_held_by_one_at_a_time_and_free_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (folder.path().join("one"), folder.path().join("other"));
-        let held = Alone::or_fail(&one).unwrap();
-        let error = Alone::or_fail(&one).unwrap_err().to_string();
+        let held = FolderLock::or_fail(&one).unwrap();
+        let error = FolderLock::or_fail(&one).unwrap_err().to_string();
         assert!(error.contains("another process") && error.contains("--runs"), "{error}");
-        Alone::or_fail(&other).unwrap();
+        FolderLock::or_fail(&other).unwrap();
         let waiting = std::thread::spawn({
             let one = one.clone();
-            move || Alone::wait(&one).unwrap()
+            move || FolderLock::wait(&one).unwrap()
         });
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!waiting.is_finished(), "it is held");
         drop(held);
         let held = waiting.join().unwrap();
-        Alone::or_fail(&one).unwrap_err();
+        FolderLock::or_fail(&one).unwrap_err();
         drop(held);
-        Alone::or_fail(&one).unwrap();
+        FolderLock::or_fail(&one).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::report::figures::{Shown, number, seconds};
 use crate::report::folder::{Epoch, Summary, Timing, VariantSummary, read_json_if_there, text_if_there};
@@ -27,13 +27,7 @@ impl Overview {
     /// # Errors
     /// When it is no study's folder, or a file in it is damaged.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        let Some(summary) = read_json_if_there::<Summary>(&folder.join("summary.json"))? else {
-            bail!(
-                "there is no summary.json in {}; expected the folder of an ablation that has begun, such as \
-                 runs/freeze_vit",
-                folder.display()
-            );
-        };
+        let summary = Summary::read(folder)?;
         let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
         let mut overview = Self { table, finished: 0, failed: 0, all: 0, taken: Vec::new() };
         for variant in &summary.variants {
@@ -162,6 +156,12 @@ mod tests {
         };
         let error = Overview::read(folder.path()).err().unwrap().to_string();
         assert!(error.contains("no summary.json"), "{error}");
+        write(
+            "summary.json",
+            json!({ "ablation": "a", "seeds": 1e15 as u64, "variants": [{ "name": "one" }] }).to_string(),
+        );
+        let error = format!("{:#}", Overview::read(folder.path()).err().unwrap());
+        assert!(error.contains("1000000000000000 seeds"), "{error}");
         let epoch = |cider: f64| {
             json!({ "epoch": 1, "loss": 2.0, "validation": { "CIDEr": cider } }).to_string() + "\n"
         };

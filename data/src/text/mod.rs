@@ -137,10 +137,7 @@ impl Tokenizer {
     }
 
     fn plain(&self, text: &str) -> Result<tokenizers::Encoding> {
-        // A tokenizer's file is input too, and the crate panics on the tables of some broken ones.
-        guarded(|| self.inner.encode_fast(text, false))
-            .and_then(|encoding| encoding.map_err(|error| error.to_string()))
-            .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))
+        encoded(text, || self.inner.encode_fast(text, false))
     }
 
     /// A text's ids, the end token last, at most `max` in all: a longer text loses its last tokens, never its end.
@@ -205,22 +202,27 @@ impl Tokenizer {
     ///
     /// # Errors
     /// The tokenizer fails on one of the texts.
-    pub fn unknown_words<'a>(
+    pub fn unknown_words<S: AsRef<str>>(
         &self,
-        texts: impl IntoIterator<Item = &'a str>,
+        texts: impl IntoIterator<Item = S>,
     ) -> Result<Vec<(String, usize)>> {
         if self.family != Family::Words {
             return Ok(Vec::new());
         }
-        let mut counts = BTreeMap::<String, usize>::new();
+        // a data set's captions have few words, each many times
+        let mut all = BTreeMap::<String, usize>::new();
         for text in texts {
-            let encoding = guarded(|| self.inner.encode(text, false))
-                .and_then(|encoding| encoding.map_err(|error| error.to_string()))
-                .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))?;
-            for (_, &(start, end)) in
-                encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| **id == UNKNOWN)
-            {
-                *counts.entry(text.get(start..end).unwrap_or_default().to_lowercase()).or_default() += 1;
+            for word in text.as_ref().split_whitespace() {
+                *all.entry(word.to_lowercase()).or_default() += 1;
+            }
+        }
+        let mut counts = BTreeMap::<String, usize>::new();
+        for (word, times) in &all {
+            // unlike `plain`, with the places of the parts
+            let encoding = encoded(word, || self.inner.encode(word.as_str(), false))?;
+            let parts = encoding.get_ids().iter().zip(encoding.get_offsets());
+            for (_, &(start, end)) in parts.filter(|(id, _)| **id == UNKNOWN) {
+                *counts.entry(word.get(start..end).unwrap_or_default().to_owned()).or_default() += times;
             }
         }
         let mut words: Vec<_> = counts.into_iter().collect();
@@ -286,6 +288,16 @@ impl Tokenizer {
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+/// A text's encoding. A tokenizer's file is input too, and the crate panics on the tables of some broken ones.
+fn encoded(
+    text: &str,
+    encode: impl FnOnce() -> tokenizers::Result<tokenizers::Encoding>,
+) -> Result<tokenizers::Encoding> {
+    guarded(encode)
+        .and_then(|encoding| encoding.map_err(|error| error.to_string()))
+        .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))
 }
 
 /// Runs code of the `tokenizers` crate; a panic there is a reason here.

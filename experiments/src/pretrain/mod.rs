@@ -22,9 +22,9 @@ use sha2::{Digest, Sha256};
 use train::{Selection, TrainConfig, files};
 
 use crate::ablation::Ended;
-use crate::alone::Alone;
 use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
+use crate::lock::FolderLock;
 use crate::pretrained::{TOKENIZER_FILE, find_checkpoint};
 use crate::provenance::Provenance;
 use crate::run::Session;
@@ -218,7 +218,7 @@ pub fn run(
     }
     let cache = &arguments.folders.cache;
     let pairs = open_pairs(config, cache)?;
-    let _alone = Alone::or_fail(&folder)?;
+    let _lock = FolderLock::or_fail(&folder)?;
     files::replace(&folder.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
     let [text, first_stage, second_stage] = STAGES.map(|stage| folder.join(stage));
     let folders = Folders { text, first_stage, second_stage };
@@ -262,7 +262,7 @@ pub fn checkpoint(
     if is_finished() {
         return Ok(Some(finished));
     }
-    let _alone = Alone::wait(&cache.join("pretraining"))?;
+    let _lock = FolderLock::wait(&cache.join("pretraining"))?;
     if is_finished() {
         return Ok(Some(finished)); // by the process that was waited for
     }

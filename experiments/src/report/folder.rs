@@ -164,6 +164,24 @@ pub struct Study {
     pub gaps: Vec<String>,
 }
 
+impl Summary {
+    /// Reads a study's `summary.json`.
+    ///
+    /// # Errors
+    /// When the folder has none, or it is damaged or says what no program of ours writes.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join("summary.json");
+        let Some(summary) = read_json_if_there::<Self>(&path)? else {
+            bail!(
+                "there is no summary.json in {}; expected the folder of an ablation, such as runs/freeze_vit",
+                folder.display()
+            );
+        };
+        check(&summary).with_context(|| format!("{} was changed; {AGAIN}", path.display()))?;
+        Ok(summary)
+    }
+}
+
 /// A variant with its row of the grid.
 pub struct Variant {
     /// Its name.
@@ -254,14 +272,7 @@ impl Study {
     /// # Errors
     /// When it is no study's folder, or when a file in it is damaged or disagrees with another.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join("summary.json");
-        let Some(summary) = read_json_if_there::<Summary>(&path)? else {
-            bail!(
-                "there is no summary.json in {}; expected the folder of an ablation, such as runs/freeze_vit",
-                folder.display()
-            );
-        };
-        check(&summary).with_context(|| format!("{} was changed; {AGAIN}", path.display()))?;
+        let summary = Summary::read(folder)?;
         let mut gaps = Vec::new();
         let clips = clips::read(folder)?;
         if clips.is_none() {
