@@ -3,7 +3,7 @@
 use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, read};
 use metrics::meteor::MeteorTables;
-use metrics::{Corpus, Options, Video};
+use metrics::{Corpus, Options, Video, VideoScores};
 use train::dashboard::{BLEU_4, CIDER, Figures};
 use train::{Judge, TrainError, Written};
 
@@ -13,6 +13,10 @@ pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];
 pub const METEOR: &str = "METEOR";
 /// Name of ROUGE-L among the figures.
 pub const ROUGE_L: &str = "ROUGE-L";
+/// CIDEr of the clips whose captions depend on the frames' order.
+pub const ORDERED_CIDER: &str = "CIDEr, order";
+/// CIDEr of the clips that look the same backwards.
+pub const UNORDERED_CIDER: &str = "CIDEr, no order";
 /// Share of captions that name the right shape.
 pub const SHAPE: &str = "shape";
 /// Share of captions that name the right colour.
@@ -73,11 +77,25 @@ impl CaptionJudge {
             figures
         };
         let figures = match &self.world {
-            Some(world) => self.truths(world, captions, figures),
+            Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, figures)),
             None => figures,
         };
         let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
         Ok(figures.with(DISTINCT, distinct.len() as f64))
+    }
+
+    /// Of a final score, CIDEr of either kind of clips, with the document frequencies of both.
+    fn by_order(&self, world: &World, scores: &[VideoScores], figures: Figures) -> Figures {
+        if !self.is_final {
+            return figures;
+        }
+        let is_ordered = |clip: &Clip| Some(world.truth(&clip.id)?.scene.depends_on_order());
+        let of = |ordered| {
+            let those = self.clips.iter().zip(scores).filter(|(clip, _)| is_ordered(clip) == Some(ordered));
+            let (sum, count) = those.fold((0.0, 0usize), |(sum, n), (_, score)| (sum + score.cider, n + 1));
+            sum / count.max(1) as f64
+        };
+        figures.with(ORDERED_CIDER, of(true)).with(UNORDERED_CIDER, of(false))
     }
 
     fn truths(&self, world: &World, captions: &[String], figures: Figures) -> Figures {
@@ -113,6 +131,11 @@ impl Judge for CaptionJudge {
         let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
         published
             .chain(SHORTER_BLEUS.into_iter().filter(|_| self.is_final))
+            .chain(
+                [ORDERED_CIDER, UNORDERED_CIDER]
+                    .into_iter()
+                    .filter(|_| self.is_final && self.world.is_some()),
+            )
             .chain(truths.iter().copied())
             .chain([DISTINCT])
             .map(str::to_owned)

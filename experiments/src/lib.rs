@@ -15,6 +15,7 @@ pub mod frames;
 pub mod import;
 pub mod judge;
 pub mod lock;
+pub mod memory;
 pub mod overview;
 pub mod plan;
 pub mod plots;

@@ -23,6 +23,7 @@ use crate::clips::Clips;
 use crate::config::{RunConfig, ScstStage};
 use crate::examples::{Captioned, Videos, captions, share};
 use crate::frames::FeatureStore;
+use crate::memory::{self, PeakMemory};
 use crate::pretrained::{Pretrained, TOKENIZER_FILE};
 use crate::provenance::Provenance;
 use crate::world::Shown;
@@ -55,6 +56,12 @@ pub struct Timing {
     pub seconds: f64,
     /// Where the steps' time went, over all sessions.
     pub training: Seconds,
+    /// The most physical memory of the process in this session of the run, bytes; where the system tells.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
+    /// What the program held of the device's own memory at the end, bytes; where the device has some.
+    #[serde(default)]
+    pub device_memory: Option<u64>,
 }
 
 /// What runs of one command share.
@@ -120,6 +127,7 @@ impl Run<'_> {
     /// When anything fails; what was saved stays.
     pub fn run(&self, session: &Session, clips: &Clips, start: Option<&Path>) -> anyhow::Result<Done> {
         let started = Instant::now();
+        let memory = PeakMemory::watch();
         let config = self.config;
         let config_hash = config.hash(self.seed);
         let provenance =
@@ -167,6 +175,8 @@ impl Run<'_> {
             seconds_per_epoch: learned.seconds.steps / result.history.len().max(1) as f64,
             seconds: started.elapsed().as_secs_f64(),
             training: learned.seconds,
+            peak_memory: memory.bytes(),
+            device_memory: memory::of_device(&session.device),
         };
         files::replace_json(&self.directory.join(TIMING), &timing)?;
         files::replace_json(&self.directory.join(RESULT), &result)?;

@@ -49,6 +49,9 @@ fn an_ablation_leaves_table_report_plots_and_predictions() {
         assert_eq!(ids.len(), 6, "a caption for every test clip");
         assert_eq!(desk.read(&format!("{folder}/metrics.jsonl")).lines().count(), 2);
         assert!(desk.read(&format!("{folder}/config.toml")).contains("[train.parameters]"));
+        let timing: Value = serde_json::from_str(&desk.read(&format!("{folder}/timing.json"))).unwrap();
+        let memory = timing["peak_memory"].as_u64();
+        assert!(memory > Some(10 << 20) || !cfg!(target_os = "linux"), "bytes of the process: {memory:?}");
         let provenance: Value =
             serde_json::from_str(&desk.read(&format!("{folder}/provenance.json"))).unwrap();
         for key in ["command", "commit", "machine", "config_hash", "data_hash", "date"] {
@@ -77,8 +80,12 @@ fn every_ablation_runs_in_smoke_mode() {
         let summary: Value = serde_json::from_str(&desk.read(&format!("runs/{name}/summary.json"))).unwrap();
         let variants = summary["variants"].as_array().unwrap();
         assert!(variants.len() > 1, "{name} compares nothing");
-        let figure = if name == "vqa" { "accuracy" } else { "CIDEr" };
-        assert!(variants.iter().all(|variant| variant["runs"][0]["test"][figure].is_number()), "{name}");
+        let figures: &[&str] =
+            if name == "vqa" { &["accuracy"] } else { &["CIDEr", "CIDEr, order", "CIDEr, no order"] };
+        for (variant, figure) in variants.iter().flat_map(|variant| figures.iter().map(move |f| (variant, f)))
+        {
+            assert!(variant["runs"][0]["test"][figure].is_number(), "{name} {figure}");
+        }
         variants_run += variants.len();
     }
     assert_eq!((names.len(), variants_run), (11, 28), "{names:?}");

@@ -6,6 +6,7 @@ use super::differences::{Comparison, compare};
 use super::drawings;
 use super::figures::{Shown, number, numbers, seconds, thousands};
 use super::folder::{Cell, NOT_RUN, Run, Study, Variant};
+use crate::judge::ORDERED_CIDER;
 use crate::plots::Panel;
 use crate::statistics::{Course, Resampling, Spread};
 use crate::table::Table;
@@ -237,6 +238,12 @@ fn legend(study: &Study, names: &[String]) -> String {
             "CIDEr, BLEU, METEOR, ROUGE-L and accuracy are multiplied by 100, as papers print them.",
         );
     }
+    if has(ORDERED_CIDER) {
+        text.push_str(
+            " CIDEr, order: of the test clips alone that show something else backwards; CIDEr, no order: of the others; both \
+             with the document frequencies of all.",
+        );
+    }
     if has("event") {
         text.push_str(
             " shape, colour, event: share of test clips whose caption names the right shape, the right colour, all the \
@@ -448,15 +455,15 @@ fn cost(study: &Study) -> Block {
             }
         };
         let gib = |bytes: f64| format!("{:.2} GiB", bytes / f64::powi(2.0, 30));
-        let memory = |bytes: Vec<u64>| {
-            bytes.into_iter().max().map_or_else(|| "not measured".to_owned(), |bytes| gib(bytes as f64))
+        let memory = |bytes: Vec<u64>, without: &str| {
+            bytes.into_iter().max().map_or_else(|| without.to_owned(), |bytes| gib(bytes as f64))
         };
         table.push(vec![
             variant.name.clone(),
             over(timings.iter().filter_map(|timing| timing.seconds_per_epoch).collect(), &seconds),
             over(timings.iter().filter_map(|timing| timing.seconds).collect(), &seconds),
-            memory(timings.iter().filter_map(|timing| timing.peak_memory).collect()),
-            memory(timings.iter().filter_map(|timing| timing.peak_device_memory).collect()),
+            memory(timings.iter().filter_map(|timing| timing.peak_memory).collect(), "not measured"),
+            memory(timings.iter().filter_map(|timing| timing.device_memory).collect(), "none told"),
         ]);
     }
     Block::Table(

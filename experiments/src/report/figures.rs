@@ -1,5 +1,6 @@
 //! How numbers are printed.
 
+use crate::judge::{ORDERED_CIDER, UNORDERED_CIDER};
 use crate::plots::spread_text;
 use crate::statistics::Spread;
 
@@ -19,7 +20,9 @@ impl Shown {
     /// By its name: the metrics of papers times 100, as papers print them; shares as they are.
     pub(crate) fn of(name: &str) -> Self {
         match name {
-            "CIDEr" | "METEOR" | "ROUGE-L" | "accuracy" => Self { scale: 100.0, digits: 1 },
+            ORDERED_CIDER | UNORDERED_CIDER | "CIDEr" | "METEOR" | "ROUGE-L" | "accuracy" => {
+                Self { scale: 100.0, digits: 1 }
+            }
             name if name.starts_with("BLEU-") => Self { scale: 100.0, digits: 1 },
             "different" => Self::WHOLE,
             _ => Self { scale: 1.0, digits: 3 },

@@ -143,9 +143,9 @@ pub struct Timing {
     /// Most memory of the process, bytes.
     #[serde(default)]
     pub peak_memory: Option<u64>,
-    /// Most memory of the accelerator, bytes.
+    /// What the program held of the accelerator's memory at the end, bytes.
     #[serde(default)]
-    pub peak_device_memory: Option<u64>,
+    pub device_memory: Option<u64>,
 }
 
 /// A study with everything its folder tells.

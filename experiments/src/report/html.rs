@@ -7,6 +7,7 @@ use super::contents::{Block, Section};
 use super::escape::{html, script};
 use super::folder::{Cell, Study};
 use super::media;
+use super::scores::Measure;
 use crate::plots::{HATCH, STYLE};
 use crate::table::Table;
 
@@ -140,8 +141,9 @@ fn clips(study: &Study) -> Value {
         .map(|(at, (clip, media))| {
             let written = |cell: &Cell| match cell.captions() {
                 Ok(scored) => {
-                    let scores: Vec<Option<f64>> =
-                        scored.of_clips[at].iter().map(|&score| finite(score)).collect();
+                    let all = study.measures.iter().zip(&scored.of_clips[at]);
+                    let own = all.filter(|(measure, _)| measure.tells_of_a_clip());
+                    let scores: Vec<Option<f64>> = own.map(|(_, &score)| finite(score)).collect();
                     json!({ "text": scored.captions[at], "scores": scores })
                 }
                 Err(absence) => json!({ "absent": absence }),
@@ -158,14 +160,14 @@ fn clips(study: &Study) -> Value {
             })
         })
         .collect();
-    let shown = |measure: &super::scores::Measure| {
+    let shown = |measure: &Measure| {
         let shown = super::figures::Shown::of(measure.name());
         json!({ "name": measure.name(), "scale": shown.scale, "digits": if shown.scale == 1.0 { 0 } else { shown.digits } })
     };
     json!({
         "variants": study.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>(),
         "seeds": seeds,
-        "measures": study.measures.iter().map(shown).collect::<Vec<_>>(),
+        "measures": study.measures.iter().filter(|measure| measure.tells_of_a_clip()).map(shown).collect::<Vec<_>>(),
         "clips": clips,
     })
 }

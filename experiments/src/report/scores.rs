@@ -1,18 +1,24 @@
 //! A run's test captions, scored again clip by clip, as sums that a bootstrap can draw from.
 
 use anyhow::Context as _;
+use data::datasets::synthetic::scene::Scene;
 use data::datasets::synthetic::{judge, read};
 use metrics::bleu::BleuStatistics;
 use metrics::meteor::{MeteorStatistics, MeteorTables, meteor};
 use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
 
 use super::clips::TestClip;
+use crate::judge::{ORDERED_CIDER, UNORDERED_CIDER};
 
 /// A figure that can be computed from captions and references, by clip and for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     /// CIDEr, document frequencies from the whole test split.
     Cider,
+    /// CIDEr of the clips whose captions depend on the frames' order.
+    OrderedCider,
+    /// CIDEr of the clips that look the same backwards.
+    UnorderedCider,
     /// BLEU-4 of counts summed over clips; one clip's is smoothed.
     Bleu4,
     /// METEOR 1.5 of counts summed over clips.
@@ -38,6 +44,8 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Self::Cider => "CIDEr",
+            Self::OrderedCider => ORDERED_CIDER,
+            Self::UnorderedCider => UNORDERED_CIDER,
             Self::Bleu4 => "BLEU-4",
             Self::Meteor => "METEOR",
             Self::RougeL => "ROUGE-L",
@@ -50,12 +58,17 @@ impl Measure {
         }
     }
 
+    /// Whether it says something of a single clip that no other figure says.
+    pub fn tells_of_a_clip(self) -> bool {
+        !matches!(self, Self::OrderedCider | Self::UnorderedCider)
+    }
+
     /// Numbers a clip adds to.
     fn columns(self) -> usize {
         match self {
             Self::Bleu4 => 10,
             Self::Meteor => 23,
-            Self::Direction | Self::Order => 2,
+            Self::Direction | Self::Order | Self::OrderedCider | Self::UnorderedCider => 2,
             Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => 1,
         }
     }
@@ -65,7 +78,7 @@ impl Measure {
         match self {
             Self::Bleu4 => bleu_of(sums).scores()[3],
             Self::Meteor => meteor_of(sums).score(),
-            Self::Direction | Self::Order => sums[0] / sums[1],
+            Self::Direction | Self::Order | Self::OrderedCider | Self::UnorderedCider => sums[0] / sums[1],
             Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => {
                 sums[0] / clips
             }
@@ -101,6 +114,8 @@ pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
     measures.push(Measure::RougeL);
     if clips.iter().all(|clip| clip.truth.is_some()) {
         measures.extend([
+            Measure::OrderedCider,
+            Measure::UnorderedCider,
             Measure::Shape,
             Measure::Colour,
             Measure::Event,
@@ -154,10 +169,17 @@ impl Scored {
                 let count = |is: bool| f64::from(u8::from(is));
                 vec![count(value == Some(true)), count(value.is_some())]
             };
+            let is_ordered = clip.truth.as_ref().map(Scene::depends_on_order);
+            let of_those = |score: f64, ordered: bool| match is_ordered == Some(ordered) {
+                true => vec![score, 1.0],
+                false => vec![0.0, 0.0],
+            };
             let mut row = Vec::new();
             for measure in measures {
                 row.extend(match measure {
                     Measure::Cider => vec![scored.cider],
+                    Measure::OrderedCider => of_those(scored.cider, true),
+                    Measure::UnorderedCider => of_those(scored.cider, false),
                     Measure::RougeL => vec![scored.rouge_l],
                     Measure::Accuracy => vec![vqa::accuracy(&captions[at], &clip.references)],
                     Measure::Bleu4 => {
@@ -224,6 +246,9 @@ fn meteor_of(sums: &[f64]) -> MeteorStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data::datasets::synthetic::config::SceneOdds;
+    use data::datasets::synthetic::scene::{Combinations, Event};
+    use data::random::Draws;
     use std::path::PathBuf;
 
     fn clip(id: &str, references: &[&str]) -> TestClip {
@@ -265,6 +290,26 @@ mod tests {
             assert_eq!(ours.of_clips[at][0], video.cider);
             assert_eq!(ours.of_clips[at][2], video.rouge_l);
         }
+    }
+
+    #[test]
+    fn ciders_of_both_kinds_of_clips_are_means_over_their_own() {
+        let (mut clips, captions) = three();
+        let mut draws = Draws::new(0, "scores", 0);
+        let odds = SceneOdds::default();
+        for (clip, events) in clips.iter_mut().zip([vec![Event::Left], vec![Event::Still], vec![Event::Grow]])
+        {
+            let scene = Scene::draw(&mut draws, &odds, Combinations::Any, (24, 36));
+            clip.truth = Some(Scene { events, ..scene });
+        }
+        let measures = measures(&clips, false);
+        let ours = Scored::new(captions, &clips, &measures, None).unwrap();
+        let place = |wanted| measures.iter().position(|&measure| measure == wanted).unwrap();
+        let cider = |clip: usize| ours.of_clips[clip][0];
+        let (ordered, unordered) = (place(Measure::OrderedCider), place(Measure::UnorderedCider));
+        assert!((ours.figures[ordered] - f64::midpoint(cider(0), cider(2))).abs() < 1e-12);
+        assert_eq!(ours.figures[unordered], cider(1));
+        assert!(ours.of_clips[1][ordered].is_nan() && cider(1) > 0.0 && cider(0) != cider(1));
     }
 
     #[test]

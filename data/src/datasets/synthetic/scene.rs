@@ -328,6 +328,13 @@ impl Scene {
         })
     }
 
+    /// Whether what one says of the clip depends on its frames' order: whether the same frames backwards show something
+    /// else. Two events do, as one of them is first.
+    #[must_use]
+    pub fn depends_on_order(&self) -> bool {
+        self.events.len() > 1 || self.events.iter().any(|&event| event.directed() || event == Event::Recolour)
+    }
+
     /// What two clips must not share for one to be no copy of the other: everything one could say about them.
     #[must_use]
     pub fn key(&self) -> String {
@@ -536,6 +543,23 @@ mod tests {
             let Some(second) = scene.second else { continue };
             assert!(second.shape != scene.main.shape && second.colour != scene.main.colour);
             assert_ne!(Some(second.colour), scene.to_colour);
+        }
+    }
+
+    #[test]
+    fn what_looks_the_same_backwards_does_not_depend_on_the_order() {
+        let mut draws = Draws::new(0, "order", 0);
+        let mut scene = Scene::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, (24, 36));
+        let mut depends = |events: &[Event]| {
+            scene.events = events.to_vec();
+            scene.depends_on_order()
+        };
+        for event in [Event::Left, Event::Down, Event::Grow, Event::Recolour] {
+            assert!(depends(&[event]), "{event:?}");
+        }
+        for event in [Event::Spin, Event::Blink, Event::Still] {
+            assert!(!depends(&[event]), "{event:?}");
+            assert!(depends(&[event, Event::Blink]), "{event:?} comes first");
         }
     }
 

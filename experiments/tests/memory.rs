@@ -1,0 +1,21 @@
+//! In a process of its own: other tests' memory would count.
+
+use experiments::memory::PeakMemory;
+
+#[test]
+fn the_peak_is_that_since_the_watch_began() {
+    let before = {
+        let watch = PeakMemory::watch();
+        let block = vec![1u8; 256 << 20];
+        assert_eq!(block.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 256 << 20);
+        watch.bytes()
+    };
+    let after = PeakMemory::watch().bytes();
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            assert!(before > 256 << 20, "{before}");
+            assert!(after + (128 << 20) < before, "the block is forgotten: {after} after {before}");
+        }
+        told => assert_eq!((told, cfg!(target_os = "linux")), ((None, None), false), "Linux tells"),
+    }
+}
