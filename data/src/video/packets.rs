@@ -12,8 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Compressed bytes that one clip may keep in memory; a longer one is decoded from the start.
@@ -55,7 +54,7 @@ pub(super) fn decode(
     let wanted: BTreeSet<usize> = indices.iter().copied().collect();
     let times: BTreeMap<gst::ClockTime, usize> =
         wanted.iter().map(|&index| (stream.packets[stream.display[index]].pts, index)).collect();
-    let mut pictures = feed(path, size, &stream, &decoder, &times)?;
+    let mut pictures = feed(path, size, &stream, decoder, &times)?;
     if pictures.len() < wanted.len() {
         return Ok(None);
     }
@@ -77,13 +76,13 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
         Container::Matroska => "matroskademux",
         Container::Other => return Ok(None),
     };
-    let source = pipeline::element("filesrc", path)?;
-    source.set_property("location", path);
     let demuxer = pipeline::element(factory, path)?;
+    let Some(source) = reading_pad(path)? else { return Ok(None) };
     let collected = Arc::new(Mutex::new(Collected::default()));
     let sink = collecting_sink(Arc::clone(&collected));
-    let mut running = start(path, &[&source, &demuxer, sink.upcast_ref()])?;
-    source.link(&demuxer).map_err(|error| Error::video(path, error.to_string()))?;
+    let mut running = start(path, &[&demuxer, sink.upcast_ref()])?;
+    let input = demuxer.static_pad("sink").ok_or_else(|| Error::video(path, "the demuxer has no input"))?;
+    source.link(&input).map_err(|error| Error::video(path, error.to_string()))?;
     link_video(&demuxer, &sink);
     running.patience = PATIENCE;
     running.play()?;
@@ -102,6 +101,51 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     let starts_whole = packets.first().is_some_and(|first| first.restart);
     let sure = ended.is_ok() && !doubled && starts_whole && !display.is_empty();
     Ok(sure.then_some(Stream { caps, packets, display, orientation }))
+}
+
+/// Where a demuxer asks for a file's bytes. A file that may be kept is read at once: GStreamer's own source has the system
+/// read each packet by itself, those of the sound too. `None` where the file cannot be kept.
+fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
+    let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    if length > KEPT_BYTES as u64 {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let length = bytes.len() as u64;
+    let whole = gst::Buffer::from_slice(bytes);
+    let source = gst::Pad::builder(gst::PadDirection::Src)
+        .getrange_function(move |_, _, offset, given, count| {
+            // As everywhere in GStreamer, less than was asked for is given at the end, and nothing behind it.
+            let range = match usize::try_from(offset) {
+                Ok(from) if offset < length => from..whole.size().min(from + count as usize),
+                _ => return Err(gst::FlowError::Eos),
+            };
+            let part = whole.copy_region(gst::BufferCopyFlags::MEMORY, range).map_err(|_| gst::FlowError::Error)?;
+            match given {
+                None => Ok(gst::PadGetRangeSuccess::NewBuffer(part)),
+                Some(buffer) => {
+                    let part = part.map_readable().map_err(|_| gst::FlowError::Error)?;
+                    buffer.copy_from_slice(0, &part).map_err(|_| gst::FlowError::Error)?;
+                    buffer.set_size(part.len());
+                    Ok(gst::PadGetRangeSuccess::FilledBuffer)
+                }
+            }
+        })
+        .query_function(move |pad, parent, query| match query.view_mut() {
+            gst::QueryViewMut::Scheduling(scheduling) => {
+                scheduling.set(gst::SchedulingFlags::SEEKABLE, 1, -1, 0);
+                scheduling.add_scheduling_modes([gst::PadMode::Pull]);
+                true
+            }
+            gst::QueryViewMut::Duration(duration) if duration.format() == gst::Format::Bytes => {
+                duration.set(gst::format::Bytes::from_u64(length));
+                true
+            }
+            _ => gst::Pad::query_default(pad, parent, query),
+        })
+        .build();
+    source.set_active(true).map_err(|error| Error::video(path, error.to_string()))?;
+    Ok(Some(source))
 }
 
 /// What came out of a demuxer so far.
@@ -131,8 +175,8 @@ impl Collected {
 }
 
 /// Nothing that holds this lock can panic half way through a change.
-fn lock(collected: &Mutex<Collected>) -> MutexGuard<'_, Collected> {
-    collected.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A sink that collects packets on the demuxer's own thread: handing each to ours would take longer than
@@ -198,23 +242,26 @@ fn packet(
     })
 }
 
-/// The installed decoder of the highest rank that takes these caps as they are. Bins are left out: some rank
-/// high and match loosely, then refuse the stream in silence.
+/// The installed decoder of the highest rank that takes these caps as they are.
 fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
-    let mut factories: Vec<gst::ElementFactory> = gst::ElementFactory::factories_with_type(
-        gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
-        gst::Rank::MARGINAL,
-    )
-    .into_iter()
-    .filter(|factory| {
-        let class = factory.metadata("klass").unwrap_or_default();
-        factory.can_sink_all_caps(caps)
-            && !["Bin", "Hardware"].iter().any(|word| class.contains(word))
-            && !factory.name().contains("alpha")
+    decoders().iter().find(|factory| factory.can_sink_all_caps(caps))?.create().build().ok()
+}
+
+/// The installed decoders, those of the highest rank first. Bins are left out: some rank high and match loosely, then
+/// refuse the stream in silence. Listed once, as going through all plug-ins takes half a millisecond.
+fn decoders() -> &'static [gst::ElementFactory] {
+    static DECODERS: OnceLock<Vec<gst::ElementFactory>> = OnceLock::new();
+    DECODERS.get_or_init(|| {
+        let kinds = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
+        let all = gst::ElementFactory::factories_with_type(kinds, gst::Rank::MARGINAL);
+        let works_alone = |factory: &gst::ElementFactory| {
+            let class = factory.metadata("klass").unwrap_or_default();
+            !["Bin", "Hardware"].iter().any(|word| class.contains(word)) && !factory.name().contains("alpha")
+        };
+        let mut decoders: Vec<_> = all.into_iter().filter(works_alone).collect();
+        decoders.sort_by_key(|factory| std::cmp::Reverse(i32::from(factory.rank())));
+        decoders
     })
-    .collect();
-    factories.sort_by_key(|factory| std::cmp::Reverse(i32::from(factory.rank())));
-    factories.first().and_then(|factory| factory.create().build().ok())
 }
 
 /// Which packets the wanted ones need: from the restart before each up to itself, without those that nothing
@@ -238,60 +285,117 @@ fn needed(stream: &Stream, wanted: &BTreeSet<usize>) -> Vec<bool> {
 }
 
 /// Decodes the needed packets and converts the frames whose times are wanted.
+///
+/// Whatever goes wrong here, decoding from the start either goes right or explains it better, so that nothing is
+/// returned of a stream that the decoder complains about: what it shows depends on what it has seen before.
 fn feed(
     path: &Path,
     size: Option<u32>,
     stream: &Stream,
-    decoder: &gst::Element,
+    decoder: gst::Element,
     times: &BTreeMap<gst::ClockTime, usize>,
 ) -> Result<Vec<(usize, Rgb)>> {
-    if decoder.has_property("max-threads") {
-        decoder.set_property("max-threads", 1i32);
-    }
-    let source = gst_app::AppSrc::builder().format(gst::Format::Time).caps(&stream.caps).max_bytes(0).build();
-    let sink = sequential::raw_sink();
-    let seen = Arc::new(AtomicUsize::new(0));
-    keep_times(&sink, Arc::clone(&seen), times.keys().copied().collect());
-    let mut running = start(path, &[source.upcast_ref(), decoder, sink.upcast_ref()])?;
-    gst::Element::link_many([source.upcast_ref(), decoder, sink.upcast_ref()])
-        .map_err(|error| Error::video(path, error.to_string()))?;
-    running.patience = PATIENCE;
-    running.play()?;
+    let Some(decoding) = Decoding::start(decoder, &stream.caps, times) else { return Ok(Vec::new()) };
     let wanted: BTreeSet<usize> = times.values().map(|&index| stream.display[index]).collect();
-    for (packet, _) in stream.packets.iter().zip(needed(stream, &wanted)).filter(|(_, needed)| *needed) {
-        if source.push_buffer(packet.buffer.clone()).is_err() {
-            break; // the pipeline stopped; the bus says why
-        }
-    }
-    // Refused only where the pipeline has stopped, which the bus tells as well.
-    let _ = source.end_of_stream();
-
+    let needed = needed(stream, &wanted);
+    let mut fed = stream.packets.iter().zip(needed).filter(|(_, needed)| *needed).map(|(packet, _)| packet);
     let mut to_rgb = ToRgb::new(size);
     let mut pictures = Vec::with_capacity(times.len());
-    // Whatever goes wrong here, decoding from the start either goes right or explains it better. We wait for
-    // the end, which is near because nothing was fed beyond the last wanted frame, so that no complaint is
-    // missed.
-    while let Ok(Some(sample)) = running.next(&sink, || seen.load(Ordering::Relaxed)) {
-        if let Some(&index) = sample.buffer().and_then(|buffer| buffer.pts()).and_then(|pts| times.get(&pts))
-        {
+    let mut flows = true;
+    while flows {
+        flows = match fed.next() {
+            Some(packet) => decoding.input.push(packet.buffer.clone()).is_ok(),
+            None => {
+                decoding.input.push_event(gst::event::Eos::new());
+                false
+            }
+        };
+        for (index, sample) in decoding.take() {
             pictures.push((index, to_rgb.convert(path, &sample, stream.orientation)?));
         }
     }
-    if running.complaints().count > 0 {
-        pictures.clear(); // what a damaged stream shows depends on what the decoder has seen before
+    if decoding.complains() {
+        pictures.clear();
     }
     Ok(pictures)
 }
 
-/// Lets only frames of the wanted times into the sink.
-fn keep_times(sink: &gst_app::AppSink, seen: Arc<AtomicUsize>, times: BTreeSet<gst::ClockTime>) {
-    let Some(pad) = sink.static_pad("sink") else { return };
-    sequential::refuse_huge(&pad);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        seen.fetch_add(1, Ordering::Relaxed);
-        match info.buffer().and_then(|buffer| buffer.pts()) {
-            Some(pts) if times.contains(&pts) => gst::PadProbeReturn::Ok,
-            _ => gst::PadProbeReturn::Handled, // not `Drop`, see the sequential reader
+/// A decoder that works on the thread that feeds it. A pipeline around it, with a queue and a thread for each clip, would
+/// cost a twentieth of a clip's time.
+struct Decoding {
+    decoder: gst::Element,
+    bus: gst::Bus,
+    input: gst::Pad,
+    /// Kept because a link does not hold its other end.
+    _output: gst::Pad,
+    frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
+}
+
+impl Decoding {
+    /// Sets a decoder going, of whose frames those of the wanted times are kept; `None` where it refuses.
+    fn start(
+        decoder: gst::Element,
+        caps: &gst::Caps,
+        times: &BTreeMap<gst::ClockTime, usize>,
+    ) -> Option<Self> {
+        if decoder.has_property("max-threads") {
+            decoder.set_property("max-threads", 1i32);
         }
-    });
+        let frames = Arc::new(Mutex::new(Vec::new()));
+        let output = keeping_pad(Arc::clone(&frames), times.clone());
+        let input = gst::Pad::builder(gst::PadDirection::Src).build();
+        input.set_active(true).ok()?;
+        input.link(&decoder.static_pad("sink")?).ok()?;
+        decoder.static_pad("src")?.link(&output).ok()?;
+        let bus = gst::Bus::new();
+        decoder.set_bus(Some(&bus));
+        let decoding = Self { decoder, bus, input, _output: output, frames };
+        decoding.decoder.set_state(gst::State::Playing).ok()?;
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        let begun = decoding.input.push_event(gst::event::StreamStart::new("packets"))
+            && decoding.input.push_event(gst::event::Caps::new(caps))
+            && decoding.input.push_event(gst::event::Segment::new(&segment));
+        begun.then_some(decoding)
+    }
+
+    /// The frames that came since the last call.
+    fn take(&self) -> Vec<(usize, gst::Sample)> {
+        std::mem::take(&mut lock(&self.frames))
+    }
+
+    /// Whether it had something to say about damage.
+    fn complains(&self) -> bool {
+        let is_complaint = |message: &gst::Message| {
+            matches!(message.type_(), gst::MessageType::Warning | gst::MessageType::Error)
+        };
+        std::iter::from_fn(|| self.bus.pop()).any(|message| is_complaint(&message))
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        // A decoder that refuses to stop is left to GStreamer: there is nobody to report it to.
+        let _ = self.decoder.set_state(gst::State::Null);
+        self.decoder.set_bus(None);
+    }
+}
+
+/// Where decoded frames go: those of the wanted times are kept, the others forgotten.
+fn keeping_pad(
+    frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
+    times: BTreeMap<gst::ClockTime, usize>,
+) -> gst::Pad {
+    let output = gst::Pad::builder(gst::PadDirection::Sink)
+        .chain_function(move |pad, _, buffer| {
+            if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts)) {
+                let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
+                lock(&frames).push((index, gst::Sample::builder().buffer(&buffer).caps(&caps).build()));
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    sequential::refuse_huge(&output);
+    // A pad that cannot be activated refuses what it is given, which ends in no frames.
+    let _ = output.set_active(true);
+    output
 }
