@@ -22,6 +22,7 @@ use crate::overview::Overview;
 use crate::pretrain;
 use crate::pretrained::Pretrained;
 use crate::report::{self, Published, TestClip};
+use crate::reuse;
 use crate::run::{Done, Run, RunResult, Session, measure};
 
 /// What the command line asks for.
@@ -38,6 +39,8 @@ pub struct Request {
     pub sets: Vec<String>,
     /// Go on with what is there.
     pub resume: bool,
+    /// Take over equal runs of other studies.
+    pub reuse: bool,
     /// Folder of all runs.
     pub runs: PathBuf,
     /// Folder of worlds and decoded frames.
@@ -276,6 +279,19 @@ impl Grid<'_> {
         let Some(config) = &self.pretrained(config)? else { return Ok(None) };
         let run = Run { config, ..run };
         let clips = self.clips(config)?;
+        // what was begun is ended, so that a resumed run is the run that it was
+        if self.request.reuse && !run.directory.exists() {
+            let wanted = run.provenance(self.session, &clips)?;
+            if let Some(equal) = reuse::find(&self.request.runs, self.folder, &wanted)? {
+                reuse::take_over(&equal, &run.directory)?;
+                eprintln!(
+                    "{} seed {seed} is the run in {}, which was copied (--no-reuse would train it again)",
+                    variant.name,
+                    equal.display()
+                );
+                return Ok(run.finished()?.map(|(result, _)| result));
+            }
+        }
         // self-critical training goes on from a run of this grid that learned the same by cross-entropy
         let before = config.scst.is_some().then(|| RunConfig { scst: None, ..config.clone() }.hash(seed));
         let equal = self.cells.iter().find(|cell| before.is_some() && cell.cross_entropy == before);

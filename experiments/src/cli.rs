@@ -121,6 +121,9 @@ pub struct StudyArguments {
     /// Go on with an earlier run: finished variants are skipped, an interrupted one continues
     #[arg(long)]
     pub resume: bool,
+    /// Train every run, also where another study has an equal one that could be copied
+    #[arg(long)]
+    pub no_reuse: bool,
     /// Where results and caches go
     #[command(flatten)]
     pub folders: Folders,

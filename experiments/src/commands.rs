@@ -138,13 +138,14 @@ fn run_ablation(arguments: AblationArguments) -> Outcome {
 }
 
 fn run_study(ablation: Ablation, only: Vec<String>, arguments: StudyArguments) -> Outcome {
-    let StudyArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, folders } = arguments;
+    let StudyArguments { profile, recipe, dataset, seeds, device, sets, no_tui, resume, no_reuse, folders } =
+        arguments;
     let sets = study_sets(dataset.as_deref(), recipe.as_deref(), sets).usage()?;
     resolve_all(&profile, &ablation, &sets).usage()?;
     ablation::check_only(&ablation, &only).usage()?;
     let session = session(&device, no_tui)?;
     let Folders { runs, cache } = folders;
-    let request = Request { ablation, profile, only, seeds, sets, resume, runs, cache };
+    let request = Request { ablation, profile, only, seeds, sets, resume, reuse: !no_reuse, runs, cache };
     Ok(exit_code(&ablation::run(&request, &session).failure()?))
 }
 

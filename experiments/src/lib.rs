@@ -23,6 +23,7 @@ pub mod pretrain;
 pub mod pretrained;
 pub mod provenance;
 pub mod report;
+pub mod reuse;
 pub mod run;
 pub mod score;
 pub mod show;

@@ -1,5 +1,7 @@
 //! A pretrained model, loaded and used as a run's configuration says.
 
+use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +14,10 @@ use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::presets::Preset;
 use model::{Blip2, Blip2Config};
+use sha2::{Digest, Sha256};
 use train::Context;
 
-use crate::config::{FrozenType, PretrainingChoice, RunConfig};
+use crate::config::{FrozenType, PretrainingChoice, RunConfig, hex};
 use crate::pretrain;
 
 /// A pretrained model, loaded.
@@ -222,6 +225,38 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, config: &Blip2Config, directory: &
     Ok(())
 }
 
+/// Names the files of a checkpoint: weights, sizes, tokenizer. What tells how it was made is left out.
+pub(crate) fn weights_hash(directory: &Path) -> anyhow::Result<String> {
+    let told = || format!("cannot read the checkpoint {}", directory.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).with_context(told)? {
+        let entry = entry.with_context(told)?;
+        let is_of_the_model =
+            !["provenance.json", "pretraining.json"].iter().any(|name| entry.file_name() == *name);
+        if is_of_the_model && entry.path().is_file() {
+            names.push(entry.file_name());
+        }
+    }
+    names.sort();
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update(name.as_encoded_bytes());
+        let file = fs::File::open(directory.join(&name)).with_context(told)?;
+        hash.update(file.metadata().with_context(told)?.len().to_le_bytes());
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        loop {
+            let bytes = file.fill_buf().with_context(told)?;
+            if bytes.is_empty() {
+                break;
+            }
+            hash.update(bytes);
+            let count = bytes.len();
+            file.consume(count);
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
 /// The folder of a checkpoint: the path as it is, or inside the project's own folder; of a repository's name also
 /// `checkpoints/NAME`, where the command that the error names puts it.
 pub(crate) fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
@@ -252,5 +287,26 @@ pub(crate) fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
         (None, _) => bail!(
             "there is no checkpoint {shown}; make the tiny one with `experiments pretrain tiny --out {shown}`"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_named_by_its_files_and_not_by_how_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let hash = || weights_hash(folder.path()).unwrap();
+        write("config.json", "{}");
+        write("model.safetensors", "weights");
+        let before = hash();
+        write("provenance.json", "today");
+        fs::create_dir(folder.path().join("logs")).unwrap();
+        assert_eq!(hash(), before);
+        write("model.safetensors", "weights!");
+        assert_ne!(hash(), before);
+        assert!(weights_hash(&folder.path().join("absent")).unwrap_err().to_string().contains("absent"));
     }
 }

@@ -22,15 +22,35 @@ pub struct Provenance {
     pub config_hash: String,
     /// Hash that names the data.
     pub data_hash: String,
+    /// Hash of the checkpoint's files that the run starts from; none in runs of older versions.
+    #[serde(default)]
+    pub weights_hash: Option<String>,
     /// The run's seed.
     pub seed: u64,
     /// UTC, to the second.
     pub date: String,
+    /// The equal run of another study that this one was taken from, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_in: Option<String>,
+}
+
+/// What a run computes with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Hash of the resolved configuration and the seed.
+    pub config_hash: String,
+    /// Hash that names the data.
+    pub data_hash: String,
+    /// Hash of the checkpoint's files, where there is one.
+    pub weights_hash: Option<String>,
+    /// The run's seed.
+    pub seed: u64,
 }
 
 impl Provenance {
     /// Gathers what the machine tells.
-    pub fn gather(device: &str, config_hash: String, data_hash: String, seed: u64) -> Self {
+    pub fn gather(device: &str, named: Named) -> Self {
+        let Named { config_hash, data_hash, weights_hash, seed } = named;
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         Self {
             command: format!("experiments {}", arguments.join(" ")),
@@ -40,11 +60,33 @@ impl Provenance {
             device: device.to_owned(),
             config_hash,
             data_hash,
+            weights_hash,
             seed,
             date: date(SystemTime::now()),
+            made_in: None,
         }
     }
+
+    /// Whether the program can be had again as it was: it was built from a commit without changes.
+    pub fn is_reproducible(&self) -> bool {
+        self.commit != UNKNOWN && !self.commit.ends_with(CHANGED)
+    }
+
+    /// Whether both are the same run: the same program on the same machine, the same configuration, seed, data and weights.
+    pub fn is_equal_run(&self, other: &Self) -> bool {
+        let what = |run: &Self| {
+            let Self { commit, version, machine, device, config_hash, data_hash, weights_hash, seed, .. } =
+                run.clone();
+            (commit, version, machine, device, config_hash, data_hash, weights_hash, seed)
+        };
+        self.weights_hash.is_some() && what(self) == what(other)
+    }
 }
+
+/// Outside a checkout.
+const UNKNOWN: &str = "unknown";
+/// Behind the commit where the work tree differed.
+const CHANGED: &str = "+changes";
 
 fn commit() -> String {
     let git = |arguments: &[&str]| {
@@ -53,10 +95,10 @@ fn commit() -> String {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     match git(&["rev-parse", "--short=12", "HEAD"]) {
-        None => "unknown".to_owned(),
+        None => UNKNOWN.to_owned(),
         Some(commit) => match git(&["status", "--porcelain", "--untracked-files=no"]) {
             Some(changes) if changes.is_empty() => commit,
-            _ => commit + "+changes",
+            _ => commit + CHANGED,
         },
     }
 }

@@ -24,8 +24,8 @@ use crate::config::{RunConfig, ScstStage};
 use crate::examples::{Captioned, Videos, captions, share};
 use crate::frames::FeatureStore;
 use crate::memory::{self, PeakMemory};
-use crate::pretrained::{Pretrained, TOKENIZER_FILE};
-use crate::provenance::Provenance;
+use crate::pretrained::{Pretrained, TOKENIZER_FILE, find_checkpoint, weights_hash};
+use crate::provenance::{Named, Provenance};
 use crate::world::Shown;
 
 /// What a finished run leaves in its folder as `result.json`. No time is in it: the same command gives the same file.
@@ -120,6 +120,20 @@ impl Run<'_> {
         Ok(Some((result, read_json(&self.directory.join(TIMING))?)))
     }
 
+    /// Where the run's numbers will come from.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read.
+    pub fn provenance(&self, session: &Session, clips: &Clips) -> anyhow::Result<Provenance> {
+        let named = Named {
+            config_hash: self.config.hash(self.seed),
+            data_hash: clips.hash().to_owned(),
+            weights_hash: Some(weights_hash(&find_checkpoint(&self.config.checkpoint)?)?),
+            seed: self.seed,
+        };
+        Ok(Provenance::gather(&session.device_word, named))
+    }
+
     /// Trains, selects on validation, and scores the selected model on test, once. `start` is what an equal run has
     /// learned by cross-entropy, where self-critical training follows on that and there is such a run.
     ///
@@ -130,10 +144,9 @@ impl Run<'_> {
         let memory = PeakMemory::watch();
         let config = self.config;
         let config_hash = config.hash(self.seed);
-        let provenance =
-            Provenance::gather(&session.device_word, config_hash.clone(), clips.hash().to_owned(), self.seed);
+        let provenance = self.provenance(session, clips)?;
         files::replace(&self.directory.join("config.toml"), config.to_toml()?.as_bytes())?;
-        files::replace_json(&self.directory.join("provenance.json"), &provenance)?;
+        files::replace_json(&self.directory.join(PROVENANCE), &provenance)?;
 
         let pretrained = Pretrained::load(config, &session.device)?;
         let stages = Stages { run: self, session, clips, size: pretrained.image_size() };
@@ -321,7 +334,10 @@ impl Stages<'_> {
 
 /// Captions of the test split, as COCO results, in a run's folder.
 pub const TEST_PREDICTIONS: &str = "predictions/test.json";
-const RESULT: &str = "result.json";
+/// Where a run's numbers come from.
+pub const PROVENANCE: &str = "provenance.json";
+/// What came of a run; written last.
+pub const RESULT: &str = "result.json";
 const TIMING: &str = "timing.json";
 
 /// Captions a whole split, writes the captions down where a file is named, and scores them.

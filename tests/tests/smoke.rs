@@ -92,6 +92,35 @@ fn every_ablation_runs_in_smoke_mode() {
 }
 
 #[test]
+fn an_equal_run_of_another_study_is_copied_where_the_program_can_be_named() {
+    let desk = Desk::new();
+    let run = |study: &str, only: &str, more: &[&str]| {
+        let arguments = ["ablation", study, "--only", only, "--profile", "smoke", "--no-tui"];
+        let ran = desk.run(&[&arguments[..], more].concat());
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        ran.err
+    };
+    let provenance = |run: &str| -> Value {
+        serde_json::from_str(&desk.read(&format!("runs/{run}/seed-1/provenance.json"))).unwrap()
+    };
+    run("fusion", "concat", &[]);
+    let first = provenance("fusion/concat");
+    let commit = first["commit"].as_str().unwrap();
+    let is_named = commit != "unknown" && !commit.ends_with("+changes");
+    let said = run("temporal", "blind", &[]);
+    assert_eq!(said.contains("which was copied"), is_named, "{commit}: {said}");
+    let second = provenance("temporal/blind");
+    assert_eq!(second["made_in"].as_str(), is_named.then_some("runs/fusion/concat/seed-1"));
+    let result = |run: &str| desk.read(&format!("runs/{run}/seed-1/result.json"));
+    assert_eq!(result("temporal/blind"), result("fusion/concat"), "trained or copied, it is the same run");
+    assert!(desk.path("runs/temporal/blind/seed-1/best/model.safetensors").is_file());
+
+    let said = run("temporal", "blind", &["--no-reuse"]);
+    assert!(!said.contains("which was copied") && provenance("temporal/blind")["made_in"].is_null());
+    assert_eq!(result("temporal/blind"), result("fusion/concat"));
+}
+
+#[test]
 fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));

@@ -120,7 +120,8 @@ fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
                 Ok(from) if offset < length => from..whole.size().min(from + count as usize),
                 _ => return Err(gst::FlowError::Eos),
             };
-            let part = whole.copy_region(gst::BufferCopyFlags::MEMORY, range).map_err(|_| gst::FlowError::Error)?;
+            let part =
+                whole.copy_region(gst::BufferCopyFlags::MEMORY, range).map_err(|_| gst::FlowError::Error)?;
             match given {
                 None => Ok(gst::PadGetRangeSuccess::NewBuffer(part)),
                 Some(buffer) => {

@@ -25,8 +25,8 @@ use crate::ablation::Ended;
 use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
 use crate::lock::FolderLock;
-use crate::pretrained::{TOKENIZER_FILE, find_checkpoint};
-use crate::provenance::Provenance;
+use crate::pretrained::{TOKENIZER_FILE, find_checkpoint, weights_hash};
+use crate::provenance::{Named, Provenance};
 use crate::run::Session;
 use stages::{Folders, Pretrained, Stages};
 
@@ -295,11 +295,23 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
 /// Names what a configuration makes of pairs of that hash: 16 hexadecimal digits.
 fn hash(config: &PretrainConfig, pairs: &str) -> anyhow::Result<String> {
     let text = toml::to_string_pretty(config)?;
-    Ok(hex(&Sha256::new().chain_update(text).chain_update(pairs).finalize()))
+    let start = start_hash(config)?.unwrap_or_default();
+    Ok(hex(&Sha256::new().chain_update(text).chain_update(pairs).chain_update(start).finalize()))
+}
+
+/// Names the files of the checkpoint that is started from.
+fn start_hash(config: &PretrainConfig) -> anyhow::Result<Option<String>> {
+    config.start.as_ref().map(|start| weights_hash(&find_checkpoint(start)?)).transpose()
 }
 
 fn provenance(config: &PretrainConfig, session: &Session, pairs: &Pairs) -> anyhow::Result<Provenance> {
-    Ok(Provenance::gather(&session.device_word, hash(config, &pairs.hash)?, pairs.hash.clone(), config.seed))
+    let named = Named {
+        config_hash: hash(config, &pairs.hash)?,
+        data_hash: pairs.hash.clone(),
+        weights_hash: start_hash(config)?,
+        seed: config.seed,
+    };
+    Ok(Provenance::gather(&session.device_word, named))
 }
 
 /// Written last, so that a folder that has it is whole.
