@@ -76,8 +76,6 @@ pub struct SceneOdds {
     pub large: f64,
     /// An image has two objects.
     pub two_in_image: f64,
-    /// An object of an image is anywhere and of any size.
-    pub anywhere_in_image: f64,
     /// An image's square, triangle or cross is tilted.
     pub tilted_in_image: f64,
 }
@@ -152,8 +150,7 @@ impl Default for SceneOdds {
             tilted: 0.30,
             large: 0.50,
             two_in_image: 0.35,
-            anywhere_in_image: 0.50,
-            tilted_in_image: 0.35,
+            tilted_in_image: 0.45,
         }
     }
 }
@@ -221,7 +218,6 @@ impl WorldConfig {
             ("scenes.tilted", self.scenes.tilted),
             ("scenes.large", self.scenes.large),
             ("scenes.two_in_image", self.scenes.two_in_image),
-            ("scenes.anywhere_in_image", self.scenes.anywhere_in_image),
             ("scenes.tilted_in_image", self.scenes.tilted_in_image),
             ("clip_captions.no_event", self.clip_captions.no_event),
             ("clip_captions.no_direction", self.clip_captions.no_direction),

@@ -353,9 +353,8 @@ impl Scene {
 }
 
 impl Picture {
-    /// Draws an image's content, with the number of objects given or drawn. Half of the objects have the places and sizes
-    /// of clips in which nothing moves, from which shapes are learned soon; the other half have any that a clip's frames
-    /// may show, so that what was learned from pictures holds for frames, as it does for photos and videos.
+    /// Draws an image's content, with the number of objects given or drawn. Places, sizes and tilts are any that a
+    /// clip's frames may show, so that what was learned from pictures holds for frames, as it does for photos and videos.
     #[must_use]
     pub fn draw(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, objects: Option<usize>) -> Self {
         let two = objects.map_or_else(|| draws.chance(odds.two_in_image), |n| n > 1);
@@ -421,13 +420,6 @@ fn other_colour(draws: &mut Draws, colour: Colour, allowed: impl Fn(Colour) -> b
 
 fn pictured_object(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, largest: f64) -> Object {
     let (colour, shape) = colour_and_shape(draws, allowed);
-    if !draws.chance(odds.anywhere_in_image) {
-        let mut object = object(draws, odds, colour, shape);
-        object.large &= LARGE < largest;
-        object.radius = if object.large { LARGE } else { SMALL } * draws.between(0.92, 1.08);
-        object.tilt = tilt(draws, shape, odds.tilted_in_image, (30.0, 60.0));
-        return object;
-    }
     let radius = draws.between(SMALLEST, largest);
     let farthest = FARTHEST.min(REACH - radius);
     let (x, y) = (draws.between(-farthest, farthest), draws.between(-farthest, farthest));
