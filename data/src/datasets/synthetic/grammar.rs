@@ -159,8 +159,11 @@ fn noun(object: &Object, sized: bool, coloured: bool, draws: &mut Draws) -> Stri
 }
 
 fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, draws: &mut Draws) -> String {
-    let size =
-        if sizeable && draws.chance(odds.size) { one_of(words::size(object.radius), draws) } else { "" };
+    let size = match (sizeable && draws.chance(odds.size), object.large) {
+        (false, _) => "",
+        (true, true) => one_of(words::LARGE, draws),
+        (true, false) => one_of(words::SMALL, draws),
+    };
     let tilt = match (object.shape.tilts(), object.tilt != 0.0) {
         (true, true) if draws.chance(odds.tilted) => one_of(words::TILTED, draws),
         (true, false) if draws.chance(odds.upright) => one_of(words::UPRIGHT, draws),

@@ -251,15 +251,6 @@ const LARGE: f64 = 0.50;
 const CORNER: f64 = 0.72;
 const CORNER_RADIUS: f64 = 0.22;
 const JITTER: f64 = 0.03;
-/// Radii of objects in pictures.
-const SMALLEST: f64 = 0.20;
-const LARGEST: f64 = 0.58;
-const LARGEST_OF_TWO: f64 = 0.38;
-/// Least room between two objects of a picture.
-const GAP: f64 = 0.05;
-/// How far from the centre an object of a picture may be, and how far beyond the edge it may reach.
-const FARTHEST: f64 = 0.75;
-const REACH: f64 = 1.10;
 
 impl Scene {
     /// Draws a clip's content.
@@ -276,7 +267,7 @@ impl Scene {
             colour = if swap { other } else { colour };
         }
         let mut main = object(draws, odds, colour, shape);
-        main.tilt = tilt(draws, shape, odds.tilted, (30.0, 60.0));
+        main.tilt = tilt(draws, shape, odds.tilted);
         let mut scene = Self {
             main,
             second: None,
@@ -353,23 +344,29 @@ impl Scene {
 }
 
 impl Picture {
-    /// Draws an image's content, with the number of objects given or drawn. Places, sizes and tilts are any that a
-    /// clip's frames may show, so that what was learned from pictures holds for frames, as it does for photos and videos.
+    /// Draws an image's content, with the number of objects given or drawn.
     #[must_use]
     pub fn draw(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, objects: Option<usize>) -> Self {
         let two = objects.map_or_else(|| draws.chance(odds.two_in_image), |n| n > 1);
-        let objects = loop {
-            let first = pictured_object(draws, odds, allowed, if two { LARGEST_OF_TWO } else { LARGEST });
+        let mut objects = loop {
+            let mut first = drawn_object(draws, odds, allowed);
             if !two {
                 break vec![first];
             }
-            let second = pictured_object(draws, odds, allowed, LARGEST_OF_TWO);
-            let gap = (first.x - second.x).hypot(first.y - second.y) - first.radius - second.radius;
+            let mut second = drawn_object(draws, odds, allowed);
+            let apart = (first.column - second.column).abs().max((first.row - second.row).abs()) > 1;
             // Both are drawn anew, because beside an object at the centre there is no room for another.
-            if gap > GAP && first.colour != second.colour && first.shape != second.shape {
+            if apart && first.colour != second.colour && first.shape != second.shape {
+                for object in [&mut first, &mut second] {
+                    (object.large, object.radius) = (false, SMALL);
+                }
                 break vec![first, second];
             }
         };
+        for object in &mut objects {
+            object.radius *= draws.between(0.92, 1.08);
+            object.tilt = tilt(draws, object.shape, odds.tilted_in_image);
+        }
         Self { objects, background: choose(draws, &[Background::Black, Background::Grey]) }
     }
 }
@@ -418,23 +415,9 @@ fn other_colour(draws: &mut Draws, colour: Colour, allowed: impl Fn(Colour) -> b
     }
 }
 
-fn pictured_object(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, largest: f64) -> Object {
+fn drawn_object(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations) -> Object {
     let (colour, shape) = colour_and_shape(draws, allowed);
-    let radius = draws.between(SMALLEST, largest);
-    let farthest = FARTHEST.min(REACH - radius);
-    let (x, y) = (draws.between(-farthest, farthest), draws.between(-farthest, farthest));
-    let third = |at: f64| (at / 0.5).round().clamp(-1.0, 1.0) as i8;
-    Object {
-        shape,
-        colour,
-        large: radius > f64::midpoint(SMALL, LARGE),
-        column: third(x),
-        row: third(y),
-        x,
-        y,
-        radius,
-        tilt: tilt(draws, shape, odds.tilted_in_image, (15.0, 75.0)),
-    }
+    object(draws, odds, colour, shape)
 }
 
 fn object(draws: &mut Draws, odds: &SceneOdds, colour: Colour, shape: Shape) -> Object {
@@ -453,8 +436,8 @@ fn object(draws: &mut Draws, odds: &SceneOdds, colour: Colour, shape: Shape) -> 
     }
 }
 
-fn tilt(draws: &mut Draws, shape: Shape, probability: f64, (least, most): (f64, f64)) -> f64 {
-    if shape.tilts() && draws.chance(probability) { either_sign(draws, least, most) } else { 0.0 }
+fn tilt(draws: &mut Draws, shape: Shape, probability: f64) -> f64 {
+    if shape.tilts() && draws.chance(probability) { either_sign(draws, 30.0, 60.0) } else { 0.0 }
 }
 
 fn either_sign(draws: &mut Draws, low: f64, high: f64) -> f64 {

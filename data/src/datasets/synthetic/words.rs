@@ -43,19 +43,6 @@ pub(crate) const SMALL: Table =
     &[("small", 0.75), ("little", 0.16), ("tiny", 0.07), ("minute", 0.01), ("miniature", 0.01)];
 pub(crate) const LARGE: Table =
     &[("large", 0.62), ("big", 0.30), ("huge", 0.06), ("giant", 0.01), ("massive", 0.01)];
-const TINY: Table = &[("tiny", 0.70), ("very small", 0.20), ("minute", 0.05), ("miniature", 0.05)];
-const HUGE: Table = &[("huge", 0.70), ("very large", 0.20), ("giant", 0.05), ("massive", 0.05)];
-
-/// What people call an object of a picture by its radius: four sizes, as pictures have objects of any size.
-pub(crate) fn size(radius: f64) -> Table {
-    match radius {
-        r if r < 0.28 => TINY,
-        r if r < 0.40 => SMALL,
-        r if r < 0.50 => LARGE,
-        _ => HUGE,
-    }
-}
-
 pub(crate) const UPRIGHT: Table = &[("upright", 0.8), ("straight", 0.2)];
 pub(crate) const TILTED: Table =
     &[("tilted", 0.70), ("slanted", 0.16), ("rotated", 0.08), ("leaning", 0.04), ("inclined", 0.02)];
@@ -252,8 +239,6 @@ pub(crate) fn tables() -> Vec<Table> {
     let mut all = vec![
         SMALL,
         LARGE,
-        TINY,
-        HUGE,
         UPRIGHT,
         TILTED,
         SIDEWAYS_VERBS,
