@@ -373,7 +373,14 @@ fn typed<T: DeserializeOwned>(mut table: Table, sets: &[String], place: &str) ->
             continue;
         }
         let (key, value) = set.split_once('=').with_context(|| format!("--set {set}: expected key=value"))?;
-        assign(&mut table, key.trim(), parse_value(value.trim()))
+        let parts = key_parts(key.trim()).with_context(|| {
+            format!(
+                "--set {set}: \"{}\" is no key; a part that holds dots or stars is quoted, as in \
+                 --set 'train.parameters.\"vision_model.*\"=frozen'",
+                key.trim()
+            )
+        })?;
+        assign(&mut table, &parts, parse_value(value.trim()))
             .with_context(|| format!("--set {set}: not a key of the configuration"))?;
     }
     inherit(&mut table);
@@ -484,14 +491,30 @@ fn merge(base: &mut Table, over: &Table) {
     }
 }
 
+/// The parts of a dotted key, as TOML reads it; none where it is no key.
+fn key_parts(key: &str) -> Option<Vec<String>> {
+    let mut table = toml::from_str::<Table>(&format!("{key} = 0")).ok()?;
+    let mut parts = Vec::new();
+    loop {
+        let mut entries = table.into_iter();
+        let (Some((part, inner)), None) = (entries.next(), entries.next()) else { return None };
+        parts.push(part);
+        match inner {
+            Value::Table(inner) => table = inner,
+            _ => return Some(parts),
+        }
+    }
+}
+
 /// Sets `a.b.c`; `a` and `a.b` must be tables, or absent.
-fn assign(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
+fn assign(table: &mut Table, key: &[String], value: Value) -> anyhow::Result<()> {
+    match key {
+        [] => bail!("there is no key"),
+        [last] => {
+            table.insert(last.clone(), value);
             Ok(())
         }
-        Some((head, rest)) => {
+        [head, rest @ ..] => {
             let inner = table.entry(head).or_insert_with(|| Value::Table(Table::new()));
             match inner {
                 Value::Table(inner) => assign(inner, rest, value),
@@ -512,6 +535,18 @@ fn parse_value(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_key_that_holds_dots_is_quoted() {
+        assert_eq!(key_parts("train.epochs").unwrap(), ["train", "epochs"]);
+        assert_eq!(
+            key_parts("train.parameters.\"vision_model.*\"").unwrap(),
+            ["train", "parameters", "vision_model.*"]
+        );
+        for wrong in ["", "train..epochs", "train.parameters.vision_model.*", "a = 1\nb"] {
+            assert_eq!(key_parts(wrong), None, "{wrong:?}");
+        }
+    }
 
     fn variant() -> Variant {
         find_ablation("freeze_vit").unwrap().variants.remove(0)
