@@ -178,5 +178,7 @@ fn session(device_word: &str, no_tui: bool) -> Result<Session, Failure> {
         }
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
-    Ok(Session { device, device_word: device_word.to_owned(), stop, dashboard: Dashboard::choose(no_tui) })
+    // a run is told from an equal one by it, so that "auto" would not do
+    let device_word = device::resolve(device_word).to_owned();
+    Ok(Session { device, device_word, stop, dashboard: Dashboard::choose(no_tui) })
 }

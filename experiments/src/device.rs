@@ -22,7 +22,7 @@ pub fn select(word: &str) -> anyhow::Result<Device> {
         None => (word, 0),
     };
     let (device, burn_name) = match kind {
-        "auto" => return select(best_compiled()),
+        "auto" => return select(resolve(word)),
         "cpu" => (Device::flex(), "flex"),
         "cuda" => (cuda(index)?, "cuda"),
         "wgpu" => (wgpu()?, "wgpu"),
@@ -36,6 +36,11 @@ pub fn select(word: &str) -> anyhow::Result<Device> {
         std::env::set_var("BURN_DEVICE", burn_name);
     }
     Ok(device)
+}
+
+/// The word for what a word chooses on this machine: that of the device behind `auto`, any other word itself.
+pub fn resolve(word: &str) -> &str {
+    if word == "auto" { best_compiled() } else { word }
 }
 
 fn best_compiled() -> &'static str {
@@ -109,6 +114,15 @@ fn missing(feature: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auto_is_told_as_what_it_chose() {
+        assert_ne!(resolve("auto"), "auto");
+        assert_eq!(resolve("cuda:1"), "cuda:1");
+        if cfg!(not(any(feature = "cuda", feature = "wgpu", feature = "vulkan", feature = "metal"))) {
+            assert_eq!(resolve("auto"), "cpu");
+        }
+    }
 
     #[test]
     fn unknown_words_and_devices_that_were_not_built_in_are_refused_with_the_next_step() {
