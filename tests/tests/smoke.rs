@@ -87,6 +87,8 @@ fn every_ablation_runs_in_smoke_mode() {
             assert!(variant["runs"][0]["test"][figure].is_number(), "{name} {figure}");
         }
         variants_run += variants.len();
+        let report = desk.read(&format!("runs/{name}/report.md"));
+        assert_eq!(report.contains("constant caption"), name != "vqa", "questions have none: {name}");
     }
     assert_eq!((names.len(), variants_run), (11, 28), "{names:?}");
 }

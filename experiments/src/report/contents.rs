@@ -194,7 +194,12 @@ fn results(study: &Study) -> Vec<Block> {
         ("best constant caption", &baselines.constant),
         ("chance", &baselines.chance),
     ] {
-        let Some(figures) = figures else { continue };
+        // questions have no constant caption
+        let Some(figures) =
+            figures.as_ref().filter(|figures| names.iter().any(|name| figures.get(name).is_some()))
+        else {
+            continue;
+        };
         let mut row = vec![name.to_owned()];
         row.resize(heading.len() - names.len(), String::new());
         row.extend(
@@ -257,7 +262,9 @@ fn legend(study: &Study, names: &[String]) -> String {
     if study.summary.baselines.chance.is_some() {
         text.push_str(" chance: the most frequent answer.");
     }
-    if let Some(caption) = &study.summary.baselines.constant_caption {
+    if let Some(caption) =
+        study.summary.baselines.constant_caption.as_ref().filter(|caption| !caption.is_empty())
+    {
         text.push_str(&format!(" The best constant caption is \"{caption}\"."));
     }
     text.trim().to_owned()
