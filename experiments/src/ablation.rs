@@ -279,24 +279,25 @@ impl Grid<'_> {
         let Some(config) = &self.pretrained(config)? else { return Ok(None) };
         let run = Run { config, ..run };
         let clips = self.clips(config)?;
+        let provenance = run.provenance(self.session, &clips)?;
         // what was begun is ended, so that a resumed run is the run that it was
-        if self.request.reuse && !run.directory.exists() {
-            let wanted = run.provenance(self.session, &clips)?;
-            if let Some(equal) = reuse::find(&self.request.runs, self.folder, &wanted)? {
-                reuse::take_over(&equal, &run.directory)?;
-                eprintln!(
-                    "{} seed {seed} is the run in {}, which was copied (--no-reuse would train it again)",
-                    variant.name,
-                    equal.display()
-                );
-                return Ok(run.finished()?.map(|(result, _)| result));
-            }
+        if self.request.reuse
+            && !run.directory.exists()
+            && let Some(equal) = reuse::find(&self.request.runs, self.folder, &provenance)?
+        {
+            reuse::take_over(&equal, &run.directory)?;
+            eprintln!(
+                "{} seed {seed} is the run in {}, which was copied (--no-reuse would train it again)",
+                variant.name,
+                equal.display()
+            );
+            return Ok(run.finished()?.map(|(result, _)| result));
         }
         // self-critical training goes on from a run of this grid that learned the same by cross-entropy
         let before = config.scst.is_some().then(|| RunConfig { scst: None, ..config.clone() }.hash(seed));
         let equal = self.cells.iter().find(|cell| before.is_some() && cell.cross_entropy == before);
         let start = equal.map(|cell| self.directory(&cell.variant, cell.seed).join(BEST));
-        match run.run(self.session, &clips, start.as_deref())? {
+        match run.run(self.session, &clips, &provenance, start.as_deref())? {
             Done::Finished(result, _) => Ok(Some(*result)),
             Done::Interrupted => Ok(None),
         }
@@ -329,10 +330,13 @@ fn chosen(request: &Request) -> anyhow::Result<Vec<Resolved<'_>>> {
     Ok(variants)
 }
 
+/// What the ending of a study's folder begins with when it was moved aside.
+pub(crate) const ASIDE: &str = "old-";
+
 /// An earlier run of the same study is moved aside, never lost; with `--resume` it is gone on with.
 fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     if folder.exists() && !resume {
-        let aside = (1..).map(|n| folder.with_extension(format!("old-{n}"))).find(|path| !path.exists());
+        let aside = (1..).map(|n| folder.with_extension(format!("{ASIDE}{n}"))).find(|path| !path.exists());
         if let Some(aside) = aside {
             std::fs::rename(folder, &aside)
                 .with_context(|| format!("cannot move the earlier run aside: {}", folder.display()))?;

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::report::figures::{Shown, number, seconds};
 use crate::report::folder::{Epoch, Summary, Timing, VariantSummary, read_json_if_there, text_if_there};
+use crate::run::TIMING;
 use crate::table::Table;
 
 /// A grid's runs, with what is known of each.
@@ -47,7 +48,7 @@ impl Overview {
             (epochs, before) if epochs.is_empty() && !before.is_empty() => (", cross-entropy", before),
             (epochs, _) => ("", epochs),
         };
-        let timing: Option<Timing> = run.and(read_json_if_there(&place.join("timing.json"))?);
+        let timing: Option<Timing> = run.and(read_json_if_there(&place.join(TIMING))?);
         let time = timing.and_then(|timing| timing.seconds);
         let state = match run {
             Some(_) => "finished".to_owned(),

@@ -5,6 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+/// The file beside every result and checkpoint.
+pub const FILE: &str = "provenance.json";
+
 /// What is written beside every result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -74,12 +77,8 @@ impl Provenance {
 
     /// Whether both are the same run: the same program on the same machine, the same configuration, seed, data and weights.
     pub fn is_equal_run(&self, other: &Self) -> bool {
-        let what = |run: &Self| {
-            let Self { commit, version, machine, device, config_hash, data_hash, weights_hash, seed, .. } =
-                run.clone();
-            (commit, version, machine, device, config_hash, data_hash, weights_hash, seed)
-        };
-        self.weights_hash.is_some() && what(self) == what(other)
+        let Self { command, date, made_in, .. } = other.clone();
+        self.weights_hash.is_some() && Self { command, date, made_in, ..self.clone() } == *other
     }
 }
 

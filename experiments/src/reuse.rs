@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use train::files;
+use train::{STATES, files};
 
-use crate::provenance::Provenance;
-use crate::run::{PROVENANCE, RESULT, read_json};
+use crate::ablation::ASIDE;
+use crate::provenance::{self, Provenance};
+use crate::run::{RESULT, read_json};
 
-/// A finished run of another study that is what `wanted` tells. Runs that were themselves taken over count as the one
-/// they were taken from, and studies that were moved aside are left alone: they were to be made anew.
+/// A finished run of another study that is what `wanted` tells, made there or itself taken over. Studies that were moved
+/// aside are left alone: they were to be made anew.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -20,14 +21,14 @@ pub fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Op
         return Ok(None);
     }
     for other in folders(runs)? {
-        let was_moved = other.extension().is_some_and(|end| end.to_string_lossy().starts_with("old-"));
+        let was_moved = other.extension().is_some_and(|end| end.to_string_lossy().starts_with(ASIDE));
         if other == study || was_moved {
             continue;
         }
         for variant in folders(&other)? {
             let run = variant.join(format!("seed-{}", wanted.seed));
             // a folder of somebody else's, or of another version, is no equal run
-            let known = read_json::<Provenance>(&run.join(PROVENANCE)).ok();
+            let known = read_json::<Provenance>(&run.join(provenance::FILE)).ok();
             if run.join(RESULT).is_file() && known.is_some_and(|known| known.is_equal_run(wanted)) {
                 return Ok(Some(run));
             }
@@ -46,7 +47,7 @@ pub fn take_over(from: &Path, to: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(&unfinished).with_context(|| told("remove", &unfinished))?;
     }
     copy(from, &unfinished)?;
-    let path = unfinished.join(PROVENANCE);
+    let path = unfinished.join(provenance::FILE);
     let mut provenance: Provenance = read_json(&path)?;
     provenance.made_in.get_or_insert_with(|| from.display().to_string());
     files::replace_json(&path, &provenance)?;
@@ -60,15 +61,12 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if !path.is_dir() {
             fs::copy(&path, &target).with_context(|| told("copy", &path))?;
-        } else if entry.file_name() != CHECKPOINTS {
+        } else if entry.file_name() != STATES {
             copy(&path, &target)?;
         }
     }
     Ok(())
 }
-
-/// Folder of the states that a run resumes from.
-const CHECKPOINTS: &str = "checkpoints";
 
 fn told(what: &str, path: &Path) -> String {
     format!("cannot {what} {}", path.display())
@@ -117,7 +115,7 @@ mod tests {
         fs::create_dir_all(run.join("best")).unwrap();
         fs::write(run.join("checkpoints/step-1/state"), "large").unwrap();
         fs::write(run.join("best/model"), "weights").unwrap();
-        files::replace_json(&run.join(PROVENANCE), provenance).unwrap();
+        files::replace_json(&run.join(provenance::FILE), provenance).unwrap();
         files::replace_json(&run.join(RESULT), &json!({})).unwrap();
     }
 
@@ -174,7 +172,7 @@ mod tests {
             take_over(from, to).unwrap();
             assert_eq!(fs::read_to_string(to.join("best/model")).unwrap(), "weights");
             assert!(!to.join("checkpoints").exists() && !to.join("left behind").exists());
-            let taken: Provenance = read_json(&to.join(PROVENANCE)).unwrap();
+            let taken: Provenance = read_json(&to.join(provenance::FILE)).unwrap();
             assert_eq!(taken.made_in, Some(first.display().to_string()));
             assert_eq!(Provenance { made_in: None, ..taken }, provenance());
         }

@@ -25,7 +25,7 @@ use crate::examples::{Captioned, Videos, captions, share};
 use crate::frames::FeatureStore;
 use crate::memory::{self, PeakMemory};
 use crate::pretrained::{Pretrained, TOKENIZER_FILE, find_checkpoint, weights_hash};
-use crate::provenance::{Named, Provenance};
+use crate::provenance::{self, Named, Provenance};
 use crate::world::Shown;
 
 /// What a finished run leaves in its folder as `result.json`. No time is in it: the same command gives the same file.
@@ -135,18 +135,23 @@ impl Run<'_> {
     }
 
     /// Trains, selects on validation, and scores the selected model on test, once. `start` is what an equal run has
-    /// learned by cross-entropy, where self-critical training follows on that and there is such a run.
+    /// learned by cross-entropy, where self-critical training follows on that and there is such a run. `provenance` is what
+    /// [`provenance`](Self::provenance) tells.
     ///
     /// # Errors
     /// When anything fails; what was saved stays.
-    pub fn run(&self, session: &Session, clips: &Clips, start: Option<&Path>) -> anyhow::Result<Done> {
+    pub fn run(
+        &self,
+        session: &Session,
+        clips: &Clips,
+        provenance: &Provenance,
+        start: Option<&Path>,
+    ) -> anyhow::Result<Done> {
         let started = Instant::now();
         let memory = PeakMemory::watch();
         let config = self.config;
-        let config_hash = config.hash(self.seed);
-        let provenance = self.provenance(session, clips)?;
         files::replace(&self.directory.join("config.toml"), config.to_toml()?.as_bytes())?;
-        files::replace_json(&self.directory.join(PROVENANCE), &provenance)?;
+        files::replace_json(&self.directory.join(provenance::FILE), provenance)?;
 
         let pretrained = Pretrained::load(config, &session.device)?;
         let stages = Stages { run: self, session, clips, size: pretrained.image_size() };
@@ -176,7 +181,7 @@ impl Run<'_> {
         let test = measure(&learned.best, &test, Some(&predictions))?;
         let count = |choose: &dyn Fn(&str) -> bool| model::parameters::count(&learned.best.blip2, choose);
         let result = RunResult {
-            config_hash,
+            config_hash: provenance.config_hash.clone(),
             seed: self.seed,
             trainable: count(&|name| self.trained().parameters.trains(name)),
             parameters: count(&|_| true),
@@ -334,11 +339,10 @@ impl Stages<'_> {
 
 /// Captions of the test split, as COCO results, in a run's folder.
 pub const TEST_PREDICTIONS: &str = "predictions/test.json";
-/// Where a run's numbers come from.
-pub const PROVENANCE: &str = "provenance.json";
 /// What came of a run; written last.
 pub const RESULT: &str = "result.json";
-const TIMING: &str = "timing.json";
+/// How long it took and what it needed.
+pub const TIMING: &str = "timing.json";
 
 /// Captions a whole split, writes the captions down where a file is named, and scores them.
 ///

@@ -35,5 +35,5 @@ pub use evaluation::{Judge, Validation, Written};
 pub use fit::{Fit, Outcome, fit, is_running};
 pub use freezing::Freezing;
 pub use loader::{Examples, Loader};
-pub use run::BEST;
+pub use run::{BEST, STATES};
 pub use task::Task;

@@ -24,7 +24,8 @@ use crate::{Batch, TrainError, files};
 
 /// Folder of the best evaluation's weights, as others can read them, inside a run's folder.
 pub const BEST: &str = "best";
-const STATES: &str = "checkpoints";
+/// Folder of the states to resume from, inside a run's folder.
+pub const STATES: &str = "checkpoints";
 const METRICS: &str = "metrics.jsonl";
 
 /// A run in progress.

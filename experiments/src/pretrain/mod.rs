@@ -26,7 +26,7 @@ use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
 use crate::lock::FolderLock;
 use crate::pretrained::{TOKENIZER_FILE, find_checkpoint, weights_hash};
-use crate::provenance::{Named, Provenance};
+use crate::provenance::{self, Named, Provenance};
 use crate::run::Session;
 use stages::{Folders, Pretrained, Stages};
 
@@ -222,11 +222,11 @@ pub fn run(
     files::replace(&folder.join("config.toml"), toml::to_string_pretty(config)?.as_bytes())?;
     let [text, first_stage, second_stage] = STAGES.map(|stage| folder.join(stage));
     let folders = Folders { text, first_stage, second_stage };
-    let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else {
+    let named = named(config, &pairs)?;
+    let Some(made) = Stages::new(config, session, &pairs, &named, &folders, cache)?.run()? else {
         return Ok(Ended::Interrupted);
     };
-    let provenance = provenance(config, session, &pairs)?;
-    save(&made, &provenance, &arguments.out)?;
+    save(&made, &Provenance::gather(&session.device_word, named), &arguments.out)?;
     let figures = &made.figures;
     let stages = [
         ("sentences", &figures.text),
@@ -256,9 +256,9 @@ pub fn checkpoint(
     cache: &Path,
 ) -> anyhow::Result<Option<PathBuf>> {
     let pairs = open_pairs(config, cache)?;
-    let name = hash(config, &pairs.hash)?;
-    let finished = cache.join(format!("pretrained-{name}"));
-    let is_finished = || finished.join(PROVENANCE).is_file();
+    let named = named(config, &pairs)?;
+    let finished = cache.join(format!("pretrained-{}", named.config_hash));
+    let is_finished = || finished.join(provenance::FILE).is_file();
     if is_finished() {
         return Ok(Some(finished));
     }
@@ -266,18 +266,20 @@ pub fn checkpoint(
     if is_finished() {
         return Ok(Some(finished)); // by the process that was waited for
     }
-    let work = cache.join(format!("pretraining-{name}"));
+    let work = cache.join(format!("pretraining-{}", named.config_hash));
     let shared = |stage: &str, settings: Value| {
         cache.join(format!("pretraining-{stage}-{}", hex(&Sha256::digest(settings.to_string()))))
     };
     let folders = Folders {
         text: shared(STAGES[0], stages::text_settings(config, &pairs)),
-        first_stage: shared(STAGES[1], stages::first_settings(config, &pairs)),
+        first_stage: shared(STAGES[1], stages::first_settings(config, &pairs, &named)),
         second_stage: work.clone(),
     };
-    let Some(made) = Stages::new(config, session, &pairs, &folders, cache)?.run()? else { return Ok(None) };
+    let Some(made) = Stages::new(config, session, &pairs, &named, &folders, cache)?.run()? else {
+        return Ok(None);
+    };
     let whole = work.join("checkpoint");
-    save(&made, &provenance(config, session, &pairs)?, &whole)?;
+    save(&made, &Provenance::gather(&session.device_word, named), &whole)?;
     std::fs::rename(&whole, &finished).with_context(|| {
         format!("cannot move the checkpoint {} to {}", whole.display(), finished.display())
     })?;
@@ -292,36 +294,33 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
     Ok(pairs)
 }
 
-/// Names what a configuration makes of pairs of that hash: 16 hexadecimal digits.
-fn hash(config: &PretrainConfig, pairs: &str) -> anyhow::Result<String> {
-    let text = toml::to_string_pretty(config)?;
-    let start = start_hash(config)?.unwrap_or_default();
-    Ok(hex(&Sha256::new().chain_update(text).chain_update(pairs).chain_update(start).finalize()))
-}
-
-/// Names the files of the checkpoint that is started from.
-fn start_hash(config: &PretrainConfig) -> anyhow::Result<Option<String>> {
-    config.start.as_ref().map(|start| weights_hash(&find_checkpoint(start)?)).transpose()
-}
-
-fn provenance(config: &PretrainConfig, session: &Session, pairs: &Pairs) -> anyhow::Result<Provenance> {
-    let named = Named {
-        config_hash: hash(config, &pairs.hash)?,
+/// Names what a pretraining computes with: its pairs, the files of the checkpoint that it starts from, and what its
+/// configuration makes of them.
+fn named(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Named> {
+    let start = config.start.as_ref().map(|start| weights_hash(&find_checkpoint(start)?)).transpose()?;
+    Ok(Named {
+        config_hash: hash(config, &pairs.hash, start.as_deref())?,
         data_hash: pairs.hash.clone(),
-        weights_hash: start_hash(config)?,
+        weights_hash: start,
         seed: config.seed,
-    };
-    Ok(Provenance::gather(&session.device_word, named))
+    })
 }
 
-/// Written last, so that a folder that has it is whole.
-const PROVENANCE: &str = "provenance.json";
+/// Names what a configuration makes of pairs and of a checkpoint of these hashes: 16 hexadecimal digits.
+fn hash(config: &PretrainConfig, pairs: &str, start: Option<&str>) -> anyhow::Result<String> {
+    let text = toml::to_string_pretty(config)?;
+    let digest = Sha256::new().chain_update(text).chain_update(pairs).chain_update(start.unwrap_or_default());
+    Ok(hex(&digest.finalize()))
+}
+
+/// What the stages measured, beside a checkpoint.
+pub(crate) const FIGURES: &str = "pretraining.json";
 
 fn save(made: &Pretrained, provenance: &Provenance, out: &Path) -> anyhow::Result<()> {
     model::checkpoint::save(&made.model, &made.config, out)?;
     made.tokenizer.save(&out.join(TOKENIZER_FILE))?;
-    files::replace_json(&out.join("pretraining.json"), &made.figures)?;
-    Ok(files::replace_json(&out.join(PROVENANCE), provenance)?)
+    files::replace_json(&out.join(FIGURES), &made.figures)?;
+    Ok(files::replace_json(&out.join(provenance::FILE), provenance)?)
 }
 
 #[cfg(test)]
@@ -384,13 +383,31 @@ mod tests {
         assert_eq!(first_stages, 2, "another language model reads the same images");
     }
 
+    #[test]
+    fn another_checkpoint_under_the_same_path_is_another_pretraining() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = PretrainConfig { start: Some(folder.path().to_owned()), ..find("smoke", &[]).unwrap() };
+        let cache = tempfile::tempdir().unwrap();
+        let pairs = Pairs::open(&start.pairs, &start.world, cache.path()).unwrap();
+        let names = || {
+            let named = named(&start, &pairs).unwrap();
+            (stages::first_settings(&start, &pairs, &named), named.config_hash)
+        };
+        std::fs::write(folder.path().join("model.safetensors"), "weights").unwrap();
+        let before = names();
+        assert_eq!(names(), before);
+        std::fs::write(folder.path().join("model.safetensors"), "others!").unwrap();
+        let after = names();
+        assert!(after.0 != before.0 && after.1 != before.1);
+    }
+
     /// `experiments/checkpoints/tiny` is what studies take for the outcome of this configuration.
     #[test]
     fn the_checkpoint_that_comes_with_the_project_is_the_pretraining_tinys() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/tiny").join(PROVENANCE);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/tiny").join(provenance::FILE);
         let provenance: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let data = provenance["data_hash"].as_str().unwrap();
-        assert_eq!(provenance["config_hash"], hash(&find("tiny", &[]).unwrap(), data).unwrap());
+        assert_eq!(provenance["config_hash"], hash(&find("tiny", &[]).unwrap(), data, None).unwrap());
     }
 
     #[test]

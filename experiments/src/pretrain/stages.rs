@@ -32,6 +32,7 @@ use crate::examples::{Videos, share};
 use crate::frames::FeatureStore;
 use crate::judge::{COLOUR, SHAPE};
 use crate::pretrained::{end_tokens, find_checkpoint, open_tokenizer};
+use crate::provenance::Named;
 use crate::run::Session;
 use crate::world::Shown;
 
@@ -69,6 +70,7 @@ pub(super) struct Stages<'a> {
     config: &'a PretrainConfig,
     session: &'a Session,
     pairs: &'a Pairs,
+    named: &'a Named,
     folders: &'a Folders,
     cache: &'a Path,
     model_config: Blip2Config,
@@ -97,10 +99,10 @@ pub(super) fn text_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
 }
 
 /// What the first stage's weights follow from, which no language model is part of, if not by the words that it adds.
-pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
+pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs, named: &Named) -> Value {
     json!({
         "seed": config.seed,
-        "start": config.start,
+        "start": named.weights_hash,
         "vision": config.model.vision_config,
         "qformer": config.model.qformer_config,
         "queries": config.model.num_query_tokens,
@@ -120,6 +122,7 @@ impl<'a> Stages<'a> {
         config: &'a PretrainConfig,
         session: &'a Session,
         pairs: &'a Pairs,
+        named: &'a Named,
         folders: &'a Folders,
         cache: &'a Path,
     ) -> anyhow::Result<Self> {
@@ -142,7 +145,19 @@ impl<'a> Stages<'a> {
             }
         };
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self { config, session, pairs, folders, cache, model_config, tokenizer, words, start, ends })
+        Ok(Self {
+            config,
+            session,
+            pairs,
+            named,
+            folders,
+            cache,
+            model_config,
+            tokenizer,
+            words,
+            start,
+            ends,
+        })
     }
 
     /// All stages; nothing when they were interrupted.
@@ -217,7 +232,7 @@ impl<'a> Stages<'a> {
         let train = read(Split::Train, &self.pairs.train)?;
         let held_out = read(Split::Validate, &self.pairs.held_out)?;
         let validation = validation(held_out, None, self.config.evaluate.batch_size);
-        let settings = first_settings(self.config, self.pairs);
+        let settings = first_settings(self.config, self.pairs, self.named);
         let task = FirstStage::new(model, FirstStageContext { config, start });
         let folder = &self.folders.first_stage;
         let outcome = self.fit("first stage", folder, &stage.train, task, (train, validation), settings)?;
@@ -242,7 +257,7 @@ impl<'a> Stages<'a> {
         let validation = Validation { ids, ..validation(held_out, judge, self.config.evaluate.batch_size) };
         let settings = json!({
             "text": text_settings(self.config, self.pairs),
-            "first": first_settings(self.config, self.pairs),
+            "first": first_settings(self.config, self.pairs, self.named),
             "second_stage": stage,
         });
         let folder = &self.folders.second_stage;

@@ -18,6 +18,8 @@ use train::dashboard::Figures;
 use super::clips::{self, CLIPS, TestClip};
 use super::published::Published;
 use super::scores::{Measure, Scored, measures};
+use crate::provenance;
+use crate::run::{RESULT, TIMING};
 
 /// `summary.json`, as much of it as a report uses.
 #[derive(Debug, Clone, Deserialize)]
@@ -413,24 +415,24 @@ impl Run {
         gaps: &mut Vec<String>,
     ) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
-        match read_json_if_there::<RunSummary>(&place.join("result.json"))? {
+        match read_json_if_there::<RunSummary>(&place.join(RESULT))? {
             Some(result) if result != *summary => bail!(
                 "{} and summary.json have different figures; remove summary.json's copy by running the ablation with \
                  --resume, or restore the file",
-                place.join("result.json").display()
+                place.join(RESULT).display()
             ),
             Some(_) => {}
-            None => missing.push("result.json"),
+            None => missing.push(RESULT),
         }
         let mut there = |name: &'static str, is_there: bool| {
             if !is_there {
                 missing.push(name);
             }
         };
-        let timing = read_json_if_there(&place.join("timing.json"))?;
-        there("timing.json", timing.is_some());
-        let provenance = read_json_if_there(&place.join("provenance.json"))?;
-        there("provenance.json", provenance.is_some());
+        let timing = read_json_if_there(&place.join(TIMING))?;
+        there(TIMING, timing.is_some());
+        let provenance = read_json_if_there(&place.join(provenance::FILE))?;
+        there(provenance::FILE, provenance.is_some());
         let config = read_toml_if_there(&place.join("config.toml"))?;
         there("config.toml", config.is_some());
         let predictions = place.join(PREDICTIONS);
