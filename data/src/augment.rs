@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocess;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::video::Frames;
 use serde::{Deserialize, Serialize};
 
@@ -66,18 +66,18 @@ impl Augment {
     /// ratio of the sides (its logarithm uniform), then the largest central crop whose ratio is allowed.
     #[must_use]
     pub fn draw(&self, height: usize, width: usize, seed: u64) -> Crop {
-        let mut draws = Draws::new(seed, "augment: crop", 0);
-        let flip = draws.chance(self.flip);
+        let mut draws = RandomStream::new(seed, "augment: crop", 0);
+        let flip = random.chance(self.flip);
         let area = (height * width) as f64;
         let (low, high) = (self.ratio.0.ln(), self.ratio.1.ln());
         for _ in 0..10 {
-            let kept = area * draws.between(self.scale.0, self.scale.1);
-            let ratio = draws.between(low, high).exp();
+            let kept = area * random.between(self.scale.0, self.scale.1);
+            let ratio = random.between(low, high).exp();
             let crop_width = (kept * ratio).sqrt().round() as usize;
             let crop_height = (kept / ratio).sqrt().round() as usize;
             if (1..=width).contains(&crop_width) && (1..=height).contains(&crop_height) {
-                let top = draws.below(height - crop_height + 1);
-                let left = draws.below(width - crop_width + 1);
+                let top = random.below(height - crop_height + 1);
+                let left = random.below(width - crop_width + 1);
                 return Crop { top, left, height: crop_height, width: crop_width, flip };
             }
         }

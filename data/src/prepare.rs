@@ -6,7 +6,7 @@
 use crate::datasets::Clip;
 use crate::error::{Error, Result};
 use crate::progress::{Counter, OnProgress};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::shards::{Element, Header, Index, IndexEntry, Shard, Writer, is_finished, shard_name};
 use crate::store::{digest_file, hex};
 use crate::video::{self, FrameRequest};
@@ -117,7 +117,7 @@ fn size_of(request: &FrameRequest) -> Result<usize> {
 
 /// A clip's own draws follow from its id, as everywhere.
 fn request_of(clip: &Clip, request: &FrameRequest) -> FrameRequest {
-    FrameRequest { seed: Draws::new(request.seed, &clip.id, 0).seed(), ..*request }
+    FrameRequest { seed: RandomStream::new(request.seed, &clip.id, 0).seed(), ..*request }
 }
 
 fn key_of(clips: &[&Clip], request: &FrameRequest) -> Result<String> {

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 ///
 /// Streams are made by name, never shared: what one clip draws does not depend on how many others were drawn before.
 #[derive(Clone, Debug)]
-pub struct Draws(ChaCha8Rng);
+pub struct RandomStream(ChaCha8Rng);
 
-impl Draws {
+impl RandomStream {
     /// The stream for `purpose` and its `index` under `seed`.
     #[must_use]
     pub fn new(seed: u64, purpose: &str, index: u64) -> Self {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn streams_are_named_and_repeatable() {
-        let draw = |seed, purpose, index| Draws::new(seed, purpose, index).seed();
+        let draw = |seed, purpose, index| RandomStream::new(seed, purpose, index).seed();
         assert_eq!(draw(1, "clip", 0), draw(1, "clip", 0));
         assert_ne!(draw(1, "clip", 0), draw(1, "clip", 1));
         assert_ne!(draw(1, "clip", 0), draw(1, "pair", 0));
@@ -111,18 +111,18 @@ mod tests {
     #[test]
     fn draws_are_fixed_for_ever() {
         // Worlds and epochs made by an older build must come out the same: these values may never change.
-        let mut draws = Draws::new(7, "fixed", 3);
-        let seen: Vec<usize> = (0..6).map(|_| draws.below(1000)).collect();
+        let mut draws = RandomStream::new(7, "fixed", 3);
+        let seen: Vec<usize> = (0..6).map(|_| random.below(1000)).collect();
         assert_eq!(seen, FIXED);
     }
     const FIXED: [usize; 6] = [691, 633, 780, 739, 244, 117];
 
     #[test]
     fn weights_are_kept() {
-        let mut draws = Draws::new(0, "weights", 0);
+        let mut draws = RandomStream::new(0, "weights", 0);
         let mut counts = [0usize; 3];
         for _ in 0..10_000 {
-            counts[draws.weighted([0.6, 0.0, 0.4].into_iter())] += 1;
+            counts[random.weighted([0.6, 0.0, 0.4].into_iter())] += 1;
         }
         assert_eq!(counts[1], 0);
         assert!((5800..6200).contains(&counts[0]), "{counts:?}");
@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn subsets_hold_different_numbers_in_order() {
-        let mut draws = Draws::new(0, "subset", 0);
+        let mut draws = RandomStream::new(0, "subset", 0);
         for n in 0..20 {
             for count in 0..25 {
-                let subset = draws.subset(n, count);
+                let subset = random.subset(n, count);
                 assert_eq!(subset.len(), count.min(n));
                 assert!(subset.windows(2).all(|pair| pair[0] < pair[1]));
                 assert!(subset.iter().all(|&i| i < n));

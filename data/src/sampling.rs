@@ -1,6 +1,6 @@
 //! Which frames of a clip a model sees.
 
-use crate::random::Draws;
+use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 
 /// A rule that chooses `frames` of a clip's `total` frames, always in ascending order.
@@ -44,20 +44,20 @@ impl Sampling {
                     .collect()
             }
             Self::Random => {
-                let mut draws = Draws::new(seed, "sampling: random", 0);
+                let mut draws = RandomStream::new(seed, "sampling: random", 0);
                 (0..frames)
                     .map(|i| {
                         let (low, high) = (start(i), start(i + 1).max(start(i) + 1));
-                        low + draws.below(high - low)
+                        low + random.below(high - low)
                     })
                     .collect()
             }
             Self::HeadTail => {
-                let mut draws = Draws::new(seed, "sampling: head and tail", 0);
+                let mut draws = RandomStream::new(seed, "sampling: head and tail", 0);
                 // A single frame has no second half: both halves are then the whole clip.
                 let half = if total == 1 { 0 } else { total / 2 };
-                let mut head = some_of(&mut draws, half.max(1), frames / 2);
-                let tail = some_of(&mut draws, total - half, frames - frames / 2);
+                let mut head = some_of(&mut random, half.max(1), frames / 2);
+                let tail = some_of(&mut random, total - half, frames - frames / 2);
                 head.extend(tail.into_iter().map(|i| half + i));
                 head
             }
@@ -66,10 +66,10 @@ impl Sampling {
 }
 
 /// `count` of `0..n` in ascending order, each as often as the others, give or take one.
-fn some_of(draws: &mut Draws, n: usize, count: usize) -> Vec<usize> {
+fn some_of(random: &mut RandomStream, n: usize, count: usize) -> Vec<usize> {
     let (rounds, rest) = (count / n, count % n);
     let mut chosen: Vec<usize> = (0..n).flat_map(|i| std::iter::repeat_n(i, rounds)).collect();
-    chosen.extend(draws.subset(n, rest));
+    chosen.extend(random.subset(n, rest));
     chosen.sort_unstable();
     chosen
 }

@@ -10,13 +10,13 @@ use data::datasets::synthetic::{WorldConfig, chance_levels};
 use data::text::clean_caption;
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
-use train::dashboard::{Dashboard, Figures};
+use train::dashboard::{Dashboard, Metrics};
 use train::{BEST, Captioner, files};
 
 use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
 use crate::config::{Ablation, FrameConfig, Resolved, RunConfig, Variant, choices, resolve_all};
-use crate::judge::chance_figures;
+use crate::judge::chance_metrics;
 use crate::lock::FolderLock;
 use crate::overview::Overview;
 use crate::pretrain;
@@ -92,11 +92,11 @@ pub struct Baselines {
     /// The caption of the training split with the highest average CIDEr there.
     pub constant_caption: String,
     /// Its scores on the test split.
-    pub constant: Figures,
+    pub constant: Metrics,
     /// The pretrained model's scores on the test split before any training.
-    pub pretrained: Figures,
+    pub pretrained: Metrics,
     /// The most frequent answer's accuracy on the test split.
-    pub chance: Figures,
+    pub chance: Metrics,
 }
 
 /// A variant's runs.
@@ -384,12 +384,12 @@ fn baselines(
     let batch_size = config.evaluate.batch_size;
     let (split, constant_caption, constant, chance) = match &config.answering {
         Some(answering) => {
-            let judge = clips.answer_judge(Split::Test)?;
-            let chance = judge.chance(&clips.answer_judge(Split::Train)?)?;
+            let judge = clips.answer_scorer(Split::Test)?;
+            let chance = judge.chance(&clips.answer_scorer(Split::Train)?)?;
             let reader = Reader::new(answering.clone(), &pretrained.config, pretrained.tokenizer.clone())?;
             let questions = answering::examples(videos, &clips.clips(Split::Test), reader)?;
             let split = questions.validation(Split::Test, Arc::new(judge), batch_size);
-            (split, String::new(), Figures::default(), chance)
+            (split, String::new(), Metrics::default(), chance)
         }
         None => {
             let references: Vec<&[String]> =
@@ -401,11 +401,11 @@ fn baselines(
             let constant = judge.score(&vec![caption.clone(); videos.ids().len()])?;
             let chance = clips
                 .world()
-                .map_or_else(Figures::default, |world| chance_figures(&chance_levels(world, Split::Test)));
+                .map_or_else(Metrics::default, |world| chance_metrics(&chance_levels(world, Split::Test)));
             (videos.validation(Split::Test, Arc::new(judge), batch_size), caption, constant, chance)
         }
     };
     let captioner = Captioner::new(pretrained.model.clone(), context);
     let measured = measure(&captioner, &split, Some(&folder.join("pretrained-test.json")))?;
-    Ok(Baselines { constant_caption, constant, pretrained: measured.figures, chance })
+    Ok(Baselines { constant_caption, constant, pretrained: measured.metrics, chance })
 }

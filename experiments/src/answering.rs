@@ -15,8 +15,8 @@ use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use train::dashboard::Figures;
-use train::{Batch, Examples, HostPrompts, HostTokens, Judge, TrainError, Validation, Written};
+use train::dashboard::Metrics;
+use train::{Batch, Examples, HostPrompts, HostTokens, Prediction, Scorer, TrainError, Validation};
 
 use crate::examples::{Videos, share};
 
@@ -30,9 +30,9 @@ pub struct AnswerConfig {
     /// What the language model reads behind the video; the question stands at its `{}`.
     pub prompt: String,
     /// Most tokens of a prompt. A longer one is cut, its end first.
-    pub most_prompt_tokens: usize,
+    pub max_prompt_tokens: usize,
     /// Most tokens of an answer that is learned.
-    pub most_answer_tokens: usize,
+    pub max_answer_tokens: usize,
     /// How answers are written. What ends one is the tokenizer's to say.
     pub generate: GenerateConfig,
 }
@@ -41,8 +41,8 @@ impl Default for AnswerConfig {
     fn default() -> Self {
         Self {
             prompt: QUESTION_PROMPT.to_owned(),
-            most_prompt_tokens: 128,
-            most_answer_tokens: 32,
+            max_prompt_tokens: 128,
+            max_answer_tokens: 32,
             generate: GenerateConfig {
                 num_beams: 5,
                 max_new_tokens: 10,
@@ -117,7 +117,7 @@ impl Reader {
         let prompts: Vec<String> =
             questions.map(|question| ask(&self.config.prompt, &clean_question(&question.text))).collect();
         let tokens = |tokenizer: &Tokenizer| {
-            let most = self.config.most_prompt_tokens;
+            let most = self.config.max_prompt_tokens;
             let ids = prompts.iter().map(|prompt| tokenizer.encode_as_published(prompt, most));
             ids.collect::<data::Result<Vec<_>>>()
         };
@@ -139,7 +139,7 @@ impl Reader {
         let before = if self.tokenizer.family() == Family::Opt { " " } else { "" };
         let target = |question: &Question| {
             let answer = format!("{before}{}", question.answer.trim());
-            self.tokenizer.encode(&answer, self.config.most_answer_tokens)
+            self.tokenizer.encode(&answer, self.config.max_answer_tokens)
         };
         let ids = questions.map(target).collect::<data::Result<Vec<_>>>();
         Ok(HostTokens::pad(&ids?))
@@ -185,7 +185,7 @@ fn asked<'a>(clips: &'a [&'a Clip]) -> impl Iterator<Item = (usize, &'a Question
 
 impl Questions {
     /// The questions as a split that a model is measured on.
-    pub fn validation(self, split: Split, judge: Arc<dyn Judge>, batch_size: usize) -> Validation {
+    pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
         let ids = self.asked.iter().map(|(_, question)| question.id.clone()).collect();
         Validation { split, ids, examples: share(self), judge: Some(judge), batch_size }
     }
@@ -269,7 +269,7 @@ impl FirstWord {
 
 /// A split's questions, ready to score answers to them.
 #[derive(Debug, Clone)]
-pub struct AnswerJudge {
+pub struct AnswerScorer {
     /// In the order of the examples.
     asked: Vec<(Group, Question)>,
 }
@@ -279,7 +279,7 @@ pub struct AnswerJudge {
 ///
 /// # Errors
 /// When a question is not one of that world.
-pub fn judge(world: Option<&World>, clips: &[&Clip]) -> Result<AnswerJudge, TrainError> {
+pub fn judge(world: Option<&World>, clips: &[&Clip]) -> Result<AnswerScorer, TrainError> {
     let group = |question: &Question| match world {
         None => Ok(Group::Word(FirstWord::of(&question.text))),
         Some(world) => world.question_kind(&question.id).map(Group::Kind).ok_or_else(|| {
@@ -288,15 +288,15 @@ pub fn judge(world: Option<&World>, clips: &[&Clip]) -> Result<AnswerJudge, Trai
         }),
     };
     let asked = asked(clips).map(|(_, question)| Ok((group(question)?, question.clone())));
-    Ok(AnswerJudge { asked: asked.collect::<Result<_, TrainError>>()? })
+    Ok(AnswerScorer { asked: asked.collect::<Result<_, TrainError>>()? })
 }
 
-impl AnswerJudge {
+impl AnswerScorer {
     /// Accuracy in all and of each group of questions, 0..1, of one answer a question, in order.
     ///
     /// # Errors
     /// When there are more or fewer answers than questions.
-    pub fn score(&self, answers: &[String]) -> Result<Figures, TrainError> {
+    pub fn score(&self, answers: &[String]) -> Result<Metrics, TrainError> {
         if answers.len() != self.asked.len() {
             let (answers, questions) = (answers.len(), self.asked.len());
             return Err(TrainError::Data(format!("{answers} answers to {questions} questions")));
@@ -307,15 +307,15 @@ impl AnswerJudge {
         }
         let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len().max(1) as f64;
         let all: Vec<f64> = groups.values().flatten().copied().collect();
-        let figures = Figures::one(ACCURACY, mean(&all));
-        Ok(groups.iter().fold(figures, |figures, (group, scores)| figures.with(group.name(), mean(scores))))
+        let metrics = Metrics::one(ACCURACY, mean(&all));
+        Ok(groups.iter().fold(metrics, |metrics, (group, scores)| metrics.with(group.name(), mean(scores))))
     }
 
     /// How well one does without looking: always the most frequent answer that training gives to such a question.
     ///
     /// # Errors
     /// As [`Self::score`].
-    pub fn chance(&self, training: &Self) -> Result<Figures, TrainError> {
+    pub fn chance(&self, training: &Self) -> Result<Metrics, TrainError> {
         let given: Vec<(Group, String)> =
             training.asked.iter().map(|(group, question)| (*group, normalize(&question.answer))).collect();
         let most = most_frequent_answers(given.iter().map(|(group, answer)| (*group, answer.as_str())));
@@ -324,15 +324,15 @@ impl AnswerJudge {
     }
 }
 
-impl Judge for AnswerJudge {
+impl Scorer for AnswerScorer {
     fn names(&self) -> Vec<String> {
         let groups: std::collections::BTreeSet<Group> = self.asked.iter().map(|(group, _)| *group).collect();
         std::iter::once(ACCURACY).chain(groups.into_iter().map(Group::name)).map(str::to_owned).collect()
     }
 
     /// The list that the VQA challenge takes: `question_id` and `answer`.
-    fn results(&self, written: &[Written], ids: &[String]) -> Vec<Value> {
-        let id = |written: &Written| match ids.get(written.item).map(|id| (id, id.parse::<u64>())) {
+    fn results(&self, written: &[Prediction], ids: &[String]) -> Vec<Value> {
+        let id = |written: &Prediction| match ids.get(written.item).map(|id| (id, id.parse::<u64>())) {
             Some((id, Ok(number))) if number.to_string() == *id => json!(number),
             other => json!(other.map(|(id, _)| id)),
         };
@@ -340,7 +340,7 @@ impl Judge for AnswerJudge {
         written.iter().map(result).collect()
     }
 
-    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {
+    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
         self.score(&written.iter().map(|written| written.caption.clone()).collect::<Vec<_>>())
     }
 }

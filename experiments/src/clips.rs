@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use train::TrainError;
 
-use crate::answering::{self, AnswerJudge};
+use crate::answering::{self, AnswerScorer};
 use crate::config::{FrameConfig, RunConfig, hex};
 use crate::examples::Videos;
 use crate::frames::FrameSource;
-use crate::judge::CaptionJudge;
+use crate::judge::CaptionScorer;
 use crate::world::{self, Shown};
 
 /// File of the clips that training leaves out, beside the clips; `data check` writes it.
@@ -147,7 +147,7 @@ impl Clips {
     ///
     /// # Errors
     /// When a question is not one of the tiny world, where the clips are its.
-    pub fn answer_judge(&self, split: Split) -> Result<AnswerJudge, TrainError> {
+    pub fn answer_scorer(&self, split: Split) -> Result<AnswerScorer, TrainError> {
         answering::judge(self.world.as_ref(), &self.clips(split))
     }
 
@@ -155,8 +155,8 @@ impl Clips {
     ///
     /// # Errors
     /// When METEOR's tables are there and damaged.
-    pub fn judge(&self, split: Split) -> Result<CaptionJudge, metrics::Error> {
-        CaptionJudge::new(self.world.as_ref(), &self.clips(split), split == Split::Test)
+    pub fn judge(&self, split: Split) -> Result<CaptionScorer, metrics::Error> {
+        CaptionScorer::new(self.world.as_ref(), &self.clips(split), split == Split::Test)
     }
 }
 

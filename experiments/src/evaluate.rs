@@ -72,11 +72,11 @@ pub fn run(arguments: &EvaluateArguments, config: &RunConfig, session: &Session)
     let split = split.validation(arguments.split, judge, config.evaluate.batch_size);
     let measured = measure(&captioner, &split, arguments.predictions.as_deref())?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&measured.figures)?);
+        println!("{}", serde_json::to_string(&measured.metrics)?);
         return Ok(());
     }
     let mut table = Table::new(&["figure", "value"]);
-    for (name, value) in measured.figures.iter() {
+    for (name, value) in measured.metrics.iter() {
         table.push(vec![name.to_owned(), format!("{value:.4}")]);
     }
     println!("{}", table.to_text());

@@ -6,7 +6,7 @@ use data::datasets::{Clip, Split};
 use data::loader::{FrameStore, draw_caption};
 use data::preprocess::Preprocess;
 use data::text::{Tokenizer, clean_caption};
-use train::{Batch, Examples, HostTokens, HostVisual, Judge, TrainError, Validation};
+use train::{Batch, Examples, HostTokens, HostVisual, Scorer, TrainError, Validation};
 
 use crate::config::CaptionUse;
 use crate::frames::{FeatureStore, FrameSource};
@@ -49,7 +49,7 @@ impl Videos {
     }
 
     /// The clips as a split that a model is measured on.
-    pub fn validation(self, split: Split, judge: Arc<dyn Judge>, batch_size: usize) -> Validation {
+    pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
         Validation { split, ids: self.ids().to_vec(), examples: share(self), judge: Some(judge), batch_size }
     }
 
@@ -105,7 +105,7 @@ pub struct Captioned {
     /// Clip and caption of each example, where every caption is one; else each epoch draws one of every clip.
     every: Option<Vec<(usize, usize)>>,
     tokenizer: Arc<Tokenizer>,
-    most_tokens: usize,
+    max_tokens: usize,
     seed: u64,
 }
 
@@ -119,7 +119,7 @@ impl Captioned {
         captions: impl Iterator<Item = &'a [String]>,
         used: CaptionUse,
         tokenizer: Arc<Tokenizer>,
-        most_tokens: usize,
+        max_tokens: usize,
         seed: u64,
     ) -> Result<Self, TrainError> {
         let captions: Vec<Vec<String>> = captions.map(<[String]>::to_vec).collect();
@@ -138,7 +138,7 @@ impl Captioned {
                 Some(captions.iter().enumerate().flat_map(of_clip).collect())
             }
         };
-        Ok(Self { videos, captions, every, tokenizer, most_tokens, seed })
+        Ok(Self { videos, captions, every, tokenizer, max_tokens, seed })
     }
 
     /// The clip of an example, and the caption that it has in an epoch.
@@ -163,7 +163,7 @@ impl Examples for Captioned {
         let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
         let texts: Vec<String> =
             places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
-        let target = |text: &String| self.tokenizer.target(&clean_caption(text), self.most_tokens);
+        let target = |text: &String| self.tokenizer.target(&clean_caption(text), self.max_tokens);
         let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>()?;
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &clips)?,

@@ -14,7 +14,7 @@ use data::loader::FrameStore;
 use data::prepare::{PreparedFrames, prepare};
 use data::preprocess::Preprocess;
 use data::progress::{OnProgress, Progress};
-use data::random::Draws;
+use data::random::RandomStream;
 use data::video::{FrameRequest, decode};
 use sha2::{Digest, Sha256};
 use train::Captioner;
@@ -121,13 +121,13 @@ impl FrameSource {
 impl LiveFrames {
     fn pixels(&self, epoch: usize, item: usize) -> data::Result<Vec<u8>> {
         let clip = &self.clips[item];
-        let mut draws =
-            Draws::new(self.request.seed, &format!("frames of {} in training", clip.id), epoch as u64);
-        let frames = decode(&clip.path, &FrameRequest { seed: draws.seed(), ..self.request })?;
+        let mut random =
+            RandomStream::new(self.request.seed, &format!("frames of {} in training", clip.id), epoch as u64);
+        let frames = decode(&clip.path, &FrameRequest { seed: random.seed(), ..self.request })?;
         match &self.augment {
             None => Ok(frames.data),
             Some(augment) => {
-                let crop = augment.draw(frames.height, frames.width, draws.seed());
+                let crop = augment.draw(frames.height, frames.width, random.seed());
                 Ok(crop.apply(&frames, &self.preprocess)?.data)
             }
         }

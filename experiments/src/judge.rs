@@ -4,8 +4,8 @@ use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, read};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
-use train::dashboard::{BLEU_4, CIDER, Figures};
-use train::{Judge, TrainError, Written};
+use train::dashboard::{BLEU_4, CIDER, Metrics};
+use train::{Prediction, Scorer, TrainError};
 
 /// Names of BLEU-1 to BLEU-3 among the figures.
 pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];
@@ -31,7 +31,7 @@ pub const ORDER: &str = "order";
 pub const DISTINCT: &str = "different";
 
 /// A split, ready to score captions of it.
-pub struct CaptionJudge {
+pub struct CaptionScorer {
     clips: Vec<Clip>,
     world: Option<World>,
     meteor: Option<MeteorTables>,
@@ -39,7 +39,7 @@ pub struct CaptionJudge {
     is_final: bool,
 }
 
-impl CaptionJudge {
+impl CaptionScorer {
     /// Scores captions of these clips, which are in the order of the examples and may be of the tiny world. A final score
     /// has every published metric, METEOR where its tables are there; others are quick.
     ///
@@ -59,7 +59,7 @@ impl CaptionJudge {
     ///
     /// # Errors
     /// When there is not one caption a clip.
-    pub fn score(&self, captions: &[String]) -> Result<Figures, metrics::Error> {
+    pub fn score(&self, captions: &[String]) -> Result<Metrics, metrics::Error> {
         let videos = self.clips.iter().zip(captions).map(|(clip, caption)| Video {
             id: clip.id.clone(),
             hypothesis: caption.clone(),
@@ -67,27 +67,27 @@ impl CaptionJudge {
         });
         let options = Options { meteor: self.meteor.as_ref(), ..Options::default() };
         let scores = metrics::score(&Corpus::new(videos.collect())?, &options)?;
-        let figures =
-            Figures::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
-        let figures = scores.meteor.into_iter().fold(figures, |figures, meteor| figures.with(METEOR, meteor));
-        let figures = if self.is_final {
+        let metrics =
+            Metrics::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
+        let metrics = scores.meteor.into_iter().fold(metrics, |metrics, meteor| metrics.with(METEOR, meteor));
+        let metrics = if self.is_final {
             let shorter = SHORTER_BLEUS.iter().zip(scores.bleu);
-            shorter.fold(figures, |figures, (name, bleu)| figures.with(name, bleu))
+            shorter.fold(metrics, |metrics, (name, bleu)| metrics.with(name, bleu))
         } else {
-            figures
+            metrics
         };
-        let figures = match &self.world {
-            Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, figures)),
-            None => figures,
+        let metrics = match &self.world {
+            Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, metrics)),
+            None => metrics,
         };
         let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
-        Ok(figures.with(DISTINCT, distinct.len() as f64))
+        Ok(metrics.with(DISTINCT, distinct.len() as f64))
     }
 
     /// Of a final score, CIDEr of either kind of clips, with the document frequencies of both.
-    fn by_order(&self, world: &World, scores: &[VideoScores], figures: Figures) -> Figures {
+    fn by_order(&self, world: &World, scores: &[VideoScores], metrics: Metrics) -> Metrics {
         if !self.is_final {
-            return figures;
+            return metrics;
         }
         let is_ordered = |clip: &Clip| Some(world.truth(&clip.id)?.scene.depends_on_order());
         let of = |ordered| {
@@ -95,17 +95,17 @@ impl CaptionJudge {
             let (sum, count) = those.fold((0.0, 0usize), |(sum, n), (_, score)| (sum + score.cider, n + 1));
             sum / count.max(1) as f64
         };
-        figures.with(ORDERED_CIDER, of(true)).with(UNORDERED_CIDER, of(false))
+        metrics.with(ORDERED_CIDER, of(true)).with(UNORDERED_CIDER, of(false))
     }
 
-    fn truths(&self, world: &World, captions: &[String], figures: Figures) -> Figures {
+    fn truths(&self, world: &World, captions: &[String], metrics: Metrics) -> Metrics {
         let judged = self
             .clips
             .iter()
             .zip(captions)
             .filter_map(|(clip, caption)| Some(judge(&read(caption), &world.truth(&clip.id)?.scene)));
         let judged: Vec<_> = judged.collect();
-        figures
+        metrics
             .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))
             .with(COLOUR, share(judged.iter().map(|judged| judged.colour)))
             .with(EVENT, share(judged.iter().map(|judged| judged.event_kind)))
@@ -124,7 +124,7 @@ fn share(values: impl Iterator<Item = bool>) -> f64 {
     right as f64 / all.max(1) as f64
 }
 
-impl Judge for CaptionJudge {
+impl Scorer for CaptionScorer {
     fn names(&self) -> Vec<String> {
         let truths: &[&str] =
             if self.world.is_some() { &[SHAPE, COLOUR, EVENT, DIRECTION, ORDER] } else { &[] };
@@ -142,7 +142,7 @@ impl Judge for CaptionJudge {
             .collect()
     }
 
-    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {
+    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
         let mut captions = vec![String::new(); self.clips.len()];
         for written in written {
             captions[written.item].clone_from(&written.caption);
@@ -152,8 +152,8 @@ impl Judge for CaptionJudge {
 }
 
 /// Chance levels under the names of the figures they belong to.
-pub fn chance_figures(chance: &ChanceLevels) -> Figures {
-    Figures::one(SHAPE, chance.shape)
+pub fn chance_metrics(chance: &ChanceLevels) -> Metrics {
+    Metrics::one(SHAPE, chance.shape)
         .with(COLOUR, chance.colour)
         .with(EVENT, chance.event_kind)
         .with(DIRECTION, chance.direction)

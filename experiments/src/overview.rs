@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::report::figures::{Shown, number, seconds};
 use crate::report::folder::{Epoch, Summary, Timing, VariantSummary, read_json_if_there, text_if_there};
+use crate::report::metrics::{Shown, number, seconds};
 use crate::run::TIMING;
 use crate::table::Table;
 
@@ -98,8 +98,8 @@ impl Overview {
 }
 
 /// What a run is told by: CIDEr, or accuracy where questions are answered.
-fn headline<'a>(mut figures: impl Iterator<Item = (&'a str, f64)>) -> Option<(&'static str, f64)> {
-    figures.find_map(|(name, value)| {
+fn headline<'a>(mut metrics: impl Iterator<Item = (&'a str, f64)>) -> Option<(&'static str, f64)> {
+    metrics.find_map(|(name, value)| {
         ["CIDEr", "accuracy"].into_iter().find(|known| *known == name).map(|known| (known, value))
     })
 }

@@ -232,7 +232,7 @@ pub(crate) fn weights_hash(directory: &Path) -> anyhow::Result<String> {
     for entry in fs::read_dir(directory).with_context(told)? {
         let entry = entry.with_context(told)?;
         let is_of_the_model =
-            ![provenance::FILE, pretrain::FIGURES].iter().any(|name| entry.file_name() == *name);
+            ![provenance::FILE, pretrain::METRICS_FILE].iter().any(|name| entry.file_name() == *name);
         if is_of_the_model && entry.path().is_file() {
             names.push(entry.file_name());
         }

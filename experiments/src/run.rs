@@ -12,9 +12,9 @@ use data::text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use train::checkpoint::{EpochRecord, Seconds};
-use train::dashboard::{Dashboard, Figures};
+use train::dashboard::{Dashboard, Metrics};
 use train::evaluation::{Measured, evaluate};
-use train::processes::{Alone, Processes};
+use train::processes::{ProcessGroup, SingleProcess};
 use train::scst::{Rewards, Scst};
 use train::{BEST, Captioner, Examples, Fit, Outcome, Task, TrainConfig, Validation, files, fit};
 
@@ -44,7 +44,7 @@ pub struct RunResult {
     /// Every epoch.
     pub history: Vec<EpochRecord>,
     /// Scores of the chosen epoch on the test split.
-    pub test: Figures,
+    pub test: Metrics,
 }
 
 /// How long a run took, in `timing.json`.
@@ -186,7 +186,7 @@ impl Run<'_> {
             trainable: count(&|name| self.trained().parameters.trains(name)),
             parameters: count(&|_| true),
             best_epoch: learned.best_epoch(),
-            test: test.figures,
+            test: test.metrics,
             history: learned.history,
         };
         let timing = Timing {
@@ -265,7 +265,7 @@ impl Stages<'_> {
             settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
             stop: session.stop.clone(),
             dashboard: session.dashboard,
-            processes: Arc::new(Alone),
+            processes: Arc::new(SingleProcess),
         })?)
     }
 
@@ -300,7 +300,7 @@ impl Stages<'_> {
         let (videos, batch_size) =
             (self.videos(split, captioner, train)?, self.run.config.evaluate.batch_size);
         if self.run.config.answering.is_some() {
-            let judge = Arc::new(self.clips.answer_judge(split)?);
+            let judge = Arc::new(self.clips.answer_scorer(split)?);
             let questions = answering::examples(videos, &self.clips.clips(split), self.reader(captioner)?)?;
             return Ok(questions.validation(split, judge, batch_size));
         }
@@ -353,7 +353,7 @@ pub fn measure(
     split: &Validation,
     predictions: Option<&Path>,
 ) -> anyhow::Result<Measured> {
-    let alone: Arc<dyn Processes> = Arc::new(Alone);
+    let alone: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
     let measured = evaluate(captioner, split, &alone, predictions, |_| Ok(true))?;
     measured.context("an evaluation that nobody stopped ended early")
 }

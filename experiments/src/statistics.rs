@@ -9,7 +9,7 @@
 //! CIDEr keeps the document frequencies of the whole split in every resample: they belong to the measure, not to the
 //! sample, and a clip drawn twice would otherwise change what its own words weigh.
 
-use data::random::Draws;
+use data::random::RandomStream;
 use rayon::prelude::*;
 
 /// A figure over seeds.
@@ -59,17 +59,17 @@ impl Default for Resampling {
 ///
 /// # Shapes
 /// `clips`: `[clips, columns]`; `figures`: `[columns] -> [figures]`; result: `[resamples, figures]`
-pub fn resample<F>(clips: &[Vec<f64>], resampling: Resampling, figures: F) -> Vec<Vec<f64>>
+pub fn resample<F>(clips: &[Vec<f64>], resampling: Resampling, metrics: F) -> Vec<Vec<f64>>
 where
     F: Fn(&[f64]) -> Vec<f64> + Sync,
 {
     let columns = clips.first().map_or(0, Vec::len);
     let room = || (vec![0u32; clips.len()], vec![0.0; columns]);
     let draw = |(times, sums): &mut (Vec<u32>, Vec<f64>), resample: usize| {
-        let mut draws = Draws::new(resampling.seed, "bootstrap", resample as u64);
+        let mut draws = RandomStream::new(resampling.seed, "bootstrap", resample as u64);
         times.fill(0);
         for _ in 0..clips.len() {
-            times[draws.below(clips.len())] += 1;
+            times[random.below(clips.len())] += 1;
         }
         sums.fill(0.0);
         for (row, &times) in clips.iter().zip(&*times) {
@@ -77,7 +77,7 @@ where
                 sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(times) * value);
             }
         }
-        figures(sums)
+        metrics(sums)
     };
     (0..resampling.resamples).into_par_iter().map_init(room, draw).collect()
 }
@@ -208,15 +208,15 @@ mod tests {
     /// Both sides draw at random. A percentile 2.5 of N draws from a normal distribution of deviation s has the error
     /// s * sqrt(0.025 * 0.975 / N) / 0.0584; the tolerance is four times that, for two sides of N draws each. A p is a
     /// share of N draws, twice.
-    fn assert_near(name: &str, ours: &Difference, theirs: &Expected, draws: usize) {
-        let both = (2.0 / draws as f64).sqrt();
+    fn assert_near(name: &str, ours: &Difference, theirs: &Expected, random: usize) {
+        let both = (2.0 / random as f64).sqrt();
         let tolerance =
             4.0 * theirs.standard_error * (0.025f64 * 0.975).sqrt() / 0.0584 * both + theirs.step * 1.001;
         for (ours, theirs) in [(ours.low, theirs.interval[0]), (ours.high, theirs.interval[1])] {
             assert!((ours - theirs).abs() < tolerance, "{name}: {ours} against {theirs} +- {tolerance}");
         }
         let p = theirs.p;
-        let tolerance = 4.0 * 2.0 * (p / 2.0 * (1.0 - p / 2.0)).sqrt() * both + 2.0 / draws as f64;
+        let tolerance = 4.0 * 2.0 * (p / 2.0 * (1.0 - p / 2.0)).sqrt() * both + 2.0 / random as f64;
         assert!((ours.p - p).abs() < tolerance, "{name}: p {} against {p} +- {tolerance}", ours.p);
     }
 

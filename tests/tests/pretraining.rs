@@ -116,7 +116,7 @@ fn every_stage_says_what_it_measured_and_later_settings_leave_earlier_stages_as_
     let figures: Value = serde_json::from_str(&desk.read("checkpoint/pretraining.json")).unwrap();
     for (stage, names) in [
         ("text", &["Loss"][..]),
-        ("first_stage", &["Loss", "Contrast", "Matching", "Writing", "Retrieved"]),
+        ("first_stage", &["Loss", "ITC loss", "ITM loss", "ITG loss", "Image-to-text R@1"]),
         ("second_stage", &["Loss", "shape", "colour"]),
     ] {
         for name in names {

@@ -14,7 +14,7 @@ use data::text::Tokenizer;
 use model::generate::GenerateConfig;
 use train::checkpoint::Seconds;
 use train::dashboard::Dashboard;
-use train::processes::Alone;
+use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst, ScstConfig, Standard};
 use train::{
     Batch, Captioner, Context, Examples, Fit, Freezing, HostTokens, HostVisual, Task, TrainConfig,
@@ -161,7 +161,7 @@ fn time<T: Task>(task: T, train: Arc<Noise>, steps: usize) -> Result<(f64, Secon
         settings: serde_json::Value::Null,
         stop: Arc::new(AtomicBool::new(false)),
         dashboard: Dashboard::Silent,
-        processes: Arc::new(Alone),
+        processes: Arc::new(SingleProcess),
     })?;
     Ok((outcome.seconds.steps / steps as f64, outcome.seconds))
 }

@@ -13,9 +13,9 @@ use model::{Blip2, Blip2Config, Prompt};
 
 use crate::TrainError;
 use crate::batch::{Batch, HostPrompts, HostVisual};
-use crate::dashboard::{Figures, LOSS};
-use crate::evaluation::Written;
-use crate::task::{Evaluated, Loss, Moment, Task, device_of};
+use crate::dashboard::{LOSS, Metrics};
+use crate::evaluation::Prediction;
+use crate::task::{Evaluated, Loss, StepContext, Task, device_of};
 
 /// What the captioner needs besides weights.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ impl Captioner {
         visual: HostVisual,
         prompts: Option<HostPrompts>,
         items: &[usize],
-    ) -> Result<Vec<Written>, TrainError> {
+    ) -> Result<Vec<Prediction>, TrainError> {
         let device = device_of(&self.blip2);
         let visual = visual.upload(&device);
         let mut prompt = self.prompt(prompts, visual.batch_size(), &device);
@@ -123,7 +123,7 @@ impl Captioner {
         let written = items.iter().zip(sequences).filter_map(|(&item, best)| {
             let best = best.into_iter().next()?;
             let caption = self.context.tokenizer.decode(&best.ids).map_err(TrainError::from);
-            Some(caption.map(|caption| Written { item, caption, log_probability: best.log_probability }))
+            Some(caption.map(|caption| Prediction { item, caption, log_probability: best.log_probability }))
         });
         written.collect()
     }
@@ -180,7 +180,7 @@ impl Task for Captioner {
         batch.target_tokens()
     }
 
-    fn loss(&self, batch: Batch, _moment: &Moment<'_>) -> Result<Loss, TrainError> {
+    fn loss(&self, batch: Batch, _moment: &StepContext<'_>) -> Result<Loss, TrainError> {
         self.cross_entropy(batch).map(Loss::from)
     }
 
@@ -195,7 +195,7 @@ impl Task for Captioner {
             }
             other => {
                 let loss = self.cross_entropy(other)?.try_into_scalar::<f64>().map_err(TrainError::device)?;
-                Ok(Evaluated { figures: Figures::one(LOSS, loss), ..Evaluated::default() })
+                Ok(Evaluated { metrics: Metrics::one(LOSS, loss), ..Evaluated::default() })
             }
         }
     }

@@ -16,7 +16,7 @@ use data::loader::Saved;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dashboard::Figures;
+use crate::dashboard::Metrics;
 use crate::optimizer::Groups;
 use crate::{TrainError, files};
 
@@ -36,7 +36,7 @@ pub struct State {
     /// The next batch.
     pub position: Saved,
     /// Sums of the round's figures, each step counting once.
-    pub sums: Figures,
+    pub sums: Metrics,
     /// Steps of the round.
     pub steps: usize,
     /// Loss and norm of the gradients in the last step.
@@ -68,7 +68,7 @@ impl State {
         Self {
             step: 0,
             position,
-            sums: Figures::default(),
+            sums: Metrics::default(),
             steps: 0,
             last: None,
             history: Vec::new(),
@@ -91,9 +91,9 @@ pub struct EpochRecord {
     pub loss: f64,
     /// Means of the other figures of the training steps.
     #[serde(default)]
-    pub training: Figures,
+    pub training: Metrics,
     /// Scores on the validation split; empty where none was given.
-    pub validation: Figures,
+    pub validation: Metrics,
     /// Whether it is the best so far.
     pub is_best: bool,
 }

@@ -3,7 +3,7 @@
 use model::recompute::Recompute;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::dashboard::{BLEU_4, CIDER, Figures, LOSS};
+use crate::dashboard::{BLEU_4, CIDER, LOSS, Metrics};
 use crate::freezing::Freezing;
 use crate::schedule::{Schedule, Shape};
 
@@ -22,7 +22,7 @@ pub struct TrainConfig {
     /// Examples a step.
     pub batch_size: usize,
     /// Whether examples of similar length are put together, so that little of a batch is padding.
-    pub by_length: bool,
+    pub group_by_length: bool,
     /// Parts that a batch is split into, whose gradients are added up. On the CPU they run side by side.
     pub micro_batches: usize,
     /// Blocks that are computed a second time in the backward pass, which takes less memory and more time.
@@ -32,9 +32,9 @@ pub struct TrainConfig {
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Learning rate of the last step.
-    pub last_learning_rate: f64,
+    pub min_learning_rate: f64,
     /// Learning rate that the warm-up starts from.
-    pub first_learning_rate: f64,
+    pub warmup_learning_rate: f64,
     /// Steps in which the rate rises.
     pub warmup_steps: usize,
     /// Decay of matrices; biases, norms and other one-dimensional tensors never decay.
@@ -46,7 +46,7 @@ pub struct TrainConfig {
     /// AdamW's epsilon.
     pub epsilon: f64,
     /// Largest joint norm of the gradients; 0 for no limit, as the authors have it.
-    pub clip_norm: f64,
+    pub max_grad_norm: f64,
     /// Share of the target's probability spread over all tokens.
     pub label_smoothing: f64,
     /// Steps between saved states.
@@ -71,19 +71,19 @@ impl Default for TrainConfig {
             steps: None,
             evaluate_every: None,
             batch_size: 32,
-            by_length: false,
+            group_by_length: false,
             micro_batches: 1,
             recompute: Recompute::default(),
             schedule: Shape::Cosine,
             learning_rate: 1e-3,
-            last_learning_rate: 1e-4,
-            first_learning_rate: 0.0,
+            min_learning_rate: 1e-4,
+            warmup_learning_rate: 0.0,
             warmup_steps: 30,
             weight_decay: 0.05,
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
-            clip_norm: 1.0,
+            max_grad_norm: 1.0,
             label_smoothing: 0.0,
             save_every: 500,
             save_minutes: 10.0,
@@ -110,9 +110,9 @@ impl TrainConfig {
     pub fn rates(&self, batches: usize) -> Schedule {
         Schedule {
             shape: self.schedule,
-            first: self.first_learning_rate,
+            first: self.warmup_learning_rate,
             peak: self.learning_rate,
-            last: self.last_learning_rate,
+            last: self.min_learning_rate,
             warmup: self.warmup_steps,
             total: self.total_steps(batches),
             // LAVIS's iteration runner calls the steps between two evaluations an epoch
@@ -157,11 +157,11 @@ impl Selection {
     ///
     /// # Errors
     /// The name of a figure that the evaluation does not give.
-    pub fn value(&self, figures: &Figures) -> Result<f64, String> {
+    pub fn value(&self, metrics: &Metrics) -> Result<f64, String> {
         let each = self.0.iter().map(|name| {
             // a loss is better when it is lower, every other figure when it is higher
             let sign = if name == LOSS { -1.0 } else { 1.0 };
-            figures.get(name).map(|value| sign * value).ok_or_else(|| name.clone())
+            metrics.get(name).map(|value| sign * value).ok_or_else(|| name.clone())
         });
         each.sum()
     }
@@ -191,13 +191,13 @@ mod tests {
 
     #[test]
     fn the_best_is_chosen_by_a_figure_or_by_a_sum_and_a_loss_counts_downwards() {
-        let figures = Figures::one(CIDER, 0.5).with(BLEU_4, 0.25).with(LOSS, 2.0).with("event", 0.125);
-        assert_eq!(Selection::parse("cider").value(&figures), Ok(0.5));
+        let metrics = Metrics::one(CIDER, 0.5).with(BLEU_4, 0.25).with(LOSS, 2.0).with("event", 0.125);
+        assert_eq!(Selection::parse("cider").value(&metrics), Ok(0.5));
         assert_eq!(Selection::parse("cider+bleu4"), Selection::parse("CIDEr+BLEU-4"));
-        assert_eq!(Selection::parse("cider+bleu4").value(&figures), Ok(0.75));
-        assert_eq!(Selection::loss().value(&figures), Ok(-2.0));
-        assert_eq!(Selection::parse("event").value(&figures), Ok(0.125));
-        assert_eq!(Selection::parse("cider+spice").value(&figures), Err("spice".to_owned()));
+        assert_eq!(Selection::parse("cider+bleu4").value(&metrics), Ok(0.75));
+        assert_eq!(Selection::loss().value(&metrics), Ok(-2.0));
+        assert_eq!(Selection::parse("event").value(&metrics), Ok(0.125));
+        assert_eq!(Selection::parse("cider+spice").value(&metrics), Err("spice".to_owned()));
     }
 
     #[test]

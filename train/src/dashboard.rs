@@ -16,7 +16,7 @@ use burn::train::renderer::{
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::processes::Processes;
+use crate::processes::ProcessGroup;
 
 /// Name of the training loss among the figures.
 pub const LOSS: &str = "Loss";
@@ -31,14 +31,14 @@ pub const GRADIENT_NORM: &str = "Gradient norm";
 
 /// A figure to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figure {
+pub struct MetricSpec {
     /// Its name.
     pub name: String,
     /// Whether more of it is better.
     pub higher_is_better: bool,
 }
 
-impl Figure {
+impl MetricSpec {
     /// Names a figure.
     pub fn new(name: &str, higher_is_better: bool) -> Self {
         Self { name: name.to_owned(), higher_is_better }
@@ -48,9 +48,9 @@ impl Figure {
 /// Named numbers, in the order in which they were given.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Figures(serde_json::Map<String, serde_json::Value>);
+pub struct Metrics(serde_json::Map<String, serde_json::Value>);
 
-impl Figures {
+impl Metrics {
     /// A single figure.
     pub fn one(name: &str, value: f64) -> Self {
         Self::default().with(name, value)
@@ -106,12 +106,12 @@ impl Figures {
     }
 
     /// Adds up the figures of all processes; one that had no rows may have none.
-    pub(crate) fn sum_over(&mut self, processes: &dyn Processes) -> Result<(), TrainError> {
-        if processes.count() == 1 {
+    pub(crate) fn sum_over(&mut self, processes: &dyn ProcessGroup) -> Result<(), TrainError> {
+        if processes.world_size() == 1 {
             return Ok(());
         }
         let unreadable =
-            |error: serde_json::Error| TrainError::Data(format!("figures of a process: {error}"));
+            |error: serde_json::Error| TrainError::Data(format!("metrics of a process: {error}"));
         let parts = processes.gather(serde_json::to_vec(self).map_err(unreadable)?)?;
         *self = Self::default();
         for part in parts {
@@ -124,14 +124,14 @@ impl Figures {
 /// What one step tells the dashboard.
 #[derive(Debug)]
 pub struct StepOutput {
-    figures: Figures,
+    metrics: Metrics,
     items: usize,
 }
 
 impl StepOutput {
     /// Figures over a number of examples.
-    pub fn new(figures: Figures, items: usize) -> Self {
-        Self { figures, items }
+    pub fn new(metrics: Metrics, items: usize) -> Self {
+        Self { metrics, items }
     }
 }
 
@@ -143,20 +143,20 @@ impl ItemLazy for StepOutput {
 
 /// One figure out of a step's output, with the number of examples that it stands for.
 #[derive(Debug, Clone)]
-pub struct FigureInput {
-    figures: Figures,
+pub struct AdapterInput {
+    metrics: Metrics,
     items: usize,
 }
 
-impl Adaptor<FigureInput> for StepOutput {
-    fn adapt(&self) -> FigureInput {
-        FigureInput { figures: self.figures.clone(), items: self.items }
+impl Adaptor<AdapterInput> for StepOutput {
+    fn adapt(&self) -> AdapterInput {
+        AdapterInput { metrics: self.metrics.clone(), items: self.items }
     }
 }
 
 /// A figure on the dashboard: the last value and the mean over the epoch.
 #[derive(Debug, Clone)]
-pub struct FigureMetric {
+pub struct MetricAdapter {
     name: MetricName,
     higher_is_better: bool,
     last: f64,
@@ -164,7 +164,7 @@ pub struct FigureMetric {
     items: usize,
 }
 
-impl FigureMetric {
+impl MetricAdapter {
     /// Shows the figure of that name.
     pub fn new(name: &str, higher_is_better: bool) -> Self {
         Self { name: Arc::new(name.to_owned()), higher_is_better, last: f64::NAN, sum: 0.0, items: 0 }
@@ -179,8 +179,8 @@ fn short(value: f64) -> String {
     if value != 0.0 && value.abs() < 0.01 { format!("{value:.2e}") } else { format!("{value:.3}") }
 }
 
-impl Metric for FigureMetric {
-    type Input = FigureInput;
+impl Metric for MetricAdapter {
+    type Input = AdapterInput;
 
     fn name(&self) -> MetricName {
         self.name.clone()
@@ -192,12 +192,12 @@ impl Metric for FigureMetric {
 
     fn update(
         &mut self,
-        input: &FigureInput,
+        input: &AdapterInput,
         metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         let value = match self.name.as_str() {
             LEARNING_RATE => metadata.lr.as_ref().map(|rate| rate.base()),
-            name => input.figures.get(name),
+            name => input.metrics.get(name),
         };
         let Some(value) = value else { return Ok(SerializedEntry::not_available(None)) };
         self.last = value;
@@ -219,7 +219,7 @@ impl Metric for FigureMetric {
     }
 }
 
-impl Numeric for FigureMetric {
+impl Numeric for MetricAdapter {
     fn value(&self) -> Option<NumericEntry> {
         (self.items > 0).then_some(NumericEntry::Value(self.last))
     }
@@ -320,9 +320,9 @@ mod tests {
     #[test]
     fn a_figures_epoch_value_is_the_mean_over_examples() {
         let metadata = MetricMetadata { progress: Progress::new(1, 2, None), iteration: None, lr: None };
-        let mut metric = FigureMetric::new(LOSS, false);
+        let mut metric = MetricAdapter::new(LOSS, false);
         for (value, items) in [(1.0, 3), (5.0, 1)] {
-            metric.update(&StepOutput::new(Figures::one(LOSS, value), items).adapt(), &metadata).unwrap();
+            metric.update(&StepOutput::new(Metrics::one(LOSS, value), items).adapt(), &metadata).unwrap();
         }
         assert_eq!(metric.final_value().current(), 2.0);
         metric.clear();
@@ -331,9 +331,9 @@ mod tests {
 
     #[test]
     fn figures_survive_json_to_the_last_bit_and_in_order() {
-        let figures = Figures::one("b", 0.1 + 0.2).with("a", 1.0 / 3.0);
-        let text = serde_json::to_string(&figures).unwrap();
+        let metrics = Metrics::one("b", 0.1 + 0.2).with("a", 1.0 / 3.0);
+        let text = serde_json::to_string(&metrics).unwrap();
         assert!(text.starts_with(r#"{"b""#));
-        assert_eq!(serde_json::from_str::<Figures>(&text).unwrap(), figures);
+        assert_eq!(serde_json::from_str::<Metrics>(&text).unwrap(), metrics);
     }
 }

@@ -8,15 +8,15 @@ use data::datasets::Split;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::dashboard::{Figures, LOSS};
-use crate::loader::{Examples, Loader, Visit};
-use crate::processes::Processes;
+use crate::dashboard::{LOSS, Metrics};
+use crate::loader::{Examples, Loader, Sampler};
+use crate::processes::ProcessGroup;
 use crate::task::Task;
 use crate::{TrainError, files};
 
 /// A caption that the model wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub struct Prediction {
     /// Index of the example in its split.
     pub item: usize,
     /// The text.
@@ -26,12 +26,12 @@ pub struct Written {
 }
 
 /// Scores what a model wrote.
-pub trait Judge: Send + Sync {
+pub trait Scorer: Send + Sync {
     /// Names of the figures that [`judge`](Self::judge) gives; the dashboard shows them in this order.
     fn names(&self) -> Vec<String>;
 
     /// What the predictions' file lists, with the examples' names; COCO results where nothing else is said.
-    fn results(&self, written: &[Written], ids: &[String]) -> Vec<Value> {
+    fn results(&self, written: &[Prediction], ids: &[String]) -> Vec<Value> {
         coco_results(written, ids)
     }
 
@@ -39,7 +39,7 @@ pub trait Judge: Send + Sync {
     ///
     /// # Errors
     /// When the captions cannot be scored.
-    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError>;
+    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError>;
 }
 
 /// A split that a model is measured on.
@@ -52,7 +52,7 @@ pub struct Validation {
     /// Name of each example, for the predictions' file.
     pub ids: Vec<String>,
     /// Scores captions; without it the means of what the task measures are the only figures.
-    pub judge: Option<Arc<dyn Judge>>,
+    pub scorer: Option<Arc<dyn Scorer>>,
     /// Examples at a time.
     pub batch_size: usize,
 }
@@ -60,8 +60,8 @@ pub struct Validation {
 impl Validation {
     /// Names of the figures that measuring gives.
     pub fn names(&self) -> Vec<String> {
-        match &self.judge {
-            Some(judge) => judge.names(),
+        match &self.scorer {
+            Some(scorer) => scorer.names(),
             None => vec![LOSS.to_owned()],
         }
     }
@@ -71,9 +71,9 @@ impl Validation {
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// Scores.
-    pub figures: Figures,
+    pub metrics: Metrics,
     /// One caption an example, in order.
-    pub written: Vec<Written>,
+    pub written: Vec<Prediction>,
 }
 
 /// Measures a model in evaluation on a split; nothing when `go_on`, told of the examples done, says so before the end.
@@ -83,12 +83,12 @@ pub struct Measured {
 pub fn evaluate<T: Task>(
     task: &T,
     set: &Validation,
-    processes: &Arc<dyn Processes>,
+    processes: &Arc<dyn ProcessGroup>,
     predictions: Option<&Path>,
     mut go_on: impl FnMut(usize) -> Result<bool, TrainError>,
 ) -> Result<Option<Measured>, TrainError> {
-    let loader = Loader::new(set.examples.clone(), set.batch_size, Visit::InOrder, processes.clone());
-    let (mut written, mut means, mut done) = (Vec::new(), Figures::default(), 0);
+    let loader = Loader::new(set.examples.clone(), set.batch_size, Sampler::Sequential, processes.clone());
+    let (mut written, mut means, mut done) = (Vec::new(), Metrics::default(), 0);
     for batch in loader.once() {
         let batch = batch?;
         let items = batch.items().len();
@@ -96,7 +96,7 @@ pub fn evaluate<T: Task>(
         if items > 0 {
             let mut part = task.evaluate(batch)?;
             written.append(&mut part.written);
-            means.add(&part.figures.times(items as f64));
+            means.add(&part.metrics.times(items as f64));
             done += items;
         }
         if !go_on(done)? {
@@ -106,39 +106,40 @@ pub fn evaluate<T: Task>(
     let mut count = [done as f64];
     processes.sum(&mut count)?;
     means.sum_over(&**processes)?;
-    let mut figures = means.times(1.0 / count[0].max(1.0));
+    let mut metrics = means.times(1.0 / count[0].max(1.0));
     let written = gather_written(&**processes, written)?;
     if processes.rank() == 0
         && !written.is_empty()
         && let Some(path) = predictions
     {
-        let results = match &set.judge {
-            Some(judge) => judge.results(&written, &set.ids),
+        let results = match &set.scorer {
+            Some(scorer) => scorer.results(&written, &set.ids),
             None => coco_results(&written, &set.ids),
         };
         files::replace_json(path, &results)?;
     }
-    if let Some(judge) = &set.judge {
-        figures.extend(judge.judge(&written)?);
+    if let Some(scorer) = &set.scorer {
+        metrics.extend(scorer.score_predictions(&written)?);
     }
-    Ok(Some(Measured { figures, written }))
+    Ok(Some(Measured { metrics, written }))
 }
 
 /// What all processes wrote, in the examples' order.
-fn gather_written(processes: &dyn Processes, own: Vec<Written>) -> Result<Vec<Written>, TrainError> {
-    if processes.count() == 1 {
+fn gather_written(processes: &dyn ProcessGroup, own: Vec<Prediction>) -> Result<Vec<Prediction>, TrainError> {
+    if processes.world_size() == 1 {
         return Ok(own);
     }
     let unreadable = |error: serde_json::Error| TrainError::Data(format!("captions of a process: {error}"));
-    let mut all: Vec<Written> = Vec::new();
+    let mut all: Vec<Prediction> = Vec::new();
     for part in processes.gather(serde_json::to_vec(&own).map_err(unreadable)?)? {
-        all.extend(serde_json::from_slice::<Vec<Written>>(&part).map_err(unreadable)?);
+        all.extend(serde_json::from_slice::<Vec<Prediction>>(&part).map_err(unreadable)?);
     }
     all.sort_by_key(|written| written.item);
     Ok(all)
 }
 
-fn coco_results(written: &[Written], ids: &[String]) -> Vec<Value> {
-    let result = |written: &Written| json!({ "image_id": ids.get(written.item), "caption": written.caption });
+fn coco_results(written: &[Prediction], ids: &[String]) -> Vec<Value> {
+    let result =
+        |written: &Prediction| json!({ "image_id": ids.get(written.item), "caption": written.caption });
     written.iter().map(result).collect()
 }

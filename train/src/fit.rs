@@ -24,11 +24,11 @@ use crate::TrainError;
 use crate::checkpoint::{EpochRecord, Seconds};
 use crate::config::TrainConfig;
 use crate::dashboard::{
-    Dashboard, Figure, FigureMetric, Figures, GRADIENT_NORM, LEARNING_RATE, LOSS, StepOutput,
+    Dashboard, GRADIENT_NORM, LEARNING_RATE, LOSS, MetricAdapter, MetricSpec, Metrics, StepOutput,
 };
 use crate::evaluation::Validation;
 use crate::loader::Examples;
-use crate::processes::Processes;
+use crate::processes::ProcessGroup;
 use crate::run::Run;
 use crate::task::Task;
 
@@ -57,7 +57,7 @@ pub struct Fit<T: Task> {
     /// What to show.
     pub dashboard: Dashboard,
     /// The processes that train together.
-    pub processes: Arc<dyn Processes>,
+    pub processes: Arc<dyn ProcessGroup>,
 }
 
 /// What a run gave.
@@ -100,9 +100,9 @@ pub fn fit<T: Task>(fit: Fit<T>) -> Result<Outcome<T>, TrainError> {
     fit.config.parameters.check(&model::parameters::list(fit.task.model()))?;
     let (dashboard, shown, label) = (fit.dashboard, fit.directory.join("dashboard"), fit.label.clone());
     let is_first = fit.processes.rank() == 0;
-    let mut train = fit.task.figures();
-    train.push(Figure::new(GRADIENT_NORM, false));
-    train.push(Figure::new(LEARNING_RATE, false));
+    let mut train = fit.task.metrics();
+    train.push(MetricSpec::new(GRADIENT_NORM, false));
+    train.push(MetricSpec::new(LEARNING_RATE, false));
     let valid = fit.validation.as_ref().map_or(Vec::new(), Validation::names);
     let run = Run::prepare(fit)?;
     let strategy = Arc::new(Strategy { run: Mutex::new(Some(run)), outcome: Mutex::new(None) });
@@ -112,10 +112,10 @@ pub fn fit<T: Task>(fit: Fit<T>) -> Result<Outcome<T>, TrainError> {
         .num_epochs(strategy.rounds())
         .label(&label);
     for figure in train {
-        training = training.metric_train_numeric(FigureMetric::new(&figure.name, figure.higher_is_better));
+        training = training.metric_train_numeric(MetricAdapter::new(&figure.name, figure.higher_is_better));
     }
     for name in valid {
-        training = training.metric_valid_numeric(FigureMetric::new(&name, name != LOSS));
+        training = training.metric_valid_numeric(MetricAdapter::new(&name, name != LOSS));
     }
     let dashboard = if is_first { dashboard } else { Dashboard::Silent };
     if let Some(renderer) = dashboard.renderer() {
@@ -208,7 +208,7 @@ impl TrainStep for Onlooker {
     type Output = StepOutput;
 
     fn step(&self, (): ()) -> TrainOutput<StepOutput> {
-        TrainOutput { grads: GradientsParams::new(), item: StepOutput::new(Figures::default(), 0) }
+        TrainOutput { grads: GradientsParams::new(), item: StepOutput::new(Metrics::default(), 0) }
     }
 }
 
@@ -217,7 +217,7 @@ impl InferenceStep for Onlooker {
     type Output = StepOutput;
 
     fn step(&self, (): ()) -> StepOutput {
-        StepOutput::new(Figures::default(), 0)
+        StepOutput::new(Metrics::default(), 0)
     }
 }
 

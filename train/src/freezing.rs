@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Freezing {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum Prediction {
             Word(String),
             Number(f64),
         }
@@ -91,10 +91,10 @@ impl<'de> Deserialize<'de> for Freezing {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Freezing, A::Error> {
                 let mut rows = Vec::new();
-                while let Some((pattern, written)) = map.next_entry::<String, Written>()? {
+                while let Some((pattern, written)) = map.next_entry::<String, Prediction>()? {
                     let scale = match written {
-                        Written::Word(word) if word == FROZEN => Scale::Frozen,
-                        Written::Number(times) if times.is_finite() && times > 0.0 => Scale::Times(times),
+                        Prediction::Word(word) if word == FROZEN => Scale::Frozen,
+                        Prediction::Number(times) if times.is_finite() && times > 0.0 => Scale::Times(times),
                         _ => {
                             let message = format!("\"{pattern}\" must be \"frozen\" or a number above 0");
                             return Err(serde::de::Error::custom(message));

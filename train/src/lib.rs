@@ -31,7 +31,7 @@ pub use batch::{Batch, HostPrompts, HostTokens, HostVisual};
 pub use captioner::{Captioner, Context};
 pub use config::{Selection, TrainConfig};
 pub use error::TrainError;
-pub use evaluation::{Judge, Validation, Written};
+pub use evaluation::{Prediction, Scorer, Validation};
 pub use fit::{Fit, Outcome, fit, is_running};
 pub use freezing::Freezing;
 pub use loader::{Examples, Loader};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use data::loader::{Batches, Order, Plan, Position, Prefetch, Saved};
 
-use crate::processes::{Processes, own_rows};
+use crate::processes::{ProcessGroup, own_rows};
 use crate::{Batch, TrainError};
 
 /// Something that examples can be drawn from.
@@ -37,15 +37,15 @@ pub trait Examples: Send + Sync {
 
 /// The order in which examples are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visit {
+pub enum Sampler {
     /// The examples' own order.
-    InOrder,
+    Sequential,
     /// An order drawn anew each epoch.
     Shuffled {
         /// Decides the draws.
         seed: u64,
         /// Whether examples of similar length are put together, so that little of a batch is padding.
-        by_length: bool,
+        group_by_length: bool,
     },
 }
 
@@ -55,7 +55,7 @@ pub struct Loader {
     examples: Arc<dyn Examples>,
     plan: Plan,
     prefetch: Prefetch,
-    processes: Arc<dyn Processes>,
+    processes: Arc<dyn ProcessGroup>,
 }
 
 impl Loader {
@@ -63,13 +63,13 @@ impl Loader {
     pub fn new(
         examples: Arc<dyn Examples>,
         batch_size: usize,
-        visit: Visit,
-        processes: Arc<dyn Processes>,
+        visit: Sampler,
+        processes: Arc<dyn ProcessGroup>,
     ) -> Self {
         let order = match visit {
-            Visit::InOrder => Order::Kept,
-            Visit::Shuffled { seed, by_length: false } => Order::Shuffled { seed },
-            Visit::Shuffled { seed, by_length: true } => {
+            Sampler::Sequential => Order::Kept,
+            Sampler::Shuffled { seed, group_by_length: false } => Order::Shuffled { seed },
+            Sampler::Shuffled { seed, group_by_length: true } => {
                 let examples = examples.clone();
                 let lengths = move |epoch: u64, item| examples.length(epoch as usize, item);
                 Order::Bucketed { seed, lengths: Arc::new(lengths) }
@@ -183,7 +183,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::HostTokens;
-    use crate::processes::Alone;
+    use crate::processes::SingleProcess;
 
     struct Numbers(usize);
 
@@ -201,15 +201,15 @@ mod tests {
         }
     }
 
-    fn loader(examples: usize, batch: usize, visit: Visit) -> Loader {
-        Loader::new(Arc::new(Numbers(examples)), batch, visit, Arc::new(Alone))
+    fn loader(examples: usize, batch: usize, visit: Sampler) -> Loader {
+        Loader::new(Arc::new(Numbers(examples)), batch, visit, Arc::new(SingleProcess))
     }
 
     fn items(stream: Stream, batches: usize) -> Vec<Vec<usize>> {
         stream.take(batches).map(|batch| batch.unwrap().items().to_vec()).collect()
     }
 
-    const SHUFFLED: Visit = Visit::Shuffled { seed: 7, by_length: false };
+    const SHUFFLED: Sampler = Sampler::Shuffled { seed: 7, group_by_length: false };
 
     #[test]
     fn epochs_follow_each_other_and_each_visits_every_example_once_in_an_order_of_its_own() {
@@ -253,7 +253,7 @@ mod tests {
             }
         }
         let examples = Arc::new(Counted(AtomicUsize::new(0)));
-        let loader = Loader::new(examples.clone(), 2, SHUFFLED, Arc::new(Alone));
+        let loader = Loader::new(examples.clone(), 2, SHUFFLED, Arc::new(SingleProcess));
         assert_eq!(loader.once().count(), 2);
         assert_eq!(examples.0.load(Ordering::SeqCst), 0, "one epoch only");
         let mut stream = loader.stream(loader.start());
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_example_that_cannot_be_had_is_an_error_in_its_place() {
-        let loader = loader(100, 30, Visit::InOrder);
+        let loader = loader(100, 30, Sampler::Sequential);
         let batches: Vec<_> = loader.once().collect();
         assert!(batches[..3].iter().all(Result::is_ok));
         let error = batches[3].as_ref().unwrap_err().to_string();
@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn no_examples_give_no_batches() {
-        assert_eq!(loader(0, 3, Visit::InOrder).once().count(), 0);
+        assert_eq!(loader(0, 3, Sampler::Sequential).once().count(), 0);
     }
 
     #[derive(Debug)]
     struct Second;
 
-    impl Processes for Second {
+    impl ProcessGroup for Second {
         fn rank(&self) -> usize {
             1
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_process_makes_its_own_rows_of_every_batch() {
-        let loader = Loader::new(Arc::new(Numbers(10)), 4, Visit::InOrder, Arc::new(Second));
+        let loader = Loader::new(Arc::new(Numbers(10)), 4, Sampler::Sequential, Arc::new(Second));
         assert_eq!(items(loader.stream(loader.start()), 3), [vec![2, 3], vec![6, 7], vec![9]]);
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use data::random::Draws;
+use data::random::RandomStream;
 use model::Blip2;
 use model::checkpoint::save_pretraining;
 use model::loss::Targets;
@@ -22,18 +22,18 @@ use model::recompute::share;
 use crate::TrainError;
 use crate::batch::Batch;
 use crate::captioner::Captioner;
-use crate::dashboard::{Figure, Figures, LOSS};
+use crate::dashboard::{LOSS, MetricSpec, Metrics};
 use crate::processes::{gather_ids, gather_rows};
-use crate::task::{Evaluated, Loss, Moment, Task, device_of};
+use crate::task::{Evaluated, Loss, StepContext, Task, device_of};
 
 /// Loss of telling which text belongs to which image.
-pub const CONTRAST: &str = "Contrast";
+pub const ITC: &str = "ITC loss";
 /// Loss of telling pairs that belong together from others that look as if they did.
-pub const MATCHING: &str = "Matching";
+pub const ITM: &str = "ITM loss";
 /// Loss of writing each text.
-pub const WRITING: &str = "Writing";
+pub const ITG: &str = "ITG loss";
 /// Share of images whose own text is the likest in the batch.
-pub const RETRIEVED: &str = "Retrieved";
+pub const RECALL_AT_1: &str = "Image-to-text R@1";
 
 /// The first stage.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl FirstStage {
         &self,
         batch: Batch,
         negatives: Option<HardNegatives>,
-        moment: &Moment<'_>,
+        step_context: &StepContext<'_>,
     ) -> Result<Losses, TrainError> {
         let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
         let device = device_of(&self.model);
@@ -92,14 +92,14 @@ impl FirstStage {
         let own = Pairs { image: share(self.model.see(visual.upload(&device))), ids, mask };
         let contrast = self.model.contrast(&own)?;
         let all = model::pretraining::Contrast {
-            image: gather_rows(moment.processes, &contrast.image)?,
-            text: gather_rows(moment.processes, &contrast.text)?,
+            image: gather_rows(step_context.processes, &contrast.image)?,
+            text: gather_rows(step_context.processes, &contrast.text)?,
         };
         let [b, _] = own.ids.dims();
-        let mut before = vec![0.0; moment.processes.count()];
-        before[moment.processes.rank()] = b as f64;
-        moment.processes.sum(&mut before)?;
-        let first = before[..moment.processes.rank()].iter().sum::<f64>() as usize;
+        let mut before = vec![0.0; step_context.processes.world_size()];
+        before[step_context.processes.rank()] = b as f64;
+        step_context.processes.sum(&mut before)?;
+        let first = before[..step_context.processes.rank()].iter().sum::<f64>() as usize;
         let similarities = self.model.similarities(&contrast, &all);
         let by_image = rows_of(&similarities.image_to_text)?;
         let retrieved =
@@ -107,19 +107,19 @@ impl FirstStage {
         let negatives = match negatives {
             Some(negatives) => negatives,
             None => HardNegatives {
-                texts: draw(&by_image, first, moment.seed, "texts that look as if they belonged"),
+                texts: draw(&by_image, first, step_context.seed, "texts that look as if they belonged"),
                 images: draw(
                     &rows_of(&similarities.text_to_image)?,
                     first,
-                    moment.seed,
+                    step_context.seed,
                     "images that look as if they belonged",
                 ),
             },
         };
         let everyone = Pairs {
-            image: gather_rows(moment.processes, &own.image)?,
-            ids: gather_ids(moment.processes, &own.ids)?,
-            mask: gather_rows(moment.processes, &own.mask)?,
+            image: gather_rows(step_context.processes, &own.image)?,
+            ids: gather_ids(step_context.processes, &own.ids)?,
+            mask: gather_rows(step_context.processes, &own.mask)?,
         };
         Ok(Losses {
             contrast: self.model.contrastive_loss(&similarities, first),
@@ -157,7 +157,7 @@ fn draw(rows: &[Vec<f32>], first: usize, seed: u64, purpose: &str) -> Vec<usize>
         let weight = |(column, similarity): (usize, &f32)| {
             if column == own { 0.0 } else { exponential(similarity) / sum + 1e-4 }
         };
-        Draws::new(seed, purpose, own as u64).weighted(similarities.iter().enumerate().map(weight))
+        RandomStream::new(seed, purpose, own as u64).weighted(similarities.iter().enumerate().map(weight))
     };
     rows.iter().enumerate().map(one).collect()
 }
@@ -181,23 +181,23 @@ impl Task for FirstStage {
         batch.items().len() as f64
     }
 
-    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
-        let losses = self.losses(batch, None, moment)?;
+    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
+        let losses = self.losses(batch, None, step_context)?;
         let number = |loss: &Tensor<1>| {
             loss.clone().without_autodiff().try_into_scalar::<f64>().map_err(TrainError::device)
         };
-        let figures = Figures::one(CONTRAST, number(&losses.contrast)?)
-            .with(MATCHING, number(&losses.matching)?)
-            .with(WRITING, number(&losses.writing)?)
-            .with(RETRIEVED, losses.retrieved);
-        Ok(Loss { value: losses.sum(), figures })
+        let metrics = Metrics::one(ITC, number(&losses.contrast)?)
+            .with(ITM, number(&losses.matching)?)
+            .with(ITG, number(&losses.writing)?)
+            .with(RECALL_AT_1, losses.retrieved);
+        Ok(Loss { value: losses.sum(), metrics })
     }
 
     fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
-        let moment = Moment { seed: 0, processes: &crate::processes::Alone };
-        let Loss { value, figures } = self.loss(batch, &moment)?;
+        let step_context = StepContext { seed: 0, processes: &crate::processes::SingleProcess };
+        let Loss { value, metrics } = self.loss(batch, &step_context)?;
         let value = value.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(Evaluated { written: Vec::new(), figures: figures.with(LOSS, value) })
+        Ok(Evaluated { written: Vec::new(), metrics: metrics.with(LOSS, value) })
     }
 
     fn export(&self, directory: &Path) -> Result<(), TrainError> {
@@ -209,9 +209,9 @@ impl Task for FirstStage {
         false
     }
 
-    fn figures(&self) -> Vec<Figure> {
-        [(LOSS, false), (CONTRAST, false), (MATCHING, false), (WRITING, false), (RETRIEVED, true)]
-            .map(|(name, higher_is_better)| Figure::new(name, higher_is_better))
+    fn metrics(&self) -> Vec<MetricSpec> {
+        [(LOSS, false), (ITC, false), (ITM, false), (ITG, false), (RECALL_AT_1, true)]
+            .map(|(name, higher_is_better)| MetricSpec::new(name, higher_is_better))
             .to_vec()
     }
 }
@@ -239,8 +239,8 @@ impl Task for SecondStage {
         self.0.weight(batch)
     }
 
-    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
-        self.0.loss(batch, moment)
+    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
+        self.0.loss(batch, step_context)
     }
 
     fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
@@ -251,7 +251,7 @@ impl Task for SecondStage {
         let mut evaluated = self.0.evaluate(batch)?;
         if let Some(loss) = loss {
             let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
-            evaluated.figures = evaluated.figures.with(LOSS, loss);
+            evaluated.metrics = evaluated.metrics.with(LOSS, loss);
         }
         Ok(evaluated)
     }
@@ -264,7 +264,7 @@ impl Task for SecondStage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processes::Alone;
+    use crate::processes::SingleProcess;
     use crate::testing::{captioner, first_stage, language_models, pairs};
 
     #[test]
@@ -273,10 +273,10 @@ mod tests {
         let batch = crate::testing::batch(&[0, 1, 2]);
         let expected = stage.0.cross_entropy(batch.clone()).unwrap().into_scalar::<f64>();
         let evaluated = stage.evaluate(batch).unwrap();
-        assert_eq!((evaluated.figures.get(LOSS), evaluated.written.len()), (Some(expected), 3));
+        assert_eq!((evaluated.metrics.get(LOSS), evaluated.written.len()), (Some(expected), 3));
         let text = crate::HostTokens::pad(&[vec![4, 1]]);
         let text = Batch::Text { source: text.clone(), target: text, items: vec![0] };
-        assert!(stage.evaluate(text).unwrap().figures.get(LOSS).is_some());
+        assert!(stage.evaluate(text).unwrap().metrics.get(LOSS).is_some());
     }
 
     #[test]
@@ -301,13 +301,13 @@ mod tests {
     #[test]
     fn the_loss_is_the_sum_of_three_and_other_batches_are_refused() {
         let stage = first_stage(4);
-        let moment = Moment { seed: 1, processes: &Alone };
-        let Loss { value, figures } = stage.loss(pairs(&[0, 1, 2, 3]), &moment).unwrap();
-        let sum: f64 = [CONTRAST, MATCHING, WRITING].iter().map(|name| figures.get(name).unwrap()).sum();
+        let step_context = StepContext { seed: 1, processes: &SingleProcess };
+        let Loss { value, metrics } = stage.loss(pairs(&[0, 1, 2, 3]), &step_context).unwrap();
+        let sum: f64 = [ITC, ITM, ITG].iter().map(|name| metrics.get(name).unwrap()).sum();
         assert!((value.into_scalar::<f64>() - sum).abs() < 1e-5);
-        let retrieved = figures.get(RETRIEVED).unwrap() * 4.0;
+        let retrieved = metrics.get(RECALL_AT_1).unwrap() * 4.0;
         assert!(retrieved.fract() == 0.0 && (0.0..=4.0).contains(&retrieved));
-        let error = stage.loss(crate::testing::batch(&[0]), &moment).unwrap_err();
+        let error = stage.loss(crate::testing::batch(&[0]), &step_context).unwrap_err();
         assert!(error.to_string().contains("image-text pairs"), "{error}");
     }
 
@@ -315,8 +315,8 @@ mod tests {
     fn the_same_moment_draws_the_same_negatives() {
         let stage = first_stage(5);
         let loss = |seed| {
-            let moment = Moment { seed, processes: &Alone };
-            stage.loss(pairs(&[0, 1, 2, 3, 4, 5]), &moment).unwrap().figures.get(MATCHING).unwrap()
+            let step_context = StepContext { seed, processes: &SingleProcess };
+            stage.loss(pairs(&[0, 1, 2, 3, 4, 5]), &step_context).unwrap().metrics.get(ITM).unwrap()
         };
         assert_eq!(loss(3), loss(3));
         assert!((0..20).any(|seed| loss(seed) != loss(3)), "another seed draws others");

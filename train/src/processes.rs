@@ -10,7 +10,7 @@ use crate::TrainError;
 /// The processes that train one model together, each on its own rows of every batch.
 ///
 /// Every method that moves values is called by all processes, in the same order and with as many values.
-pub trait Processes: std::fmt::Debug + Send + Sync {
+pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     /// This process among them, from 0. The first one writes files and shows the dashboard.
     fn rank(&self) -> usize;
 
@@ -38,9 +38,9 @@ pub trait Processes: std::fmt::Debug + Send + Sync {
 
 /// A single process.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Alone;
+pub struct SingleProcess;
 
-impl Processes for Alone {
+impl ProcessGroup for SingleProcess {
     fn rank(&self) -> usize {
         0
     }
@@ -63,8 +63,8 @@ impl Processes for Alone {
 }
 
 /// The rows of a batch that one process works on: parts of nearly equal size, in the order of ranks.
-pub fn own_rows(processes: &dyn Processes, rows: usize) -> std::ops::Range<usize> {
-    let (rank, count) = (processes.rank(), processes.count());
+pub fn own_rows(processes: &dyn ProcessGroup, rows: usize) -> std::ops::Range<usize> {
+    let (rank, count) = (processes.rank(), processes.world_size());
     rank * rows / count..(rank + 1) * rows / count
 }
 
@@ -74,11 +74,11 @@ pub fn own_rows(processes: &dyn Processes, rows: usize) -> std::ops::Range<usize
 /// # Errors
 /// When a process is gone, or the device fails.
 pub fn sum_gradients<M: Module>(
-    processes: &dyn Processes,
+    processes: &dyn ProcessGroup,
     model: &M,
     gradients: GradientsParams,
 ) -> Result<GradientsParams, TrainError> {
-    if processes.count() == 1 {
+    if processes.world_size() == 1 {
         return Ok(gradients);
     }
     let mut sums = Sums { processes, gradients, failure: None };
@@ -90,7 +90,7 @@ pub fn sum_gradients<M: Module>(
 }
 
 struct Sums<'a> {
-    processes: &'a dyn Processes,
+    processes: &'a dyn ProcessGroup,
     gradients: GradientsParams,
     failure: Option<TrainError>,
 }
@@ -122,8 +122,8 @@ impl ModuleVisitor for Sums<'_> {
 ///
 /// # Errors
 /// When a process is gone, or the device fails.
-pub fn gather_ids(processes: &dyn Processes, own: &Tensor<2, Int>) -> Result<Tensor<2, Int>, TrainError> {
-    if processes.count() == 1 {
+pub fn gather_ids(processes: &dyn ProcessGroup, own: &Tensor<2, Int>) -> Result<Tensor<2, Int>, TrainError> {
+    if processes.world_size() == 1 {
         return Ok(own.clone());
     }
     // whole numbers up to 2^24 have a float of their own, and no vocabulary is larger
@@ -140,10 +140,10 @@ pub fn gather_ids(processes: &dyn Processes, own: &Tensor<2, Int>) -> Result<Ten
 /// # Errors
 /// When a process is gone, or the device fails.
 pub fn gather_rows<const D: usize>(
-    processes: &dyn Processes,
+    processes: &dyn ProcessGroup,
     own: &Tensor<D>,
 ) -> Result<Tensor<D>, TrainError> {
-    if processes.count() == 1 {
+    if processes.world_size() == 1 {
         return Ok(own.clone());
     }
     let mut dims = own.dims();

@@ -13,13 +13,13 @@ use burn::tensor::Device;
 use burn::train::{EventProcessorTraining, Interrupter, LearnerEvent, TrainingItem};
 
 use crate::checkpoint::{self, EpochRecord, State};
-use crate::dashboard::{Dashboard, Figures, GRADIENT_NORM, LOSS, StepOutput, keep_ctrl_c};
+use crate::dashboard::{Dashboard, GRADIENT_NORM, LOSS, Metrics, StepOutput, keep_ctrl_c};
 use crate::evaluation::{Measured, evaluate};
 use crate::fit::{Events, Fit, Outcome};
-use crate::loader::{Loader, Stream, Visit};
+use crate::loader::{Loader, Sampler, Stream};
 use crate::optimizer::{Groups, clip_global_norm};
 use crate::schedule::Schedule;
-use crate::task::{Moment, Parts, Step, Task, gradients};
+use crate::task::{MicroBatches, Step, StepContext, Task, gradients};
 use crate::{Batch, TrainError, files};
 
 /// Folder of the best evaluation's weights, as others can read them, inside a run's folder.
@@ -39,7 +39,7 @@ pub(crate) struct Run<T: Task> {
     groups: Groups,
     optimizer: ModuleOptimizer,
     schedule: Schedule,
-    parts: Parts,
+    parts: MicroBatches,
     best: Option<T::Model>,
     state: State,
     saved: Instant,
@@ -49,7 +49,7 @@ impl<T: Task> Run<T> {
     /// A run at its start, or where its newest saved state left it.
     pub(crate) fn prepare(fit: Fit<T>) -> Result<Self, TrainError> {
         let config = &fit.config;
-        let visit = Visit::Shuffled { seed: fit.seed, by_length: config.by_length };
+        let visit = Sampler::Shuffled { seed: fit.seed, group_by_length: config.group_by_length };
         let train = Loader::new(fit.train.clone(), config.batch_size, visit, fit.processes.clone());
         let device = fit.device.clone().autodiff();
         let model = fit.task.model().clone().fork(&device).train();
@@ -74,7 +74,7 @@ impl<T: Task> Run<T> {
         let schedule = config.rates(train.batches());
         Ok(Self {
             task: fit.task.with_model(model),
-            parts: Parts {
+            parts: MicroBatches {
                 count: config.micro_batches,
                 side_by_side: fit.device == Device::flex(),
                 recompute: config.recompute,
@@ -133,14 +133,14 @@ impl<T: Task> Run<T> {
             let nothing = || Err(TrainError::Data("there is no example to learn from".to_owned()));
             let batch = stream.next().unwrap_or_else(nothing);
             self.state.seconds.data += started.elapsed().as_secs_f64();
-            let figures = match batch.and_then(|batch| self.step(batch)) {
-                Ok(figures) => figures,
+            let metrics = match batch.and_then(|batch| self.step(batch)) {
+                Ok(metrics) => metrics,
                 Err(error) => return Err(self.saved_with(error)),
             };
             self.state.position = self.train.save(stream.position());
             let rate = Some(self.groups.rates(self.schedule.at(self.state.step - 1)));
             let progress = Progress::new(self.state.step - start, total_items, Some("steps".to_owned()));
-            let item = TrainingItem::new(StepOutput::new(figures, 1), progress, Some(self.state.step), rate);
+            let item = TrainingItem::new(StepOutput::new(metrics, 1), progress, Some(self.state.step), rate);
             send(events.process_train(LearnerEvent::ProcessedItem(item)))?;
             self.state.seconds.steps += started.elapsed().as_secs_f64();
             let must_stop = self.must_stop(interrupter)?;
@@ -157,18 +157,18 @@ impl<T: Task> Run<T> {
     }
 
     /// One update; gives its figures.
-    fn step(&mut self, batch: Batch) -> Result<Figures, TrainError> {
+    fn step(&mut self, batch: Batch) -> Result<Metrics, TrainError> {
         let items = batch.items().to_vec();
         let rate = self.schedule.at(self.state.step);
         // no generator's state is saved: all that is drawn in a step follows from its place in the run
         let seed = mix(self.fit.seed, self.state.step as u64);
         let started = Instant::now();
-        let moment = Moment { seed, processes: &*self.fit.processes };
-        let Step { mut gradients, figures } = gradients(&self.task, batch, self.parts, &moment)?;
+        let step_context = StepContext { seed, processes: &*self.fit.processes };
+        let Step { mut gradients, metrics } = gradients(&self.task, batch, self.parts, &step_context)?;
         self.state.seconds.passes += started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let norm = clip_global_norm(self.task.model(), &mut gradients, self.fit.config.clip_norm);
-        let loss = figures.get(LOSS).unwrap_or(f64::NAN);
+        let norm = clip_global_norm(self.task.model(), &mut gradients, self.fit.config.max_grad_norm);
+        let loss = metrics.get(LOSS).unwrap_or(f64::NAN);
         if !loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite {
                 step: self.state.step + 1,
@@ -184,12 +184,12 @@ impl<T: Task> Run<T> {
         let model = self.optimizer.step(self.groups.rates(rate), model, gradients);
         self.task = self.fit.task.with_model(model);
         self.state.seconds.update += started.elapsed().as_secs_f64();
-        let figures = figures.with(GRADIENT_NORM, norm);
+        let metrics = metrics.with(GRADIENT_NORM, norm);
         self.state.step += 1;
         self.state.steps += 1;
-        self.state.sums.add(&figures);
+        self.state.sums.add(&metrics);
         self.state.last = Some((loss, norm));
-        Ok(figures)
+        Ok(metrics)
     }
 
     /// Measures the model on the validation split; nothing when it was stopped (and saved) meanwhile.
@@ -200,35 +200,35 @@ impl<T: Task> Run<T> {
         interrupter: &Interrupter,
     ) -> Result<Option<Measured>, TrainError> {
         let Some(validation) = &self.fit.validation else {
-            return Ok(Some(Measured { figures: Figures::default(), written: Vec::new() }));
+            return Ok(Some(Measured { metrics: Metrics::default(), written: Vec::new() }));
         };
         let total_items = validation.examples.len();
         send(events.process_valid(LearnerEvent::StartSplit { epoch_number: round, total_items }))?;
         let task = self.task.with_model(self.task.model().valid());
         let path = self.fit.directory.join(format!("predictions/{}-epoch-{round}.json", validation.split));
         let step = self.state.step;
-        let show = |events: &mut Events, figures: Figures, done: usize| {
+        let show = |events: &mut Events, metrics: Metrics, done: usize| {
             let progress = Progress::new(done, total_items, Some("examples".to_owned()));
-            let item = TrainingItem::new(StepOutput::new(figures, 1), progress, Some(step), None);
+            let item = TrainingItem::new(StepOutput::new(metrics, 1), progress, Some(step), None);
             send(events.process_valid(LearnerEvent::ProcessedItem(item)))
         };
         let measured = evaluate(&task, validation, &self.fit.processes, Some(&path), |done| {
             keep_ctrl_c();
-            show(events, Figures::default(), done)?;
+            show(events, Metrics::default(), done)?;
             Ok(!self.must_stop(interrupter)?)
         })?;
         let Some(measured) = measured else {
             self.save()?;
             return Ok(None);
         };
-        show(events, measured.figures.clone(), total_items)?;
+        show(events, measured.metrics.clone(), total_items)?;
         send(events.process_valid(LearnerEvent::EndSplit(round)))?;
         Ok(Some(measured))
     }
 
     /// Keeps the model if it is the best, writes what the round gave, and saves the state.
     fn close_round(&mut self, round: usize, measured: Measured) -> Result<(), TrainError> {
-        let is_best = self.is_best(&measured.figures)?;
+        let is_best = self.is_best(&measured.metrics)?;
         if is_best {
             let best = self.task.model().valid();
             if self.writes() {
@@ -243,7 +243,7 @@ impl<T: Task> Run<T> {
             learning_rate: self.schedule.at(self.state.step.saturating_sub(1)),
             loss: training.get(LOSS).unwrap_or(f64::NAN),
             training: training.without(LOSS),
-            validation: measured.figures,
+            validation: measured.metrics,
             is_best,
         };
         if self.fit.dashboard == Dashboard::Lines && self.writes() {
@@ -267,15 +267,15 @@ impl<T: Task> Run<T> {
     }
 
     /// Whether an evaluation is better than all before it; every one is, where there is no validation.
-    fn is_best(&self, figures: &Figures) -> Result<bool, TrainError> {
+    fn is_best(&self, metrics: &Metrics) -> Result<bool, TrainError> {
         if self.fit.validation.is_none() {
             return Ok(true);
         }
         let select = &self.fit.config.select;
-        let value = select.value(figures).map_err(|missing| TrainError::Selection {
+        let value = select.value(metrics).map_err(|missing| TrainError::Selection {
             by: select.to_string(),
             missing,
-            given: figures.iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+            given: metrics.iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
         })?;
         let before = self.state.history.iter().filter_map(|record| select.value(&record.validation).ok());
         Ok(before.fold(f64::NEG_INFINITY, f64::max) < value)
@@ -288,7 +288,7 @@ impl<T: Task> Run<T> {
     }
 
     fn line(&self, record: &EpochRecord) -> String {
-        let figures: Vec<String> = record
+        let metrics: Vec<String> = record
             .training
             .iter()
             .filter(|(name, _)| *name != GRADIENT_NORM)
@@ -303,7 +303,7 @@ impl<T: Task> Run<T> {
             record.step,
             record.loss,
             record.learning_rate,
-            figures.join("  "),
+            metrics.join("  "),
             if record.is_best && self.fit.validation.is_some() { "  *" } else { "" },
         )
     }

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::batch::{Batch, HostTokens};
 use crate::captioner::Captioner;
-use crate::dashboard::{Figure, Figures, LOSS};
-use crate::task::{Evaluated, Loss, Moment, Task, device_of};
+use crate::dashboard::{LOSS, MetricSpec, Metrics};
+use crate::task::{Evaluated, Loss, StepContext, Task, device_of};
 
 /// Mean reward of the written captions.
 pub const REWARD: &str = "Reward";
@@ -67,7 +67,7 @@ pub struct Standard {
     /// Whether dropout is on in the teacher-forced pass.
     pub dropout: bool,
     /// Whether a caption's log-probability is divided by its length.
-    pub by_length: bool,
+    pub group_by_length: bool,
     /// Share of cross-entropy on the clip's own caption in the loss.
     pub cross_entropy: f64,
 }
@@ -83,7 +83,7 @@ impl Default for Standard {
             references: ReferenceChoice::All,
             idf: Idf::TrainingSplit,
             dropout: false,
-            by_length: true,
+            group_by_length: true,
             cross_entropy: 0.0,
         }
     }
@@ -361,10 +361,10 @@ impl Scst {
         let [rows, _] = ids.dims();
         let prefix = blip2.prefix(visual, &prompt)?;
         let logits = blip2.language_model.score_each(prefix, ids.clone(), scored.candidates);
-        let Standard { temperature, by_length, .. } = self.rewards.config.settings();
+        let Standard { temperature, group_by_length, .. } = self.rewards.config.settings();
         let each = token_log_probabilities(logits.div_scalar(temperature), ids) * mask.clone();
         let sums = each.clone().sum_dim(1).reshape([rows]);
-        if !by_length {
+        if !group_by_length {
             return Ok(sums);
         }
         let counted = match self.rewards.config {
@@ -430,12 +430,12 @@ impl Task for Scst {
         batch.items().len() as f64
     }
 
-    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
+    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let share = self.rewards.config.settings().cross_entropy;
-        let scored = self.write(batch.clone(), moment.seed)?;
+        let scored = self.write(batch.clone(), step_context.seed)?;
         let mean =
             |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / scored.rewards.len().max(1) as f64;
-        let figures = Figures::one(REWARD, mean(&mut scored.rewards.iter().copied()))
+        let metrics = Metrics::one(REWARD, mean(&mut scored.rewards.iter().copied()))
             .with(BASELINE, mean(&mut scored.baselines.iter().copied()))
             .with(
                 ADVANTAGE,
@@ -448,7 +448,7 @@ impl Task for Scst {
         } else {
             policy
         };
-        Ok(Loss { value, figures })
+        Ok(Loss { value, metrics })
     }
 
     fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
@@ -459,9 +459,9 @@ impl Task for Scst {
         self.captioner.export(directory)
     }
 
-    fn figures(&self) -> Vec<Figure> {
+    fn metrics(&self) -> Vec<MetricSpec> {
         [(LOSS, false), (REWARD, true), (BASELINE, true), (ADVANTAGE, true), (LENGTH, false)]
-            .map(|(name, higher_is_better)| Figure::new(name, higher_is_better))
+            .map(|(name, higher_is_better)| MetricSpec::new(name, higher_is_better))
             .to_vec()
     }
 }
@@ -522,7 +522,7 @@ mod tests {
         let mut lengths = std::collections::BTreeSet::new();
         for language_model in language_models(0.0) {
             for write in [Write::Sample, Write::Beams] {
-                let config = standard(|settings| (settings.write, settings.by_length) = (write, false));
+                let config = standard(|settings| (settings.write, settings.group_by_length) = (write, false));
                 let scst = Scst::new(captioner(language_model.clone(), 5), rewards(config));
                 let scored = scst.write(batch(&[0, 3, 4]), 77).unwrap();
                 assert_eq!(scored.sequences.len(), 15);

@@ -8,9 +8,9 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use model::recompute::{Recompute, backward};
 
-use crate::dashboard::{Figure, Figures, LOSS};
-use crate::evaluation::Written;
-use crate::processes::Processes;
+use crate::dashboard::{LOSS, MetricSpec, Metrics};
+use crate::evaluation::Prediction;
+use crate::processes::ProcessGroup;
 use crate::{Batch, TrainError};
 
 /// A model and its objective.
@@ -35,7 +35,7 @@ pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the batch is not of the task's kind, or something fails.
-    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError>;
+    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError>;
 
     /// Measures a batch; called on a model in evaluation.
     ///
@@ -55,18 +55,18 @@ pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// Figures of a training step that the dashboard shows.
-    fn figures(&self) -> Vec<Figure> {
-        vec![Figure::new(LOSS, false)]
+    fn metrics(&self) -> Vec<MetricSpec> {
+        vec![MetricSpec::new(LOSS, false)]
     }
 }
 
 /// When in a run a loss is computed.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub struct StepContext<'a> {
     /// Decides everything that is drawn in this step.
     pub seed: u64,
     /// The processes that compute it.
-    pub processes: &'a dyn Processes,
+    pub processes: &'a dyn ProcessGroup,
 }
 
 /// A loss that can still be differentiated.
@@ -75,12 +75,12 @@ pub struct Loss {
     /// `[1]`
     pub value: Tensor<1>,
     /// What else is worth showing; means over what [`Task::weight`] counts.
-    pub figures: Figures,
+    pub metrics: Metrics,
 }
 
 impl From<Tensor<1>> for Loss {
     fn from(value: Tensor<1>) -> Self {
-        Self { value, figures: Figures::default() }
+        Self { value, metrics: Metrics::default() }
     }
 }
 
@@ -88,14 +88,14 @@ impl From<Tensor<1>> for Loss {
 #[derive(Debug, Clone, Default)]
 pub struct Evaluated {
     /// Captions or answers.
-    pub written: Vec<Written>,
+    pub written: Vec<Prediction>,
     /// Means over the batch's examples.
-    pub figures: Figures,
+    pub metrics: Metrics,
 }
 
 /// How a step is computed.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts {
+pub struct MicroBatches {
     /// Parts that a batch is split into.
     pub count: usize,
     /// Whether they run in threads of their own.
@@ -109,7 +109,7 @@ pub struct Step {
     /// Of the mean loss over the batch, in every process.
     pub gradients: GradientsParams,
     /// Its loss among others.
-    pub figures: Figures,
+    pub metrics: Metrics,
 }
 
 /// Loss and gradients of a batch. It is split into parts, whose gradients add up to the whole batch's: every token (or
@@ -121,19 +121,19 @@ pub struct Step {
 pub fn gradients<T: Task>(
     task: &T,
     batch: Batch,
-    parts: Parts,
-    moment: &Moment<'_>,
+    parts: MicroBatches,
+    step_context: &StepContext<'_>,
 ) -> Result<Step, TrainError> {
     let mut all = [task.weight(&batch)];
-    moment.processes.sum(&mut all)?;
+    step_context.processes.sum(&mut all)?;
     let all = all[0].max(1.0);
     let count = if task.can_split() { parts.count } else { 1 };
     // the last batch of an epoch may have fewer rows than there are processes
     let split = if batch.items().is_empty() && task.can_split() { Vec::new() } else { batch.split(count) };
-    let weighted: Vec<Part> = split
+    let weighted: Vec<MicroBatch> = split
         .into_iter()
         .enumerate()
-        .map(|(number, batch)| Part { number, weight: task.weight(&batch) / all, batch })
+        .map(|(number, batch)| MicroBatch { number, weight: task.weight(&batch) / all, batch })
         .collect();
     let done: Vec<_> = if parts.side_by_side && weighted.len() > 1 {
         std::thread::scope(|scope| {
@@ -142,7 +142,7 @@ pub fn gradients<T: Task>(
                 .map(|part| {
                     // a fork has leaves of its own, so that the parts' graphs have nothing in common
                     let fork = task.with_model(fork(task.model()));
-                    scope.spawn(move || part.gradients(&fork, parts.recompute, moment))
+                    scope.spawn(move || part.gradients(&fork, parts.recompute, step_context))
                 })
                 .collect();
             running
@@ -151,46 +151,47 @@ pub fn gradients<T: Task>(
                 .collect()
         })
     } else {
-        weighted.into_iter().map(|part| part.gradients(task, parts.recompute, moment)).collect()
+        weighted.into_iter().map(|part| part.gradients(task, parts.recompute, step_context)).collect()
     };
     let mut accumulator = GradientsAccumulator::new();
-    let mut figures = Figures::default();
+    let mut metrics = Metrics::default();
     for part in done {
         let part = part?;
-        figures.add(&part.figures);
+        metrics.add(&part.metrics);
         accumulator.accumulate(task.model(), part.gradients);
     }
-    let gradients = crate::processes::sum_gradients(moment.processes, task.model(), accumulator.grads())?;
-    figures.sum_over(moment.processes)?;
-    Ok(Step { gradients, figures })
+    let gradients =
+        crate::processes::sum_gradients(step_context.processes, task.model(), accumulator.grads())?;
+    metrics.sum_over(step_context.processes)?;
+    Ok(Step { gradients, metrics })
 }
 
 /// A part of a batch.
-struct Part {
+struct MicroBatch {
     number: usize,
     weight: f64,
     batch: Batch,
 }
 
-impl Part {
+impl MicroBatch {
     /// What it contributes, already weighted.
     fn gradients<T: Task>(
         self,
         task: &T,
         recompute: Recompute,
-        moment: &Moment<'_>,
+        step_context: &StepContext<'_>,
     ) -> Result<Step, TrainError> {
         let Self { number, weight, batch } = self;
-        let mut figures = Figures::default();
+        let mut metrics = Metrics::default();
         // parts of a batch must not drop out alike
-        let seed = moment.seed.wrapping_add(number as u64);
+        let seed = step_context.seed.wrapping_add(number as u64);
         let (loss, gradients) = backward(task.model(), recompute, seed, || {
-            let loss = task.loss(batch, moment)?;
-            figures = loss.figures;
+            let loss = task.loss(batch, step_context)?;
+            metrics = loss.metrics;
             Ok::<_, TrainError>(loss.value.mul_scalar(weight))
         })?;
         let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(Step { gradients, figures: figures.times(weight).with(LOSS, loss) })
+        Ok(Step { gradients, metrics: metrics.times(weight).with(LOSS, loss) })
     }
 }
 

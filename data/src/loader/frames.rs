@@ -5,7 +5,7 @@ use crate::datasets::pairs::PairSet;
 use crate::error::{Error, Result};
 use crate::preprocess;
 use crate::progress::{Counter, OnProgress};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::store::{digest_file, hex, write_whole};
 use crate::video::{self, FrameRequest, Frames};
 use rayon::prelude::*;
@@ -64,7 +64,8 @@ impl FrameStore {
         store.cached(cache, key, |data| {
             let counter = Counter::new("decoding clips", clips.len(), on_progress);
             data.par_chunks_exact_mut(store.bytes_each()).zip(clips).try_for_each(|(place, clip)| {
-                let own = FrameRequest { seed: Draws::new(request.seed, &clip.id, 0).seed(), ..*request };
+                let own =
+                    FrameRequest { seed: RandomStream::new(request.seed, &clip.id, 0).seed(), ..*request };
                 place.copy_from_slice(&video::decode(&clip.path, &own)?.data);
                 counter.add(1);
                 Ok(())

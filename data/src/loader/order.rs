@@ -2,7 +2,7 @@
 //! resumed run sees the batches that it would have seen, whatever the number of workers.
 
 use crate::error::{Error, Result};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -103,9 +103,9 @@ impl Plan {
         let mut order: Vec<usize> = (0..self.examples).collect();
         match &self.order {
             Order::Kept => {}
-            Order::Shuffled { seed } => Draws::new(*seed, "epoch: order", epoch).shuffle(&mut order),
+            Order::Shuffled { seed } => RandomStream::new(*seed, "epoch: order", epoch).shuffle(&mut order),
             Order::Bucketed { seed, lengths } => {
-                Draws::new(*seed, "epoch: order", epoch).shuffle(&mut order);
+                RandomStream::new(*seed, "epoch: order", epoch).shuffle(&mut order);
                 for pool in order.chunks_mut(self.batch_size * POOL) {
                     // Stable: examples of one length stay in their drawn order.
                     pool.sort_by_cached_key(|&example| lengths(epoch, example));
@@ -120,7 +120,7 @@ impl Plan {
     fn shuffle_batches(&self, seed: u64, epoch: u64, order: &mut Vec<usize>) {
         let whole = order.len() / self.batch_size;
         let mut places: Vec<usize> = (0..whole).collect();
-        Draws::new(seed, "epoch: order of batches", epoch).shuffle(&mut places);
+        RandomStream::new(seed, "epoch: order of batches", epoch).shuffle(&mut places);
         let batch = |place: usize| &order[place * self.batch_size..(place + 1) * self.batch_size];
         let mut mixed: Vec<usize> = places.into_iter().flat_map(batch).copied().collect();
         mixed.extend(&order[whole * self.batch_size..]);
@@ -170,10 +170,10 @@ impl Plan {
 /// where there is no caption.
 #[must_use]
 pub fn draw_caption(seed: u64, epoch: u64, example: usize, captions: usize) -> Option<(usize, u64)> {
-    let own = Draws::new(seed, "epoch: item", epoch).seed();
-    let mut draws = Draws::new(own, "clip", example as u64);
-    let caption = draws.below(captions);
-    (captions > 0).then(|| (caption, draws.seed()))
+    let own = RandomStream::new(seed, "epoch: item", epoch).seed();
+    let mut draws = RandomStream::new(own, "clip", example as u64);
+    let caption = random.below(captions);
+    (captions > 0).then(|| (caption, random.seed()))
 }
 
 #[cfg(test)]

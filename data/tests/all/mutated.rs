@@ -5,7 +5,7 @@
 
 use super::video::{RECIPES, installed, written};
 use data::probe::probe;
-use data::random::Draws;
+use data::random::RandomStream;
 use data::video::{FrameRequest, decode, limit_decoders};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -20,21 +20,21 @@ const LIMIT: Duration = Duration::from_secs(10);
 const ALONE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A damaged copy.
-fn mutated(bytes: &[u8], draws: &mut Draws) -> Vec<u8> {
+fn mutated(bytes: &[u8], random: &mut RandomStream) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     // Half of the damage hits the first 2 KiB, where headers are.
-    let reach = if draws.chance(0.5) { bytes.len().min(2048) } else { bytes.len() };
-    match draws.below(4) {
-        0 => bytes.truncate(draws.below(bytes.len())),
+    let reach = if random.chance(0.5) { bytes.len().min(2048) } else { bytes.len() };
+    match random.below(4) {
+        0 => bytes.truncate(random.below(bytes.len())),
         1 => {
-            let from = draws.below(reach);
-            let to = (from + 1 + draws.below(4096)).min(bytes.len());
+            let from = random.below(reach);
+            let to = (from + 1 + random.below(4096)).min(bytes.len());
             bytes[from..to].fill(0);
         }
         _ => {
-            for _ in 0..1 + draws.below(40) {
-                let at = draws.below(reach);
-                bytes[at] = draws.bits() as u8;
+            for _ in 0..1 + random.below(40) {
+                let at = random.below(reach);
+                bytes[at] = random.bits() as u8;
             }
         }
     }
@@ -64,11 +64,11 @@ fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) ->
             if index >= count {
                 return;
             }
-            let mut draws = Draws::new(seed, "mutation", index as u64);
-            let source = draws.pick(files).unwrap();
+            let mut draws = RandomStream::new(seed, "mutation", index as u64);
+            let source = random.pick(files).unwrap();
             let extension = source.extension().unwrap_or_default().to_string_lossy();
             let copy = folder.path().join(format!("{index}.{extension}"));
-            std::fs::write(&copy, mutated(&std::fs::read(source).unwrap(), &mut draws)).unwrap();
+            std::fs::write(&copy, mutated(&std::fs::read(source).unwrap(), &mut random)).unwrap();
             let attempt = || {
                 let start = Instant::now();
                 let is_whole = if index % 2 == 0 {

@@ -16,7 +16,7 @@ use model::lm::t5::T5Config;
 use model::qformer::QFormerConfig;
 use model::vit::VitConfig;
 use train::dashboard::Dashboard;
-use train::processes::Alone;
+use train::processes::SingleProcess;
 use train::{Captioner, Context, Fit, Selection, TrainConfig, fit};
 
 use super::*;
@@ -180,11 +180,11 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
             settings: json!({}),
             stop: Arc::default(),
             dashboard: Dashboard::Silent,
-            processes: Arc::new(Alone),
+            processes: Arc::new(SingleProcess),
         })
         .unwrap();
         assert_eq!((outcome.steps, outcome.interrupted), (2, false));
-        let figures = &outcome.history[0].validation;
+        let metrics = &outcome.history[0].validation;
         assert!(figures.get(ACCURACY).is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)), "{figures:?}");
         assert!(outcome.history[0].loss.is_finite());
 
@@ -254,9 +254,9 @@ fn answers_are_right_after_normalisation_and_reported_by_first_word() {
     let test = clip(asked);
     let judge = judge(None, &[&test]).unwrap();
     assert_eq!(judge.names(), ["accuracy", "what", "how", "other"]);
-    let figures = judge.score(&["The guitar.", "an apple", "2", ""].map(str::to_owned)).unwrap();
-    let expected = Figures::one(ACCURACY, 0.5).with("what", 0.5).with("how", 1.0).with("other", 0.0);
-    assert_eq!(figures, expected);
+    let metrics = judge.score(&["The guitar.", "an apple", "2", ""].map(str::to_owned)).unwrap();
+    let expected = Metrics::one(ACCURACY, 0.5).with("what", 0.5).with("how", 1.0).with("other", 0.0);
+    assert_eq!(metrics, expected);
     assert!(judge.score(&[]).unwrap_err().to_string().contains("0 answers to 4 questions"));
 
     let training = clip(vec![
@@ -274,8 +274,8 @@ fn answers_are_right_after_normalisation_and_reported_by_first_word() {
 
 #[test]
 fn answers_are_written_as_the_vqa_challenge_takes_them() {
-    let judge = AnswerJudge { asked: Vec::new() };
-    let written = |item, caption: &str| Written { item, caption: caption.into(), log_probability: 0.0 };
+    let judge = AnswerScorer { asked: Vec::new() };
+    let written = |item, caption: &str| Prediction { item, caption: caption.into(), log_probability: 0.0 };
     let results = judge.results(&[written(1, "ring"), written(0, "yes")], &["07".into(), "12".into()]);
     assert_eq!(
         json!(results),

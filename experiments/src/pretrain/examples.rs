@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use data::datasets::synthetic::Exercise;
-use data::random::Draws;
+use data::random::RandomStream;
 use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
 use train::{Batch, Examples, HostPrompts, HostTokens, TrainError};
 
@@ -25,7 +25,7 @@ pub struct Sentences {
     /// Probability that a word is shown.
     keep: f64,
     /// Probability that the first part of a sentence is given.
-    continued: f64,
+    prefix_probability: f64,
     seed: u64,
 }
 
@@ -38,22 +38,22 @@ impl Sentences {
         sentences: &[String],
         exercises: &[Exercise],
         tokenizer: &Tokenizer,
-        most_tokens: usize,
-        (keep, continued): (f64, f64),
+        max_tokens: usize,
+        (keep, prefix_probability): (f64, f64),
         seed: u64,
     ) -> data::Result<Self> {
-        let tokenized = sentences.iter().map(|sentence| tokenizer.encode(sentence, most_tokens));
+        let tokenized = sentences.iter().map(|sentence| tokenizer.encode(sentence, max_tokens));
         let exercise = |exercise: &Exercise| -> data::Result<(Vec<u32>, Vec<u32>)> {
-            let mut source = tokenizer.encode(&exercise.sentence, most_tokens)?;
+            let mut source = tokenizer.encode(&exercise.sentence, max_tokens)?;
             let question = ask(QUESTION_PROMPT, &clean_question(&exercise.question));
-            source.extend(tokenizer.encode_as_published(&question, most_tokens)?);
-            Ok((source, tokenizer.encode(&exercise.answer, most_tokens)?))
+            source.extend(tokenizer.encode_as_published(&question, max_tokens)?);
+            Ok((source, tokenizer.encode(&exercise.answer, max_tokens)?))
         };
         Ok(Self {
             sentences: tokenized.collect::<data::Result<_>>()?,
             exercises: exercises.iter().map(exercise).collect::<data::Result<_>>()?,
             keep,
-            continued,
+            prefix_probability,
             seed,
         })
     }
@@ -63,13 +63,13 @@ impl Sentences {
         let Some(sentence) = self.sentences.get(item) else {
             return self.exercises[item - self.sentences.len()].clone();
         };
-        let mut draws = Draws::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
+        let mut draws = RandomStream::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
         let (words, end) = sentence.split_at(sentence.len().saturating_sub(1));
-        let mut source: Vec<u32> = words.iter().copied().filter(|_| draws.chance(self.keep)).collect();
-        draws.shuffle(&mut source);
+        let mut source: Vec<u32> = words.iter().copied().filter(|_| random.chance(self.keep)).collect();
+        random.shuffle(&mut source);
         source.extend(end);
-        let is_continued = draws.chance(self.continued);
-        match split_point(sentence, &mut draws).filter(|_| is_continued) {
+        let is_continued = random.chance(self.prefix_probability);
+        match split_point(sentence, &mut random).filter(|_| is_continued) {
             None => (source, sentence.clone()),
             Some(place) => {
                 source.extend(&sentence[..place]);
@@ -102,9 +102,9 @@ impl Examples for Sentences {
 
 /// Where a caption's first part ends: between its first token and its midpoint, the end token not counted; nothing where
 /// it has no two tokens.
-fn split_point(caption: &[u32], draws: &mut Draws) -> Option<usize> {
+fn split_point(caption: &[u32], random: &mut RandomStream) -> Option<usize> {
     let tokens = caption.len().saturating_sub(1);
-    (tokens >= 2).then(|| 1 + draws.below(tokens / 2))
+    (tokens >= 2).then(|| 1 + random.below(tokens / 2))
 }
 
 /// Images and their texts for the first stage.
@@ -113,7 +113,7 @@ pub struct PairTexts {
     captions: Vec<String>,
     tokenizer: Arc<Tokenizer>,
     class: u32,
-    most_tokens: usize,
+    max_tokens: usize,
 }
 
 impl PairTexts {
@@ -125,21 +125,21 @@ impl PairTexts {
         images: Videos,
         captions: Vec<String>,
         tokenizer: Arc<Tokenizer>,
-        most_tokens: usize,
+        max_tokens: usize,
     ) -> Result<Self, TrainError> {
         check_counts(&images, &captions)?;
         let no_class = || TrainError::Data(format!("the Q-Former's tokenizer has no {CLASS} token"));
         let class = tokenizer.id_of(CLASS).ok_or_else(no_class)?;
-        Ok(Self { images, captions, tokenizer, class, most_tokens })
+        Ok(Self { images, captions, tokenizer, class, max_tokens })
     }
 
     /// `[CLS] text [SEP]` of BERT's tokenizer, `[CLS] text </s>` of one of whole words.
     fn text(&self, item: usize) -> data::Result<Vec<u32>> {
         let caption = &self.captions[item];
         match self.tokenizer.family() {
-            Family::Bert => self.tokenizer.encode_as_published(caption, self.most_tokens),
+            Family::Bert => self.tokenizer.encode_as_published(caption, self.max_tokens),
             _ => {
-                let text = self.tokenizer.encode(caption, self.most_tokens.saturating_sub(1))?;
+                let text = self.tokenizer.encode(caption, self.max_tokens.saturating_sub(1))?;
                 Ok(std::iter::once(self.class).chain(text).collect())
             }
         }
@@ -174,7 +174,7 @@ pub struct PairCaptions {
     images: Videos,
     captions: Vec<String>,
     tokenizer: Arc<Tokenizer>,
-    most_tokens: usize,
+    max_tokens: usize,
     /// Probability that a caption is split; 0 in validation.
     split: f64,
     seed: u64,
@@ -190,20 +190,20 @@ impl PairCaptions {
         images: Videos,
         captions: Vec<String>,
         tokenizer: Arc<Tokenizer>,
-        most_tokens: usize,
+        max_tokens: usize,
         split: f64,
         seed: u64,
     ) -> Result<Self, TrainError> {
         check_counts(&images, &captions)?;
-        Ok(Self { images, captions, tokenizer, most_tokens, split, seed })
+        Ok(Self { images, captions, tokenizer, max_tokens, split, seed })
     }
 
     /// What is read and what is to be written.
     fn parts(&self, epoch: usize, item: usize) -> data::Result<(Vec<u32>, Vec<u32>)> {
-        let mut caption = self.tokenizer.target(&self.captions[item], self.most_tokens)?;
-        let mut draws = Draws::new(self.seed, &format!("prefix in epoch {epoch}"), item as u64);
-        let is_split = draws.chance(self.split);
-        Ok(match split_point(&caption, &mut draws).filter(|_| is_split) {
+        let mut caption = self.tokenizer.target(&self.captions[item], self.max_tokens)?;
+        let mut draws = RandomStream::new(self.seed, &format!("prefix in epoch {epoch}"), item as u64);
+        let is_split = random.chance(self.split);
+        Ok(match split_point(&caption, &mut random).filter(|_| is_split) {
             None => (Vec::new(), caption),
             Some(place) => {
                 let rest = caption.split_off(place);

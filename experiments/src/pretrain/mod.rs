@@ -79,7 +79,7 @@ pub struct SentencesConfig {
     /// Probability that a word of a sentence is shown to the encoder.
     pub keep: f64,
     /// Probability that a sentence's first part is given, and its second to be written.
-    pub continued: f64,
+    pub prefix_probability: f64,
 }
 
 /// The first stage.
@@ -93,7 +93,7 @@ pub struct FirstStageConfig {
     /// Label smoothing of contrast and generation.
     pub label_smoothing: f64,
     /// Most tokens of a text, class and end counted; a longer one is cut.
-    pub most_tokens: usize,
+    pub max_tokens: usize,
     /// BERT's tokenizer, or another with a class token; one of the words there are where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
@@ -119,7 +119,7 @@ impl PretrainConfig {
     fn check(&self) -> anyhow::Result<()> {
         let shares = [
             ("sentences.keep", self.sentences.keep),
-            ("sentences.continued", self.sentences.continued),
+            ("sentences.prefix_probability", self.sentences.prefix_probability),
             ("second_stage.whole", self.second_stage.whole),
         ];
         for (key, share) in shares {
@@ -227,15 +227,15 @@ pub fn run(
         return Ok(Ended::Interrupted);
     };
     save(&made, &Provenance::gather(&session.device_word, named), &arguments.out)?;
-    let figures = &made.figures;
+    let metrics = &made.metrics;
     let stages = [
-        ("sentences", &figures.text),
-        ("pairs, first stage", &figures.first_stage),
-        ("images, second stage", &figures.second_stage),
+        ("sentences", &metrics.text),
+        ("pairs, first stage", &metrics.first_stage),
+        ("images, second stage", &metrics.second_stage),
     ];
-    for (what, figures) in stages.into_iter().filter(|(_, figures)| figures.iter().next().is_some()) {
+    for (what, metrics) in stages.into_iter().filter(|(_, metrics)| metrics.iter().next().is_some()) {
         println!("\nheld-out {what}:");
-        for (name, value) in figures.iter() {
+        for (name, value) in metrics.iter() {
             println!("  {name:<10} {value:.3}");
         }
     }
@@ -314,12 +314,12 @@ fn hash(config: &PretrainConfig, pairs: &str, start: Option<&str>) -> anyhow::Re
 }
 
 /// What the stages measured, beside a checkpoint.
-pub(crate) const FIGURES: &str = "pretraining.json";
+pub(crate) const METRICS_FILE: &str = "pretraining.json";
 
 fn save(made: &Pretrained, provenance: &Provenance, out: &Path) -> anyhow::Result<()> {
     model::checkpoint::save(&made.model, &made.config, out)?;
     made.tokenizer.save(&out.join(TOKENIZER_FILE))?;
-    files::replace_json(&out.join(FIGURES), &made.figures)?;
+    files::replace_json(&out.join(METRICS_FILE), &made.metrics)?;
     Ok(files::replace_json(&out.join(provenance::FILE), provenance)?)
 }
 

@@ -16,12 +16,12 @@ use model::qformer::QFormerConfig;
 use model::{Blip2, Blip2Config};
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::dashboard::{Figures, LOSS};
+use train::dashboard::{LOSS, Metrics};
 use train::pretraining::{FirstStage, FirstStageContext, SecondStage};
-use train::processes::Alone;
+use train::processes::SingleProcess;
 use train::{
-    Captioner, Context, Examples, Fit, Judge, Outcome, Task, TrainConfig, TrainError, Validation, Written,
-    fit,
+    Captioner, Context, Examples, Fit, Outcome, Prediction, Scorer, Task, TrainConfig, TrainError,
+    Validation, fit,
 };
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
@@ -54,15 +54,15 @@ pub(super) struct Pretrained {
     pub model: Blip2,
     pub config: Blip2Config,
     pub tokenizer: Arc<Tokenizer>,
-    pub figures: StageFigures,
+    pub metrics: StageMetrics,
 }
 
 /// What the best evaluation of each stage measured, in `pretraining.json` beside the weights.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct StageFigures {
-    pub text: Figures,
-    pub first_stage: Figures,
-    pub second_stage: Figures,
+pub(super) struct StageMetrics {
+    pub text: Metrics,
+    pub first_stage: Metrics,
+    pub second_stage: Metrics,
 }
 
 /// What the stages share.
@@ -92,7 +92,7 @@ pub(super) fn text_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
         "model": config.model,
         "world": config.world,
         "sentences": config.sentences,
-        "most_tokens": config.evaluate.max_new_tokens,
+        "max_tokens": config.evaluate.max_new_tokens,
         "own": own,
         "text": config.text,
     })
@@ -107,7 +107,7 @@ pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs, named: &Nam
         "qformer": config.model.qformer_config,
         "queries": config.model.num_query_tokens,
         "pairs": pair_settings(pairs),
-        "most_tokens": config.evaluate.max_new_tokens,
+        "max_tokens": config.evaluate.max_new_tokens,
         "first_stage": config.first_stage,
     })
 }
@@ -170,7 +170,7 @@ impl<'a> Stages<'a> {
                 let mut model = model;
                 model.vision_model = start.vision_model.clone();
                 model.language_model = start.language_model.clone();
-                (model, Figures::default())
+                (model, Metrics::default())
             }
             None => match self.text(model)? {
                 Some(read) => read,
@@ -180,13 +180,13 @@ impl<'a> Stages<'a> {
         let Some((reader, first_stage)) = self.first(&model)? else { return Ok(None) };
         let model = reader.into_captioner(model);
         let Some((model, second_stage)) = self.second(model)? else { return Ok(None) };
-        let figures = StageFigures { text, first_stage, second_stage };
+        let metrics = StageMetrics { text, first_stage, second_stage };
         let (config, tokenizer) = (self.model_config.clone(), self.tokenizer.clone());
-        Ok(Some(Pretrained { model, config, tokenizer, figures }))
+        Ok(Some(Pretrained { model, config, tokenizer, metrics }))
     }
 
     /// The language model learns to say in order what it is told, to go on, and to answer.
-    fn text(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Figures)>> {
+    fn text(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Metrics)>> {
         let PretrainConfig { sentences: wanted, world, seed, text, evaluate, .. } = self.config;
         let held_out = |all: usize| HELD_OUT_SENTENCES.min(all);
         let mut sentences = text_corpus(world, wanted.count + held_out(wanted.count));
@@ -196,7 +196,7 @@ impl<'a> Stages<'a> {
             exercises.split_off(exercises.len() - held_out(wanted.questions).min(exercises.len()));
         sentences.extend(self.pairs.sentences.iter().cloned());
         let read = |sentences: &[String], exercises: &[_]| {
-            let (most, shares) = (evaluate.max_new_tokens, (wanted.keep, wanted.continued));
+            let (most, shares) = (evaluate.max_new_tokens, (wanted.keep, wanted.prefix_probability));
             Sentences::new(sentences, exercises, &self.tokenizer, most, shares, *seed).map(share)
         };
         let validation = validation(read(&unseen, &unseen_exercises)?, None, evaluate.batch_size);
@@ -204,12 +204,12 @@ impl<'a> Stages<'a> {
         let settings = text_settings(self.config, self.pairs);
         let train = read(&sentences, &exercises)?;
         let outcome = self.fit("text", &self.folders.text, text, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, figures)| (task.blip2, figures)))
+        Ok(ended(outcome).map(|(task, metrics)| (task.blip2, metrics)))
     }
 
     /// The Q-Former, and the ViT where it is not frozen, learn to read images; from the model's ViT where that was trained
     /// elsewhere.
-    fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Figures)>> {
+    fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Metrics)>> {
         let stage = &self.config.first_stage;
         let (tokenizer, start) = self.reader_tokenizer(stage)?;
         let config = self.reader_config(stage, tokenizer.vocabulary_size());
@@ -227,7 +227,7 @@ impl<'a> Stages<'a> {
                 }
                 None => self.images(split)?,
             };
-            Ok(share(PairTexts::new(images, captions(pairs), tokenizer.clone(), stage.most_tokens)?))
+            Ok(share(PairTexts::new(images, captions(pairs), tokenizer.clone(), stage.max_tokens)?))
         };
         let train = read(Split::Train, &self.pairs.train)?;
         let held_out = read(Split::Validate, &self.pairs.held_out)?;
@@ -236,11 +236,11 @@ impl<'a> Stages<'a> {
         let task = FirstStage::new(model, FirstStageContext { config, start });
         let folder = &self.folders.first_stage;
         let outcome = self.fit("first stage", folder, &stage.train, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, figures)| (task.model, figures)))
+        Ok(ended(outcome).map(|(task, metrics)| (task.model, metrics)))
     }
 
     /// The Q-Former learns to tell the frozen language model what it reads.
-    fn second(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Figures)>> {
+    fn second(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Metrics)>> {
         let (stage, most) = (&self.config.second_stage, self.config.evaluate.max_new_tokens);
         let captioner = Captioner::new(model, self.context(&stage.train));
         let read = |split, pairs, part: f64| -> anyhow::Result<(Arc<dyn Examples>, Vec<String>)> {
@@ -253,7 +253,7 @@ impl<'a> Stages<'a> {
         let part = if stage.prefix { 1.0 - stage.whole } else { 0.0 };
         let (train, _) = read(Split::Train, &self.pairs.train, part)?;
         let (held_out, ids) = read(Split::Validate, &self.pairs.held_out, 0.0)?;
-        let judge = self.pairs.world.clone().map(|world| Arc::new(PictureJudge { world }) as Arc<dyn Judge>);
+        let judge = self.pairs.world.clone().map(|world| Arc::new(PictureJudge { world }) as Arc<dyn Scorer>);
         let validation = Validation { ids, ..validation(held_out, judge, self.config.evaluate.batch_size) };
         let settings = json!({
             "text": text_settings(self.config, self.pairs),
@@ -263,7 +263,7 @@ impl<'a> Stages<'a> {
         let folder = &self.folders.second_stage;
         let task = SecondStage(captioner);
         let outcome = self.fit("second stage", folder, &stage.train, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, figures)| (task.0.blip2, figures)))
+        Ok(ended(outcome).map(|(task, metrics)| (task.0.blip2, metrics)))
     }
 
     fn fit<T: Task>(
@@ -287,7 +287,7 @@ impl<'a> Stages<'a> {
             settings,
             stop: self.session.stop.clone(),
             dashboard: self.session.dashboard,
-            processes: Arc::new(Alone),
+            processes: Arc::new(SingleProcess),
         };
         fit(run).with_context(|| format!("pretraining, {name}"))
     }
@@ -361,7 +361,7 @@ impl<'a> Stages<'a> {
 }
 
 /// The best model with what was measured of it, once a stage is complete.
-fn ended<T>(outcome: Outcome<T>) -> Option<(T, Figures)> {
+fn ended<T>(outcome: Outcome<T>) -> Option<(T, Metrics)> {
     if outcome.interrupted {
         return None;
     }
@@ -369,7 +369,7 @@ fn ended<T>(outcome: Outcome<T>) -> Option<(T, Figures)> {
     Some((outcome.best, best.map(|record| record.validation).unwrap_or_default()))
 }
 
-fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Judge>>, batch_size: usize) -> Validation {
+fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {
     Validation { split: Split::Validate, ids: Vec::new(), examples, judge, batch_size }
 }
 
@@ -378,12 +378,12 @@ struct PictureJudge {
     world: World,
 }
 
-impl Judge for PictureJudge {
+impl Scorer for PictureJudge {
     fn names(&self) -> Vec<String> {
         [LOSS, SHAPE, COLOUR].map(str::to_owned).to_vec()
     }
 
-    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {
+    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
         let pictures = self.world.held_out_pictures();
         let judged: Vec<(bool, bool)> = written
             .iter()
@@ -394,6 +394,6 @@ impl Judge for PictureJudge {
         let share = |right: &dyn Fn(&(bool, bool)) -> bool| {
             judged.iter().filter(|judged| right(judged)).count() as f64 / judged.len().max(1) as f64
         };
-        Ok(Figures::one(SHAPE, share(&|judged| judged.0)).with(COLOUR, share(&|judged| judged.1)))
+        Ok(Metrics::one(SHAPE, share(&|judged| judged.0)).with(COLOUR, share(&|judged| judged.1)))
     }
 }

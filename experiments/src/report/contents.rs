@@ -212,7 +212,7 @@ fn results(study: &Study) -> Vec<Block> {
     let finished: Vec<usize> = study.variants.iter().map(|variant| variant.runs().count()).collect();
     let planned = study.variants.first().map_or(0, |variant| variant.cells.len());
     let mut blocks = vec![Block::Table(
-        "Figures on the test split, mean ± standard deviation over seeds".to_owned(),
+        "Metrics on the test split, mean ± standard deviation over seeds".to_owned(),
         table,
     )];
     if finished.iter().any(|&count| count != planned) {

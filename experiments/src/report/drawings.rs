@@ -37,7 +37,7 @@ pub(super) fn bars(study: &Study) -> Vec<Block> {
     if !study.summary.published.is_empty() {
         text.push_str(" Hatched bars are the paper's numbers, on other data and with another model, on axes of their own.");
     }
-    vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Figures of the variants".to_owned(), panels)]
+    vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Metrics of the variants".to_owned(), panels)]
 }
 
 fn ours(study: &Study, name: &str) -> Panel {

@@ -13,7 +13,7 @@ use metrics::meteor::MeteorTables;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use train::dashboard::Figures;
+use train::dashboard::Metrics;
 
 use super::clips::{self, CLIPS, TestClip};
 use super::published::Published;
@@ -67,11 +67,11 @@ pub struct Baselines {
     /// The best caption to give to every clip.
     pub constant_caption: Option<String>,
     /// Its figures.
-    pub constant: Option<Figures>,
+    pub constant: Option<Metrics>,
     /// Figures of the pretrained model before training.
-    pub pretrained: Option<Figures>,
+    pub pretrained: Option<Metrics>,
     /// Figures of the most frequent answer.
-    pub chance: Option<Figures>,
+    pub chance: Option<Metrics>,
 }
 
 /// A variant.
@@ -117,7 +117,7 @@ pub struct RunSummary {
     #[serde(default)]
     pub history: Vec<Epoch>,
     /// Figures of the chosen epoch on the test split.
-    pub test: Figures,
+    pub test: Metrics,
 }
 
 /// One epoch.
@@ -130,7 +130,7 @@ pub struct Epoch {
     pub loss: Option<f64>,
     /// Figures on the validation split.
     #[serde(default)]
-    pub validation: Figures,
+    pub validation: Metrics,
 }
 
 /// `timing.json`.

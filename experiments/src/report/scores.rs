@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use data::datasets::synthetic::config::SceneOdds;
     use data::datasets::synthetic::scene::{Combinations, Event};
-    use data::random::Draws;
+    use data::random::RandomStream;
     use std::path::PathBuf;
 
     fn clip(id: &str, references: &[&str]) -> TestClip {
@@ -295,11 +295,11 @@ mod tests {
     #[test]
     fn ciders_of_both_kinds_of_clips_are_means_over_their_own() {
         let (mut clips, captions) = three();
-        let mut draws = Draws::new(0, "scores", 0);
+        let mut draws = RandomStream::new(0, "scores", 0);
         let odds = SceneOdds::default();
         for (clip, events) in clips.iter_mut().zip([vec![Event::Left], vec![Event::Still], vec![Event::Grow]])
         {
-            let scene = Scene::draw(&mut draws, &odds, Combinations::Any, (24, 36));
+            let scene = Scene::draw(&mut random, &odds, Combinations::Any, (24, 36));
             clip.truth = Some(Scene { events, ..scene });
         }
         let measures = measures(&clips, false);

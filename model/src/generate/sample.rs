@@ -11,9 +11,9 @@ const FEW: usize = 64;
 
 /// The random numbers of one sequence: the same whatever the other sequences of the batch are.
 #[derive(Debug, Clone)]
-pub(super) struct Draws(ChaCha8Rng);
+pub(super) struct RandomStream(ChaCha8Rng);
 
-impl Draws {
+impl RandomStream {
     /// The stream of the prompt's `number`th sample.
     pub(super) fn new(seed: u64, stream: u64, number: u64) -> Self {
         let mut key = [0; 32];
@@ -215,7 +215,7 @@ mod tests {
         assert!(distribution.filter(&scores, &Sample::default()));
         let mut counts = [0u32; 4];
         for number in 0..20_000 {
-            counts[Draws::new(7, 3, number).token(&distribution) as usize] += 1;
+            counts[RandomStream::new(7, 3, number).token(&distribution) as usize] += 1;
         }
         for (count, p) in counts.into_iter().zip([0.5, 0.25, 0.125, 0.125]) {
             let deviation = (f64::from(count) - 20_000.0 * p) / (20_000.0 * p * (1.0 - p)).sqrt();
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn streams_differ_by_each_of_their_three_names_and_repeat() {
         let numbers = |seed, stream, number| {
-            let mut draws = Draws::new(seed, stream, number);
+            let mut draws = RandomStream::new(seed, stream, number);
             [draws.unit(), draws.unit()]
         };
         let first = numbers(1, 2, 3);

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::config::{GenerateConfig, Sample, length_divisor};
 use super::penalties::{Change, Penalties};
-use super::sample::{Distribution, Draws};
+use super::sample::{Distribution, RandomStream};
 use super::scores::{Fault, Row};
 use super::{GenerateError, Generated, NextToken, Obstacle, Request, logits, worth_dropping};
 
@@ -24,7 +24,7 @@ where
         .iter()
         .enumerate()
         .map(|(index, prompt)| {
-            let draws = |number| sample.map(|sample| Draws::new(sample.seed, prompt.stream, number));
+            let draws = |number| sample.map(|sample| RandomStream::new(sample.seed, prompt.stream, number));
             let sequences = (0..config.num_return_sequences as u64).map(|n| Sequence::new(draws(n)));
             PromptWriter { index, history: &prompt.history, sequences: sequences.collect() }
         })
@@ -74,7 +74,7 @@ struct Sequence {
     ids: Vec<u32>,
     log_probability: f64,
     done: bool,
-    draws: Option<Draws>,
+    draws: Option<RandomStream>,
     // buffers that live on from step to step
     row: Row,
     changes: Vec<Change>,
@@ -139,7 +139,7 @@ impl PromptWriter<'_> {
 }
 
 impl Sequence {
-    fn new(draws: Option<Draws>) -> Self {
+    fn new(draws: Option<RandomStream>) -> Self {
         Self {
             ids: Vec::new(),
             log_probability: 0.0,

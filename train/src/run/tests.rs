@@ -10,11 +10,11 @@ use data::datasets::Split;
 use model::recompute::Recompute;
 use serde_json::json;
 
-use crate::dashboard::{CIDER, Dashboard, Figures, LOSS};
-use crate::evaluation::{Judge, Validation, Written};
+use crate::dashboard::{CIDER, Dashboard, LOSS, Metrics};
+use crate::evaluation::{Prediction, Scorer, Validation};
 use crate::fit::{Fit, Outcome, fit};
 use crate::loader::Examples;
-use crate::processes::{Alone, Processes};
+use crate::processes::{ProcessGroup, SingleProcess};
 use crate::testing::{DRAWING, batch, captioner, language_models};
 use crate::{Batch, Captioner, Selection, TrainConfig, TrainError};
 
@@ -66,14 +66,14 @@ impl Examples for Clips {
 /// Scores captions by their length: any number that follows from the captions will do.
 struct Lengths;
 
-impl Judge for Lengths {
+impl Scorer for Lengths {
     fn names(&self) -> Vec<String> {
         vec![CIDER.to_owned()]
     }
 
-    fn judge(&self, written: &[Written]) -> Result<Figures, TrainError> {
+    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
         let letters: usize = written.iter().map(|written| written.caption.len()).sum();
-        Ok(Figures::one(CIDER, letters as f64 / written.len().max(1) as f64))
+        Ok(Metrics::one(CIDER, letters as f64 / written.len().max(1) as f64))
     }
 }
 
@@ -82,7 +82,7 @@ fn validation(split: Split) -> Validation {
         split,
         examples: Arc::new(Clips::new(3)),
         ids: (0..3).map(|clip| format!("clip{clip}")).collect(),
-        judge: Some(Arc::new(Lengths)),
+        scorer: Some(Arc::new(Lengths)),
         batch_size: 2,
     }
 }
@@ -112,7 +112,7 @@ fn run_of(directory: &Path, config: TrainConfig) -> Fit<Captioner> {
         settings: json!({ "seed": 11 }),
         stop: Arc::new(AtomicBool::new(false)),
         dashboard: Dashboard::Silent,
-        processes: Arc::new(Alone),
+        processes: Arc::new(SingleProcess),
     }
 }
 
@@ -287,7 +287,7 @@ struct Party {
 }
 
 impl Party {
-    fn of(count: usize) -> Vec<Arc<dyn Processes>> {
+    fn of(count: usize) -> Vec<Arc<dyn ProcessGroup>> {
         let mut senders: Vec<Vec<Sender<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
         let mut receivers: Vec<Vec<Receiver<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
         for sender in &mut senders {
@@ -297,13 +297,14 @@ impl Party {
                 receiver.push(from);
             }
         }
-        let party =
-            |(rank, (to, from))| Arc::new(Party { rank, to, from: Mutex::new(from) }) as Arc<dyn Processes>;
+        let party = |(rank, (to, from))| {
+            Arc::new(Party { rank, to, from: Mutex::new(from) }) as Arc<dyn ProcessGroup>
+        };
         senders.into_iter().zip(receivers).enumerate().map(party).collect()
     }
 }
 
-impl Processes for Party {
+impl ProcessGroup for Party {
     fn rank(&self) -> usize {
         self.rank
     }

@@ -108,8 +108,8 @@ fn check_cross_entropy(name: &str) {
             items,
         }
     };
-    let task = Watched::new(captioner, case.train.batch_size, |captioner, _, batch, moment| {
-        captioner.loss(batch, moment).map(|loss| loss.value)
+    let task = Watched::new(captioner, case.train.batch_size, |captioner, _, batch, step_context| {
+        captioner.loss(batch, step_context).map(|loss| loss.value)
     });
     let directory = tempfile::tempdir().unwrap();
     let outcome = trained(task.clone(), &case.train, batch, directory.path());

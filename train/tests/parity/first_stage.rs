@@ -59,11 +59,11 @@ fn the_three_losses_of_the_first_stage_on_given_negatives() {
     let task = Watched::new(
         first_stage,
         settings.batch_size,
-        move |first_stage: &FirstStage, step, batch, moment| {
+        move |first_stage: &FirstStage, step, batch, step_context| {
             let drawn = &given.case.batches[step];
             let negatives =
                 HardNegatives { images: drawn.negative_images.clone(), texts: drawn.negative_texts.clone() };
-            first_stage.losses(batch, Some(negatives), moment).map(|losses| losses.sum())
+            first_stage.losses(batch, Some(negatives), step_context).map(|losses| losses.sum())
         },
     );
     let given = stage.clone();

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use train::dashboard::Dashboard;
-use train::processes::Alone;
+use train::processes::SingleProcess;
 use train::{Batch, Examples, Fit, Outcome, Task, TrainConfig, TrainError, fit};
 
 /// Steps of every run.
@@ -62,7 +62,7 @@ fn trained<T: Task>(
         settings: serde_json::Value::Null,
         stop: Arc::new(AtomicBool::new(false)),
         dashboard: Dashboard::Silent,
-        processes: Arc::new(Alone),
+        processes: Arc::new(SingleProcess),
     };
     fit(run).unwrap()
 }

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Tensor;
-use train::task::{Evaluated, Loss, Moment};
+use train::task::{Evaluated, Loss, StepContext};
 use train::{Batch, Task, TrainError};
 
 /// The loss of a task on a batch of a step, counted from 0.
-type LossOfStep<T> = dyn Fn(&T, usize, Batch, &Moment<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync;
+type LossOfStep<T> =
+    dyn Fn(&T, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync;
 
 /// The task. A batch's items tell its step: there are `rows` of them in every step, numbered through the run.
 #[derive(Clone)]
@@ -25,7 +26,7 @@ impl<T> Watched<T> {
     pub(crate) fn new(
         task: T,
         rows: usize,
-        loss: impl Fn(&T, usize, Batch, &Moment<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync + 'static,
+        loss: impl Fn(&T, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync + 'static,
     ) -> Self {
         Self { task, rows, loss: Arc::new(loss), seen: Arc::default() }
     }
@@ -61,9 +62,9 @@ impl<T: Task> Task for Watched<T> {
         self.task.weight(batch)
     }
 
-    fn loss(&self, batch: Batch, moment: &Moment<'_>) -> Result<Loss, TrainError> {
+    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let (step, weight) = (batch.items()[0] / self.rows, self.weight(&batch));
-        let value = (self.loss)(&self.task, step, batch, moment)?;
+        let value = (self.loss)(&self.task, step, batch, step_context)?;
         let number = value.clone().without_autodiff().into_scalar::<f64>();
         let mut seen = self.seen.lock().unwrap();
         if seen.len() <= step {

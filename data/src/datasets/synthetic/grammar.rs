@@ -5,7 +5,7 @@ use super::questions::{QuestionKind, wordings};
 use super::scene::{Background, Colour, Combinations, Event, Object, Picture, Scene};
 use super::words::{self, Table};
 use crate::error::{Error, Result};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::text::QUESTION_PROMPT;
 use std::collections::BTreeSet;
 
@@ -17,11 +17,11 @@ pub(crate) fn clip_captions(
     scene: &Scene,
     odds: &ClipCaptionOdds,
     count: usize,
-    draws: &mut Draws,
+    random: &mut RandomStream,
 ) -> Result<Vec<String>> {
     let mut captions = Vec::with_capacity(count);
     for _ in 0..100 * count {
-        let caption = clip_caption(scene, odds, draws);
+        let caption = clip_caption(scene, odds, random);
         if !captions.contains(&caption) {
             captions.push(caption);
             if captions.len() == count {
@@ -37,65 +37,67 @@ pub(crate) fn clip_captions(
 }
 
 /// One sentence about a clip.
-pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, draws: &mut Draws) -> String {
+pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, random: &mut RandomStream) -> String {
     let changes_size = scene.events.iter().any(|event| matches!(event, Event::Grow | Event::Shrink));
-    let article = if draws.chance(odds.indefinite) { "a" } else { "the" };
-    let sized = !changes_size && draws.chance(odds.size);
-    let coloured = draws.chance(odds.colour);
-    let noun = noun(&scene.main, sized, coloured, draws);
-    let behind = background(scene.background, draws);
-    if draws.chance(odds.no_event) {
+    let article = if random.chance(odds.indefinite) { "a" } else { "the" };
+    let sized = !changes_size && random.chance(odds.size);
+    let coloured = random.chance(odds.colour);
+    let noun = noun(&scene.main, sized, coloured, random);
+    let behind = background(scene.background, random);
+    if random.chance(odds.no_event) {
         let noun = format!("a {noun}");
-        return polish(&one_of(words::NO_EVENT, draws).replace("{n}", &noun).replace("{bg}", &behind));
+        return polish(&one_of(words::NO_EVENT, random).replace("{n}", &noun).replace("{bg}", &behind));
     }
     let noun = format!("{article} {noun}");
     let body = match scene.events.as_slice() {
-        [first, second] if !draws.chance(odds.one_of_two) => {
-            let first = verb(*first, scene.to_colour, odds, draws);
-            let second = verb(*second, scene.to_colour, odds, draws);
-            one_of(words::TWO_EVENTS, draws)
+        [first, second] if !random.chance(odds.one_of_two) => {
+            let first = verb(*first, scene.to_colour, odds, random);
+            let second = verb(*second, scene.to_colour, odds, random);
+            one_of(words::TWO_EVENTS, random)
                 .replace("{n}", &noun)
                 .replace("{a}", &first)
                 .replace("{b}", &second)
         }
         events => {
-            let event = events.get(draws.below(events.len())).copied().unwrap_or(Event::Still);
-            format!("{noun} {}", verb(event, scene.to_colour, odds, draws))
+            let event = events.get(random.below(events.len())).copied().unwrap_or(Event::Still);
+            format!("{noun} {}", verb(event, scene.to_colour, odds, random))
         }
     };
-    let opening = one_of(words::CLIP_OPENINGS, draws);
+    let opening = one_of(words::CLIP_OPENINGS, random);
     let closing = match &scene.second {
-        Some(second) if draws.chance(odds.second) => one_of(words::SECOND, draws)
-            .replace("{m}", &format!("a {}", self::noun(second, false, true, draws))),
-        _ if draws.chance(odds.background) => behind,
+        Some(second) if random.chance(odds.second) => one_of(words::SECOND, random)
+            .replace("{m}", &format!("a {}", self::noun(second, false, true, random))),
+        _ if random.chance(odds.background) => behind,
         _ => String::new(),
     };
     polish(&format!("{opening} {body} {closing}"))
 }
 
 /// One sentence about an image.
-pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, draws: &mut Draws) -> String {
-    let behind = background(picture.background, draws);
-    let opening = one_of(words::IMAGE_OPENINGS, draws);
+pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, random: &mut RandomStream) -> String {
+    let behind = background(picture.background, random);
+    let opening = one_of(words::IMAGE_OPENINGS, random);
     let body = match picture.objects.as_slice() {
         [one, other] => {
-            let (a, b) = if draws.chance(0.5) { (other, one) } else { (one, other) };
-            let first = image_noun(a, false, odds, draws);
-            let second = image_noun(b, false, odds, draws);
-            if draws.chance(odds.relation) {
-                format!("{first} {} {second}", one_of(relation(a, b), draws))
+            let (a, b) = if random.chance(0.5) { (other, one) } else { (one, other) };
+            let first = image_noun(a, false, odds, random);
+            let second = image_noun(b, false, odds, random);
+            if random.chance(odds.relation) {
+                format!("{first} {} {second}", one_of(relation(a, b), random))
             } else {
-                let place = |object, draws: &mut Draws| place(object, odds, draws);
-                let (at_a, at_b) = (place(a, draws), place(b, draws));
+                let place = |object, random: &mut RandomStream| place(object, odds, random);
+                let (at_a, at_b) = (place(a, random), place(b, random));
                 format!("{first} {at_a} and {second} {at_b}")
             }
         }
         objects => objects
             .first()
-            .map(|object| format!("{} {}", image_noun(object, true, odds, draws), place(object, odds, draws)))
+            .map(|object| {
+                format!("{} {}", image_noun(object, true, odds, random), place(object, odds, random))
+            })
             .unwrap_or_default(),
     };
-    let closing = if draws.chance(odds.background) { behind } else { String::new() };
+    let closing = if random.chance(odds.background) { behind } else { String::new() };
     polish(&format!("{opening} {body} {closing}"))
 }
 
@@ -104,14 +106,14 @@ pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, draws: &
 pub fn text_corpus(config: &WorldConfig, sentences: usize) -> Vec<String> {
     (0..sentences as u64)
         .map(|index| {
-            let mut draws = Draws::new(config.seed, "world: text", index);
+            let mut draws = RandomStream::new(config.seed, "world: text", index);
             if index % 2 == 0 {
                 let lengths = (config.shortest, config.longest);
-                let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Any, lengths);
-                clip_caption(&scene, &config.clip_captions, &mut draws)
+                let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
+                clip_caption(&scene, &config.clip_captions, &mut random)
             } else {
-                let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Any, None);
-                image_caption(&picture, &config.image_captions, &mut draws)
+                let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, None);
+                image_caption(&picture, &config.image_captions, &mut random)
             }
         })
         .collect()
@@ -142,60 +144,65 @@ fn caption_words() -> BTreeSet<&'static str> {
 }
 
 /// A phrase of a table, drawn by weight.
-pub(crate) fn one_of(table: Table, draws: &mut Draws) -> &'static str {
-    table.get(draws.weighted(table.iter().map(|(_, weight)| *weight))).map_or("", |(phrase, _)| phrase)
+pub(crate) fn one_of(table: Table, random: &mut RandomStream) -> &'static str {
+    table.get(random.weighted(table.iter().map(|(_, weight)| *weight))).map_or("", |(phrase, _)| phrase)
 }
 
-fn noun(object: &Object, sized: bool, coloured: bool, draws: &mut Draws) -> String {
+fn noun(object: &Object, sized: bool, coloured: bool, random: &mut RandomStream) -> String {
     let size = if !sized {
         ""
     } else if object.large {
-        one_of(words::LARGE, draws)
+        one_of(words::LARGE, random)
     } else {
-        one_of(words::SMALL, draws)
+        one_of(words::SMALL, random)
     };
-    let colour = if coloured { one_of(words::colour(object.colour), draws) } else { "" };
-    format!("{size} {colour} {}", one_of(words::shape(object.shape), draws))
+    let colour = if coloured { one_of(words::colour(object.colour), random) } else { "" };
+    format!("{size} {colour} {}", one_of(words::shape(object.shape), random))
 }
 
-fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, draws: &mut Draws) -> String {
-    let size = match (sizeable && draws.chance(odds.size), object.large) {
+fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, random: &mut RandomStream) -> String {
+    let size = match (sizeable && random.chance(odds.size), object.large) {
         (false, _) => "",
-        (true, true) => one_of(words::LARGE, draws),
-        (true, false) => one_of(words::SMALL, draws),
+        (true, true) => one_of(words::LARGE, random),
+        (true, false) => one_of(words::SMALL, random),
     };
     let tilt = match (object.shape.tilts(), object.tilt != 0.0) {
-        (true, true) if draws.chance(odds.tilted) => one_of(words::TILTED, draws),
-        (true, false) if draws.chance(odds.upright) => one_of(words::UPRIGHT, draws),
+        (true, true) if random.chance(odds.tilted) => one_of(words::TILTED, random),
+        (true, false) if random.chance(odds.upright) => one_of(words::UPRIGHT, random),
         _ => "",
     };
-    let colour = if draws.chance(odds.colour) { one_of(words::colour(object.colour), draws) } else { "" };
-    format!("a {size} {tilt} {colour} {}", one_of(words::shape(object.shape), draws))
+    let colour = if random.chance(odds.colour) { one_of(words::colour(object.colour), random) } else { "" };
+    format!("a {size} {tilt} {colour} {}", one_of(words::shape(object.shape), random))
 }
 
-fn verb(event: Event, to_colour: Option<Colour>, odds: &ClipCaptionOdds, draws: &mut Draws) -> String {
-    if event.directed() && draws.chance(odds.no_direction) {
-        return one_of(words::undirected(event.kind()), draws).to_string();
+fn verb(
+    event: Event,
+    to_colour: Option<Colour>,
+    odds: &ClipCaptionOdds,
+    random: &mut RandomStream,
+) -> String {
+    if event.directed() && random.chance(odds.no_direction) {
+        return one_of(words::undirected(event.kind()), random).to_string();
     }
     match event {
         Event::Left | Event::Right => {
             let direction = if event == Event::Left { words::LEFTWARDS } else { words::RIGHTWARDS };
-            format!("{} {}", one_of(words::SIDEWAYS_VERBS, draws), one_of(direction, draws))
+            format!("{} {}", one_of(words::SIDEWAYS_VERBS, random), one_of(direction, random))
         }
         Event::Recolour => {
-            let colour = to_colour.map_or("", |colour| one_of(words::colour(colour), draws));
-            one_of(words::event(event), draws).replace("{c}", colour)
+            let colour = to_colour.map_or("", |colour| one_of(words::colour(colour), random));
+            one_of(words::event(event), random).replace("{c}", colour)
         }
-        _ => one_of(words::event(event), draws).to_string(),
+        _ => one_of(words::event(event), random).to_string(),
     }
 }
 
-fn background(background: Background, draws: &mut Draws) -> String {
-    one_of(words::BACKGROUND, draws).replace("{g}", words::background(background))
+fn background(background: Background, random: &mut RandomStream) -> String {
+    one_of(words::BACKGROUND, random).replace("{g}", words::background(background))
 }
 
-fn place(object: &Object, odds: &ImageCaptionOdds, draws: &mut Draws) -> &'static str {
-    if draws.chance(odds.place) { one_of(words::place(object.column, object.row), draws) } else { "" }
+fn place(object: &Object, odds: &ImageCaptionOdds, random: &mut RandomStream) -> &'static str {
+    if random.chance(odds.place) { one_of(words::place(object.column, object.row), random) } else { "" }
 }
 
 /// Where `a` is, seen from `b`: the larger of the two distances decides.
@@ -268,9 +275,9 @@ mod tests {
     fn a_clip_has_twenty_different_captions() {
         let config = WorldConfig::default();
         for index in 0..300 {
-            let mut draws = Draws::new(5, "grammar test", index);
-            let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Trained, (24, 36));
-            let captions = clip_captions(&scene, &config.clip_captions, 20, &mut draws).unwrap();
+            let mut draws = RandomStream::new(5, "grammar test", index);
+            let scene = Scene::draw(&mut random, &config.scenes, Combinations::Trained, (24, 36));
+            let captions = clip_captions(&scene, &config.clip_captions, 20, &mut random).unwrap();
             assert_eq!(captions.iter().collect::<BTreeSet<_>>().len(), 20);
             assert!(captions.iter().all(|caption| !caption.contains('{') && !caption.contains("  ")));
         }

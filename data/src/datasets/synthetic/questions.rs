@@ -5,7 +5,7 @@ use super::config::{ClipCaptionOdds, WorldConfig};
 use super::grammar::{clip_caption, one_of};
 use super::scene::{Background, Colour, Combinations, Event, Kind, Scene, Shape};
 use super::words::{self, Table};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -132,8 +132,8 @@ pub(crate) struct Asker {
 impl Asker {
     /// At most `count` different questions about a clip, and at least one; fewer where there is less to ask, or where
     /// the answers have been given too often.
-    pub(crate) fn ask(&mut self, scene: &Scene, count: usize, draws: &mut Draws) -> Vec<Asked> {
-        self.ask_of(topics(scene), scene, count, draws)
+    pub(crate) fn ask(&mut self, scene: &Scene, count: usize, random: &mut RandomStream) -> Vec<Asked> {
+        self.ask_of(topics(scene), scene, count, random)
     }
 
     /// As [`Self::ask`], of certain topics and of whether there is a shape.
@@ -142,29 +142,29 @@ impl Asker {
         mut topics: Vec<Topic>,
         scene: &Scene,
         count: usize,
-        draws: &mut Draws,
+        random: &mut RandomStream,
     ) -> Vec<Asked> {
-        topics.push(self.presence(scene, draws));
-        draws.shuffle(&mut topics);
+        topics.push(self.presence(scene, random));
+        random.shuffle(&mut topics);
         topics.retain(|topic| self.times(topic.kind, topic.answer) <= self.rarest(topic.kind) + LEAD);
         topics.truncate(count);
         for topic in &topics {
             *self.asked.entry((topic.kind, topic.answer)).or_default() += 1;
         }
-        let worded = |topic: Topic, draws: &mut Draws| Asked {
+        let worded = |topic: Topic, random: &mut RandomStream| Asked {
             kind: topic.kind,
-            text: one_of(topic.wordings, draws).replace("{s}", topic.named),
+            text: one_of(topic.wordings, random).replace("{s}", topic.named),
             answer: topic.answer,
         };
-        topics.into_iter().map(|topic| worded(topic, draws)).collect()
+        topics.into_iter().map(|topic| worded(topic, random)).collect()
     }
 
     /// Asks for a shape so that the answer is the one that was rarer so far.
-    fn presence(&self, scene: &Scene, draws: &mut Draws) -> Topic {
+    fn presence(&self, scene: &Scene, random: &mut RandomStream) -> Topic {
         let kind = QuestionKind::Presence;
         let yes = match self.times(kind, YES).cmp(&self.times(kind, NO)) {
             std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => draws.chance(0.5),
+            std::cmp::Ordering::Equal => random.chance(0.5),
             std::cmp::Ordering::Greater => false,
         };
         let shown = |shape: &Shape| {
@@ -172,7 +172,7 @@ impl Asker {
         };
         let shapes: Vec<Shape> = Shape::ALL.into_iter().filter(|shape| shown(shape) == yes).collect();
         // A scene has one or two of the five shapes, so there is always one to ask for.
-        let named = draws.pick(&shapes).map_or("", |&asked| shape(asked));
+        let named = random.pick(&shapes).map_or("", |&asked| shape(asked));
         Topic { kind, wordings: PRESENCE, named, answer: if yes { YES } else { NO } }
     }
 
@@ -351,12 +351,12 @@ pub fn question_corpus(config: &WorldConfig, exercises: usize) -> Vec<Exercise> 
     };
     let mut asker = Asker::default();
     let exercise = |index| {
-        let mut draws = Draws::new(config.seed, "world: text with a question", index);
+        let mut draws = RandomStream::new(config.seed, "world: text with a question", index);
         let lengths = (config.shortest, config.longest);
-        let scene = Scene::draw(&mut draws, &config.scenes, Combinations::Any, lengths);
-        let sentence = clip_caption(&scene, &outspoken, &mut draws);
+        let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
+        let sentence = clip_caption(&scene, &outspoken, &mut random);
         let told = topics(&scene).into_iter().filter(|topic| is_told(topic, &scene, &sentence)).collect();
-        let asked = asker.ask_of(told, &scene, 1, &mut draws).pop();
+        let asked = asker.ask_of(told, &scene, 1, &mut random).pop();
         asked.map(|asked| Exercise { sentence, question: asked.text, answer: asked.answer.to_owned() })
     };
     (0..exercises as u64).filter_map(exercise).collect()
@@ -383,14 +383,14 @@ mod tests {
     use super::*;
 
     fn scene(index: u64) -> Scene {
-        let mut draws = Draws::new(1, "question test", index);
-        Scene::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, (24, 36))
+        let mut draws = RandomStream::new(1, "question test", index);
+        Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36))
     }
 
     /// What is asked about a thousand clips.
     fn asked() -> Vec<Vec<Asked>> {
         let mut asker = Asker::default();
-        let ask = |index| asker.ask(&scene(index), 5, &mut Draws::new(1, "asking test", index));
+        let ask = |index| asker.ask(&scene(index), 5, &mut RandomStream::new(1, "asking test", index));
         (0..1000).map(ask).collect()
     }
 
@@ -438,7 +438,7 @@ mod tests {
         assert!(answers(&scene).contains(&(Ask::Growth, "shrinks")));
         let mut asker = Asker::default();
         for index in 0..100 {
-            let topic = asker.presence(&scene, &mut Draws::new(1, "presence test", index));
+            let topic = asker.presence(&scene, &mut RandomStream::new(1, "presence test", index));
             assert_eq!(topic.answer == YES, ["square", "ring"].contains(&topic.named), "{topic:?}");
             *asker.asked.entry((topic.kind, topic.answer)).or_default() += 1;
         }

@@ -267,7 +267,7 @@ mod tests {
     use super::super::grammar;
     use super::super::scene::Combinations;
     use super::*;
-    use crate::random::Draws;
+    use crate::random::RandomStream;
     use proptest::prelude::*;
 
     fn kinds(caption: &str) -> Vec<Kind> {
@@ -316,16 +316,16 @@ mod tests {
         /// Everything the grammar states is recovered, and what it leaves out is not invented.
         #[test]
         fn captions_read_back_as_their_truth(index in 0u64..1_000_000) {
-            let mut draws = Draws::new(11, "reading test", index);
-            let scene = Scene::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, (24, 36));
-            let caption = grammar::clip_caption(&scene, &ClipCaptionOdds::default(), &mut draws);
+            let mut draws = RandomStream::new(11, "reading test", index);
+            let scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
+            let caption = grammar::clip_caption(&scene, &ClipCaptionOdds::default(), &mut random);
             let (reading, judged) = (read(&caption), judge(&read(&caption), &scene));
             prop_assert!(judged.shape, "{caption}");
             prop_assert!(reading.colour.is_none() || judged.colour, "{caption}");
             prop_assert_ne!(judged.direction, Some(false), "{}", caption);
             prop_assert_ne!(judged.order, Some(false), "{}", caption);
             let every = ClipCaptionOdds { no_event: 0.0, one_of_two: 0.0, no_direction: 0.0, colour: 1.0, ..Default::default() };
-            let caption = grammar::clip_caption(&scene, &every, &mut draws);
+            let caption = grammar::clip_caption(&scene, &every, &mut random);
             let judged = judge(&read(&caption), &scene);
             prop_assert!(judged.shape && judged.colour && judged.event_kind, "{caption} {judged:?}");
             prop_assert_eq!(judged.direction, scene.events.iter().any(|e| e.directed()).then_some(true), "{}", caption);
@@ -334,10 +334,10 @@ mod tests {
 
         #[test]
         fn image_captions_read_back_as_their_truth(index in 0u64..1_000_000) {
-            let mut draws = Draws::new(12, "reading test", index);
-            let picture = Picture::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, None);
+            let mut draws = RandomStream::new(12, "reading test", index);
+            let picture = Picture::draw(&mut random, &SceneOdds::default(), Combinations::Trained, None);
             let odds = ImageCaptionOdds { colour: 1.0, ..Default::default() };
-            let caption = grammar::image_caption(&picture, &odds, &mut draws);
+            let caption = grammar::image_caption(&picture, &odds, &mut random);
             prop_assert_eq!(judge_picture(&read(&caption), &picture), (true, true), "{}", caption);
             prop_assert!(read(&caption).events.is_empty(), "{}", caption);
         }

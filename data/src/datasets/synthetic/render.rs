@@ -1,7 +1,7 @@
 //! A scene's frames, drawn with soft edges: a pixel's share of an object comes from the signed distance to its outline.
 
 use super::scene::{Background, Colour, Event, Object, Picture, Scene, Shape};
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// Where the main object is and how it looks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +65,7 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
 ///
 /// # Shapes
 /// returns `frames` pictures of `[size, size, 3]` bytes
-pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, draws: &mut Draws) -> Vec<Vec<u8>> {
+pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, random: &mut RandomStream) -> Vec<Vec<u8>> {
     let mut behind = canvas(scene.background, size);
     if let Some(second) = &scene.second {
         paint_object(&mut behind, size, second);
@@ -77,18 +77,18 @@ pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, draws: &mut Draws) -> V
             if at.visible {
                 paint(&mut pixels, size, scene.main.shape, (at.x, at.y), at.radius, at.tilt, at.rgb);
             }
-            to_bytes(&pixels, noise, draws)
+            to_bytes(&pixels, noise, random)
         })
         .collect()
 }
 
 /// An image's bytes, `[size, size, 3]`.
-pub(crate) fn picture(picture: &Picture, size: u32, noise: f64, draws: &mut Draws) -> Vec<u8> {
+pub(crate) fn picture(picture: &Picture, size: u32, noise: f64, random: &mut RandomStream) -> Vec<u8> {
     let mut pixels = canvas(picture.background, size);
     for object in &picture.objects {
         paint_object(&mut pixels, size, object);
     }
-    to_bytes(&pixels, noise, draws)
+    to_bytes(&pixels, noise, random)
 }
 
 fn between(from: f64, to: f64, share: f64) -> f64 {
@@ -171,12 +171,12 @@ fn distance(shape: Shape, x: f64, y: f64, radius: f64) -> f64 {
 }
 
 /// Adds noise and rounds. Four random bytes added up are near enough to a normal distribution, and cost one draw.
-fn to_bytes(pixels: &[f64], noise: f64, draws: &mut Draws) -> Vec<u8> {
+fn to_bytes(pixels: &[f64], noise: f64, random: &mut RandomStream) -> Vec<u8> {
     const DEVIATION: f64 = 147.8; // of the sum of four bytes, 256 * sqrt(4 / 12)
     pixels
         .iter()
         .map(|value| {
-            let sum: u32 = draws.bits().to_le_bytes().iter().map(|&byte| u32::from(byte)).sum();
+            let sum: u32 = random.bits().to_le_bytes().iter().map(|&byte| u32::from(byte)).sum();
             let noisy = value + noise * (f64::from(sum) - 510.0) / DEVIATION;
             (noisy.clamp(0.0, 1.0) * 255.0 + 0.5) as u8
         })
@@ -190,8 +190,8 @@ mod tests {
     use super::*;
 
     fn with_events(index: u64, events: &[Event]) -> Scene {
-        let mut draws = Draws::new(3, "render test", index);
-        let mut scene = Scene::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, (24, 36));
+        let mut draws = RandomStream::new(3, "render test", index);
+        let mut scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
         scene.events = events.to_vec();
         scene.second = None;
         scene.to_colour = Some(Colour::White);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn frames(scene: &Scene) -> Vec<Vec<u8>> {
-        clip(scene, 64, 0.0, &mut Draws::new(0, "no noise", 0))
+        clip(scene, 64, 0.0, &mut RandomStream::new(0, "no noise", 0))
     }
 
     fn close(a: &[u8], b: &[u8]) -> bool {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn noise_has_the_asked_for_deviation() {
         let picture = Picture { objects: vec![], background: Background::Grey };
-        let bytes = super::picture(&picture, 128, 0.02, &mut Draws::new(0, "noise", 0));
+        let bytes = super::picture(&picture, 128, 0.02, &mut RandomStream::new(0, "noise", 0));
         let n = bytes.len() as f64;
         let mean = bytes.iter().map(|&b| f64::from(b)).sum::<f64>() / n;
         let deviation = (bytes.iter().map(|&b| (f64::from(b) - mean).powi(2)).sum::<f64>() / n).sqrt();

@@ -4,7 +4,7 @@
 
 use super::config::SceneOdds;
 use super::render::{self, State};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 
 /// An object's outline.
@@ -255,40 +255,45 @@ const JITTER: f64 = 0.03;
 impl Scene {
     /// Draws a clip's content.
     #[must_use]
-    pub fn draw(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, lengths: (usize, usize)) -> Self {
-        let (mut colour, shape, kinds) = main_and_kinds(draws, odds, allowed);
-        let events: Vec<Event> = kinds.iter().map(|kind| choose(draws, kind.events())).collect();
+    pub fn draw(
+        random: &mut RandomStream,
+        odds: &SceneOdds,
+        allowed: Combinations,
+        lengths: (usize, usize),
+    ) -> Self {
+        let (mut colour, shape, kinds) = main_and_kinds(random, odds, allowed);
+        let events: Vec<Event> = kinds.iter().map(|kind| choose(random, kind.events())).collect();
         let mut to_colour = None;
         if kinds.contains(&Kind::Recolour) {
-            let other = other_colour(draws, colour, |c| allowed.mixes() || !held_out(c, shape));
+            let other = other_colour(random, colour, |c| allowed.mixes() || !held_out(c, shape));
             // Either of the two comes first, or the first colour would tell which pairs are held out.
-            let swap = draws.chance(0.5);
+            let swap = random.chance(0.5);
             to_colour = Some(if swap { colour } else { other });
             colour = if swap { other } else { colour };
         }
-        let mut main = object(draws, odds, colour, shape);
-        main.tilt = tilt(draws, shape, odds.tilted);
+        let mut main = object(random, odds, colour, shape);
+        main.tilt = tilt(random, shape, odds.tilted);
         let mut scene = Self {
             main,
             second: None,
-            background: choose(draws, &[Background::Black, Background::Grey]),
+            background: choose(random, &[Background::Black, Background::Grey]),
             events,
             to_colour,
-            frames: lengths.0 + draws.below(lengths.1 - lengths.0 + 1),
-            turn: either_sign(draws, 60.0, 90.0),
-            phase: draws.unit(),
-            smallest: draws.between(0.20, 0.24),
-            largest: draws.between(0.52, 0.58),
-            span: draws.between(0.52, 0.60),
+            frames: lengths.0 + random.below(lengths.1 - lengths.0 + 1),
+            turn: either_sign(random, 60.0, 90.0),
+            phase: random.unit(),
+            smallest: random.between(0.20, 0.24),
+            largest: random.between(0.52, 0.58),
+            span: random.between(0.52, 0.60),
         };
-        if draws.chance(odds.second_object) {
-            scene.second = scene.draw_second(draws, allowed);
+        if random.chance(odds.second_object) {
+            scene.second = scene.draw_second(random, allowed);
         }
         scene
     }
 
     /// A small object in a corner that the main object never reaches, of another colour and another shape.
-    fn draw_second(&self, draws: &mut Draws, allowed: Combinations) -> Option<Object> {
+    fn draw_second(&self, random: &mut RandomStream, allowed: Combinations) -> Option<Object> {
         let path: Vec<State> = (0..17).map(|i| render::state(self, i, 17)).collect();
         let clear = |x: f64, y: f64| {
             path.iter().all(|at| (at.x - x).hypot(at.y - y) - at.radius > CORNER_RADIUS * 0.8)
@@ -297,7 +302,7 @@ impl Scene {
             .into_iter()
             .filter(|&(column, row)| clear(CORNER * f64::from(column), CORNER * f64::from(row)))
             .collect();
-        let &(column, row) = draws.pick(&corners)?;
+        let &(column, row) = random.pick(&corners)?;
         let main = self.main;
         let choices: Vec<(Colour, Shape)> = Colour::ALL
             .into_iter()
@@ -305,7 +310,7 @@ impl Scene {
             .filter(|&(c, s)| c != main.colour && Some(c) != self.to_colour && s != main.shape)
             .filter(|&(c, s)| allowed.mixes() || !held_out(c, s))
             .collect();
-        let &(colour, shape) = draws.pick(&choices)?;
+        let &(colour, shape) = random.pick(&choices)?;
         Some(Object {
             shape,
             colour,
@@ -346,14 +351,19 @@ impl Scene {
 impl Picture {
     /// Draws an image's content, with the number of objects given or drawn.
     #[must_use]
-    pub fn draw(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations, objects: Option<usize>) -> Self {
-        let two = objects.map_or_else(|| draws.chance(odds.two_in_image), |n| n > 1);
+    pub fn draw(
+        random: &mut RandomStream,
+        odds: &SceneOdds,
+        allowed: Combinations,
+        objects: Option<usize>,
+    ) -> Self {
+        let two = objects.map_or_else(|| random.chance(odds.two_in_image), |n| n > 1);
         let mut objects = loop {
-            let mut first = drawn_object(draws, odds, allowed);
+            let mut first = drawn_object(random, odds, allowed);
             if !two {
                 break vec![first];
             }
-            let mut second = drawn_object(draws, odds, allowed);
+            let mut second = drawn_object(random, odds, allowed);
             let apart = (first.column - second.column).abs().max((first.row - second.row).abs()) > 1;
             // Both are drawn anew, because beside an object at the centre there is no room for another.
             if apart && first.colour != second.colour && first.shape != second.shape {
@@ -364,31 +374,35 @@ impl Picture {
             }
         };
         for object in &mut objects {
-            object.radius *= draws.between(0.92, 1.08);
-            object.tilt = tilt(draws, object.shape, odds.tilted_in_image);
+            object.radius *= random.between(0.92, 1.08);
+            object.tilt = tilt(random, object.shape, odds.tilted_in_image);
         }
-        Self { objects, background: choose(draws, &[Background::Black, Background::Grey]) }
+        Self { objects, background: choose(random, &[Background::Black, Background::Grey]) }
     }
 }
 
 /// The main object's colour and shape and the kinds of its events. Kinds stay uniform: where something spins, the
 /// shape is drawn among those whose turn can be seen.
-fn main_and_kinds(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations) -> (Colour, Shape, Vec<Kind>) {
+fn main_and_kinds(
+    random: &mut RandomStream,
+    odds: &SceneOdds,
+    allowed: Combinations,
+) -> (Colour, Shape, Vec<Kind>) {
     loop {
-        let (colour, mut shape) = colour_and_shape(draws, allowed);
-        let kinds = if draws.chance(odds.two_events) {
-            let (movement, other) = (choose(draws, &Kind::MOVES), choose(draws, &Kind::OTHERS));
+        let (colour, mut shape) = colour_and_shape(random, allowed);
+        let kinds = if random.chance(odds.two_events) {
+            let (movement, other) = (choose(random, &Kind::MOVES), choose(random, &Kind::OTHERS));
             if allowed == Combinations::Trained && held_out_events(movement, other) {
                 continue;
             }
-            if draws.chance(0.5) { vec![movement, other] } else { vec![other, movement] }
+            if random.chance(0.5) { vec![movement, other] } else { vec![other, movement] }
         } else {
-            vec![choose(draws, &Kind::ALL)]
+            vec![choose(random, &Kind::ALL)]
         };
         if kinds.contains(&Kind::Spin) && !shape.tilts() {
             let visible: Vec<Shape> =
                 Shape::ALL.into_iter().filter(|&s| s.tilts() && allowed.allows(colour, s)).collect();
-            match draws.pick(&visible) {
+            match random.pick(&visible) {
                 Some(&visible) => shape = visible,
                 None => continue,
             }
@@ -397,57 +411,57 @@ fn main_and_kinds(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations) ->
     }
 }
 
-fn colour_and_shape(draws: &mut Draws, allowed: Combinations) -> (Colour, Shape) {
+fn colour_and_shape(random: &mut RandomStream, allowed: Combinations) -> (Colour, Shape) {
     loop {
-        let (colour, shape) = (choose(draws, &Colour::ALL), choose(draws, &Shape::ALL));
+        let (colour, shape) = (choose(random, &Colour::ALL), choose(random, &Shape::ALL));
         if allowed.allows(colour, shape) {
             return (colour, shape);
         }
     }
 }
 
-fn other_colour(draws: &mut Draws, colour: Colour, allowed: impl Fn(Colour) -> bool) -> Colour {
+fn other_colour(random: &mut RandomStream, colour: Colour, allowed: impl Fn(Colour) -> bool) -> Colour {
     loop {
-        let other = choose(draws, &Colour::ALL);
+        let other = choose(random, &Colour::ALL);
         if other != colour && allowed(other) {
             return other;
         }
     }
 }
 
-fn drawn_object(draws: &mut Draws, odds: &SceneOdds, allowed: Combinations) -> Object {
-    let (colour, shape) = colour_and_shape(draws, allowed);
-    object(draws, odds, colour, shape)
+fn drawn_object(random: &mut RandomStream, odds: &SceneOdds, allowed: Combinations) -> Object {
+    let (colour, shape) = colour_and_shape(random, allowed);
+    object(random, odds, colour, shape)
 }
 
-fn object(draws: &mut Draws, odds: &SceneOdds, colour: Colour, shape: Shape) -> Object {
-    let large = draws.chance(odds.large);
-    let (column, row) = (choose(draws, &[-1, 0, 1]), choose(draws, &[-1, 0, 1]));
+fn object(random: &mut RandomStream, odds: &SceneOdds, colour: Colour, shape: Shape) -> Object {
+    let large = random.chance(odds.large);
+    let (column, row) = (choose(random, &[-1, 0, 1]), choose(random, &[-1, 0, 1]));
     Object {
         shape,
         colour,
         large,
         column,
         row,
-        x: 0.5 * f64::from(column) + draws.between(-JITTER, JITTER),
-        y: 0.5 * f64::from(row) + draws.between(-JITTER, JITTER),
+        x: 0.5 * f64::from(column) + random.between(-JITTER, JITTER),
+        y: 0.5 * f64::from(row) + random.between(-JITTER, JITTER),
         radius: if large { LARGE } else { SMALL },
         tilt: 0.0,
     }
 }
 
-fn tilt(draws: &mut Draws, shape: Shape, probability: f64) -> f64 {
-    if shape.tilts() && draws.chance(probability) { either_sign(draws, 30.0, 60.0) } else { 0.0 }
+fn tilt(random: &mut RandomStream, shape: Shape, probability: f64) -> f64 {
+    if shape.tilts() && random.chance(probability) { either_sign(random, 30.0, 60.0) } else { 0.0 }
 }
 
-fn either_sign(draws: &mut Draws, low: f64, high: f64) -> f64 {
-    let value = draws.between(low, high);
-    if draws.chance(0.5) { value } else { -value }
+fn either_sign(random: &mut RandomStream, low: f64, high: f64) -> f64 {
+    let value = random.between(low, high);
+    if random.chance(0.5) { value } else { -value }
 }
 
 /// One of a list that is known not to be empty.
-fn choose<T: Copy>(draws: &mut Draws, items: &[T]) -> T {
-    items[draws.below(items.len())]
+fn choose<T: Copy>(random: &mut RandomStream, items: &[T]) -> T {
+    items[random.below(items.len())]
 }
 
 #[cfg(test)]
@@ -457,8 +471,8 @@ mod tests {
     fn scenes(allowed: Combinations) -> Vec<Scene> {
         (0..3000)
             .map(|index| {
-                let mut draws = Draws::new(1, "scene test", index);
-                Scene::draw(&mut draws, &SceneOdds::default(), allowed, (24, 36))
+                let mut draws = RandomStream::new(1, "scene test", index);
+                Scene::draw(&mut random, &SceneOdds::default(), allowed, (24, 36))
             })
             .collect()
     }
@@ -531,8 +545,8 @@ mod tests {
 
     #[test]
     fn what_looks_the_same_backwards_does_not_depend_on_the_order() {
-        let mut draws = Draws::new(0, "order", 0);
-        let mut scene = Scene::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, (24, 36));
+        let mut draws = RandomStream::new(0, "order", 0);
+        let mut scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
         let mut depends = |events: &[Event]| {
             scene.events = events.to_vec();
             scene.depends_on_order()
@@ -558,8 +572,8 @@ mod tests {
     #[test]
     fn two_objects_of_a_picture_do_not_touch() {
         for index in 0..1000 {
-            let mut draws = Draws::new(1, "picture test", index);
-            let picture = Picture::draw(&mut draws, &SceneOdds::default(), Combinations::Trained, Some(2));
+            let mut draws = RandomStream::new(1, "picture test", index);
+            let picture = Picture::draw(&mut random, &SceneOdds::default(), Combinations::Trained, Some(2));
             let [a, b] = picture.objects.as_slice() else { panic!("two objects") };
             assert!((a.x - b.x).hypot(a.y - b.y) > a.radius + b.radius);
             assert!(!held_out(a.colour, a.shape) && !held_out(b.colour, b.shape));

@@ -10,7 +10,7 @@ use super::{
 use crate::datasets::Split;
 use crate::error::{Error, Result};
 use crate::progress::{Counter, OnProgress};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::video::encode;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -84,17 +84,17 @@ fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
     let counts = [config.clips.train, config.clips.validate, config.clips.test];
     for (split, count) in Split::ALL.into_iter().zip(counts) {
         for index in 0..count {
-            let mut draws = Draws::new(config.seed, &format!("world: {split} clip"), index as u64);
+            let mut draws = RandomStream::new(config.seed, &format!("world: {split} clip"), index as u64);
             let combinations = match split {
                 Split::Train => Combinations::Trained,
                 _ if index % 2 == 1 => Combinations::HeldOutColours,
                 _ => Combinations::TrainedColours,
             };
-            let draw = |draws: &mut Draws| {
-                Scene::draw(draws, &config.scenes, combinations, (config.shortest, config.longest))
+            let draw = |random: &mut RandomStream| {
+                Scene::draw(random, &config.scenes, combinations, (config.shortest, config.longest))
             };
             let scene = (0..1000)
-                .map(|_| draw(&mut draws))
+                .map(|_| draw(&mut random))
                 .find(|scene| split == Split::Train || !seen.contains(&scene.key()))
                 .ok_or_else(|| Error::Setting {
                     key: "clips",
@@ -117,8 +117,8 @@ fn write_clips(
     std::fs::create_dir(directory).map_err(Error::io("make the directory", directory))?;
     let counter = Counter::new("rendering clips", clips.len(), on_progress);
     clips.par_iter().enumerate().try_for_each(|(index, clip)| {
-        let mut draws = Draws::new(config.seed, "world: pixel noise of clip", index as u64);
-        let frames = render::clip(&clip.scene, config.size, config.noise, &mut draws);
+        let mut draws = RandomStream::new(config.seed, "world: pixel noise of clip", index as u64);
+        let frames = render::clip(&clip.scene, config.size, config.noise, &mut random);
         let path = directory.join(format!("{}.webm", clip.id));
         encode::write(&path, (config.size, config.size), config.fps, &frames, encode::WEBM_VP8)?;
         counter.add(1);
@@ -130,7 +130,7 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
     let mut videos = Vec::with_capacity(clips.len());
     let mut sentences = Vec::with_capacity(clips.len() * config.captions);
     for (index, clip) in clips.iter().enumerate() {
-        let mut draws = Draws::new(config.seed, "world: captions of clip", index as u64);
+        let mut draws = RandomStream::new(config.seed, "world: captions of clip", index as u64);
         videos.push(json!({
             "category": 0,
             "url": "",
@@ -140,7 +140,7 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
             "split": clip.split.name(),
             "id": index,
         }));
-        for caption in clip_captions(&clip.scene, &config.clip_captions, config.captions, &mut draws)? {
+        for caption in clip_captions(&clip.scene, &config.clip_captions, config.captions, &mut random)? {
             sentences.push(json!({"caption": caption, "video_id": clip.id, "sen_id": sentences.len()}));
         }
     }
@@ -155,8 +155,8 @@ fn write_questions(config: &WorldConfig, clips: &[ClipTruth], directory: &Path) 
         let mut asker = Asker::default();
         let mut records = Vec::new();
         for (index, clip) in clips.iter().enumerate().filter(|(_, clip)| clip.split == split) {
-            let mut draws = Draws::new(config.seed, "world: questions of clip", index as u64);
-            for asked in asker.ask(&clip.scene, config.questions, &mut draws) {
+            let mut draws = RandomStream::new(config.seed, "world: questions of clip", index as u64);
+            for asked in asker.ask(&clip.scene, config.questions, &mut random) {
                 records.push(json!({
                     "answer": asked.answer,
                     "category_id": 0,
@@ -189,13 +189,13 @@ fn write_pairs(
         let mut archive = tar::Builder::new(BufWriter::new(file));
         let indices = shard * SHARD..((shard + 1) * SHARD).min(count);
         for index in indices.clone() {
-            let (mut draws, picture) = match split {
+            let (mut random, picture) = match split {
                 Split::Train => training_picture(config, index),
                 _ => held_out_picture(config, index),
             };
-            let caption = image_caption(&picture, &config.image_captions, &mut draws);
+            let caption = image_caption(&picture, &config.image_captions, &mut random);
             let jpeg =
-                jpeg(&render::picture(&picture, config.size, config.noise, &mut draws), config.size, &path)?;
+                jpeg(&render::picture(&picture, config.size, config.noise, &mut random), config.size, &path)?;
             let id = pair_id(split, index);
             for (name, data) in
                 [(format!("{id}.jpg"), jpeg.as_slice()), (format!("{id}.txt"), caption.as_bytes())]
@@ -213,18 +213,18 @@ fn pair_id(split: Split, index: usize) -> String {
     format!("{}-{index:06}", split.name())
 }
 
-fn training_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
-    let mut draws = Draws::new(config.seed, "world: train pair", index as u64);
-    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Any, None);
-    (draws, picture)
+fn training_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
+    let mut draws = RandomStream::new(config.seed, "world: train pair", index as u64);
+    let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, None);
+    (random, picture)
 }
 
 /// Two thirds of the held-out images have one object.
-fn held_out_picture(config: &WorldConfig, index: usize) -> (Draws, Picture) {
-    let mut draws = Draws::new(config.seed, "world: validate pair", index as u64);
+fn held_out_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
+    let mut draws = RandomStream::new(config.seed, "world: validate pair", index as u64);
     let objects = if index % 3 < 2 { 1 } else { 2 };
-    let picture = Picture::draw(&mut draws, &config.scenes, Combinations::Any, Some(objects));
-    (draws, picture)
+    let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, Some(objects));
+    (random, picture)
 }
 
 fn jpeg(pixels: &[u8], size: u32, path: &Path) -> Result<Vec<u8>> {
