@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
+use captioner::Checkpoint;
 use data::datasets::Split;
 use data::datasets::synthetic::{WorldConfig, chance_levels};
 use data::text::clean_caption;
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
-use train::dashboard::{Dashboard, Metrics};
-use train::{BEST, Captioner, files};
+use train::dashboard::Dashboard;
+use train::evaluation::evaluate_captions;
+use train::{BEST, Metrics, Validation, files};
 
 use crate::answering::{self, Reader};
 use crate::clips::{Clips, DatasetConfig};
@@ -20,10 +22,10 @@ use crate::judge::chance_metrics;
 use crate::lock::FolderLock;
 use crate::overview::Overview;
 use crate::pretrain;
-use crate::pretrained::Pretrained;
+use crate::pretrained;
 use crate::report::{self, Published, TestClip};
 use crate::reuse;
-use crate::run::{Done, Run, RunResult, Session, measure};
+use crate::run::{Done, Run, RunResult, Session};
 
 /// What the command line asks for.
 pub struct Request {
@@ -150,7 +152,7 @@ pub fn run(request: &Request, session: &Session) -> anyhow::Result<Ended> {
 
     let mut grid = Grid { request, session, folder: &folder, loaded: None, cells: Vec::new() };
     let Some(first) = &grid.pretrained(first)? else { return Ok(Ended::Interrupted) };
-    let pretrained = Pretrained::load(first, &session.device)?;
+    let pretrained = pretrained::load(first, &session.device)?;
     let clips = grid.clips(first)?;
     let truth = |id: &str| clips.world().and_then(|world| world.truth(id)).map(|truth| &truth.scene);
     let test = clips.clips(Split::Test);
@@ -210,7 +212,7 @@ type ClipsKey = (WorldConfig, Option<DatasetConfig>, FrameConfig, usize);
 impl Grid<'_> {
     /// The clips of a configuration, loaded anew where they are others than those of the runs before.
     fn clips(&mut self, config: &RunConfig) -> anyhow::Result<Arc<Clips>> {
-        let size = Pretrained::image_size_of(config)?;
+        let size = pretrained::image_size_of(config)?;
         let key = (config.world.clone(), config.dataset.clone(), config.frames.clone(), size);
         if let Some((loaded, clips)) = &self.loaded
             && *loaded == key
@@ -351,7 +353,7 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
 }
 
 /// Tells which words of a data set's captions the checkpoint's vocabulary does not have.
-fn tell_unknown_words(pretrained: &Pretrained, clips: &Clips) -> anyhow::Result<()> {
+fn tell_unknown_words(pretrained: &Checkpoint, clips: &Clips) -> anyhow::Result<()> {
     let captions = || {
         let captions = clips.clips(Split::Train).into_iter().flat_map(|clip| &clip.captions);
         captions.map(|caption| clean_caption(caption))
@@ -375,11 +377,11 @@ fn tell_unknown_words(pretrained: &Pretrained, clips: &Clips) -> anyhow::Result<
 
 fn baselines(
     config: &RunConfig,
-    pretrained: &Pretrained,
+    pretrained: &Checkpoint,
     clips: &Clips,
     folder: &Path,
 ) -> anyhow::Result<Baselines> {
-    let context = pretrained.context(config)?;
+    let context = pretrained::context(pretrained, config)?;
     let videos = clips.videos(Split::Test)?;
     let batch_size = config.evaluate.batch_size;
     let (split, constant_caption, constant, chance) = match &config.answering {
@@ -402,10 +404,11 @@ fn baselines(
             let chance = clips
                 .world()
                 .map_or_else(Metrics::default, |world| chance_metrics(&chance_levels(world, Split::Test)));
-            (videos.validation(Split::Test, Arc::new(judge), batch_size), caption, constant, chance)
+            let split = Validation::of_videos(videos, Split::Test, Arc::new(judge), batch_size);
+            (split, caption, constant, chance)
         }
     };
-    let captioner = Captioner::new(pretrained.model.clone(), context);
-    let measured = measure(&captioner, &split, Some(&folder.join("pretrained-test.json")))?;
+    let path = folder.join("pretrained-test.json");
+    let measured = evaluate_captions(&context, &pretrained.model, &split, Some(&path))?;
     Ok(Baselines { constant_caption, constant, pretrained: measured.metrics, chance })
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use captioner::{HostPrompts, HostTokens, Videos};
 use data::datasets::questions::most_frequent_answers;
 use data::datasets::synthetic::{QuestionKind, World};
 use data::datasets::{Clip, Question, Split};
@@ -15,10 +16,7 @@ use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use train::dashboard::Metrics;
-use train::{Batch, Examples, HostPrompts, HostTokens, Prediction, Scorer, TrainError, Validation};
-
-use crate::examples::{Videos, share};
+use train::{Batch, Examples, Metrics, Prediction, Scorer, TrainError, Validation};
 
 /// Name of the share of right answers among the figures. Choose the best model by it: `train.select = "accuracy"`.
 pub const ACCURACY: &str = "accuracy";
@@ -187,7 +185,7 @@ impl Questions {
     /// The questions as a split that a model is measured on.
     pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
         let ids = self.asked.iter().map(|(_, question)| question.id.clone()).collect();
-        Validation { split, ids, examples: share(self), scorer: Some(judge), batch_size }
+        Validation { split, ids, examples: Arc::new(self), scorer: Some(judge), batch_size }
     }
 }
 

@@ -1,21 +1,15 @@
-//! `experiments caption`: what a checkpoint says about videos.
+//! `experiments caption`: captions of video files with a checkpoint.
 
-use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use burn::tensor::{Int, Tensor, TensorData};
+use captioner::{Caption, Captioner, ClipCaptions, Options, Overrides, Settings};
 use clap::{Args, ValueEnum};
-use data::preprocess::Preprocess;
-use data::text::Tokenizer;
-use data::video::{FrameRequest, decode};
-use model::checkpoint::{self, Precision};
-use model::generate::{GenerateConfig, Sample, Search};
-use model::{Blip2, Blip2Config, Fusion, Prompt, PromptTokens, Visual};
+use model::Fusion;
+use model::checkpoint::Precision;
+use model::generate::Sample;
 use serde_json::json;
 
 use crate::device;
-use crate::pretrained::{end_tokens, open_tokenizer, prompt_tokens};
 
 /// Arguments of `caption`.
 #[derive(Debug, Args)]
@@ -29,40 +23,41 @@ pub struct CaptionArguments {
     /// How to print: text, jsonl (ids, scores and errors too) or coco (results that `experiments score` reads)
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// Frames a clip
-    #[arg(long, default_value_t = 8)]
-    pub frames: usize,
-    /// Clips at a time
+    /// Frames per clip [default: the checkpoint's, else 8]
+    #[arg(long)]
+    pub frames: Option<usize>,
+    /// Clips per batch
     #[arg(long, default_value_t = 8)]
     pub batch_size: usize,
-    /// How frames are joined, where not as the checkpoint says: concat, average, concat_queries, average_queries
+    /// How frames are joined, instead of the checkpoint's way: concat, average, concat_queries, average_queries
     #[arg(long, value_parser = parse_fusion)]
     pub fusion: Option<Fusion>,
-    /// What the language model reads behind the video
-    #[arg(long, default_value = "")]
-    pub prompt: String,
-    /// Beams; 1 is greedy search
-    #[arg(long, default_value_t = 5)]
-    pub beams: usize,
-    /// Most new tokens
-    #[arg(long, default_value_t = 32)]
-    pub max_new_tokens: usize,
-    /// Fewest new tokens
-    #[arg(long, default_value_t = 0)]
-    pub min_new_tokens: usize,
-    /// Power of the length that a sequence's score is divided by
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    pub length_penalty: f64,
-    /// Divides the scores of tokens that were written before
-    #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f64,
-    /// Draw tokens at this temperature instead of searching
+    /// Prompt after the video [default: the checkpoint's, else none]
+    #[arg(long)]
+    pub prompt: Option<String>,
+    /// Beams; 1 is greedy search [default: the checkpoint's, else 5]
+    #[arg(long)]
+    pub beams: Option<usize>,
+    /// Maximum number of new tokens [default: the checkpoint's, else 32]
+    #[arg(long)]
+    pub max_new_tokens: Option<usize>,
+    /// Minimum number of new tokens [default: the checkpoint's, else 0]
+    #[arg(long)]
+    pub min_new_tokens: Option<usize>,
+    /// Length penalty P: a beam's score is its log-probability / length^P [default: the checkpoint's, else 1]
+    #[arg(long, allow_negative_numbers = true)]
+    pub length_penalty: Option<f64>,
+    /// Repetition penalty: divides the scores of tokens that the caption already holds [default: the checkpoint's,
+    /// else 1]
+    #[arg(long)]
+    pub repetition_penalty: Option<f64>,
+    /// Sample tokens at this temperature instead of a beam search
     #[arg(long, value_name = "TEMPERATURE", allow_negative_numbers = true)]
     pub sample: Option<f64>,
-    /// Where the draws start
+    /// Random seed
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Captions a clip
+    /// Captions per clip
     #[arg(long, default_value_t = 1)]
     pub captions: usize,
     /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
@@ -89,173 +84,88 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
         .map_err(|_| "expected concat, average, concat_queries or average_queries".to_owned())
 }
 
-/// Captions every input; gives back whether all of them could be. A clip that cannot be decoded is told and does not
-/// stop the rest.
+/// Captions every input; returns whether all of them could be decoded. A clip that cannot be decoded is reported and does
+/// not stop the rest.
 ///
 /// # Errors
 /// When the checkpoint cannot be read, or the settings do not fit.
 pub fn run(arguments: &CaptionArguments) -> anyhow::Result<bool> {
-    let device = device::select(&arguments.device)?;
-    let half = burn::tensor::FloatDType::BF16;
-    let precision = match arguments.bf16 {
-        true => Precision { vision_model: half, language_model: half },
-        false => Precision::default(),
-    };
-    let adapt = |config: &mut Blip2Config| {
-        if let Some(fusion) = arguments.fusion {
-            config.fusion = fusion;
-        }
-        config.max_frames = config.max_frames.max(arguments.frames);
-    };
-    let (config, blip2) = checkpoint::load_in(&arguments.checkpoint, adapt, precision, &device)?;
-    let tokenizer = open_tokenizer(&arguments.checkpoint, &config)?;
-    let settings = settings(arguments, &config, &tokenizer)?;
-    let writer = Writer { arguments, config: &config, blip2: &blip2, tokenizer: &tokenizer, settings };
-
-    let (sender, receiver) = sync_channel(2);
-    let request = FrameRequest::uniform(arguments.frames, config.vision_config.image_size as u32);
-    std::thread::scope(|scope| {
-        // clips are decoded while the batch before them is captioned
-        scope.spawn(move || {
-            for paths in arguments.inputs.chunks(arguments.batch_size.max(1)) {
-                let batch: Vec<_> = std::thread::scope(|scope| {
-                    let running: Vec<_> = paths
-                        .iter()
-                        .map(|path| scope.spawn(move || (path, decode(path, &request))))
-                        .collect();
-                    running.into_iter().filter_map(|clip| clip.join().ok()).collect()
-                });
-                if sender.send(batch).is_err() {
-                    return;
-                }
+    let captioner = Captioner::open(&arguments.checkpoint, arguments.options()?)?;
+    for change in captioner.changes() {
+        eprintln!("{change}");
+    }
+    let (mut results, mut all_decoded) = (Vec::new(), true);
+    captioner.caption_each(&arguments.inputs, |ClipCaptions { path, captions }| match captions {
+        Ok(captions) => captions.iter().for_each(|caption| match arguments.format {
+            Format::Coco => results.push(coco(&path, caption)),
+            format => print(&path, caption, format),
+        }),
+        Err(error) => {
+            all_decoded = false;
+            eprintln!("{}: {error}", path.display());
+            if arguments.format == Format::Jsonl {
+                println!("{}", json!({"input": path, "error": error.to_string()}));
             }
-        });
-        let mut results = Vec::new();
-        let (mut done, mut all_fine) = (0, true);
-        for batch in receiver {
-            all_fine &= writer.batch(batch, &mut done, &mut results)?;
         }
-        if arguments.format == Format::Coco {
-            println!("{}", serde_json::to_string_pretty(&results)?);
-        }
-        Ok(all_fine)
-    })
+    })?;
+    if arguments.format == Format::Coco {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    }
+    Ok(all_decoded)
 }
 
-struct Writer<'a> {
-    arguments: &'a CaptionArguments,
-    config: &'a Blip2Config,
-    blip2: &'a Blip2,
-    tokenizer: &'a Tokenizer,
-    settings: GenerateConfig,
+fn print(path: &Path, caption: &Caption, format: Format) {
+    let Caption { text, ids, log_probability, score } = caption;
+    if format == Format::Text {
+        return println!("{}: {text}", path.display());
+    }
+    let line = json!({
+        "input": path, "caption": text, "ids": ids, "log_probability": log_probability, "score": score,
+    });
+    println!("{line}");
 }
 
-impl Writer<'_> {
-    /// Captions the clips of a batch that could be decoded and tells of the others; whether there were none of those.
-    fn batch(
-        &self,
-        batch: Vec<(&PathBuf, data::Result<data::video::Frames>)>,
-        done: &mut u64,
-        results: &mut Vec<serde_json::Value>,
-    ) -> anyhow::Result<bool> {
-        let preprocess = Preprocess::new(self.config.vision_config.image_size as u32);
-        let (mut pixels, mut paths, mut all_fine) = (Vec::new(), Vec::new(), true);
-        for (path, frames) in batch {
-            match frames {
-                Ok(frames) => {
-                    pixels.extend(preprocess.normalize(&frames.data));
-                    paths.push(path);
-                }
-                Err(error) => {
-                    all_fine = false;
-                    eprintln!("{}: {error}", path.display());
-                    if self.arguments.format == Format::Jsonl {
-                        println!("{}", json!({"input": path, "error": error.to_string()}));
-                    }
-                }
-            }
-        }
-        if paths.is_empty() {
-            return Ok(all_fine);
-        }
-        let (b, size) = (paths.len(), self.config.vision_config.image_size);
-        let device = self.blip2.query_tokens.val().device();
-        let shape = [b, self.arguments.frames, 3, size, size];
-        let frames = Tensor::from_data(TensorData::new(pixels, shape), &device);
-        let prompt = Prompt { streams: Some((*done..*done + b as u64).collect()), ..self.prompt(b)? };
-        *done += b as u64;
-        let captions = self.blip2.caption(Visual::Frames(frames), &prompt, &self.settings)?;
-        for (path, captions) in paths.into_iter().zip(captions) {
-            for caption in captions {
-                let text = self.tokenizer.decode(&caption.ids)?;
-                match self.arguments.format {
-                    Format::Text => println!("{}: {text}", path.display()),
-                    Format::Jsonl => println!(
-                        "{}",
-                        json!({
-                            "input": path, "caption": text, "ids": caption.ids,
-                            "log_probability": caption.log_probability, "score": caption.score,
-                        })
-                    ),
-                    Format::Coco => {
-                        let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-                        results.push(json!({"image_id": id, "caption": text}));
-                    }
-                }
-            }
-        }
-        Ok(all_fine)
+fn coco(path: &Path, caption: &Caption) -> serde_json::Value {
+    let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    json!({"image_id": id, "caption": caption.text})
+}
+
+impl CaptionArguments {
+    fn options(&self) -> anyhow::Result<Options> {
+        let half = burn::tensor::FloatDType::BF16;
+        let precision = match self.bf16 {
+            true => Precision { vision_model: half, language_model: half },
+            false => Precision::default(),
+        };
+        let sample =
+            self.sample.map(|temperature| Sample { temperature, seed: self.seed, ..Sample::default() });
+        Ok(Options {
+            device: device::select(&self.device)?,
+            precision,
+            overrides: Overrides { fusion: self.fusion, ..Overrides::default() },
+            settings: Some(self.settings()?),
+            sample,
+            captions: self.captions,
+            batch_size: self.batch_size,
+        })
     }
 
-    fn prompt(&self, b: usize) -> anyhow::Result<Prompt> {
-        let words = self.arguments.prompt.trim();
-        let tokens = |tokenizer: &Tokenizer, words: &str| -> anyhow::Result<PromptTokens> {
-            let ids: Vec<i32> = prompt_tokens(tokenizer, words)?.into_iter().map(|id| id as i32).collect();
-            let t = ids.len();
-            let device = self.blip2.query_tokens.val().device();
-            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &device).expand([b, t]);
-            Ok(PromptTokens { ids, mask: None })
-        };
-        if words.is_empty() {
-            return Ok(Prompt::default());
+    /// The checkpoint's own settings, or the defaults, with the arguments' changes.
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = Settings::of_checkpoint(&self.checkpoint)?.unwrap_or_default();
+        fn set<T: Clone>(own: &mut T, given: &Option<T>) {
+            if let Some(given) = given {
+                own.clone_from(given);
+            }
         }
-        let instruction = if self.config.qformer_config.reads_text {
-            let path = self.arguments.checkpoint.join("qformer_tokenizer");
-            let tokenizer = Tokenizer::from_file(&path).context(
-                "the Q-Former reads the prompt too, and its tokenizer (qformer_tokenizer/) cannot be read",
-            )?;
-            Some(tokens(&tokenizer, words)?)
-        } else {
-            None
-        };
-        Ok(Prompt { text: Some(tokens(self.tokenizer, words)?), instruction, streams: None })
+        set(&mut settings.frames.count, &self.frames);
+        set(&mut settings.text.prompt, &self.prompt);
+        let generate = &mut settings.generate;
+        set(&mut generate.num_beams, &self.beams);
+        set(&mut generate.max_new_tokens, &self.max_new_tokens);
+        set(&mut generate.min_new_tokens, &self.min_new_tokens);
+        set(&mut generate.length_penalty, &self.length_penalty);
+        set(&mut generate.repetition_penalty, &self.repetition_penalty);
+        Ok(settings)
     }
-}
-
-/// How captions are to be written, refused before anything is decoded where it cannot be.
-fn settings(
-    arguments: &CaptionArguments,
-    config: &Blip2Config,
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<GenerateConfig> {
-    let end_tokens = end_tokens(&arguments.checkpoint, config, tokenizer)?;
-    let search = match arguments.sample {
-        Some(temperature) => {
-            Search::Sample(Sample { temperature, seed: arguments.seed, ..Sample::default() })
-        }
-        None => Search::Beam,
-    };
-    let settings = GenerateConfig {
-        max_new_tokens: arguments.max_new_tokens,
-        min_new_tokens: arguments.min_new_tokens,
-        end_tokens,
-        num_beams: if arguments.sample.is_some() { 1 } else { arguments.beams },
-        num_return_sequences: arguments.captions,
-        length_penalty: arguments.length_penalty,
-        repetition_penalty: arguments.repetition_penalty,
-        search,
-        ..GenerateConfig::default()
-    };
-    settings.validate()?;
-    Ok(settings)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, ensure};
+use captioner::{FrameSource, Videos};
 use data::datasets::splits::Splits;
 use data::datasets::synthetic::World;
 use data::datasets::{Clip, DataSet, Place, Split, VideoSet, open};
@@ -13,8 +14,6 @@ use train::TrainError;
 
 use crate::answering::{self, AnswerScorer};
 use crate::config::{FrameConfig, RunConfig, hex};
-use crate::examples::Videos;
-use crate::frames::FrameSource;
 use crate::judge::CaptionScorer;
 use crate::world::{self, Shown};
 
@@ -140,7 +139,7 @@ impl Clips {
     /// # Errors
     /// As [`frames`](Self::frames).
     pub fn videos(&self, split: Split) -> anyhow::Result<Videos> {
-        Ok(Videos::new(self.frames(split)?.clone(), self.request.preprocess(self.size)))
+        Ok(Videos::new(self.frames(split)?.clone(), self.request.clone(), self.size))
     }
 
     /// Scores answers to the questions about a split.

@@ -173,7 +173,7 @@ fn session(device_word: &str, no_tui: bool) -> Result<Session, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let pressed = stop.clone();
     let handler = move || {
-        if pressed.swap(true, Ordering::Relaxed) || !train::is_running() {
+        if pressed.swap(true, Ordering::Relaxed) || !train::is_training() {
             std::process::exit(i32::from(INTERRUPTED));
         }
     };

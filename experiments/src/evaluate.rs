@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use clap::Args;
 use data::datasets::Split;
-use train::Captioner;
+use train::Validation;
+use train::evaluation::evaluate_captions;
 
 use crate::cli::Folders;
 use crate::clips::Clips;
 use crate::config::{RunConfig, dataset_sets, resolve_plain};
-use crate::pretrained::Pretrained;
-use crate::run::{Session, measure};
+use crate::pretrained;
+use crate::run::Session;
 use crate::table::Table;
 
 /// Arguments of `evaluate`.
@@ -64,13 +65,13 @@ impl EvaluateArguments {
 /// # Errors
 /// When the checkpoint or a clip cannot be read, or the captions cannot be written or scored.
 pub fn run(arguments: &EvaluateArguments, config: &RunConfig, session: &Session) -> anyhow::Result<()> {
-    let pretrained = Pretrained::load(config, &session.device)?;
+    let pretrained = pretrained::load(config, &session.device)?;
     let clips = Clips::load(config, pretrained.image_size(), &arguments.folders.cache)?;
-    let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
+    let context = pretrained::context(&pretrained, config)?;
     let judge = Arc::new(clips.judge(arguments.split)?);
     let split = clips.videos(arguments.split)?;
-    let split = split.validation(arguments.split, judge, config.evaluate.batch_size);
-    let measured = measure(&captioner, &split, arguments.predictions.as_deref())?;
+    let split = Validation::of_videos(split, arguments.split, judge, config.evaluate.batch_size);
+    let measured = evaluate_captions(&context, &pretrained.model, &split, arguments.predictions.as_deref())?;
     if arguments.json {
         println!("{}", serde_json::to_string(&measured.metrics)?);
         return Ok(());

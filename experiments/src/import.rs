@@ -13,8 +13,9 @@ use model::lm::LanguageModelConfig;
 use model::presets::Preset;
 use model::{Blip2Config, Fusion};
 
-use crate::pretrained::{TOKENIZER_FILE, check_tokenizer};
 use crate::report::thousands;
+use captioner::TOKENIZER_FILE;
+use captioner::checkpoint::check_tokenizer;
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]

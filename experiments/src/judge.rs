@@ -4,8 +4,8 @@ use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, read};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
-use train::dashboard::{BLEU_4, CIDER, Metrics};
-use train::{Prediction, Scorer, TrainError};
+use train::metrics::{BLEU_4, CIDER};
+use train::{Metrics, Prediction, Scorer, TrainError};
 
 /// Names of BLEU-1 to BLEU-3 among the figures.
 pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];

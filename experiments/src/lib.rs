@@ -10,8 +10,6 @@ pub mod config;
 pub mod datasets;
 pub mod device;
 pub mod evaluate;
-pub mod examples;
-pub mod frames;
 pub mod import;
 pub mod judge;
 pub mod lock;

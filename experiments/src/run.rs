@@ -7,24 +7,25 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use burn::tensor::Device;
+use captioner::{Checkpoint, Context as Captioning, TOKENIZER_FILE, Videos, weights_hash};
 use data::datasets::Split;
-use data::text::Tokenizer;
+use model::Blip2;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use train::checkpoint::{EpochRecord, Seconds};
-use train::dashboard::{Dashboard, Metrics};
-use train::evaluation::{Measured, evaluate};
-use train::processes::{ProcessGroup, SingleProcess};
+use train::dashboard::Dashboard;
+use train::evaluation::evaluate_captions;
+use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst};
-use train::{BEST, Captioner, Examples, Fit, Outcome, Task, TrainConfig, Validation, files, fit};
+use train::{
+    BEST, Captioned, CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, TrainConfig, Validation, files,
+};
 
 use crate::answering::{self, Reader};
 use crate::clips::Clips;
 use crate::config::{RunConfig, ScstStage};
-use crate::examples::{Captioned, Videos, captions, share};
-use crate::frames::FeatureStore;
 use crate::memory::{self, PeakMemory};
-use crate::pretrained::{Pretrained, TOKENIZER_FILE, find_checkpoint, weights_hash};
+use crate::pretrained::{self, find_checkpoint};
 use crate::provenance::{self, Named, Provenance};
 use crate::world::Shown;
 
@@ -153,16 +154,17 @@ impl Run<'_> {
         files::replace(&self.directory.join("config.toml"), config.to_toml()?.as_bytes())?;
         files::replace_json(&self.directory.join(provenance::FILE), provenance)?;
 
-        let pretrained = Pretrained::load(config, &session.device)?;
-        let stages = Stages { run: self, session, clips, size: pretrained.image_size() };
-        let learned = match &config.scst {
-            None => stages.cross_entropy(&pretrained, &self.directory)?,
+        let pretrained = pretrained::load(config, &session.device)?;
+        let tokenizer = pretrained.tokenizer.clone();
+        let stages = Stages { run: self, session, clips };
+        let (learned, captioning) = match &config.scst {
+            None => stages.cross_entropy(pretrained, &self.directory)?,
             Some(scst) => {
                 let start = match start {
                     Some(start) => start.to_owned(),
                     None => {
                         let directory = self.directory.join("cross_entropy");
-                        if stages.cross_entropy(&pretrained, &directory)?.interrupted {
+                        if stages.cross_entropy(pretrained, &directory)?.0.interrupted {
                             return Ok(Done::Interrupted);
                         }
                         directory.join(BEST)
@@ -174,12 +176,12 @@ impl Run<'_> {
         if learned.interrupted {
             return Ok(Done::Interrupted);
         }
-        pretrained.tokenizer.save(&self.directory.join(BEST).join(TOKENIZER_FILE))?;
+        tokenizer.save(&self.directory.join(BEST).join(TOKENIZER_FILE))?;
 
         let predictions = self.directory.join(TEST_PREDICTIONS);
-        let test = stages.validation(Split::Test, &learned.best, self.trained())?;
-        let test = measure(&learned.best, &test, Some(&predictions))?;
-        let count = |choose: &dyn Fn(&str) -> bool| model::parameters::count(&learned.best.blip2, choose);
+        let test = stages.validation(Split::Test, &learned.best, &captioning, self.trained())?;
+        let test = evaluate_captions(&captioning, &learned.best, &test, Some(&predictions))?;
+        let count = |choose: &dyn Fn(&str) -> bool| model::parameters::count(&learned.best, choose);
         let result = RunResult {
             config_hash: provenance.config_hash.clone(),
             seed: self.seed,
@@ -212,50 +214,56 @@ struct Stages<'a> {
     run: &'a Run<'a>,
     session: &'a Session,
     clips: &'a Clips,
-    size: usize,
 }
 
+/// The outcome of a stage, and what captioning with its weights needs.
+type Learned = (Outcome<Blip2>, Captioning);
+
 impl Stages<'_> {
-    /// Learns the captions word by word.
-    fn cross_entropy(&self, pretrained: &Pretrained, directory: &Path) -> anyhow::Result<Outcome<Captioner>> {
+    /// Trains by cross-entropy.
+    fn cross_entropy(&self, pretrained: Checkpoint, directory: &Path) -> anyhow::Result<Learned> {
         let (config, run) = (self.run.config, self.run);
-        let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
-        let train = self.examples(&captioner, &config.train, &pretrained.tokenizer)?;
-        let validation = self.validation(Split::Validate, &captioner, &config.train)?;
+        let captioning = pretrained::context(&pretrained, config)?;
+        let Checkpoint { model, .. } = pretrained;
+        let train = self.examples(&model, &captioning, &config.train)?;
+        let validation = self.validation(Split::Validate, &model, &captioning, &config.train)?;
         let label = format!("{} seed {}", run.variant, run.seed);
-        self.fit(captioner, &config.train, train, validation, directory, label)
+        let objective = CrossEntropy::new(captioning.clone(), config.train.label_smoothing);
+        let fit = self.fit(objective, &config.train, train, validation, directory, label);
+        Ok((train::fit(model, fit)?, captioning))
     }
 
-    /// Goes on from what cross-entropy gave, by reward.
-    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Outcome<Captioner>> {
+    /// Continues self-critically from the weights of cross-entropy.
+    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Learned> {
         let (config, run) = (self.run.config, self.run);
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
-        let started = Pretrained::load_from(start, config, dropout, &self.session.device)?;
-        let captioner = Captioner::new(started.model.clone(), started.context(config)?);
-        let train = self.examples(&captioner, &scst.train, &started.tokenizer)?;
-        let validation = self.validation(Split::Validate, &captioner, &scst.train)?;
+        let started = pretrained::load_from(start, config, dropout, &self.session.device)?;
+        let captioning = pretrained::context(&started, config)?;
+        let Checkpoint { model, .. } = started;
+        let train = self.examples(&model, &captioning, &scst.train)?;
+        let validation = self.validation(Split::Validate, &model, &captioning, &scst.train)?;
         let references: Vec<Vec<String>> =
             self.clips.clips(Split::Train).into_iter().map(|clip| clip.captions.clone()).collect();
         let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
         let label = format!("{} seed {}, self-critical", run.variant, run.seed);
-        let task = Scst::new(captioner, rewards);
-        let outcome = self.fit(task, &scst.train, train, validation, &run.directory, label)?;
-        Ok(outcome.map(Scst::into_captioner))
+        let objective = Scst::new(captioning.clone(), rewards);
+        let fit = self.fit(objective, &scst.train, train, validation, &run.directory, label);
+        Ok((train::fit(model, fit)?, captioning))
     }
 
-    fn fit<T: Task>(
+    fn fit<O: Objective>(
         &self,
-        task: T,
+        objective: O,
         config: &TrainConfig,
         train: Arc<dyn Examples>,
         validation: Validation,
         directory: &Path,
         label: String,
-    ) -> anyhow::Result<Outcome<T>> {
+    ) -> Fit<O> {
         let (run, session) = (self.run, self.session);
-        Ok(fit(Fit {
+        Fit {
             config: config.clone(),
-            task,
+            objective,
             train,
             validation: Some(validation),
             directory: directory.to_owned(),
@@ -266,26 +274,26 @@ impl Stages<'_> {
             stop: session.stop.clone(),
             dashboard: session.dashboard,
             processes: Arc::new(SingleProcess),
-        })?)
+        }
     }
 
-    /// What is learned from: captions, or answers to questions.
+    /// Training examples: captions, or answers to questions.
     fn examples(
         &self,
-        captioner: &Captioner,
+        model: &Blip2,
+        captioning: &Captioning,
         train: &TrainConfig,
-        tokenizer: &Arc<Tokenizer>,
     ) -> anyhow::Result<Arc<dyn Examples>> {
         let config = self.run.config;
-        let (videos, clips) = (self.videos(Split::Train, captioner, train)?, self.clips.clips(Split::Train));
+        let (videos, clips) = (self.videos(Split::Train, model, train)?, self.clips.clips(Split::Train));
         if config.answering.is_some() {
-            return Ok(share(answering::examples(videos, &clips, self.reader(captioner)?)?));
+            return Ok(Arc::new(answering::examples(videos, &clips, self.reader(captioning)?)?));
         }
-        Ok(share(Captioned::new(
+        Ok(Arc::new(Captioned::new(
             videos,
-            captions(&clips),
+            clips.iter().map(|clip| clip.captions.as_slice()),
             config.captions,
-            tokenizer.clone(),
+            captioning.tokenizer.clone(),
             config.evaluate.max_new_tokens,
             config.drawn_seed(self.run.seed),
         )?))
@@ -294,46 +302,36 @@ impl Stages<'_> {
     fn validation(
         &self,
         split: Split,
-        captioner: &Captioner,
+        model: &Blip2,
+        captioning: &Captioning,
         train: &TrainConfig,
     ) -> anyhow::Result<Validation> {
-        let (videos, batch_size) =
-            (self.videos(split, captioner, train)?, self.run.config.evaluate.batch_size);
+        let (videos, batch_size) = (self.videos(split, model, train)?, self.run.config.evaluate.batch_size);
         if self.run.config.answering.is_some() {
             let judge = Arc::new(self.clips.answer_scorer(split)?);
-            let questions = answering::examples(videos, &self.clips.clips(split), self.reader(captioner)?)?;
+            let questions = answering::examples(videos, &self.clips.clips(split), self.reader(captioning)?)?;
             return Ok(questions.validation(split, judge, batch_size));
         }
-        Ok(videos.validation(split, Arc::new(self.clips.judge(split)?), batch_size))
+        Ok(Validation::of_videos(videos, split, Arc::new(self.clips.judge(split)?), batch_size))
     }
 
-    fn reader(&self, captioner: &Captioner) -> anyhow::Result<Reader> {
-        let (config, context) = (self.run.config.answering.clone(), captioner.context());
-        Ok(Reader::new(config.unwrap_or_default(), &context.config, context.tokenizer.clone())?)
+    fn reader(&self, captioning: &Captioning) -> anyhow::Result<Reader> {
+        let config = self.run.config.answering.clone();
+        Ok(Reader::new(config.unwrap_or_default(), &captioning.config, captioning.tokenizer.clone())?)
     }
 
-    /// What a model sees of the clips: frames, or what its frozen ViT makes of them.
-    fn videos(&self, split: Split, captioner: &Captioner, train: &TrainConfig) -> anyhow::Result<Videos> {
-        let config = self.run.config;
-        let (frames, videos) = (self.clips.frames(split)?, self.clips.videos(split)?);
-        let is_vit_trained = model::parameters::names(&captioner.blip2)
-            .iter()
-            .any(|name| name.starts_with("vision_model.") && train.parameters.trains(name));
-        if is_vit_trained || frames.varies() {
-            return Ok(videos);
-        }
-        let (shown, batch_size) = (Shown::default(), config.evaluate.batch_size);
-        let features = FeatureStore::of(
-            frames,
-            captioner,
-            &config.frames,
-            self.size,
-            batch_size,
+    /// What a model sees of the clips: frames, or features of its frozen ViT.
+    fn videos(&self, split: Split, model: &Blip2, train: &TrainConfig) -> anyhow::Result<Videos> {
+        let shown = Shown::default();
+        let videos = self.clips.videos(split)?.with_frozen_vit(
+            model,
+            |name| train.parameters.trains(name),
+            self.run.config.evaluate.batch_size,
             self.run.cache,
             &|progress| shown.update(progress),
         )?;
         shown.finish();
-        Ok(videos.with_features(Arc::new(features)))
+        Ok(videos)
     }
 }
 
@@ -343,20 +341,6 @@ pub const TEST_PREDICTIONS: &str = "predictions/test.json";
 pub const RESULT: &str = "result.json";
 /// How long it took and what it needed.
 pub const TIMING: &str = "timing.json";
-
-/// Captions a whole split, writes the captions down where a file is named, and scores them.
-///
-/// # Errors
-/// When an example cannot be had, the device fails, or the captions cannot be written or scored.
-pub fn measure(
-    captioner: &Captioner,
-    split: &Validation,
-    predictions: Option<&Path>,
-) -> anyhow::Result<Measured> {
-    let alone: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
-    let measured = evaluate(captioner, split, &alone, predictions, |_| Ok(true))?;
-    measured.context("an evaluation that nobody stopped ended early")
-}
 
 /// Reads a JSON file of ours.
 ///

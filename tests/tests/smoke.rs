@@ -138,7 +138,7 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     assert!(ran.err.contains("8 of 8 clips"), "{}", ran.err);
     let trained: Value = serde_json::from_str(&desk.read("runs/mine/summary.json")).unwrap();
     let best = ["--checkpoint", "runs/mine/mine/seed-1/best", "--json", "--predictions", "p.json"];
-    let frames = ["--set", "frames.keep=disk"];
+    let frames = ["--set", "frames.storage=disk"];
     let evaluated = desk.run(&[&["evaluate"][..], &best[..], &data[..], &own[..], &frames[..]].concat());
     assert_eq!(evaluated.code, Some(0), "{}", evaluated.err);
     let figures: Value = serde_json::from_str(&evaluated.out).unwrap();

@@ -17,11 +17,12 @@ use model::qformer::QFormerConfig;
 use model::vit::VitConfig;
 use train::dashboard::Dashboard;
 use train::processes::SingleProcess;
-use train::{Captioner, Context, Fit, Selection, TrainConfig, fit};
+use train::{CrossEntropy, Fit, SelectionMetric, TrainConfig, fit};
 
 use super::*;
-use crate::config::{FrameConfig, Keep};
-use crate::frames::FrameSource;
+use captioner::{Context, FrameSource, PromptIds};
+
+use crate::config::{FrameConfig, Storage};
 
 const SIZE: usize = 16;
 
@@ -49,10 +50,10 @@ fn videos(clips: &[&Clip], train_sampling: Option<Sampling>, cache: &Path) -> Vi
         train_sampling,
         augment: None,
         resizing: Resizing::default(),
-        keep: Keep::Memory,
+        storage: Storage::Memory,
     };
     let frames = FrameSource::open(clips, &config, SIZE, true, cache, &|_| {}).unwrap();
-    Videos::new(Arc::new(frames), config.preprocess(SIZE))
+    Videos::new(Arc::new(frames), config, SIZE)
 }
 
 /// One language model of each kind, with the tiny world's words.
@@ -157,31 +158,33 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
             config,
             generate: answering.generate(&words()),
             tokenizer: words(),
-            prompt: Vec::new(),
-            label_smoothing: 0.0,
+            prompt: PromptIds::default(),
         };
         let run = tempfile::tempdir().unwrap();
-        let outcome = fit(Fit {
-            config: TrainConfig {
-                steps: Some(2),
-                evaluate_every: Some(2),
-                batch_size: 4,
-                warmup_steps: 0,
-                select: Selection::parse(ACCURACY),
-                ..TrainConfig::default()
+        let outcome = fit(
+            blip2,
+            Fit {
+                config: TrainConfig {
+                    steps: Some(2),
+                    evaluate_every: Some(2),
+                    batch_size: 4,
+                    warmup_steps: 0,
+                    select: SelectionMetric::parse(ACCURACY),
+                    ..TrainConfig::default()
+                },
+                objective: CrossEntropy::new(context, 0.0),
+                train: Arc::new(learned),
+                validation: Some(asked.validation(Split::Validate, Arc::new(judge), 4)),
+                directory: run.path().to_path_buf(),
+                device,
+                seed: 1,
+                label: "answering".into(),
+                settings: json!({}),
+                stop: Arc::default(),
+                dashboard: Dashboard::Silent,
+                processes: Arc::new(SingleProcess),
             },
-            task: Captioner::new(blip2, context),
-            train: share(learned),
-            validation: Some(asked.validation(Split::Validate, Arc::new(judge), 4)),
-            directory: run.path().to_path_buf(),
-            device,
-            seed: 1,
-            label: "answering".into(),
-            settings: json!({}),
-            stop: Arc::default(),
-            dashboard: Dashboard::Silent,
-            processes: Arc::new(SingleProcess),
-        })
+        )
         .unwrap();
         assert_eq!((outcome.steps, outcome.interrupted), (2, false));
         let metrics = &outcome.history[0].validation;

@@ -11,13 +11,12 @@ pub use load::{
 };
 pub use suggest::nearest;
 
+pub use captioner::{FrameConfig, GenerationConfig, Overrides, Storage, TextConfig, hex};
+pub use train::CaptionUse;
+
 use std::path::PathBuf;
 
-use data::augment::Augment;
 use data::datasets::synthetic::WorldConfig;
-use data::preprocess::{Preprocess, Resizing};
-use data::sampling::Sampling;
-use data::video::FrameRequest;
 use model::generate::GenerateConfig;
 use model::lora::LoraConfig;
 use model::{Fusion, Temporal};
@@ -174,67 +173,6 @@ pub struct ScstStage {
     pub train: TrainConfig,
 }
 
-/// Which captions of the training clips an epoch visits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CaptionUse {
-    /// One of each clip, drawn anew each epoch.
-    #[default]
-    One,
-    /// Each of them, as LAVIS does.
-    Every,
-}
-
-/// Which frames a model sees.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FrameConfig {
-    /// Frames a video.
-    pub count: usize,
-    /// Which ones.
-    pub sampling: Sampling,
-    /// Which ones in training, where they are others: drawn anew each epoch, from the files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_sampling: Option<Sampling>,
-    /// How training frames are cropped and mirrored; not at all by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub augment: Option<Augment>,
-    /// Whose way of resizing.
-    #[serde(default)]
-    pub resizing: Resizing,
-    /// Where decoded frames, and what a frozen ViT makes of them, are kept.
-    #[serde(default)]
-    pub keep: Keep,
-}
-
-impl FrameConfig {
-    /// What is asked of every clip, but for what training draws anew.
-    pub fn request(&self, size: u32) -> FrameRequest {
-        FrameRequest { sampling: self.sampling, ..FrameRequest::uniform(self.count, size) }
-    }
-
-    /// How frames become the model's input.
-    pub fn preprocess(&self, size: usize) -> Preprocess {
-        Preprocess { resizing: self.resizing, ..Preprocess::new(size as u32) }
-    }
-
-    /// Whether training sees other frames each epoch.
-    pub fn varies(&self) -> bool {
-        self.augment.is_some() || self.train_sampling.is_some()
-    }
-}
-
-/// Where decoded frames are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Keep {
-    /// In memory, features in f32: for what fits there.
-    #[default]
-    Memory,
-    /// In the cache on disk, mapped into memory; features in bf16.
-    Disk,
-}
-
 /// How captions are written in validation and test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -278,6 +216,26 @@ impl Default for EvaluateConfig {
 }
 
 impl RunConfig {
+    /// What replaces the checkpoint's own configuration.
+    pub fn overrides(&self) -> Overrides {
+        let ModelChanges { fusion, temporal, dropout, image_size, lora, .. } = self.model.clone();
+        let (fusion, temporal, frames) = (Some(fusion), Some(temporal), self.frames.count);
+        Overrides { fusion, temporal, image_size, dropout, lora, frames }
+    }
+
+    /// How captions are generated.
+    pub fn generation(&self) -> GenerationConfig {
+        let EvaluateConfig {
+            max_new_tokens,
+            min_new_tokens,
+            num_beams,
+            length_penalty,
+            repetition_penalty,
+            ..
+        } = self.evaluate;
+        GenerationConfig { max_new_tokens, min_new_tokens, num_beams, length_penalty, repetition_penalty }
+    }
+
     /// As TOML.
     ///
     /// # Errors
@@ -307,9 +265,4 @@ impl RunConfig {
         let text = named.to_toml().unwrap_or_default();
         hex(&Sha256::new().chain_update(text).chain_update(seed.to_le_bytes()).finalize())
     }
-}
-
-/// The first 16 hexadecimal digits of a digest.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,7 +12,7 @@ use model::recompute::Recompute;
 use train::TrainConfig;
 
 use crate::config::{CaptionUse, FrozenType, RunConfig};
-use crate::pretrained::Pretrained;
+use crate::pretrained;
 
 /// Operations a second of the tiny BLIP-2's training on two CPU cores, as they are counted here: the 3.4 s, 1.1 s and 0.9 s
 /// that an epoch's steps of `freeze_vit`'s three variants took on a quiet machine (2026-11-22) are met within a fifth.
@@ -92,7 +92,7 @@ impl Plan {
     /// # Errors
     /// When the checkpoint is not there and its name implies no sizes, or a pattern of parameters matches none.
     pub fn of(config: &RunConfig) -> anyhow::Result<Self> {
-        let sizes = Pretrained::sizes_of(config)?;
+        let sizes = pretrained::sizes_of(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
         let trainings = trainings(config);
         for (_, train, _) in &trainings {
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn work_is_two_operations_a_weight_and_token_and_four_a_key_and_value_of_the_width() {
         let config = resolve_plain("paper", &["frames.count=1".to_owned()]).unwrap();
-        let sizes = Pretrained::sizes_of(&config).unwrap();
+        let sizes = pretrained::sizes_of(&config).unwrap();
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
         let vit = parts(&config, &sizes, &parameters, |_| false, Recompute::default()).remove(0);
         let expected = 2.0 * 985_894_528.0 * 257.0 + 4.0 * 257.0 * 257.0 * 1408.0 * 39.0;

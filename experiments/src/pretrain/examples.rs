@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use captioner::{HostPrompts, HostTokens, Videos};
 use data::datasets::synthetic::Exercise;
 use data::random::RandomStream;
 use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
-use train::{Batch, Examples, HostPrompts, HostTokens, TrainError};
-
-use crate::examples::Videos;
+use train::{Batch, Examples, TrainError};
 
 /// Stands for the class token in a vocabulary of whole words. No text holds it: its brackets are tokens of their own.
 pub(super) const CLASS: &str = "[CLS]";

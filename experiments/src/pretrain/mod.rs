@@ -19,15 +19,16 @@ use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use train::{Selection, TrainConfig, files};
+use train::{SelectionMetric, TrainConfig, files};
 
 use crate::ablation::Ended;
 use crate::cli::PretrainArguments;
 use crate::config::{EvaluateConfig, choices, hex, merge_sets};
 use crate::lock::FolderLock;
-use crate::pretrained::{TOKENIZER_FILE, find_checkpoint, weights_hash};
+use crate::pretrained::find_checkpoint;
 use crate::provenance::{self, Named, Provenance};
 use crate::run::Session;
+use captioner::{TOKENIZER_FILE, weights_hash};
 use stages::{Folders, Pretrained, Stages};
 
 const PRETRAININGS: &[(&str, &str)] = &[
@@ -137,7 +138,7 @@ impl PretrainConfig {
         );
         for (key, train) in [("text", &self.text), ("first_stage.train", &self.first_stage.train)] {
             ensure!(
-                train.select == Selection::loss(),
+                train.select == SelectionMetric::loss(),
                 "{key}.select is \"{}\", but only the loss is measured there: set it to \"loss\"",
                 train.select
             );
@@ -163,7 +164,7 @@ impl PretrainConfig {
             );
         }
         ensure!(
-            pairs.world.is_some() || self.second_stage.train.select == Selection::loss(),
+            pairs.world.is_some() || self.second_stage.train.select == SelectionMetric::loss(),
             "second_stage.train.select is \"{}\", which is known of the tiny world's images only: set it to \"loss\"",
             self.second_stage.train.select
         );
@@ -297,7 +298,10 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
 /// Names what a pretraining computes with: its pairs, the files of the checkpoint that it starts from, and what its
 /// configuration makes of them.
 fn named(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Named> {
-    let start = config.start.as_ref().map(|start| weights_hash(&find_checkpoint(start)?)).transpose()?;
+    let start = match &config.start {
+        Some(start) => Some(weights_hash(&find_checkpoint(start)?)?),
+        None => None,
+    };
     Ok(Named {
         config_hash: hash(config, &pairs.hash, start.as_deref())?,
         data_hash: pairs.hash.clone(),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
+use captioner::Videos;
 use data::datasets::Split;
 use data::datasets::pairs::{self, PairSet};
 use data::datasets::synthetic::{World, WorldConfig};
@@ -14,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::hex;
-use crate::examples::Videos;
 use crate::world::{self, Shown};
 
 /// Of a user's own pairs, one in this many is held out where nothing else is said.

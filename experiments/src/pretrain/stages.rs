@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use captioner::checkpoint::{end_tokens, open_tokenizer};
+use captioner::{Context, PromptIds, Videos};
 use data::datasets::Split;
 use data::datasets::synthetic::{World, judge_picture, question_corpus, read, text_corpus, vocabulary};
-use data::preprocess::Resizing;
-use data::sampling::Sampling;
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
 use model::pretraining::{Pretraining, PretrainingConfig};
@@ -16,22 +16,19 @@ use model::qformer::QFormerConfig;
 use model::{Blip2, Blip2Config};
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::dashboard::{LOSS, Metrics};
-use train::pretraining::{FirstStage, FirstStageContext, SecondStage};
+use train::metrics::LOSS;
+use train::pretraining::FirstStage;
 use train::processes::SingleProcess;
 use train::{
-    Captioner, Context, Examples, Fit, Outcome, Prediction, Scorer, Task, TrainConfig, TrainError,
-    Validation, fit,
+    CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Prediction, Scorer, TrainConfig, TrainError,
+    Validation,
 };
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
 use super::pairs::{Pairs, captions};
 use super::{FirstStageConfig, PretrainConfig};
-use crate::config::{FrameConfig, Keep};
-use crate::examples::{Videos, share};
-use crate::frames::FeatureStore;
 use crate::judge::{COLOUR, SHAPE};
-use crate::pretrained::{end_tokens, find_checkpoint, open_tokenizer};
+use crate::pretrained::find_checkpoint;
 use crate::provenance::Named;
 use crate::run::Session;
 use crate::world::Shown;
@@ -197,21 +194,22 @@ impl<'a> Stages<'a> {
         sentences.extend(self.pairs.sentences.iter().cloned());
         let read = |sentences: &[String], exercises: &[_]| {
             let (most, shares) = (evaluate.max_new_tokens, (wanted.keep, wanted.prefix_probability));
-            Sentences::new(sentences, exercises, &self.tokenizer, most, shares, *seed).map(share)
+            Sentences::new(sentences, exercises, &self.tokenizer, most, shares, *seed)
+                .map(|read| Arc::new(read) as Arc<dyn Examples>)
         };
         let validation = validation(read(&unseen, &unseen_exercises)?, None, evaluate.batch_size);
-        let task = Captioner::new(model, self.context(text));
+        let objective = CrossEntropy::new(self.context(), text.label_smoothing);
         let settings = text_settings(self.config, self.pairs);
         let train = read(&sentences, &exercises)?;
-        let outcome = self.fit("text", &self.folders.text, text, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, metrics)| (task.blip2, metrics)))
+        let fit = self.fit("text", &self.folders.text, text, objective, (train, validation), settings);
+        run(model, fit)
     }
 
     /// The Q-Former, and the ViT where it is not frozen, learn to read images; from the model's ViT where that was trained
     /// elsewhere.
     fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Metrics)>> {
         let stage = &self.config.first_stage;
-        let (tokenizer, start) = self.reader_tokenizer(stage)?;
+        let (tokenizer, start_token) = self.reader_tokenizer(stage)?;
         let config = self.reader_config(stage, tokenizer.vocabulary_size());
         self.session.device.seed(self.config.seed);
         let mut model = config.init(&self.session.device);
@@ -221,34 +219,30 @@ impl<'a> Stages<'a> {
         }
         let read = |split, pairs| -> anyhow::Result<Arc<dyn Examples>> {
             let images = match &self.start {
-                Some(_) => {
-                    let captioner = Captioner::new(from.clone(), self.context(&stage.train));
-                    self.seen(split, &captioner, &stage.train)?
-                }
+                Some(_) => self.seen(split, from, &stage.train)?,
                 None => self.images(split)?,
             };
-            Ok(share(PairTexts::new(images, captions(pairs), tokenizer.clone(), stage.max_tokens)?))
+            Ok(Arc::new(PairTexts::new(images, captions(pairs), tokenizer.clone(), stage.max_tokens)?))
         };
         let train = read(Split::Train, &self.pairs.train)?;
         let held_out = read(Split::Validate, &self.pairs.held_out)?;
         let validation = validation(held_out, None, self.config.evaluate.batch_size);
         let settings = first_settings(self.config, self.pairs, self.named);
-        let task = FirstStage::new(model, FirstStageContext { config, start });
+        let objective = FirstStage { start_token };
         let folder = &self.folders.first_stage;
-        let outcome = self.fit("first stage", folder, &stage.train, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, metrics)| (task.model, metrics)))
+        let fit = self.fit("first stage", folder, &stage.train, objective, (train, validation), settings);
+        run(model, fit)
     }
 
     /// The Q-Former learns to tell the frozen language model what it reads.
     fn second(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Metrics)>> {
         let (stage, most) = (&self.config.second_stage, self.config.evaluate.max_new_tokens);
-        let captioner = Captioner::new(model, self.context(&stage.train));
         let read = |split, pairs, part: f64| -> anyhow::Result<(Arc<dyn Examples>, Vec<String>)> {
-            let images = self.seen(split, &captioner, &stage.train)?;
+            let images = self.seen(split, &model, &stage.train)?;
             let (ids, seed) = (images.ids().to_vec(), self.config.seed);
             let examples =
                 PairCaptions::new(images, captions(pairs), self.tokenizer.clone(), most, part, seed)?;
-            Ok((share(examples), ids))
+            Ok((Arc::new(examples), ids))
         };
         let part = if stage.prefix { 1.0 - stage.whole } else { 0.0 };
         let (train, _) = read(Split::Train, &self.pairs.train, part)?;
@@ -261,23 +255,26 @@ impl<'a> Stages<'a> {
             "second_stage": stage,
         });
         let folder = &self.folders.second_stage;
-        let task = SecondStage(captioner);
-        let outcome = self.fit("second stage", folder, &stage.train, task, (train, validation), settings)?;
-        Ok(ended(outcome).map(|(task, metrics)| (task.0.blip2, metrics)))
+        let objective = CrossEntropy {
+            evaluates_loss: true,
+            ..CrossEntropy::new(self.context(), stage.train.label_smoothing)
+        };
+        let fit = self.fit("second stage", folder, &stage.train, objective, (train, validation), settings);
+        run(model, fit)
     }
 
-    fn fit<T: Task>(
+    fn fit<O: Objective>(
         &self,
         name: &str,
         folder: &Path,
         config: &TrainConfig,
-        task: T,
+        objective: O,
         (train, validation): (Arc<dyn Examples>, Validation),
         settings: Value,
-    ) -> anyhow::Result<Outcome<T>> {
-        let run = Fit {
+    ) -> Fit<O> {
+        Fit {
             config: config.clone(),
-            task,
+            objective,
             train,
             validation: Some(validation),
             directory: folder.to_owned(),
@@ -288,8 +285,7 @@ impl<'a> Stages<'a> {
             stop: self.session.stop.clone(),
             dashboard: self.session.dashboard,
             processes: Arc::new(SingleProcess),
-        };
-        fit(run).with_context(|| format!("pretraining, {name}"))
+        }
     }
 
     /// The tokenizer of the Q-Former's texts, with the token that starts those it writes.
@@ -318,55 +314,40 @@ impl<'a> Stages<'a> {
         self.pairs.images(split, self.model_config.vision_config.image_size, self.cache)
     }
 
-    /// Images, or what a frozen ViT makes of them, computed once.
-    fn seen(&self, split: Split, captioner: &Captioner, train: &TrainConfig) -> anyhow::Result<Videos> {
-        let images = self.images(split)?;
-        let is_vit_trained = model::parameters::names(&captioner.blip2)
-            .iter()
-            .any(|name| name.starts_with("vision_model.") && train.parameters.trains(name));
-        if is_vit_trained {
-            return Ok(images);
-        }
-        let one = FrameConfig {
-            count: 1,
-            sampling: Sampling::Uniform,
-            train_sampling: None,
-            augment: None,
-            resizing: Resizing::default(),
-            keep: Keep::Memory,
-        };
-        let (shown, size) = (Shown::default(), self.model_config.vision_config.image_size);
-        let batch_size = self.config.evaluate.batch_size;
-        let features =
-            FeatureStore::of(images.frames(), captioner, &one, size, batch_size, self.cache, &|progress| {
-                shown.update(progress);
-            })?;
+    /// Images, or features of a frozen ViT.
+    fn seen(&self, split: Split, model: &Blip2, train: &TrainConfig) -> anyhow::Result<Videos> {
+        let shown = Shown::default();
+        let videos = self.images(split)?.with_frozen_vit(
+            model,
+            |name| train.parameters.trains(name),
+            self.config.evaluate.batch_size,
+            self.cache,
+            &|progress| shown.update(progress),
+        )?;
         shown.finish();
-        Ok(images.with_features(Arc::new(features)))
+        Ok(videos)
     }
 
-    fn context(&self, train: &TrainConfig) -> Context {
+    fn context(&self) -> Context {
         Context {
             config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
-            prompt: Vec::new(),
+            prompt: PromptIds::default(),
             generate: GenerateConfig {
                 max_new_tokens: self.config.evaluate.max_new_tokens,
                 end_tokens: self.ends.clone(),
                 ..GenerateConfig::default()
             },
-            label_smoothing: train.label_smoothing,
         }
     }
 }
 
-/// The best model with what was measured of it, once a stage is complete.
-fn ended<T>(outcome: Outcome<T>) -> Option<(T, Metrics)> {
-    if outcome.interrupted {
-        return None;
-    }
-    let best = outcome.history.into_iter().rev().find(|record| record.is_best);
-    Some((outcome.best, best.map(|record| record.validation).unwrap_or_default()))
+/// Runs a stage: the best model with its metrics; `None` when it was interrupted.
+fn run<O: Objective>(model: O::Model, fit: Fit<O>) -> anyhow::Result<Option<(O::Model, Metrics)>> {
+    let label = fit.label.clone();
+    let Outcome { best, history, interrupted, .. } = train::fit(model, fit).context(label)?;
+    let record = history.into_iter().rev().find(|record| record.is_best);
+    Ok((!interrupted).then(|| (best, record.map(|record| record.validation).unwrap_or_default())))
 }
 
 fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {

@@ -13,7 +13,7 @@ use metrics::meteor::MeteorTables;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use train::dashboard::Metrics;
+use train::Metrics;
 
 use super::clips::{self, CLIPS, TestClip};
 use super::published::Published;

@@ -1,78 +1,24 @@
-//! Clips, images and sentences as the learner's examples: host arrays made of what lies in memory or on disk.
+//! Videos as examples: with captions for training, without for evaluation.
 
 use std::sync::Arc;
 
-use data::datasets::{Clip, Split};
-use data::loader::{FrameStore, draw_caption};
-use data::preprocess::Preprocess;
+use captioner::{HostTokens, Videos};
+use data::loader::draw_caption;
 use data::text::{Tokenizer, clean_caption};
-use train::{Batch, Examples, HostTokens, HostVisual, Scorer, TrainError, Validation};
+use serde::{Deserialize, Serialize};
 
-use crate::config::CaptionUse;
-use crate::frames::{FeatureStore, FrameSource};
+use crate::loader::Examples;
+use crate::{Batch, TrainError};
 
-/// What is seen of the clips, or images as clips of one frame, of a split.
-#[derive(Clone)]
-pub struct Videos {
-    frames: Arc<FrameSource>,
-    preprocess: Preprocess,
-    /// Output of a frozen ViT, computed once.
-    features: Option<Arc<FeatureStore>>,
-}
-
-impl Videos {
-    /// The frames themselves.
-    pub fn new(frames: Arc<FrameSource>, preprocess: Preprocess) -> Self {
-        Self { frames, preprocess, features: None }
-    }
-
-    /// Images, or clips, that lie in memory.
-    pub fn in_memory(frames: FrameStore) -> Self {
-        let preprocess = Preprocess::new(frames.size() as u32);
-        Self::new(Arc::new(FrameSource::Memory(frames)), preprocess)
-    }
-
-    /// What a frozen ViT made of the frames, in their place.
-    #[must_use]
-    pub fn with_features(self, features: Arc<FeatureStore>) -> Self {
-        Self { features: Some(features), ..self }
-    }
-
-    /// Names of the clips.
-    pub fn ids(&self) -> &[String] {
-        self.frames.ids()
-    }
-
-    /// Where the frames come from.
-    pub fn frames(&self) -> &FrameSource {
-        &self.frames
-    }
-
-    /// The clips as a split that a model is measured on.
-    pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
-        Validation { split, ids: self.ids().to_vec(), examples: share(self), scorer: Some(judge), batch_size }
-    }
-
-    /// What is seen of some clips in an epoch.
-    ///
-    /// # Errors
-    /// When a clip cannot be decoded, or has no features.
-    pub fn visual(&self, epoch: usize, clips: &[usize]) -> Result<HostVisual, TrainError> {
-        let mut values = Vec::new();
-        if let Some(features) = &self.features {
-            for &clip in clips {
-                features.read(clip, &mut values)?;
-            }
-            let [f, p, d] = features.shape();
-            return Ok(HostVisual::Features { values, shape: [clips.len(), f, p, d] });
-        }
-        for &clip in clips {
-            values.extend(self.preprocess.normalize(&self.frames.pixels(epoch, clip)?));
-        }
-        let size = self.preprocess.size as usize;
-        let f = values.len() / (clips.len().max(1) * 3 * size * size);
-        Ok(HostVisual::Frames { values, shape: [clips.len(), f, 3, size, size] })
-    }
+/// Which captions of the training clips an epoch visits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptionUse {
+    /// One caption per clip, drawn again each epoch.
+    #[default]
+    One,
+    /// All captions, as in LAVIS.
+    Every,
 }
 
 impl Examples for Videos {
@@ -97,12 +43,12 @@ impl Examples for Videos {
     }
 }
 
-/// Clips with captions to learn.
+/// Clips with target captions.
 pub struct Captioned {
     videos: Videos,
     /// As published, clip by clip.
     captions: Vec<Vec<String>>,
-    /// Clip and caption of each example, where every caption is one; else each epoch draws one of every clip.
+    /// Clip and caption of each example with [`CaptionUse::Every`].
     every: Option<Vec<(usize, usize)>>,
     tokenizer: Arc<Tokenizer>,
     max_tokens: usize,
@@ -110,10 +56,10 @@ pub struct Captioned {
 }
 
 impl Captioned {
-    /// Joins clips and their captions, which become tokens when their batch is made.
+    /// Clips and their captions, which are tokenized batch by batch.
     ///
     /// # Errors
-    /// When a clip has no caption, or there is another number of them than of clips.
+    /// When a clip has no caption, or the numbers of clips and lists of captions differ.
     pub fn new<'a>(
         videos: Videos,
         captions: impl Iterator<Item = &'a [String]>,
@@ -141,7 +87,7 @@ impl Captioned {
         Ok(Self { videos, captions, every, tokenizer, max_tokens, seed })
     }
 
-    /// The clip of an example, and the caption that it has in an epoch.
+    /// Clip and caption of an example in an epoch.
     fn place(&self, epoch: usize, item: usize) -> (usize, usize) {
         match &self.every {
             Some(places) => places[item],
@@ -185,19 +131,9 @@ impl Examples for Captioned {
         }
     }
 
-    /// In words: near enough to tokens for putting captions of similar length together, and known without a tokenizer.
+    /// In words: a good estimate of the number of tokens, and known without a tokenizer.
     fn length(&self, epoch: usize, item: usize) -> usize {
         let (clip, caption) = self.place(epoch, item);
         self.captions[clip][caption].split_whitespace().count()
     }
-}
-
-/// The captions of clips, in order.
-pub fn captions<'a>(clips: &'a [&'a Clip]) -> impl Iterator<Item = &'a [String]> {
-    clips.iter().map(|clip| clip.captions.as_slice())
-}
-
-/// Shares examples with a loader.
-pub fn share<E: Examples + 'static>(examples: E) -> Arc<dyn Examples> {
-    Arc::new(examples)
 }
