@@ -20,7 +20,8 @@ pub struct CaptionArguments {
     /// Video, GIF or image files
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
-    /// How to print: text, jsonl (ids, scores and errors too) or coco (results that `experiments score` reads)
+    /// How to print: text, jsonl (ids, scores and errors too) or coco (results that `experiments score`
+    /// reads)
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// Frames per clip [default: the checkpoint's, else 8]
@@ -29,7 +30,8 @@ pub struct CaptionArguments {
     /// Clips per batch
     #[arg(long, default_value_t = 8)]
     pub batch_size: usize,
-    /// How frames are joined, instead of the checkpoint's way: concat, average, concat_queries, average_queries
+    /// How frames are joined, instead of the checkpoint's way: concat, average, concat_queries,
+    /// average_queries
     #[arg(long, value_parser = parse_fusion)]
     pub fusion: Option<Fusion>,
     /// Prompt after the video [default: the checkpoint's, else none]
@@ -47,8 +49,8 @@ pub struct CaptionArguments {
     /// Length penalty P: a beam's score is its log-probability / length^P [default: the checkpoint's, else 1]
     #[arg(long, allow_negative_numbers = true)]
     pub length_penalty: Option<f64>,
-    /// Repetition penalty: divides the scores of tokens that the caption already holds [default: the checkpoint's,
-    /// else 1]
+    /// Repetition penalty: divides the scores of tokens that the caption already holds [default: the
+    /// checkpoint's, else 1]
     #[arg(long)]
     pub repetition_penalty: Option<f64>,
     /// Sample tokens at this temperature instead of a beam search
@@ -84,8 +86,8 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
         .map_err(|_| "expected concat, average, concat_queries or average_queries".to_owned())
 }
 
-/// Captions every input; returns whether all of them could be decoded. A clip that cannot be decoded is reported and does
-/// not stop the rest.
+/// Captions every input; returns whether all of them could be decoded. A clip that cannot be decoded is
+/// reported and does not stop the rest.
 ///
 /// # Errors
 /// When the checkpoint cannot be read, or the settings do not fit.

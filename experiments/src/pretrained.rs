@@ -65,11 +65,12 @@ pub fn image_size_of(config: &RunConfig) -> anyhow::Result<usize> {
     Ok(config.model.image_size.unwrap_or(checkpoint.vision_config.image_size))
 }
 
-/// The sizes of a configuration's model. Without a checkpoint they are those of its pretraining, or of the published model
-/// with its name.
+/// The sizes of a configuration's model. Without a checkpoint they are those of its pretraining, or of the
+/// published model with its name.
 ///
 /// # Errors
-/// When the checkpoint is missing and its name is not that of a published model, or the changed sizes are not valid.
+/// When the checkpoint is missing and its name is not that of a published model, or the changed sizes are not
+/// valid.
 pub fn sizes_of(config: &RunConfig) -> anyhow::Result<Blip2Config> {
     let named = config.checkpoint.to_string_lossy();
     let mut sizes = match (&config.pretraining, find_checkpoint(&config.checkpoint)) {
@@ -85,8 +86,8 @@ pub fn sizes_of(config: &RunConfig) -> anyhow::Result<Blip2Config> {
     Ok(sizes)
 }
 
-/// The types of the ViT's and of the language model's weights. What any stage trains is f32, and so are the low-rank
-/// updates of a frozen language model.
+/// The types of the ViT's and of the language model's weights. What any stage trains is f32, and so are the
+/// low-rank updates of a frozen language model.
 fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precision {
     if config.model.frozen_type == FrozenType::F32 {
         return Precision::default();
@@ -110,8 +111,8 @@ fn sizes_of_pretraining(choice: &PretrainingChoice) -> anyhow::Result<Blip2Confi
     Ok(sizes)
 }
 
-/// The folder of a checkpoint: the path as it is, or inside the project's own folder; of a repository's name also
-/// `checkpoints/NAME`, where the command that the error names puts it.
+/// The folder of a checkpoint: the path as it is, or inside the project's own folder; of a repository's name
+/// also `checkpoints/NAME`, where the command that the error names puts it.
 pub(crate) fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let words: Vec<_> = path.components().collect();

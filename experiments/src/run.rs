@@ -29,7 +29,8 @@ use crate::pretrained::{self, find_checkpoint};
 use crate::provenance::{self, Named, Provenance};
 use crate::world::Shown;
 
-/// What a finished run leaves in its folder as `result.json`. No time is in it: the same command gives the same file.
+/// What a finished run leaves in its folder as `result.json`. No time is in it: the same command gives the
+/// same file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Hash of configuration and seed.
@@ -135,9 +136,9 @@ impl Run<'_> {
         Ok(Provenance::gather(&session.device_word, named))
     }
 
-    /// Trains, selects on validation, and scores the selected model on test, once. `start` is what an equal run has
-    /// learned by cross-entropy, where self-critical training follows on that and there is such a run. `provenance` is what
-    /// [`provenance`](Self::provenance) tells.
+    /// Trains, selects on validation, and scores the selected model on test, once. `start` is what an equal
+    /// run has learned by cross-entropy, where self-critical training follows on that and there is such a
+    /// run. `provenance` is what [`provenance`](Self::provenance) tells.
     ///
     /// # Errors
     /// When anything fails; what was saved stays.
