@@ -173,7 +173,7 @@ fn every_page_of_docs_is_in_the_summary() {
 
 #[test]
 fn every_file_that_a_page_names_exists() {
-    let mut missing = Vec::new();
+    let (mut missing, mut count) = (Vec::new(), 0);
     for (page, text) in
         pages().iter().filter(|(page, _)| !RECORDS.iter().any(|start| page.starts_with(start)))
     {
@@ -182,10 +182,12 @@ fn every_file_that_a_page_names_exists() {
             let path = name.split([' ', ':', '#']).next().unwrap();
             let pattern = path.contains(['*', '<', '{', '(']) || path.chars().any(char::is_uppercase);
             let named = FOLDERS.iter().any(|folder| path.starts_with(folder)) && !pattern;
+            count += usize::from(named);
             if named && !root().join(path).exists() {
                 missing.push(format!("{page}: {path}"));
             }
         }
     }
+    assert!(count > 40, "only {count} file names were found");
     assert!(missing.is_empty(), "named and not there:\n{}", missing.join("\n"));
 }
