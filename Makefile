@@ -1,6 +1,7 @@
 # Everything a newcomer types. Each target installs what is missing first; `make setup` alone only does that.
 
 .PHONY: demo test check bench docs setup tools meteor-data
+.NOTPARALLEL:
 
 # A cargo that `setup` has just installed is not on the PATH of the shell that called make.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -31,9 +32,9 @@ setup:
 	scripts/setup.sh
 
 # cargo-deny and mdBook, in target/tools.
-tools: setup
+tools:
 	scripts/tools.sh
 
 # METEOR's tables, which this project may not ship. Everything but METEOR works without them.
-meteor-data: setup
+meteor-data:
 	scripts/meteor-data.sh
