@@ -24,8 +24,8 @@ pub(crate) const RECIPES: [(&str, &str); 10] = [
 /// Frames of each file.
 const COUNT: usize = 15;
 
-/// Frames that say which they are: frame i is one grey, 16 i + 12, apart from a white corner that tells up
-/// from down.
+/// Frames that identify themselves: frame i is a uniform grey, 16 i + 12, with a white corner that marks the
+/// top left.
 fn numbered(count: usize, width: usize, height: usize) -> Vec<Vec<u8>> {
     (0..count)
         .map(|index| {
@@ -97,7 +97,7 @@ fn the_chosen_frames_come_from_every_codec() {
                 for (frame, expected) in decoded.iter().zip(expected) {
                     let seen = number(frame, width, height);
                     assert!((seen - expected as f64).abs() < 0.45, "{recipe}: {seen} instead of {expected}");
-                    // JPEG's encoder takes what lies beside the picture in memory into its last blocks
+                    // JPEG's encoder takes memory next to the picture into its last blocks
                     let is_jpeg = recipe.contains("jpeg");
                     let (first, last) = (frame[0], frame[frame.len() - 1]);
                     assert!(first > 225 && (is_jpeg || last < 250), "{recipe}: upside down, {first} {last}");
@@ -280,7 +280,7 @@ fn an_animated_webp_is_a_clip() {
         let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
         encoder.encode(&pixels, width, 2, image::ExtendedColorType::Rgb8).unwrap();
         let fields = [x / 2, 0, width - 1, 1, milliseconds].map(three).concat();
-        // behind "RIFF", the length and "WEBP" lies the one chunk of a still image
+        // after "RIFF", the length and "WEBP" comes the only chunk of a still image
         chunk(b"ANMF", &[fields, vec![replaces << 1], file[12..].to_vec()].concat())
     };
     let canvas = [vec![2, 0, 0, 0], three(3), three(1)].concat();
