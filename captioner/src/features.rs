@@ -1,12 +1,13 @@
 //! Output of a frozen ViT for every clip of a split, computed once and stored in memory or on disk.
 
+use std::ops::Range;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use data::features::{FeatureItem, FeatureKey, FeatureWriter, Features};
+use data::features::{FeatureItem, FeatureKey, Features};
 use data::preprocess::Preprocess;
-use data::progress::{OnProgress, Progress};
+use data::progress::OnProgress;
 use model::Blip2;
 use sha2::{Digest, Sha256};
 
@@ -15,9 +16,6 @@ use crate::checkpoint::hex;
 use crate::frames::FrameSource;
 use crate::host::device_of;
 use crate::settings::{FrameConfig, Storage};
-
-/// Clips whose features are stored in one file.
-const CLIPS_PER_SHARD: usize = 256;
 
 /// ViT features of every clip.
 pub enum FeatureStore {
@@ -29,12 +27,7 @@ pub enum FeatureStore {
         shape: [usize; 3],
     },
     /// In memory-mapped files, in bf16.
-    Disk {
-        /// Clip ids, in order.
-        ids: Vec<String>,
-        /// Their features.
-        features: Features,
-    },
+    Disk(Features),
 }
 
 impl FeatureStore {
@@ -57,8 +50,8 @@ impl FeatureStore {
             Storage::Disk => {
                 let key = FeatureKey {
                     vision: vision_hash(model),
-                    preprocessing: format!("{preprocess:?}"),
-                    frames: format!("{:?}", config.request(preprocess.size)),
+                    preprocess: preprocess.clone(),
+                    request: config.request(preprocess.size),
                 };
                 vit.on_disk(&key, batch_size.max(1), &cache.join("features"), on_progress)
             }
@@ -69,7 +62,7 @@ impl FeatureStore {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::Memory { shape, .. } => *shape,
-            Self::Disk { features, .. } => features.shape(),
+            Self::Disk(features) => features.shape(),
         }
     }
 
@@ -84,7 +77,7 @@ impl FeatureStore {
                 out.extend_from_slice(&values[item * each..(item + 1) * each]);
                 Ok(())
             }
-            Self::Disk { ids, features } => features.read(&ids[item], out),
+            Self::Disk(features) => features.read(item, out),
         }
     }
 }
@@ -97,9 +90,9 @@ struct FrozenVit<'a> {
 
 impl FrozenVit<'_> {
     /// Features of some clips, one after the other, and their shape `[f, p, d]`.
-    fn features(&self, items: &[usize]) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
+    fn features(&self, items: Range<usize>) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
         let mut values = Vec::new();
-        for &item in items {
+        for item in items.clone() {
             values.extend(self.preprocess.normalize(&self.source.pixels(0, item)?));
         }
         let size = self.preprocess.size as usize;
@@ -115,9 +108,9 @@ impl FrozenVit<'_> {
 
     fn in_memory(&self, batch_size: usize) -> Result<FeatureStore, CaptionerError> {
         let (mut values, mut shape) = (Vec::new(), [0; 3]);
-        let items: Vec<usize> = (0..self.source.ids().len()).collect();
-        for items in items.chunks(batch_size) {
-            let (features, each) = self.features(items)?;
+        let count = self.source.ids().len();
+        for start in (0..count).step_by(batch_size) {
+            let (features, each) = self.features(start..count.min(start + batch_size))?;
             values.extend(features);
             shape = each;
         }
@@ -131,31 +124,20 @@ impl FrozenVit<'_> {
         folder: &Path,
         on_progress: OnProgress<'_>,
     ) -> Result<FeatureStore, CaptionerError> {
-        let ids = self.source.ids().to_vec();
+        let ids = self.source.ids();
         if ids.is_empty() {
             return Err(CaptionerError::NoClips);
         }
-        let mut items = Vec::with_capacity(ids.len());
-        for (item, id) in ids.iter().enumerate() {
+        let item = |(item, id): (usize, &String)| -> data::Result<FeatureItem> {
             let content = hex(&Sha256::digest(self.source.pixels(0, item)?));
-            items.push(FeatureItem { id: id.clone(), content });
-        }
-        let (_, shape) = self.features(&[0])?;
-        // one folder for each split and each selection of clips
-        let folder = folder.join(hex(&Sha256::digest(ids.join("\n"))));
-        let mut writer = FeatureWriter::create(&folder, key.clone(), items, shape, CLIPS_PER_SHARD)?;
-        while let Some(next) = writer.next(batch_size) {
-            let wanted: Vec<String> = next.iter().map(|item| item.id.clone()).collect();
-            let (done, total) = writer.progress();
-            on_progress(Progress { stage: "frozen ViT", done, total });
-            let items: Vec<usize> = (done..done + wanted.len()).collect();
-            let (features, _) = self.features(&items)?;
-            for (id, features) in wanted.iter().zip(features.chunks_exact(shape.iter().product())) {
-                writer.put(id, features)?;
-            }
-        }
-        writer.finish()?;
-        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, key)? })
+            Ok(FeatureItem { id: id.clone(), content })
+        };
+        let items = ids.iter().enumerate().map(item).collect::<data::Result<_>>()?;
+        let (_, shape) = self.features(0..1)?;
+        let compute = |items| Ok::<_, CaptionerError>(self.features(items)?.0);
+        let features =
+            Features::open_or_compute(folder, key, items, shape, batch_size, on_progress, compute)?;
+        Ok(FeatureStore::Disk(features))
     }
 }
 

@@ -94,7 +94,8 @@ impl Default for FrameConfig {
 impl FrameConfig {
     /// The frames of a clip, except those that training draws again each epoch.
     pub fn request(&self, size: u32) -> FrameRequest {
-        FrameRequest { sampling: self.sampling, ..FrameRequest::uniform(self.count, size) }
+        let (sampling, resizing) = (self.sampling, self.resizing);
+        FrameRequest { sampling, resizing, ..FrameRequest::uniform(self.count, size) }
     }
 
     /// How frames become the ViT's input.

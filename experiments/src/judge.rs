@@ -1,7 +1,7 @@
 //! Scoring captions: the published metrics, and for the tiny world what a caption gets right.
 
 use data::datasets::Clip;
-use data::datasets::synthetic::{ChanceLevels, World, judge, read};
+use data::tiny_world::{ChanceLevels, World, assess, parse_caption};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
 use train::metrics::{BLEU_4, CIDER};
@@ -99,11 +99,9 @@ impl CaptionScorer {
     }
 
     fn truths(&self, world: &World, captions: &[String], metrics: Metrics) -> Metrics {
-        let judged = self
-            .clips
-            .iter()
-            .zip(captions)
-            .filter_map(|(clip, caption)| Some(judge(&read(caption), &world.truth(&clip.id)?.scene)));
+        let judged = self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
+            Some(assess(&parse_caption(caption), &world.truth(&clip.id)?.scene))
+        });
         let judged: Vec<_> = judged.collect();
         metrics
             .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))

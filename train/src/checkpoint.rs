@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
+use data::files;
 use data::loader::Saved;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::TrainError;
 use crate::metrics::Metrics;
 use crate::optimizer::ParameterGroups;
-use crate::{TrainError, files};
 
 const TRAINED: &str = "trained.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
@@ -114,7 +115,7 @@ pub fn save<M: Module + Clone>(
     create_whole(&path, |folder| {
         save_trained(folder, model, groups)?;
         optimizer.save(folder.join(OPTIMIZER)).map_err(|error| save_error(&error, &path))?;
-        files::replace_json(&folder.join(STATE), state)
+        Ok(files::replace_json(&folder.join(STATE), state)?)
     })?;
     for (_, old) in list(directory, STEP)?.into_iter().rev().skip(keep.max(1)) {
         remove_whole(&old)?;
@@ -320,7 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("step-3");
         let write = |text: &'static str| {
-            move |folder: &Path| files::replace(&folder.join("weights"), text.as_bytes())
+            move |folder: &Path| Ok(files::replace(&folder.join("weights"), text.as_bytes())?)
         };
         create_whole(&path, write("first")).unwrap();
         let failing = |inside: &Path| {

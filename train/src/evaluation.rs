@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use captioner::{Context, Videos};
 use data::datasets::Split;
+use data::files;
 use model::Blip2;
 
+use crate::TrainError;
 use crate::cross_entropy::CrossEntropy;
 use crate::loader::{Examples, Loader, Sampler};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
 use crate::objective::Objective;
 use crate::prediction::{Prediction, Scorer, coco_results};
 use crate::processes::{ProcessGroup, SingleProcess};
-use crate::{TrainError, files};
 
 /// A split for evaluation.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
+use data::files;
 use serde_json::Value;
 
 use crate::burn_train::{Events, Phase, Progressed};
@@ -26,7 +27,7 @@ use crate::objective::{Objective, StepContext};
 use crate::optimizer::{ParameterGroups, clip_global_norm};
 use crate::processes::ProcessGroup;
 use crate::schedule::Schedule;
-use crate::{Batch, TrainError, files};
+use crate::{Batch, TrainError};
 
 /// Folder of the best evaluation's weights, for other programs, inside a run's folder.
 pub const BEST: &str = "best";
@@ -332,7 +333,7 @@ impl<O: Objective> Run<O> {
             let line = serde_json::to_string(record).map_err(|error| TrainError::Data(error.to_string()))?;
             lines.push(line + "\n");
         }
-        files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())
+        Ok(files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())?)
     }
 
     /// Whether an evaluation is better than all before it; without validation every one is.

@@ -16,7 +16,7 @@ pub use train::CaptionUse;
 
 use std::path::PathBuf;
 
-use data::datasets::synthetic::WorldConfig;
+use data::tiny_world::WorldConfig;
 use model::generate::GenerateConfig;
 use model::lora::LoraConfig;
 use model::{Fusion, Temporal};

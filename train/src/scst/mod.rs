@@ -86,8 +86,9 @@ impl Scst {
         &self.rewards
     }
 
-    /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is dropout:
-    /// a pass that is skipped would shift the random numbers of the blocks after it, and change results.
+    /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is
+    /// dropout: a pass that is skipped would shift the random numbers of the blocks after it, and change
+    /// results.
     ///
     /// # Errors
     /// When the batch has no clips.
@@ -116,8 +117,8 @@ impl Scst {
         &self.captions.context
     }
 
-    /// Generates captions, without a graph, and scores them. What is sampled depends on `seed` and the batch's
-    /// items.
+    /// Generates captions, without a graph, and scores them. What is sampled depends on `seed` and the
+    /// batch's items.
     ///
     /// # Errors
     /// When the device or the tokenizer fails, or there is an instruction that the model cannot read.
