@@ -87,10 +87,8 @@ impl Captioner {
             None => generate,
         };
         let generate = GenerateConfig { num_return_sequences: captions, ..generate };
-        generate.validate()?;
-        let prompt = opened.prompt(&settings.text.prompt)?;
-        let Checkpoint { config, model, tokenizer, changes, .. } = opened;
-        let context = Context { config, tokenizer, prompt, generate };
+        let context = opened.context(&settings.text.prompt, generate)?;
+        let Checkpoint { model, changes, .. } = opened;
         Ok(Self { model, context, changes, settings, batch_size: batch_size.max(1) })
     }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use data::text::Tokenizer;
 use model::checkpoint::{self, Precision};
+use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config};
 use sha2::{Digest, Sha256};
 
-use crate::{CaptionerError, Change, Overrides, PromptIds, SETTINGS_FILE};
+use crate::{CaptionerError, Change, Context, Overrides, PromptIds, SETTINGS_FILE};
 
 /// File of the language model's tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -62,17 +63,19 @@ impl Checkpoint {
         Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, changes, directory })
     }
 
-    /// Tokens of a prompt, for the language model and for a Q-Former that reads text.
+    /// What captioning with a prompt and these settings needs besides weights.
     ///
     /// # Errors
-    /// When the Q-Former reads text and the checkpoint has no tokenizer for it, or a tokenizer fails on the
-    /// prompt.
-    pub fn prompt(&self, prompt: &str) -> Result<PromptIds, CaptionerError> {
+    /// When the settings do not fit each other, a tokenizer fails on the prompt, or the Q-Former reads text
+    /// and the checkpoint has no tokenizer for it.
+    pub fn context(&self, prompt: &str, generate: GenerateConfig) -> Result<Context, CaptionerError> {
+        generate.validate()?;
         let qformer = self.qformer_tokenizer.as_deref();
         if self.config.qformer_config.reads_text && qformer.is_none() && !prompt.trim().is_empty() {
             open_qformer_tokenizer(&self.directory)?;
         }
-        Ok(PromptIds::new(prompt, &self.tokenizer, qformer)?)
+        let prompt = PromptIds::new(prompt, &self.tokenizer, qformer)?;
+        Ok(Context { config: self.config.clone(), tokenizer: self.tokenizer.clone(), prompt, generate })
     }
 
     /// Height and width of the ViT's images in pixels.

@@ -94,7 +94,7 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
 pub fn run(arguments: &CaptionArguments) -> anyhow::Result<bool> {
     let captioner = Captioner::open(&arguments.checkpoint, arguments.options()?)?;
     for change in captioner.changes() {
-        eprintln!("{change}");
+        eprintln!("not as in the checkpoint: {change}");
     }
     let (mut results, mut all_decoded) = (Vec::new(), true);
     captioner.caption_each(&arguments.inputs, |ClipCaptions { path, captions }| match captions {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use burn::tensor::{Device, FloatDType};
-use captioner::{Checkpoint, Context, Overrides, PromptIds};
+use captioner::{Checkpoint, Context, Overrides};
 use data::text::Tokenizer;
 use data::tiny_world::vocabulary;
 use model::Blip2Config;
@@ -43,17 +43,14 @@ pub fn load_from(
 /// # Errors
 /// When the prompt cannot be tokenized, or the generation settings do not fit each other.
 pub fn context(checkpoint: &Checkpoint, config: &RunConfig) -> anyhow::Result<Context> {
-    let tokenizer = checkpoint.tokenizer.clone();
     // every question is a prompt of its own
-    let (prompt, generate) = match &config.answering {
+    Ok(match &config.answering {
         None => {
             let generate = config.generation().with_end_tokens(checkpoint.end_tokens.clone());
-            (checkpoint.prompt(&config.evaluate.prompt)?, generate)
+            checkpoint.context(&config.evaluate.prompt, generate)?
         }
-        Some(answering) => (PromptIds::default(), answering.generate(&tokenizer)),
-    };
-    generate.validate()?;
-    Ok(Context { config: checkpoint.config.clone(), tokenizer, prompt, generate })
+        Some(answering) => checkpoint.context("", answering.generate(&checkpoint.tokenizer))?,
+    })
 }
 
 /// Height and width of the images that a configuration's model reads, without loading its weights.

@@ -190,7 +190,9 @@ impl ModuleVisitor for Returned<'_> {
         } else if let Some(factor) = self.factor
             && let Some(gradient) = self.gradients.remove::<D>(parameter.id)
         {
-            self.gradients.register::<D>(parameter.id, gradient * factor);
+            // one on the host is that of a shared parameter, and is scaled already
+            let gradient = if is_on_host(&gradient) { gradient } else { gradient * factor };
+            self.gradients.register::<D>(parameter.id, gradient);
         }
     }
 }
