@@ -42,6 +42,8 @@ const OPT: &[(&str, &str, &str)] = &[
 /// Beside [`TABLE`], for T5.
 const T5: &[(&str, &str, &str)] = &[
     ("language_model.shared", "shared", "shared.weight"),
+    ("language_model.encoder.embed_tokens", ".embed_tokens", ".embed_tokens.weight"),
+    ("language_model.decoder.embed_tokens", ".embed_tokens", ".embed_tokens.weight"),
     (
         "language_model.",
         ".relative_attention_bias.",

@@ -44,6 +44,9 @@ pub fn import(mut parts: Parts, config: &Blip2Config, out: &Path) -> Result<Impo
     let fail = |reason| CheckpointError::Config { reason, path: out.join(CONFIG_FILE) };
     config.check().map_err(fail)?;
     parts.leave_out_what_captioning_does_not_use(config);
+    let mut config = config.clone();
+    parts.find_embeddings(&mut config)?;
+    let config = &config;
     let names = Names::new(config);
     let expected = expected(config, &names);
     let entries = plan(&parts, &names, &expected, out)?;

@@ -195,6 +195,7 @@ pub fn load_in(
     config.check().map_err(fail)?;
     let mut tensors = Parts::open(&[(Role::Whole, directory)])?;
     tensors.leave_out_what_captioning_does_not_use(&config);
+    tensors.find_embeddings(&mut config)?;
     let mut model = read::fill(config.init(device), &Names::new(&config), &tensors, precision, directory)?;
     if config.lora.is_some() && directory.join(ADAPTER_CONFIG_FILE).is_file() {
         let dropout = config.lora.as_ref().map_or(0.0, |lora| lora.lora_dropout);

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::huggingface::held_name;
 use super::layout::{Layout, Mapped};
 use super::source::{ElementType, Source};
 use super::{CheckpointError, Tensors};
 use crate::blip2::Blip2Config;
+use crate::lm::LanguageModelConfig;
 
 /// What a source is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,7 @@ const FRONTS: &[(Role, &str, &str)] = &[
     (Role::LanguageModel, "encoder.", "language_model."),
     (Role::LanguageModel, "decoder.block.", "language_model."),
     (Role::LanguageModel, "decoder.final_layer_norm.", "language_model."),
+    (Role::LanguageModel, "decoder.embed_tokens.", "language_model."),
     // an OPT saved without its head
     (Role::LanguageModel, "decoder.", "language_model.model."),
 ];
@@ -70,8 +73,8 @@ impl Role {
             return name.to_owned();
         }
         let fits = |(role, start, front): &&(Self, &str, &str)| {
-            // the last norm of a T5's decoder and of an OPT's have the same name
-            let is_t5s = *start == "decoder.final_layer_norm." && *front == "language_model.";
+            // the last norm and the embedding of a T5's decoder have the names of an OPT's
+            let is_t5s = start.starts_with("decoder.") && *front == "language_model.";
             *role == self && name.starts_with(start) && !(is_opt && is_t5s)
         };
         match FRONTS.iter().find(fits) {
@@ -170,6 +173,25 @@ impl Parts {
     /// Where the first source lies.
     pub(super) fn path(&self) -> &Path {
         self.sources.first().map_or(Path::new(""), |mapped| mapped.source().path())
+    }
+
+    /// Notes in the configuration which stacks of a T5 have an embedding other than `shared`: files may hold it up to
+    /// three times, and only one that differs from `shared` is a parameter of its own.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(super) fn find_embeddings(&self, config: &mut Blip2Config) -> Result<(), CheckpointError> {
+        let LanguageModelConfig::T5(t5) = &mut config.text_config else { return Ok(()) };
+        let shared = held_name("language_model.shared.weight", self);
+        let differs = |stack: &str| -> Result<bool, CheckpointError> {
+            let own = format!("language_model.{stack}.embed_tokens.weight");
+            let Some(shared) = shared.as_ref().filter(|shared| **shared != own) else { return Ok(false) };
+            let role = |name: &String| self.places.get(name).map(|place| place.role);
+            Ok(role(&own) == role(shared) && self.read_f32(&own)? != self.read_f32(shared)?)
+        };
+        t5.encoder_has_embedding = differs("encoder")?;
+        t5.decoder_has_embedding = differs("decoder")?;
+        Ok(())
     }
 
     /// Leaves out what only pretraining uses, and what a ViT holds beyond the configured one.
