@@ -4,8 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::cast;
-use crate::lora::Lora;
+use super::{Lora, cast};
 
 /// Up to this many rows a product with a transposed right-hand side is slower on the CPU than the transposed product
 /// with a transposed result: the CPU backend repacks the whole weight at every call.

@@ -5,6 +5,7 @@ mod activation;
 mod attention;
 mod dropout;
 mod linear;
+mod lora;
 mod norm;
 
 pub use activation::Activation;
@@ -13,6 +14,7 @@ pub(crate) use dropout::RandomStream;
 pub use dropout::{Dropout, DropoutConfig};
 pub(crate) use linear::product;
 pub use linear::{Linear, LinearConfig};
+pub use lora::{Lora, LoraConfig};
 pub use norm::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
 
 use burn::tensor::{FloatDType, Tensor};
