@@ -5,7 +5,6 @@
 //! `t` text tokens, `d` width, `h` heads, `v` vocabulary.
 
 pub mod blip2;
-pub mod caption;
 pub mod checkpoint;
 pub mod fusion;
 pub mod generate;

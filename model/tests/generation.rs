@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use model::generate::{
-    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, Prompt, Request, Sample,
+    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, PromptInfo, Request, Sample,
     Search, generate,
 };
 use proptest::prelude::*;
@@ -152,11 +152,11 @@ fn run(case: &Case) -> Vec<Vec<Generated>> {
 
 fn run_with(table: &mut Table<'_>) -> Vec<Vec<Generated>> {
     let case = table.case;
-    let prompts: Vec<Prompt> = case
+    let prompts: Vec<PromptInfo> = case
         .prompts
         .iter()
         .zip(0..)
-        .map(|(history, stream)| Prompt { history: history.clone(), stream })
+        .map(|(history, stream)| PromptInfo { history: history.clone(), stream })
         .collect();
     let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
     generate(table, request).unwrap()
@@ -313,7 +313,7 @@ impl NextToken for Told<'_> {
 type Outcome = Result<Vec<Vec<Generated>>, GenerateError<&'static str>>;
 
 fn told(values: &[f32], vocabulary: usize, prompts: usize, config: &GenerateConfig) -> Outcome {
-    let known = vec![Prompt { history: vec![0, 70_000], stream: 0 }; prompts];
+    let known = vec![PromptInfo { history: vec![0, 70_000], stream: 0 }; prompts];
     let mut model = Told { values, vocabulary, prompts, steps: 0 };
     generate(&mut model, Request { prompts: &known, vocabulary, config })
 }
@@ -431,7 +431,7 @@ fn a_nan_in_a_later_row_is_named_by_prompt_and_beam() {
             Ok(logits)
         }
     }
-    let prompts = [Prompt::default(), Prompt::default()];
+    let prompts = [PromptInfo::default(), PromptInfo::default()];
     for (search, num_beams, sequences) in
         [(Search::Beam, 3, 1), (Search::Sample(Sample { seed: 1, ..Sample::default() }), 1, 3)]
     {
@@ -479,7 +479,7 @@ fn an_end_outside_the_vocabulary_and_a_wrong_count_of_logits_are_errors() {
     let error = told(&[1.0], 5, 1, &config).unwrap_err().to_string();
     assert_eq!(error, "end_tokens names 5, but the language model's vocabulary ends at 5");
     let config = GenerateConfig::default();
-    let request = Request { prompts: &[Prompt::default()], vocabulary: 4, config: &config };
+    let request = Request { prompts: &[PromptInfo::default()], vocabulary: 4, config: &config };
     let mut model = Told { values: &[1.0], vocabulary: 5, prompts: 1, steps: 0 };
     let error = generate(&mut model, request).unwrap_err().to_string();
     assert_eq!(error, "the language model gave 5 logits at new token 1, expected 1 rows of 4");
@@ -500,8 +500,8 @@ fn samples_depend_on_seed_stream_and_number_and_not_on_the_batch() {
     };
     let write = |seed: u64, n: usize, streams: &[u64]| {
         let case = Case { config: config(seed, n), prompts: vec![vec![1, 2]; streams.len()], ..case.clone() };
-        let prompts: Vec<Prompt> =
-            streams.iter().map(|&stream| Prompt { history: vec![1, 2], stream }).collect();
+        let prompts: Vec<PromptInfo> =
+            streams.iter().map(|&stream| PromptInfo { history: vec![1, 2], stream }).collect();
         let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
         generate(&mut Table::new(&case), request).unwrap()
     };

@@ -310,7 +310,7 @@ impl Scst {
             Write::Beams => GenerateConfig { num_beams: k, num_return_sequences: k, ..plain.clone() },
         };
         let write = |config: &GenerateConfig| {
-            let written = blip2.write(prefix.clone(), Some(&streams), config);
+            let written = blip2.generate(prefix.clone(), Some(&streams), config);
             written.map_err(|error| TrainError::Device(error.to_string()))
         };
         let written = write(&config)?;

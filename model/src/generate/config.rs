@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Most rows that one prompt may spread to: beams, or samples.
-const MOST_ROWS: usize = 1024;
+/// Maximum number of beams or samples of a prompt.
+const MAX_ROWS: usize = 1024;
 
 /// How text is written. Greedy by default: one beam, nothing penalised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -208,14 +208,14 @@ impl GenerateConfig {
             let error = || ConfigError::OutOfRange { field, value: value.to_string(), range };
             if inside { Ok(()) } else { Err(error()) }
         };
-        let rows = || format!("1 to {MOST_ROWS}");
+        let rows = || format!("1 to {MAX_ROWS}");
         range(self.max_new_tokens >= 1, "max_new_tokens", &self.max_new_tokens, "at least 1".into())?;
         let fits = self.min_new_tokens <= self.max_new_tokens;
         let most = || format!("at most max_new_tokens, {}", self.max_new_tokens);
         range(fits, "min_new_tokens", &self.min_new_tokens, most())?;
-        range((1..=MOST_ROWS).contains(&self.num_beams), "num_beams", &self.num_beams, rows())?;
+        range((1..=MAX_ROWS).contains(&self.num_beams), "num_beams", &self.num_beams, rows())?;
         let sequences = self.num_return_sequences;
-        range((1..=MOST_ROWS).contains(&sequences), "num_return_sequences", &sequences, rows())?;
+        range((1..=MAX_ROWS).contains(&sequences), "num_return_sequences", &sequences, rows())?;
         let penalty = self.repetition_penalty;
         let usable = penalty > 0.0 && (penalty as f32).is_normal();
         range(usable, "repetition_penalty", &penalty, "a number above 0".into())?;

@@ -8,7 +8,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::activation::{exp, is_host_f32, with_vectors};
+use super::activation::{exp, is_host_f32};
 use super::{Dropout, cast};
 
 /// The bias of a position that must not be attended to: far below any score, and finite, so that a row with every
@@ -130,6 +130,7 @@ fn attend_on_host(
     let [query, key, value] = [query, key, value].map(Tensor::into_data);
     let [query, key, value] = [&query, &key, &value].map(values);
     let mut output = vec![0.0f32; b * t * d];
+    let vectors = pulp::Arch::new();
     // One piece of work is all heads of one sequence: its rows of the output lie together.
     output.par_chunks_mut((t * d).max(1)).enumerate().for_each(|(row, output)| {
         let (query, key, value) =
@@ -153,7 +154,10 @@ fn attend_on_host(
                         *score += bias;
                     }
                 }
-                with_vectors(|| softmax_in_place(scores));
+                vectors.dispatch(
+                    #[inline(always)]
+                    || softmax_in_place(scores),
+                );
             }
             multiply(Product {
                 rows: t,
