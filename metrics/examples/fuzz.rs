@@ -52,7 +52,7 @@ fn main() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let directory = root.join("target/fuzz").join(format!("seed-{seed}"));
     std::fs::create_dir_all(&directory).unwrap();
-    let tables = MeteorTables::open(&root.join("cache/meteor")).ok();
+    let tables = MeteorTables::find(&[root.join("cache/meteor")]).ok();
     if tables.is_none() {
         eprintln!("no METEOR tables: that target is left out (`make meteor-data` fetches them)");
     }

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let read = start.elapsed();
     let tokenized = Tokenized::of(&joined.corpus)?;
     let ptb = start.elapsed();
-    let tables = MeteorTables::open(&MeteorTables::default_directory())?;
+    let tables = MeteorTables::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../cache/meteor").into()])?;
     let meteor = meteor(&tables, tokenized.videos());
     let aligned = start.elapsed();
     let mut scores = score_tokenized(&tokenized, &Options::default());

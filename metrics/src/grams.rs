@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::frequencies::idf;
 use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, gram, python_split};
 
 /// The numbered n-grams of a corpus: of every video the hypothesis, then its references.
@@ -64,12 +65,13 @@ impl Grams {
         (0..self.videos.len() - 1).into_par_iter().map(|video| VideoGrams { grams: self, video })
     }
 
-    /// What one occurrence of each n-gram weighs in CIDEr, by length and number.
+    /// The weight in CIDEr of one occurrence of each n-gram, by length and number.
     pub(crate) fn weights(&self) -> [Vec<f64>; MAX_N] {
         let videos = (self.videos.len() - 1) as f64;
-        self.by_length.each_ref().map(|grams| {
-            grams.documents.iter().map(|&count| videos.ln() - f64::from(count).max(1.0).ln()).collect()
-        })
+        let weights = |grams: &GramsOfLength| {
+            grams.documents.iter().map(|&count| idf(videos, f64::from(count))).collect()
+        };
+        self.by_length.each_ref().map(weights)
     }
 }
 

@@ -153,18 +153,6 @@ pub fn accuracy<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
     }
 }
 
-/// The mean accuracy over questions, 0 to 1; 0 without questions. Each question has its answer and its reference answers.
-pub fn mean_accuracy<A, R, S>(questions: &[(A, R)]) -> f64
-where
-    A: AsRef<str>,
-    R: AsRef<[S]>,
-    S: AsRef<str>,
-{
-    let scores: Vec<f64> =
-        questions.iter().map(|(answer, references)| accuracy(answer.as_ref(), references.as_ref())).collect();
-    crate::ngram::numpy_mean(&scores)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,10 +188,5 @@ mod tests {
         // Three agree: leaving one of them out leaves 2/3, leaving another out leaves 1.
         assert!((accuracy("dog", &answers) - (3.0 * 2.0 / 3.0 + 7.0) / 10.0).abs() < 1e-12);
         assert_eq!(accuracy("cat", &answers), 1.0);
-    }
-
-    #[test]
-    fn the_mean_over_questions() {
-        assert_eq!(mean_accuracy(&[("dog", ["dog"]), ("cat", ["dog"])]), 0.5);
     }
 }

@@ -48,6 +48,7 @@ mod tests {
     use super::*;
     use crate::lm::{LanguageModelConfig, Prefix, llama, opt, t5};
     use crate::parameters::{count, set_trainable};
+    use burn::module::Module;
     use burn::tensor::{Device, Distribution, Int, Tensor};
 
     fn models() -> Vec<(LanguageModel, LoraConfig)> {
