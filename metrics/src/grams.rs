@@ -7,7 +7,7 @@ use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, gram, python_split};
 
 /// The numbered n-grams of a corpus: of every video the hypothesis, then its references.
 pub(crate) struct Grams {
-    /// Where the captions of each video begin, and where those of the last one end.
+    /// The index of each video's first caption, and one past the last caption.
     videos: Vec<usize>,
     by_length: [GramsOfLength; MAX_N],
 }
@@ -15,11 +15,11 @@ pub(crate) struct Grams {
 /// The n-grams of one length.
 #[derive(Default)]
 struct GramsOfLength {
-    /// The n-grams of all captions, one after the other. Equal n-grams have equal numbers.
+    /// The n-grams of all captions, concatenated. Equal n-grams have equal numbers.
     numbers: Vec<u32>,
-    /// Where those of each caption begin, and where those of the last one end.
+    /// The start of each caption, and the end of the last.
     starts: Vec<usize>,
-    /// In how many videos' references each n-gram occurs.
+    /// For each n-gram, the number of videos with it in a reference.
     documents: Vec<u32>,
 }
 
@@ -49,7 +49,7 @@ impl Grams {
             }
             videos.push(starts.len() - 1);
         }
-        // Each length is counted on its own, so that they can be counted at once; the longest takes the most time.
+        // lengths are counted in parallel; the longest takes the most time
         let mut by_length: [GramsOfLength; MAX_N] = Default::default();
         by_length
             .par_iter_mut()
@@ -109,7 +109,7 @@ impl GramsOfLength {
 }
 
 impl<'a> VideoGrams<'a> {
-    /// The n-grams of the hypothesis as they follow each other; `n` counts from 0.
+    /// The n-grams of the hypothesis in order; `n` counts from 0.
     pub(crate) fn hypothesis(self, n: usize) -> &'a [u32] {
         self.grams.by_length[n].caption(self.grams.videos[self.video])
     }
@@ -124,14 +124,13 @@ impl<'a> VideoGrams<'a> {
 /// The distinct n-grams of a caption with their counts.
 #[derive(Debug, Default)]
 pub(crate) struct NumberCounts {
-    /// In the order of first appearance. The reference sums floats in that order (its dictionaries keep insertion order),
-    /// and so do we.
+    /// In the order of first appearance, in which the reference sums floats (the insertion order of its dictionaries).
     pub(crate) in_order: Vec<(u32, u32)>,
-    /// Sorted by number, with the place in that order.
+    /// Sorted by number, with the index in `in_order`.
     sorted: Vec<(u32, u32)>,
 }
 
-/// Up to so many n-grams are compared with each other sooner than sorted.
+/// Up to this many n-grams, pairwise comparison is faster than sorting.
 const FEW: usize = 32;
 
 impl NumberCounts {

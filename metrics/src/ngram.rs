@@ -1,4 +1,4 @@
-//! Words, n-grams and means, counted the way the reference's Python does.
+//! Words, n-grams and means, as computed by the reference's Python.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,8 +14,8 @@ pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// A map whose keys are words or numbers of our own making, hashed faster than the standard map, which guards against keys
-/// chosen to collide. Nothing depends on the order of its entries.
+/// A map with a faster hash than the standard map, without its protection against collisions. No result depends on the
+/// order of its entries.
 pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
 
 /// Multiplies and rotates, eight bytes at a time.
@@ -49,7 +49,7 @@ impl Hasher for FastHasher {
     }
 
     fn finish(&self) -> u64 {
-        // The map looks at the highest and the lowest bits; a product's lowest bits know little.
+        // the map uses the highest and the lowest bits, and the lowest bits of a product depend on few input bits
         self.0.rotate_left(26)
     }
 }
@@ -62,7 +62,7 @@ pub(crate) struct Vocabulary {
 
 impl Vocabulary {
     pub(crate) fn len(&self) -> u32 {
-        // Word numbers are u32: four billion distinct words don't fit in memory before they don't fit here.
+        // memory does not suffice for 2^32 distinct words
         u32::try_from(self.numbers.len()).unwrap_or(u32::MAX)
     }
 
@@ -87,8 +87,8 @@ impl Vocabulary {
     }
 }
 
-/// An n-gram of one to four word numbers in one integer: 32 bits a word, the last word lowest, each number plus one
-/// so that "a" and "<nothing> a" differ.
+/// An n-gram of one to four word numbers in one integer: 32 bits per word, the last word lowest, each number plus one so
+/// that "a" and "<nothing> a" differ.
 pub(crate) type Gram = u128;
 
 pub(crate) fn gram(words: &[u32]) -> Gram {
@@ -106,8 +106,8 @@ pub(crate) fn gram_words(gram: Gram) -> Vec<u32> {
     words
 }
 
-/// The n-grams of one caption with their counts, in the order of first appearance. The reference sums floats in
-/// that order (its dictionaries keep insertion order), and so do we.
+/// The n-grams of one caption with their counts, in the order of first appearance. The reference sums floats in this order
+/// (the insertion order of its dictionaries).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Counts {
     /// `by_length[n - 1]` holds the n-grams.
@@ -142,11 +142,11 @@ pub(crate) fn count(words: &[u32], n: usize) -> Vec<(Gram, u32)> {
     groups.into_iter().map(|(_, gram, count)| (gram, count)).collect()
 }
 
-/// Up to so many words the n-grams are compared with each other sooner than sorted.
+/// Up to this many words, pairwise comparison of n-grams is faster than sorting.
 const FEW: usize = 32;
 
-/// The mean as NumPy takes it: pairwise summation in blocks of 128 with eight running sums. Equal to the reference
-/// to the last digit, which a plain left-to-right sum is not.
+/// The mean as computed by NumPy: pairwise summation in blocks of 128 with eight running sums. Equal to the reference to the
+/// last digit, unlike a sum from left to right.
 pub(crate) fn numpy_mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { pairwise_sum(values) / values.len() as f64 }
 }

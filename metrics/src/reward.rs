@@ -20,7 +20,7 @@ use crate::Error;
 use crate::cider::CiderScorer;
 use crate::frequencies::DocumentFrequencies;
 
-/// The word that stands for the end of a caption.
+/// The word for the end of a caption.
 const END: &str = "<eos>";
 
 /// Which caption is scored against which.
@@ -208,5 +208,4 @@ mod tests {
         let missing = Reward::new::<[&str; 0], &str>(RewardConfig::standard(), &[]);
         assert!(matches!(missing, Err(Error::NoTrainingReferences)));
     }
-
 }

@@ -1,4 +1,4 @@
-//! The published models' sizes, by the names that Hugging Face gives them.
+//! Sizes of the published models, by their Hugging Face names.
 
 use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
@@ -27,7 +27,7 @@ pub enum Preset {
     Blip2FlanT5XlCoco,
     /// `Salesforce/blip2-flan-t5-xxl`
     Blip2FlanT5Xxl,
-    /// `Salesforce/blip2-vicuna-7b`: BLIP-2's second stage on Vicuna, which the paper trains; not published there.
+    /// `Salesforce/blip2-vicuna-7b`: BLIP-2's second stage on Vicuna, which the paper trains; not published.
     Blip2Vicuna7B,
     /// `Salesforce/instructblip-flan-t5-xl`
     InstructBlipFlanT5Xl,
@@ -114,7 +114,7 @@ impl Preset {
             vision_config: VitConfig { image_size: if is_coco { 364 } else { 224 }, ..VitConfig::default() },
             qformer_config: QFormerConfig {
                 reads_text: is_instruct,
-                // BERT's, and the [DEC] that pretraining added
+                // BERT's tokens and the [DEC] of pretraining
                 vocab_size: if is_instruct { 30_523 } else { 30_522 },
                 ..QFormerConfig::default()
             },

@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use model::generate::{
-    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, PromptInfo, Request, Sample,
-    Search, generate,
+    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, PromptInfo, Request,
+    Sample, Search, generate,
 };
 use proptest::prelude::*;
 use serde::Deserialize;

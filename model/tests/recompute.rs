@@ -466,12 +466,12 @@ fn the_first_stage_of_pretraining_is_too_where_its_image_is_shared() {
                 &device,
             ),
         };
-        let contrast = model.contrast(&pairs)?;
+        let contrast = model.itc_features(&pairs)?;
         let similarities = model.similarities(&contrast, &contrast);
         let negatives = HardNegatives { images: vec![1, 2, 0], texts: vec![2, 0, 1] };
-        Ok(model.contrastive_loss(&similarities, 0)
-            + model.matching_loss(&pairs, &negatives)?
-            + model.generation_loss(&pairs, 4)?)
+        Ok(model.itc_loss(&similarities, 0)
+            + model.itm_loss(&pairs, &pairs, &negatives)?
+            + model.itg_loss(&pairs, 4)?)
     };
     let expected = step(&model, Recompute::default(), 5, loss);
     assert_eq!(expected.1.len(), count_trained(&model));

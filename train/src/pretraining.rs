@@ -89,9 +89,9 @@ impl FirstStage {
         let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
         let device = device_of(&self.model);
         let Targets { ids, mask } = texts.upload(&device);
-        let own = Pairs { image: share(self.model.see(visual.upload(&device))), ids, mask };
-        let contrast = self.model.contrast(&own)?;
-        let all = model::pretraining::Contrast {
+        let own = Pairs { image: share(self.model.image_tokens(visual.upload(&device))), ids, mask };
+        let contrast = self.model.itc_features(&own)?;
+        let all = model::pretraining::ItcFeatures {
             image: gather_rows(step_context.processes, &contrast.image)?,
             text: gather_rows(step_context.processes, &contrast.text)?,
         };
@@ -122,9 +122,9 @@ impl FirstStage {
             mask: gather_rows(step_context.processes, &own.mask)?,
         };
         Ok(Losses {
-            contrast: self.model.contrastive_loss(&similarities, first),
-            matching: self.model.matching_loss_among(&own, &everyone, &negatives)?,
-            writing: self.model.generation_loss(&own, self.context.start)?,
+            contrast: self.model.itc_loss(&similarities, first),
+            matching: self.model.itm_loss(&own, &everyone, &negatives)?,
+            writing: self.model.itg_loss(&own, self.context.start)?,
             retrieved: retrieved as f64 / b.max(1) as f64,
         })
     }

@@ -244,7 +244,8 @@ impl<'a> Parser<'a> {
     /// MSVD's table: one caption a row, the clip named by video and seconds. Only English captions are references.
     fn msvd_table(&self, text: &str) -> Result<Pairs, Error> {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
-        let bad = |error: csv::Error| self.malformed("the table", "comma-separated cells", &error.to_string());
+        let bad =
+            |error: csv::Error| self.malformed("the table", "comma-separated cells", &error.to_string());
         let header = reader.headers().map_err(bad)?.clone();
         let column = |name: &str| {
             header.iter().position(|cell| cell == name).ok_or_else(|| {

@@ -291,7 +291,13 @@ fn build(wheel: &Path, compact: &Path) -> Result<(), Error> {
 fn check_wheel(wheel: &Path) -> Result<(), Error> {
     let mut file = File::open(wheel).map_err(|error| Error::io(wheel, error))?;
     let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash).map_err(|error| Error::io(wheel, error))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(|error| Error::io(wheel, error))? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
     let got: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if got == WHEEL_SHA256 { Ok(()) } else { Err(Error::WrongWheel { path: wheel.to_owned(), got }) }
 }
@@ -430,6 +436,9 @@ mod tests {
         std::fs::write(directory.path().join(WHEEL), "another wheel").unwrap();
         let directories = [PathBuf::from("absent"), directory.path().to_owned()];
         let error = MeteorTables::find(&directories).unwrap_err();
-        assert!(matches!(&error, Error::WrongWheel { path, .. } if path.starts_with(directory.path())), "{error}");
+        assert!(
+            matches!(&error, Error::WrongWheel { path, .. } if path.starts_with(directory.path())),
+            "{error}"
+        );
     }
 }

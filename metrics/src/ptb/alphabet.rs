@@ -1,4 +1,4 @@
-//! The alphabet the rules are written in: one byte for each character.
+//! The alphabet of the rules: one byte per character.
 //!
 //! ASCII stands for itself. Every other character is replaced by the byte of its class, since the rules treat all
 //! characters of a class alike. The automaton stays small, and a place in the bytes is a place in the characters.
@@ -32,7 +32,7 @@ pub(super) const LEFT_QUOTE: u8 = 0x97;
 pub(super) const UPPER_SYMBOL: u8 = 0x98;
 pub(super) const UPPER_DELETED: u8 = 0x99;
 
-/// The byte that stands for a character in the rules.
+/// The byte of a character in the rules.
 pub(super) fn symbol(c: char) -> u8 {
     match c {
         '\0'..='\u{7f}' => c as u8,
@@ -62,7 +62,7 @@ pub(super) fn symbol(c: char) -> u8 {
     }
 }
 
-/// Whether the reference deletes this character where it stands alone, without making it a space.
+/// Whether the reference deletes this character if it is alone, without replacing it by a space.
 pub(super) fn is_deleted(c: char) -> bool {
     let symbol = symbol(c);
     symbol >= DELETED && [DELETED, UPPER_DELETED, HYPHEN, DECIMAL_MARK].contains(&symbol)

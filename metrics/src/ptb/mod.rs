@@ -1,12 +1,12 @@
 //! The Penn Treebank tokeniser as coco-caption runs it.
 //!
 //! Equal to `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` of CoreNLP 3.4.1 followed by coco-caption's
-//! list of punctuation to drop. It was written from observed behaviour: rules were guessed, millions of short texts were
-//! put through both, and the differences corrected the rules until none was left.
+//! list of punctuation to drop. It was derived from observed behaviour: the rules were corrected until millions of short texts
+//! gave equal results.
 //!
 //! Kept from the reference: captions are one text, so how a caption ends may depend on how the next one begins
-//! ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are kept, because the list
-//! of what to drop has them in capitals and the text is lower case by then; `!!`, `?!` and `/` are kept as well.
+//! ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are kept, because the list of
+//! dropped tokens has them in capitals and the text is in lower case; `!!`, `?!` and `/` are kept as well.
 
 mod alphabet;
 mod characters;
@@ -34,7 +34,7 @@ const DROPPED: [&str; 18] = [
 pub struct TokenizedCaptions {
     /// Each caption's words joined by single spaces, punctuation dropped, in the order given.
     pub captions: Vec<String>,
-    /// Characters the reference deletes without a trace (emoji, controls, letters younger than it), with their counts.
+    /// Characters that the reference deletes (emoji, controls, newer letters), with their counts.
     pub deleted: BTreeMap<char, usize>,
 }
 
@@ -74,7 +74,7 @@ pub fn tokenize_raw<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, 
 
 /// The first character at which the reference would end a line, but for the newline, which becomes a space.
 pub(crate) fn line_end(caption: &str) -> Option<char> {
-    // The bytes such a character begins with; few captions have one.
+    // the first bytes of such characters; few captions have one
     let may_be = |byte: u8| matches!(byte, b'\r' | 0x0b | 0x0c | 0xc2 | 0xe2);
     if !caption.bytes().any(may_be) {
         return None;
@@ -85,7 +85,7 @@ pub(crate) fn line_end(caption: &str) -> Option<char> {
 fn drop_punctuation(line: &str) -> String {
     let mut kept = String::with_capacity(line.len());
     for token in line.trim_end().split(' ') {
-        // Most tokens are words, which no dropped one is.
+        // most tokens are words, and no dropped token is a word
         if !token.starts_with(|c: char| c.is_ascii_alphanumeric()) && DROPPED.contains(&token) {
             continue;
         }
@@ -100,10 +100,10 @@ fn drop_punctuation(line: &str) -> String {
 static LEXER: LazyLock<Result<Lexer, String>> =
     LazyLock::new(|| Lexer::new().map_err(|error| error.to_string()));
 
-/// Tokenises a text, its lines in pieces that are read at the same time.
+/// Tokenises a text in pieces of whole lines, in parallel.
 ///
-/// A token depends on what comes after it, not before: so a piece that begins with a line is read as it would be in the
-/// whole text, unless a token of the piece before runs over the line's end. Then the whole is read in one go.
+/// A token depends only on the text after it, so a piece that begins with a line gives the same tokens as in the whole text,
+/// unless a token of the previous piece continues over the line's end. Then the whole text is read sequentially.
 fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     let lexer =
         LEXER.as_ref().map_err(|error| Error::Bug { what: format!("the tokeniser's rules: {error}") })?;
@@ -129,9 +129,9 @@ fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     Ok(reading.read(0..characters.len()).0.finished)
 }
 
-/// Cuts a text behind ends of lines into at most so many pieces of about the same size, none of them small.
-fn pieces(symbols: &[u8], most: usize) -> Vec<Range<usize>> {
-    let size = symbols.len().div_ceil(most).max(SMALLEST_PIECE);
+/// Cuts a text after ends of lines into at most `max` pieces of about the same size, none of them small.
+fn pieces(symbols: &[u8], max: usize) -> Vec<Range<usize>> {
+    let size = symbols.len().div_ceil(max).max(SMALLEST_PIECE);
     let mut pieces = Vec::new();
     let mut start = 0;
     while start < symbols.len() {
@@ -144,7 +144,7 @@ fn pieces(symbols: &[u8], most: usize) -> Vec<Range<usize>> {
     pieces
 }
 
-/// Each piece of a text has caches of its own, which are worth filling for so many characters.
+/// Minimum size of a piece in characters, as each piece fills its own caches.
 const SMALLEST_PIECE: usize = 20_000;
 
 /// A text that is being read.
@@ -187,7 +187,8 @@ impl Reading<'_> {
             let own = &characters[place..place + found.length];
             let is_plain = |&c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\'');
             place += found.length;
-            if matches!(found.action, Action::Keep | Action::Mend | Action::Lean) && own.iter().all(is_plain)
+            if matches!(found.action, Action::Keep | Action::Rewrite | Action::Clitic)
+                && own.iter().all(is_plain)
             {
                 output.push_plain(own);
                 continue;
@@ -195,10 +196,10 @@ impl Reading<'_> {
             let own: String = own.iter().collect();
             match found.action {
                 Action::Keep => output.push(&own.to_lowercase()),
-                Action::Mend => output.push(&mend(&own)),
+                Action::Rewrite => output.push(&rewrite(&own)),
                 Action::Tag => output.push(&own.to_lowercase().replace(' ', "\u{a0}")),
                 Action::Face => output.push(&name_round_brackets(&own.to_lowercase())),
-                Action::Lean => output.push(&plain_apostrophe(&own)),
+                Action::Clitic => output.push(&plain_apostrophe(&own)),
                 Action::Put(token) => output.push(token),
                 Action::Cut(length) => {
                     output.push(&own.chars().take(length).collect::<String>().to_lowercase());
@@ -222,7 +223,7 @@ impl Reading<'_> {
     }
 }
 
-/// The lines so far and the one being written.
+/// The finished lines and the current one.
 #[derive(Default)]
 struct Output {
     finished: TokenizedCaptions,
@@ -260,7 +261,7 @@ impl Output {
     }
 }
 
-fn mend(token: &str) -> String {
+fn rewrite(token: &str) -> String {
     let token = token.to_lowercase().replace('\u{ad}', "").replace("&amp;", "&").replace(' ', "\u{a0}");
     if token.is_empty() {
         // It was soft hyphens only.

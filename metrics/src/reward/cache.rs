@@ -104,7 +104,7 @@ mod tests {
             });
         }
         assert_eq!(prepared, 3);
-        // The same hash by force: what is found is still what was asked for.
+        // with a forced hash collision the result is still correct
         let mut kept = cache.kept.write().unwrap();
         let entries: Vec<_> = kept.by_hash.drain().flat_map(|(_, entries)| entries).collect();
         kept.by_hash.insert(hash(&["a dog"]), entries);

@@ -207,7 +207,6 @@ impl<'a> BeamSearch<'a> {
         }
         *done |= last || running.is_empty();
     }
-
 }
 
 impl PromptSearch for BeamSearch<'_> {

@@ -45,10 +45,6 @@ impl PromptSearch for Sequences<'_> {
         self.sequences.iter().all(|sequence| sequence.done)
     }
 
-    /// Chooses the next token of each sequence. The first time all of them go on from one row.
-    ///
-    /// # Shapes
-    /// - logits: `[rows, v]`
     fn step(
         &mut self,
         logits: &mut [f32],

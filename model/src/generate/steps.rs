@@ -127,9 +127,7 @@ impl Obstacle {
 }
 
 /// Runs all work and returns the obstacle of the first item that has one.
-pub(super) fn first_obstacle<O: Send>(
-    work: impl IndexedParallelIterator<Item = Option<O>>,
-) -> Result<(), O> {
+pub(super) fn first_obstacle<O: Send>(work: impl IndexedParallelIterator<Item = Option<O>>) -> Result<(), O> {
     let obstacles: Vec<Option<O>> = work.collect();
     obstacles.into_iter().flatten().next().map_or(Ok(()), Err)
 }

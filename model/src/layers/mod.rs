@@ -1,5 +1,4 @@
-//! The layers that every network here is made of. Parameters have the shapes and the names that PyTorch gives them, so
-//! that a checkpoint is read without transposing a tensor.
+//! Layers of all networks. Parameters have PyTorch's shapes and names, so that checkpoints are read without transposing.
 
 mod activation;
 mod attention;
@@ -19,7 +18,7 @@ pub use norm::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
 
 use burn::tensor::{FloatDType, Tensor};
 
-/// Converts a tensor, unless it is of the type already: Burn copies even then.
+/// Converts a tensor to another type. Burn would copy it even if it has that type already.
 pub(crate) fn cast<const D: usize>(x: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
     if FloatDType::from(x.dtype()) == dtype { x } else { x.cast(dtype) }
 }

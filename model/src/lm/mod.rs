@@ -1,4 +1,4 @@
-//! The language models that read the projected queries and write the caption.
+//! The language models, which read the projected queries and generate the caption.
 
 mod cache;
 mod causal;
@@ -20,7 +20,7 @@ use llama::{Llama, LlamaConfig};
 use opt::{Opt, OptConfig};
 use t5::{T5, T5Config};
 
-/// Sizes of a language model: Hugging Face's `text_config`, told apart by its `model_type`.
+/// Sizes of a language model: Hugging Face's `text_config`, by its `model_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
 pub enum LanguageModelConfig {
@@ -60,7 +60,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Sizes that must not be zero, by key.
+    /// Sizes that must not be zero, with their keys.
     pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
         match self {
             Self::Opt(config) => vec![
@@ -90,7 +90,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Sizes that must divide others: key, what is divided, by what.
+    /// Sizes that must divide others: key, dividend, divisor.
     pub(crate) fn divisions(&self) -> Vec<(&'static str, usize, usize)> {
         match self {
             Self::Opt(config) => {
@@ -110,7 +110,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Number of blocks; of a T5, of the longer stack.
+    /// Number of blocks; for T5, of the longer stack.
     pub(crate) fn layers(&self) -> usize {
         match self {
             Self::Opt(config) => config.num_hidden_layers,
@@ -128,7 +128,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// What decoding starts from, in an encoder-decoder model.
+    /// The first token of the decoder, in an encoder-decoder model.
     pub fn start(&self) -> Option<u32> {
         match self {
             Self::T5(config) => Some(config.decoder_start_token_id),
@@ -136,7 +136,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// The token that fills rows up, where there is one.
+    /// The padding token, if there is one.
     pub fn padding(&self) -> Option<u32> {
         match self {
             Self::Opt(config) => Some(config.pad_token_id),
@@ -145,7 +145,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// The largest rate of dropout.
+    /// The largest dropout rate.
     pub fn dropout(&self) -> f64 {
         match self {
             Self::Opt(config) => config.dropout.max(config.attention_dropout),
@@ -154,7 +154,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Sets the rates of dropout; LLaMA has none but on the attention's probabilities.
+    /// Sets all dropout rates; LLaMA has only that of the attention's probabilities.
     pub fn set_dropout(&mut self, rate: f64) {
         match self {
             Self::Opt(config) => (config.dropout, config.attention_dropout) = (rate, rate),
@@ -185,17 +185,17 @@ pub enum LanguageModel {
     Llama(Llama),
 }
 
-/// What a language model reads before it writes: the projected queries and the prompt behind them.
+/// The input of a language model: the projected queries, then the prompt.
 #[derive(Debug, Clone)]
 pub struct Prefix {
     /// `[b, s, d]`
     pub embedded: Tensor<3>,
-    /// `[b, s]`, 1 where there is a token and 0 at padding; all are read where it is absent.
+    /// `[b, s]`, 1 for a token and 0 for padding; no padding where absent.
     pub mask: Option<Tensor<2>>,
 }
 
 impl Prefix {
-    /// Every row so many times, one after another.
+    /// Repeats every row `times` times; copies are adjacent.
     #[must_use]
     pub fn repeat(self, times: usize) -> Self {
         if times == 1 {
@@ -212,7 +212,7 @@ impl Prefix {
 }
 
 impl LanguageModel {
-    /// Looks tokens up.
+    /// Embeds tokens.
     ///
     /// # Shapes
     /// - ids: `[b, t]`
@@ -226,7 +226,7 @@ impl LanguageModel {
         self.embedding_table().lazy_shape()[0]
     }
 
-    /// The type that embedded tokens have.
+    /// The type of embedded tokens.
     pub fn dtype(&self) -> FloatDType {
         self.embedding_table().val().dtype().into()
     }
@@ -240,19 +240,19 @@ impl LanguageModel {
         }
     }
 
-    /// Scores given tokens behind a prefix (teacher forcing).
+    /// Scores given tokens after a prefix (teacher forcing).
     ///
     /// # Shapes
-    /// - targets: `[b, t]`; padding behind a sequence may hold any id, as no position sees a later one
+    /// - targets: `[b, t]`; padding after a sequence may hold any id, as no position attends to a later one
     /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
     pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Tensor<3> {
         self.score_each(prefix, targets, 1)
     }
 
-    /// As [`score`](Self::score), `times` texts behind each prefix; an encoder reads it once for all of them.
+    /// As [`score`](Self::score), with `times` texts for each prefix; an encoder reads it once.
     ///
     /// # Shapes
-    /// - targets: `[b · times, t]`, those of a prefix one after another
+    /// - targets: `[b · times, t]`, those of a prefix adjacent
     /// - output: `[b · times, t, v]`, in f32
     pub fn score_each(&self, prefix: Prefix, targets: Tensor<2, Int>, times: usize) -> Tensor<3> {
         match self {
@@ -272,12 +272,12 @@ impl LanguageModel {
         }
     }
 
-    /// Gets ready to write up to `max_new_tokens` tokens behind a prefix; call it on plain tensors.
+    /// Prepares the generation of up to `max_new_tokens` tokens after a prefix, without autodiff.
     pub fn decoding(&self, prefix: Prefix, max_new_tokens: usize) -> Decoding<'_> {
         Decoding::new(self, prefix, max_new_tokens)
     }
 
-    /// Shows every dense layer with its path in Hugging Face's names.
+    /// Visits every dense layer with its Hugging Face path.
     pub fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         match self {
             Self::Opt(opt) => opt.visit_linears(visit),
@@ -306,7 +306,7 @@ impl LanguageModel {
     }
 }
 
-/// Scores every token of the vocabulary by the head, or by the embedding where the two are one.
+/// Scores every token of the vocabulary by the head, or by the embedding if they are tied.
 ///
 /// # Shapes
 /// - hidden: `[b, t, d]`
@@ -323,7 +323,7 @@ fn score_vocabulary(hidden: Tensor<3>, head: Option<&Linear>, embedding: &Param<
     cast(logits, FloatDType::F32)
 }
 
-/// The rows that score the tokens behind a prefix of length `s`: from its last on.
+/// The rows that score the tokens after a prefix of length `s`: from its last row on.
 fn scoring_rows(hidden: Tensor<3>, s: usize) -> Tensor<3> {
     let [b, all, d] = hidden.dims();
     hidden.slice([0..b, s - 1..all, 0..d])
@@ -411,7 +411,7 @@ mod tests {
         let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
         for model in models(&device) {
             let expected = model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone());
-            // padding stands behind the prompt of an encoder and before that of a decoder
+            // padding follows the prompt of an encoder and precedes that of a decoder
             let (parts, mask) = match model {
                 LanguageModel::T5(_) => (vec![short.clone(), padding.clone()], [[1.0, 1.0, 1.0, 0.0, 0.0]]),
                 _ => (vec![padding.clone(), short.clone()], [[0.0, 0.0, 1.0, 1.0, 1.0]]),

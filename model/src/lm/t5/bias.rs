@@ -27,11 +27,11 @@ impl RelativeBias {
             .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, keys]), &weight.device().inner());
         let bias = embedding(weight, ids).permute([2, 0, 1]).reshape([1, h, rows, keys]);
-        cast(bias, FloatDType::F32) // the scores' type, whatever the weights'
+        cast(bias, FloatDType::F32) // the type of the scores
     }
 
-    /// The bucket of `key - query`. Half of the buckets hold one distance each; the other half grow logarithmically.
-    /// The arithmetic is f32, as the reference's, so that distances on a border fall on the same side.
+    /// The bucket of `key - query`. Half of the buckets hold one distance each; the sizes of the others grow
+    /// logarithmically. The arithmetic is f32 as in the reference, so that borders are the same.
     fn bucket(&self, distance: i64, buckets: usize) -> usize {
         let (offset, buckets, distance) = if self.is_bidirectional {
             let half = buckets / 2;

@@ -8,7 +8,7 @@ use super::bias::RelativeBias;
 use super::{Attention, Block, Mlp, Stack, T5};
 use crate::layers::{Activation, DropoutConfig, LinearConfig, RmsNormConfig};
 
-/// The MLP of a T5, in the words of its `config.json`.
+/// The MLP of a T5, as named in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FeedForward {
@@ -26,7 +26,7 @@ pub struct T5Config {
     pub vocab_size: usize,
     /// Width.
     pub d_model: usize,
-    /// Width of a head; heads times this need not be the width.
+    /// Width of a head; times the heads it may differ from `d_model`.
     pub d_kv: usize,
     /// Width inside the MLP.
     pub d_ff: usize,
@@ -36,11 +36,11 @@ pub struct T5Config {
     pub num_decoder_layers: usize,
     /// Heads of each attention.
     pub num_heads: usize,
-    /// Buckets that relative distances fall into.
+    /// Number of buckets of relative distances.
     pub relative_attention_num_buckets: usize,
-    /// Distance from which on all fall into the last bucket.
+    /// Distance from which on all are in the last bucket.
     pub relative_attention_max_distance: usize,
-    /// Dropout everywhere.
+    /// Dropout rate.
     pub dropout_rate: f64,
     /// Epsilon of every norm.
     pub layer_norm_epsilon: f64,
@@ -48,22 +48,22 @@ pub struct T5Config {
     pub initializer_factor: f64,
     /// Form of the MLP.
     pub feed_forward_proj: FeedForward,
-    /// The MLP's activation where it is not the form's own (LAVIS sets "gelu").
+    /// Activation of the MLP if it is not that of `feed_forward_proj` (LAVIS sets "gelu").
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense_act_fn: Option<Activation>,
-    /// Whether the head is the embedding.
+    /// Whether the head is tied to the embedding.
     pub tie_word_embeddings: bool,
-    /// Whether the encoder has an embedding that differs from `shared`: follows from the weights, not from `config.json`.
+    /// Whether the encoder has an embedding that differs from `shared`: a property of the weights, not of `config.json`.
     #[serde(skip)]
     pub encoder_has_embedding: bool,
-    /// Whether the decoder has an embedding that differs from `shared`: follows from the weights, too.
+    /// The same for the decoder.
     #[serde(skip)]
     pub decoder_has_embedding: bool,
     /// Padding.
     pub pad_token_id: u32,
     /// End of sequence.
     pub eos_token_id: u32,
-    /// What the decoder starts from.
+    /// First token of the decoder.
     pub decoder_start_token_id: u32,
 }
 
@@ -96,7 +96,7 @@ impl Default for T5Config {
 }
 
 impl T5Config {
-    /// Makes the model with fresh weights, drawn as Mesh TensorFlow's T5 draws them.
+    /// Makes the model with fresh weights, distributed as in Mesh TensorFlow's T5.
     pub fn init(&self, device: &Device) -> T5 {
         let std = self.initializer_factor;
         T5 {

@@ -1,8 +1,8 @@
-//! T5 (arXiv:1910.10683) and its instruction-tuned sister FLAN-T5, as `T5ForConditionalGeneration` in transformers.
+//! T5 (arXiv:1910.10683) and the instruction-tuned FLAN-T5, as `T5ForConditionalGeneration` in transformers.
 //!
 //! RMS norms before each sub-layer, no biases, attention without the usual `1/√d`, and positions that enter only as a
 //! learned bias on the scores, shared by all layers of a stack. T5 v1.0 has a ReLU MLP and a head tied to the
-//! embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a head of its own.
+//! embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a separate head.
 
 mod bias;
 mod config;
@@ -20,14 +20,14 @@ use crate::layers::{
     Activation, AttentionInput, Dropout, HeadsInput, Linear, RmsNorm, attend, attend_heads, join_heads,
     split_heads,
 };
-use crate::recompute::{BlockInput, Part, stack};
+use crate::recompute::{BlockInput, ModelPart, stack};
 use bias::RelativeBias;
 
 /// An encoder-decoder language model.
 #[derive(Module, Debug)]
 pub struct T5 {
-    /// The embedding: `[v, d]`. It embeds what is put into the encoder (as in transformers, where a prompt goes through
-    /// `get_input_embeddings` whatever table the encoder has), and the decoder's tokens unless the decoder has its own.
+    /// `[v, d]`. It embeds prompts, as `get_input_embeddings` in transformers does even if the encoder has another table, and
+    /// the decoder's tokens unless the decoder has another table.
     pub shared: Param<Tensor<2>>,
     encoder: Stack,
     decoder: Stack,
@@ -35,13 +35,13 @@ pub struct T5 {
     start: u32,
 }
 
-/// Keys and values that decoding has computed so far; one for each block of the decoder.
+/// Keys and values of all tokens so far, for each block of the decoder.
 #[derive(Debug, Clone)]
 pub(crate) struct T5Cache {
     blocks: Vec<BlockCache>,
     /// The decoder's relative bias for every position that decoding may reach: `[1, h, capacity, capacity]`.
     bias: Tensor<4>,
-    /// Where the encoder's output is padding: `[b, 1, 1, s]`.
+    /// The bias that masks padding of the encoder's output: `[b, 1, 1, s]`.
     cross_bias: Option<Tensor<4>>,
     videos: usize,
     rows: usize,
@@ -61,8 +61,7 @@ impl T5Cache {
         self.rows
     }
 
-    /// Makes sequence `i` a copy of sequence `rows[i]`. Those of one video stay side by side; videos that no row names
-    /// are forgotten.
+    /// Makes sequence `i` a copy of sequence `rows[i]`. Those of one video stay adjacent; videos without rows are dropped.
     pub(crate) fn select(&mut self, rows: &[usize], device: &Device) {
         let width = self.rows / self.videos;
         let mut videos: Vec<usize> = rows.iter().map(|row| row / width).collect();
@@ -90,11 +89,11 @@ impl T5 {
         embedding(self.decoder.embed_tokens.as_ref().unwrap_or(&self.shared).val(), ids)
     }
 
-    /// Reads an embedded sequence.
+    /// Encodes an embedded sequence.
     ///
     /// # Shapes
     /// - embedded: `[b, t, d]`
-    /// - mask: `[b, t]`, 1 where there is a token and 0 at padding; all are read where it is absent
+    /// - mask: `[b, t]`, 1 for a token and 0 for padding; no padding where absent
     /// - output: `[b, t, d]`
     pub fn encode(&self, embedded: Tensor<3>, mask: Option<Tensor<2>>) -> Tensor<3> {
         let [_, t, _] = embedded.dims();
@@ -108,7 +107,7 @@ impl T5 {
     /// Scores the next token after each prefix of `targets` (teacher forcing).
     ///
     /// # Shapes
-    /// - targets: `[b, t]`; padding may hold any id, as no position sees a later one
+    /// - targets: `[b, t]`; padding may hold any id, as no position attends to a later one
     /// - encoded: `[b, s, d]`
     /// - mask: `[b, s]` as in [`encode`](Self::encode)
     /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
@@ -160,7 +159,7 @@ impl T5 {
     /// Scores the token after `last`, the newest token of each sequence (the start token in the first step).
     ///
     /// # Shapes
-    /// - last: `[rows, 1]`, the sequences of one video side by side
+    /// - last: `[rows, 1]`, the sequences of one video adjacent
     /// - output: `[rows, 1, v]`, in f32
     pub(crate) fn decode_step(&self, last: Tensor<2, Int>, cache: &mut T5Cache) -> Tensor<3> {
         let at = cache.length;
@@ -174,12 +173,12 @@ impl T5 {
         self.head(self.decoder.final_layer_norm.forward(x))
     }
 
-    /// The token that decoding starts from.
+    /// The first token of the decoder.
     pub fn start_token(&self) -> u32 {
         self.start
     }
 
-    /// Shows every dense layer with its path in Hugging Face's names.
+    /// Visits every dense layer with its Hugging Face path.
     pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         for (stack, name) in [(&mut self.encoder, "encoder"), (&mut self.decoder, "decoder")] {
             for (index, block) in stack.block.iter_mut().enumerate() {
@@ -216,7 +215,7 @@ impl T5 {
 /// The encoder or the decoder.
 #[derive(Module, Debug)]
 struct Stack {
-    /// `[v, d]`, where it differs from `shared`. The encoder's is only kept: BLIP-2 gives the encoder embedded tokens.
+    /// `[v, d]`, if it differs from `shared`. The encoder's is only kept: BLIP-2 gives the encoder embedded tokens.
     embed_tokens: Option<Param<Tensor<2>>>,
     block: Vec<Block>,
     relative_attention_bias: RelativeBias,
@@ -224,7 +223,7 @@ struct Stack {
     dropout: Dropout,
 }
 
-/// What the decoder reads of the encoder.
+/// The encoder's output and its mask.
 struct CrossInput {
     encoded: Tensor<3>,
     bias: Option<Tensor<4>>,
@@ -237,7 +236,7 @@ impl Stack {
             None => (None, None),
         };
         let input = BlockInput { hidden: self.dropout.forward(x), memory, bias: Some(bias) };
-        let x = stack(Part::LanguageModel, &self.block, input, move |block, input| {
+        let x = stack(ModelPart::LanguageModel, &self.block, input, move |block, input| {
             block.forward(input, cross_bias.clone())
         });
         self.dropout.forward(self.final_layer_norm.forward(x))
@@ -282,7 +281,7 @@ impl Block {
         let x = match (&self.cross_attention_norm, &self.cross_attention) {
             (Some(norm), Some(attention)) => {
                 let (keys, values) = cache.cross.clone();
-                // the sequences of one video read the same keys, as so many tokens of one sequence would
+                // the sequences of one video share their keys, like tokens of one sequence
                 let ([rows, t, d], [b, ..]) = (x.dims(), keys.dims());
                 let normed = norm.forward(x.clone()).reshape([b, rows / b * t, d]);
                 x + attention.read(normed, keys, values, cross_bias.clone()).reshape([rows, t, d])
@@ -293,7 +292,7 @@ impl Block {
     }
 }
 
-/// What a decoder block needs besides the newest tokens.
+/// Inputs of a decoder block besides the newest tokens.
 struct Step<'a> {
     at: usize,
     bias: &'a Tensor<4>,
@@ -324,7 +323,7 @@ impl Attention {
         }))
     }
 
-    /// Reads keys and values that were computed before.
+    /// Attends to given keys and values.
     fn read(&self, x: Tensor<3>, key: Tensor<4>, value: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let query = split_heads(self.q.forward(x), self.heads);
         let attended =
@@ -333,7 +332,7 @@ impl Attention {
     }
 }
 
-/// The MLP; `wi_0` is called `wi` in checkpoints of the form without a gate.
+/// The MLP; checkpoints without a gate call `wi_0` `wi`.
 #[derive(Module, Debug)]
 struct Mlp {
     wi_0: Linear,
