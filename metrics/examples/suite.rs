@@ -1,4 +1,5 @@
-//! The whole suite once, from the files to the scores: what `scripts/bench/metrics.sh` times beside the reference.
+//! The whole suite once, from the files to the scores: what `scripts/bench/metrics.sh` times beside the
+//! reference.
 //!
 //! `cargo run -p metrics --example suite -- PREDICTIONS REFERENCES`
 

@@ -1,9 +1,9 @@
 //! BLEU-1 to BLEU-4 with coco-caption's smoothing and its "closest" reference length.
 //!
-//! Kept from the reference: `tiny` and `small` are added to every ratio, so a perfect corpus gives 0.9999999996 and an empty
-//! hypothesis exactly 0; of two equally close reference lengths the shorter is taken. Papers report the corpus value, from
-//! summed counts. The value of a single video is smoothed to about 1e-12 if a precision is 0; the mean of these values is
-//! not BLEU.
+//! Kept from the reference: `tiny` and `small` are added to every ratio, so a perfect corpus gives
+//! 0.9999999996 and an empty hypothesis exactly 0; of two equally close reference lengths the shorter is
+//! taken. Papers report the corpus value, from summed counts. The value of a single video is smoothed to
+//! about 1e-12 if a precision is 0; the mean of these values is not BLEU.
 
 use rayon::prelude::*;
 
@@ -73,7 +73,7 @@ impl BleuStatistics {
                 }
             }
             statistics.guessed[n] = video.hypothesis(n).len() as u64;
-            let clipped = counts.in_order.iter().zip(&*allowed).map(|(&(_, count), &most)| count.min(most));
+            let clipped = counts.in_order.iter().zip(&*allowed).map(|(&(_, count), &max)| count.min(max));
             statistics.correct[n] = clipped.map(u64::from).sum();
         }
         statistics
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_clipped_by_the_most_generous_reference() {
+    fn counts_are_clipped_at_the_maximum_of_the_references() {
         let statistics = BleuStatistics::of("the the the", &["the cat the", "the"]);
         assert_eq!(statistics.correct, [2, 0, 0, 0]);
         assert_eq!(statistics.guessed, [3, 2, 1, 0]);

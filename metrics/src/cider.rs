@@ -1,11 +1,11 @@
 //! CIDEr as in coco-caption and in papers, which is CIDEr-D without stemming.
 //!
-//! A caption is a vector of tf-idf weights of its n-grams, n from 1 to 4. The score is a clipped cosine of the vectors of
-//! hypothesis and reference, times a Gaussian of the difference in length.
+//! A caption is a vector of tf-idf weights of its n-grams, n from 1 to 4. The score is a clipped cosine of
+//! the vectors of hypothesis and reference, times a Gaussian of the difference in length.
 //!
-//! Kept from the reference: the term frequency is the raw count; the "length" is the number of bigrams; an n-gram
-//! that no reference has keeps the full weight ln(videos); a hypothesis shorter than n words adds 0 for that n and is
-//! still divided by 4; with a single video every weight is ln(1) = 0 and so is the score.
+//! Kept from the reference: the term frequency is the raw count; the "length" is the number of bigrams; an
+//! n-gram that no reference has keeps the full weight ln(videos); a hypothesis shorter than n words adds 0
+//! for that n and is still divided by 4; with a single video every weight is ln(1) = 0 and so is the score.
 //!
 //! The scale is 0 to 10; papers multiply it by 100 or by 10.
 
@@ -63,11 +63,6 @@ impl CiderScorer {
     pub fn new(frequencies: DocumentFrequencies) -> Self {
         let weights = frequencies.counts.iter().map(|&count| frequencies.weigh(count)).collect();
         Self { full_weight: frequencies.weigh(0.0), weights, frequencies }
-    }
-
-    /// The document frequencies.
-    pub fn frequencies(&self) -> &DocumentFrequencies {
-        &self.frequencies
     }
 
     fn weight(&self, number: u32) -> f64 {
@@ -174,19 +169,8 @@ impl CiderScorer {
     }
 }
 
-/// CIDEr of every video and the corpus value, their mean. Frequencies come from the references given.
-///
-/// The captions must be tokenised. The result is the same, bit for bit, with any number of threads.
-pub fn corpus_cider<R, S, H>(hypotheses: &[H], references_per_video: &[R]) -> (f64, Vec<f64>)
-where
-    R: AsRef<[S]> + Sync,
-    S: AsRef<str> + Sync,
-    H: AsRef<str> + Sync,
-{
-    cider_of_grams(&Grams::new(hypotheses, references_per_video))
-}
-
-/// As [`corpus_cider`], with the n-grams numbered and counted already.
+/// CIDEr of the corpus, which is the mean of the videos, and of every video. The result is the same, bit for
+/// bit, with any number of threads.
 pub(crate) fn cider_of_grams(grams: &Grams) -> (f64, Vec<f64>) {
     let weights = grams.weights();
     let scores: Vec<f64> =
@@ -235,7 +219,8 @@ impl Scratch {
     }
 }
 
-/// CIDEr of a hypothesis: the mean over n of the similarities summed over the references, times 10 over their number.
+/// CIDEr of a hypothesis: the mean over n of the similarities summed over the references, times 10 over their
+/// number.
 fn average(references: &[f64], sum: impl FnMut(usize) -> f64) -> f64 {
     if references.is_empty() {
         return 0.0;
@@ -244,8 +229,8 @@ fn average(references: &[f64], sum: impl FnMut(usize) -> f64) -> f64 {
     numpy_mean(&sums) / references.len() as f64 * 10.0
 }
 
-/// The clipped product of two vectors over their norms. `pairs` are the hypothesis's and the reference's weight of each
-/// n-gram of the hypothesis; those that the reference lacks may be left out.
+/// The clipped product of two vectors over their norms. `pairs` are the hypothesis's and the reference's
+/// weight of each n-gram of the hypothesis; those that the reference lacks may be left out.
 fn clipped_cosine(pairs: impl Iterator<Item = (f64, f64)>, our_norm: f64, their_norm: f64) -> f64 {
     // clipped at the reference's weight, so that repeating an n-gram gains nothing
     let product = pairs.fold(0.0, |sum, (ours, theirs)| sum + ours.min(theirs) * theirs);
@@ -272,6 +257,18 @@ mod tests {
             .iter()
             .map(|captions| captions.iter().map(ToString::to_string).collect())
             .collect()
+    }
+
+    fn corpus_cider(hypotheses: &[&str], references: &[Vec<String>]) -> (f64, Vec<f64>) {
+        cider_of_grams(&Grams::new(hypotheses, references))
+    }
+
+    #[test]
+    fn scoring_adds_nothing_to_the_frequencies() {
+        let scorer = CiderScorer::new(DocumentFrequencies::from_references(&references()));
+        let before = scorer.frequencies.counts.len();
+        scorer.score("quaggas quiver", &scorer.prepare(&["zebras zigzag"]));
+        assert_eq!(scorer.frequencies.counts.len(), before);
     }
 
     #[test]

@@ -8,17 +8,17 @@ use rayon::prelude::*;
 
 use crate::cider::{CiderScorer, PreparedReferences, nearness, norm};
 use crate::frequencies::DocumentFrequencies;
-use crate::ngram::{Counts, FastMap, Gram, MAX_N, numpy_mean, python_split};
+use crate::ngram::{self, FastMap, Gram, MAX_N, numpy_mean, python_split};
 
 /// Estimates differ from the exact score by less than this, from the order of summation.
 const SUMMATION_SLACK: f64 = 1e-9;
 
-/// The tokenised reference with the highest mean CIDEr over all videos, and that mean (0 to 10). The result is exact; of
-/// equal captions the first is taken. `None` if there is no reference.
+/// The tokenised reference with the highest mean CIDEr over all videos, and that mean (0 to 10). The result
+/// is exact; of equal captions the first is taken. `None` if there is no reference.
 ///
-/// The similarity to a reference depends only on the common n-grams, their counts and the two lengths. So the references
-/// are summed once by (n-gram, count, length), and each candidate is compared with those sums. The candidates within
-/// rounding of the best are then scored exactly.
+/// The similarity to a reference depends only on the common n-grams, their counts and the two lengths. So the
+/// references are summed once by (n-gram, count, length), and each candidate is compared with those sums. The
+/// candidates within rounding of the best are then scored exactly.
 pub fn best_constant_caption<R, S>(references_per_video: &[R]) -> Option<(String, f64)>
 where
     R: AsRef<[S]> + Sync,
@@ -74,7 +74,7 @@ impl ReferenceSums {
             let share = 1.0 / references.len() as f64;
             for reference in references {
                 let (counts, bigrams) = count(frequencies, reference.as_ref());
-                for grams in &counts.by_length {
+                for grams in &counts {
                     let norm = norm_of(frequencies, grams);
                     for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
                         *sums.entry(gram).or_default().entry((count, bigrams)).or_insert(0.0) += share / norm;
@@ -97,7 +97,7 @@ impl ReferenceSums {
     fn average(&self, frequencies: &DocumentFrequencies, caption: &str) -> f64 {
         let (counts, bigrams) = count(frequencies, caption);
         let mut total = 0.0;
-        for grams in &counts.by_length {
+        for grams in &counts {
             let norm = norm_of(frequencies, grams);
             for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
                 let weight = frequencies.weight(gram);
@@ -111,10 +111,10 @@ impl ReferenceSums {
     }
 }
 
-fn count(frequencies: &DocumentFrequencies, caption: &str) -> (Counts, usize) {
+fn count(frequencies: &DocumentFrequencies, caption: &str) -> ([Vec<(Gram, u32)>; MAX_N], usize) {
     // every candidate is a reference, so the frequencies have every word
     let words: Vec<u32> = python_split(caption).filter_map(|word| frequencies.vocabulary.get(word)).collect();
-    (Counts::of(&words), words.len().saturating_sub(1))
+    (std::array::from_fn(|n| ngram::count(&words, n + 1)), words.len().saturating_sub(1))
 }
 
 fn norm_of(frequencies: &DocumentFrequencies, grams: &[(Gram, u32)]) -> f64 {

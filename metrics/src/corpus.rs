@@ -1,7 +1,7 @@
 //! The videos to score, each with one hypothesis and its references, in a fixed order.
 //!
-//! The order matters: the tokeniser reads the captions as one text, so a caption's context includes the next caption, and
-//! floating-point means depend on the order.
+//! The order matters: the tokeniser reads the captions as one text, so a caption's context includes the next
+//! caption, and floating-point means depend on the order.
 
 use std::collections::{BTreeMap, HashSet};
 

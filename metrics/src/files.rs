@@ -1,11 +1,12 @@
 //! Reading files of predictions and references.
 //!
-//! Predictions: COCO results (`[{"image_id": .., "caption": ".."}]`), the same a line each, or an object of id to caption.
-//! References: COCO annotations, MSR-VTT's `videodatainfo` (plain, gzipped or in its zip), MSVD's sentence lists
-//! (`id<TAB>caption`) and its CSV, VATEX's JSON (a list or a line each), or an object of id to captions. The
-//! content decides the format, not the name.
+//! Predictions: COCO results (`[{"image_id": .., "caption": ".."}]`), the same a line each, or an object of
+//! id to caption. References: COCO annotations, MSR-VTT's `videodatainfo` (plain, gzipped or in its zip),
+//! MSVD's sentence lists (`id<TAB>caption`) and its CSV, VATEX's JSON (a list or a line each), or an object
+//! of id to captions. The content decides the format, not the name.
 //!
-//! Nothing is dropped silently: an unreadable entry is an error that names the file, the entry and the expected format.
+//! Nothing is dropped silently: an unreadable entry is an error that names the file, the entry and the
+//! expected format.
 
 mod parse;
 
@@ -55,7 +56,8 @@ pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
     Ok(predictions)
 }
 
-/// Reads references. `split` keeps the videos of one split, where the file says which is which (MSR-VTT's does).
+/// Reads references. `split` keeps the videos of one split, where the file says which is which (MSR-VTT's
+/// does).
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Malformed`].
@@ -84,7 +86,8 @@ pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, E
 /// Matches predictions with references.
 ///
 /// # Errors
-/// [`Error::IdsDiffer`] with the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`] without a common id.
+/// [`Error::IdsDiffer`] with the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`]
+/// without a common id.
 pub fn join(predictions: Predictions, references: References, partial: bool) -> Result<Joined, Error> {
     let (predictions, renumbered) = renumber_msvd(predictions, &references);
     let example =
@@ -119,8 +122,8 @@ pub fn join(predictions: Predictions, references: References, partial: bool) -> 
     Ok(Joined { corpus: Corpus::new(videos)?, without_prediction, without_references, renumbered })
 }
 
-/// MSVD's sentence lists number its clips from 1, as `vid1`; another common list numbers them from 0, as `video0`, in the same
-/// order. The predictions are renamed only if every id of both sides has this form.
+/// MSVD's sentence lists number its clips from 1, as `vid1`; another common list numbers them from 0, as
+/// `video0`, in the same order. The predictions are renamed only if every id of both sides has this form.
 fn renumber_msvd(predictions: Predictions, references: &References) -> (Predictions, bool) {
     let number = |id: &str, start: &str| id.strip_prefix(start)?.parse::<u32>().ok();
     let is_msvd = references.iter().all(|(id, _)| number(id, "vid").is_some());
@@ -189,7 +192,7 @@ fn unzip(path: &Path, bytes: Vec<u8>, max: u64) -> Result<Vec<u8>, Error> {
         let got = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(Error::malformed(path, "the zip", "one file that ends in .json", &got));
     };
-    read_within(path, archive.by_name(name).map_err(bad)?, most)
+    read_within(path, archive.by_name(name).map_err(bad)?, max)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::frequencies::idf;
-use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, gram, python_split};
+use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, count_into, gram, python_split};
 
 /// The numbered n-grams of a corpus: of every video the hypothesis, then its references.
 pub(crate) struct Grams {
@@ -124,37 +124,17 @@ impl<'a> VideoGrams<'a> {
 /// The distinct n-grams of a caption with their counts.
 #[derive(Debug, Default)]
 pub(crate) struct NumberCounts {
-    /// In the order of first appearance, in which the reference sums floats (the insertion order of its dictionaries).
+    /// In the order of first appearance, in which the reference sums floats (the insertion order of its
+    /// dictionaries).
     pub(crate) in_order: Vec<(u32, u32)>,
     /// Sorted by number, with the index in `in_order`.
     sorted: Vec<(u32, u32)>,
 }
 
-/// Up to this many n-grams, pairwise comparison is faster than sorting.
-const FEW: usize = 32;
-
 impl NumberCounts {
     /// Counts the n-grams of another caption.
     pub(crate) fn set(&mut self, numbers: &[u32]) {
-        self.in_order.clear();
-        if numbers.len() <= FEW {
-            for &number in numbers {
-                match self.in_order.iter_mut().find(|(known, _)| *known == number) {
-                    Some((_, count)) => *count += 1,
-                    None => self.in_order.push((number, 1)),
-                }
-            }
-            return;
-        }
-        self.sorted.clear();
-        self.sorted.extend(numbers.iter().copied().zip(0..));
-        self.sorted.sort_unstable();
-        let mut groups: Vec<(u32, u32, u32)> = Vec::new();
-        for group in self.sorted.chunk_by(|a, b| a.0 == b.0) {
-            groups.push((group[0].1, group[0].0, group.len() as u32));
-        }
-        groups.sort_unstable();
-        self.in_order.extend(groups.into_iter().map(|(_, number, count)| (number, count)));
+        count_into(numbers.iter().copied(), &mut self.in_order);
     }
 
     /// As [`NumberCounts::set`]; [`NumberCounts::place`] then finds its n-grams.
@@ -175,6 +155,7 @@ impl NumberCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ngram::FEW;
 
     #[test]
     fn few_and_many_numbers_are_counted_alike() {

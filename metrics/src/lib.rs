@@ -1,8 +1,8 @@
 //! Caption metrics: captions in, scores out.
 //!
-//! Published results on MSR-VTT, MSVD and VATEX were computed with coco-caption: a Java tokeniser, a Java METEOR and
-//! Python. This crate computes the same numbers without Java, quirks included, and CIDEr is also the reward of
-//! self-critical training. Each module lists the quirks that it keeps.
+//! Published results on MSR-VTT, MSVD and VATEX were computed with coco-caption: a Java tokeniser, a Java
+//! METEOR and Python. This crate computes the same numbers without Java, quirks included, and CIDEr is also
+//! the reward of self-critical training. Each module lists the quirks that it keeps.
 
 pub mod bleu;
 pub mod cider;
@@ -20,7 +20,7 @@ pub mod rouge;
 mod scores;
 pub mod vqa;
 
-pub use cider::{CiderScorer, PreparedReferences, corpus_cider};
+pub use cider::{CiderScorer, PreparedReferences};
 pub use constant::best_constant_caption;
 pub use corpus::{Corpus, Tokenized, Video};
 pub use error::Error;

@@ -1,9 +1,10 @@
 //! CIDEr-D as the reward of self-critical training.
 //!
-//! There are two presets. `standard` is the published method: a generated caption is scored against all references of its
-//! video, with document frequencies of the training set, and the end token counts as a word, so that a truncated caption
-//! scores less. `released` is the paper's code: the roles are swapped (the reference is scored against the generated
-//! caption), the documents are the captions of the batch, and there is one reference.
+//! There are two presets. `standard` is the published method: a generated caption is scored against all
+//! references of its video, with document frequencies of the training set, and the end token counts as a
+//! word, so that a truncated caption scores less. `released` is the paper's code: the roles are swapped (the
+//! reference is scored against the generated caption), the documents are the captions of the batch, and there
+//! is one reference.
 //!
 //! Baselines (greedy caption, mean, leave-one-out) are not part of the reward.
 
@@ -39,7 +40,7 @@ pub enum Roles {
 pub enum Idf {
     /// The captions of the batch that serve as references.
     Batch,
-    /// A file saved by [`DocumentFrequencies::save`].
+    /// A file of [`DocumentFrequencies::load`].
     Cached(PathBuf),
     /// The references of the training split, an argument of [`Reward::new`].
     TrainingSplit,
@@ -101,7 +102,8 @@ pub struct Reward {
 }
 
 impl Reward {
-    /// Makes the reward. `training` holds the tokenised references of each training video, used by [`Idf::TrainingSplit`].
+    /// Makes the reward. `training` holds the tokenised references of each training video, used by
+    /// [`Idf::TrainingSplit`].
     ///
     /// # Errors
     /// [`Error::NoTrainingReferences`] if they are needed and empty; those of [`DocumentFrequencies::load`].
@@ -124,8 +126,8 @@ impl Reward {
         &self.config
     }
 
-    /// The reward of each generated caption, 0 to 10, against the references of its video, given for each caption; both
-    /// tokenised. Without references the reward is 0.
+    /// The reward of each generated caption, 0 to 10, against the references of its video, given for each
+    /// caption; both tokenised. Without references the reward is 0.
     pub fn rewards<C, R, S>(&self, generated: &[C], references: &[R]) -> Vec<f64>
     where
         C: AsRef<str> + Sync,

@@ -1,7 +1,7 @@
 //! ROUGE-L, the F-measure of the longest common subsequence, with coco-caption's beta of 1.2.
 //!
-//! Kept from the reference: precision and recall are each the best over the references, so they may come from two
-//! different ones; words are split on the single space, so an empty caption has one word, the empty one.
+//! Kept from the reference: precision and recall are each the best over the references, so they may come from
+//! two different ones; words are split on the single space, so an empty caption has one word, the empty one.
 
 use crate::ngram::FastMap;
 
@@ -42,8 +42,8 @@ impl<'a> WordPlaces<'a> {
 
     /// Lengths of the longest common subsequence with a reference and of the reference.
     ///
-    /// Rows of the dynamic-programming table are stored as differences of neighbours, which are 0 or 1 (a zero bit where the
-    /// length grows), and the next row follows by one addition (Hyyrö 2004).
+    /// Rows of the dynamic-programming table are stored as differences of neighbours, which are 0 or 1 (a
+    /// zero bit where the length grows), and the next row follows by one addition (Hyyrö 2004).
     fn longest_common_subsequence(&self, reference: &str) -> (usize, usize) {
         let mut row = vec![u64::MAX; self.length.div_ceil(64)];
         let mut words = 0;

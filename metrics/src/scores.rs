@@ -17,7 +17,8 @@ use crate::rouge::rouge_l;
 pub struct Scores {
     /// BLEU-1 to BLEU-4 from counts summed over the corpus.
     pub bleu: [f64; MAX_N],
-    /// METEOR 1.5 from statistics summed over the corpus, not the mean of the videos; `None` when it was not computed.
+    /// METEOR 1.5 from statistics summed over the corpus, not the mean of the videos; `None` when it was not
+    /// computed.
     pub meteor: Option<f64>,
     /// ROUGE-L, the mean over videos.
     pub rouge_l: f64,
@@ -133,8 +134,8 @@ fn notes(corpus: &Tokenized, options: &Options<'_>) -> Vec<String> {
     notes
 }
 
-/// One object with the keys `Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR ROUGE_L CIDEr` in this order; METEOR is null when it
-/// was not computed. The videos' scores are left out: serialise `per_video` for those.
+/// One object with the keys `Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR ROUGE_L CIDEr` in this order; METEOR is null
+/// when it was not computed. The videos' scores are left out: serialise `per_video` for those.
 impl Serialize for Scores {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(7))?;

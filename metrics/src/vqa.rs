@@ -1,35 +1,26 @@
 //! Accuracy of short answers (MSRVTT-QA, MSVD-QA) after the VQA challenge's normalisation.
 //!
-//! The normalisation is that of the challenge, with all quirks, as in LAVIS: a punctuation mark is replaced by a space, but
-//! deleted if it is next to a space anywhere in the answer or a comma is between two digits anywhere in it; the first 32
-//! periods without a digit after them are deleted; number words become digits, articles are deleted, contractions get their
-//! apostrophe.
+//! The normalisation is that of the challenge, with all quirks, as in LAVIS: a punctuation mark is replaced
+//! by a space, but deleted if it is next to a space anywhere in the answer or a comma is between two digits
+//! anywhere in it; the first 32 periods without a digit after them are deleted; number words become digits,
+//! articles are deleted, contractions get their apostrophe.
 //!
-//! Both sides are always normalised. The challenge normalises the annotators' answers only if they differ; with one answer
-//! per question that would compare a normalised prediction with a raw answer.
+//! Both sides are always normalised. The challenge normalises the annotators' answers only if they differ;
+//! with one answer per question that would compare a normalised prediction with a raw answer.
 
 use crate::ngram::python_split;
 
 /// Number words.
+#[rustfmt::skip]
 const NUMBERS: [(&str, &str); 12] = [
-    ("none", "0"),
-    ("zero", "0"),
-    ("one", "1"),
-    ("two", "2"),
-    ("three", "3"),
-    ("four", "4"),
-    ("five", "5"),
-    ("six", "6"),
-    ("seven", "7"),
-    ("eight", "8"),
-    ("nine", "9"),
-    ("ten", "10"),
+    ("none", "0"), ("zero", "0"), ("one", "1"), ("two", "2"), ("three", "3"), ("four", "4"),
+    ("five", "5"), ("six", "6"), ("seven", "7"), ("eight", "8"), ("nine", "9"), ("ten", "10"),
 ];
 
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
-/// Contractions with missing apostrophes; "somebody'd" loses its apostrophe. The challenge's list also has some in capitals,
-/// which never match, as the answer is in lower case.
+/// Contractions with missing apostrophes; "somebody'd" loses its apostrophe. The challenge's list also has
+/// some in capitals, which never match, as the answer is in lower case.
 #[rustfmt::skip]
 const CONTRACTIONS: [(&str, &str); 114] = [
     ("aint", "ain't"), ("arent", "aren't"), ("cant", "can't"), ("couldve", "could've"),
@@ -137,8 +128,8 @@ fn is_digit(c: char) -> bool {
     after > 0 && code - ZEROS[after - 1] < 10
 }
 
-/// Accuracy of one answer, 0 to 1. With one reference answer it is 0 or 1. With several it is that of the VQA challenge: the
-/// mean, leaving out each reference in turn, of min(1, number of equal ones / 3).
+/// Accuracy of one answer, 0 to 1. With one reference answer it is 0 or 1. With several it is that of the VQA
+/// challenge: the mean, leaving out each reference in turn, of min(1, number of equal ones / 3).
 pub fn accuracy<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
     let answer = normalize(answer);
     let agree: Vec<bool> =

@@ -51,7 +51,8 @@ impl Fusion {
     }
 }
 
-/// The temporal embedding, which marks the frame of each token. Without it the order of the frames has no effect.
+/// The temporal embedding, which marks the frame of each token. Without it the order of the frames has no
+/// effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporal {

@@ -1,4 +1,5 @@
-//! LoRA on a language model: attaching updates to its layers, listing and merging them. [`Lora`] is the layer.
+//! LoRA on a language model: attaching updates to its layers, listing and merging them. [`Lora`] is the
+//! layer.
 
 use burn::tensor::FloatDType;
 
@@ -20,7 +21,8 @@ pub fn attach(language_model: &mut LanguageModel, config: &LoraConfig) -> usize 
     attached
 }
 
-/// Adds every update to its weight and removes it. The model computes the same in less time; the updates are lost.
+/// Adds every update to its weight and removes it. The model computes the same in less time; the updates are
+/// lost.
 pub fn merge(language_model: &mut LanguageModel) {
     language_model.visit_linears(&mut |_, linear| {
         if let Some(lora) = linear.lora.take() {

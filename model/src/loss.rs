@@ -57,8 +57,8 @@ mod tests {
         (logits, Targets { ids, mask: Tensor::from_floats([[1.0, 1.0, 0.0]], &device) })
     }
 
-    /// Expected by hand from the definition that `torch.nn.functional.cross_entropy` documents, with and without
-    /// `label_smoothing = 0.1`.
+    /// Expected by hand from the definition that `torch.nn.functional.cross_entropy` documents, with and
+    /// without `label_smoothing = 0.1`.
     #[test]
     fn equals_pytorchs_on_the_tokens_that_count() {
         let (logits, targets) = example();

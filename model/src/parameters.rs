@@ -46,6 +46,20 @@ impl FieldPath {
     }
 }
 
+/// The methods of a visitor or mapper that keep its field `path` current.
+macro_rules! track_path {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+    };
+}
+pub(crate) use track_path;
+
 /// Lists a module's parameters in the order of its fields, allocating none.
 pub fn list<M: Module>(module: &M) -> Vec<Parameter> {
     let mut visitor = Lister::default();
@@ -70,18 +84,20 @@ pub fn is_frozen<M: Module>(module: &M) -> bool {
     !visitor.0
 }
 
-/// Makes exactly the parameters trainable whose name is chosen. It takes the module by value, because copies of a module
-/// share the flags of parameters that are not initialised yet.
+/// Makes exactly the parameters trainable whose name is chosen. It takes the module by value, because copies
+/// of a module share the flags of parameters that are not initialised yet.
 pub fn set_trainable<M: Module>(module: M, choose: impl Fn(&str) -> bool) -> M {
     module.map(&mut Setter { path: FieldPath::default(), choose })
 }
 
-/// Initialises all parameters in the order of the module's fields, so that their values depend only on the device's seed.
+/// Initialises all parameters in the order of the module's fields, so that their values depend only on the
+/// device's seed.
 pub fn draw<M: Module>(module: &M) {
     module.visit(&mut Drawer);
 }
 
-/// The gradient of the parameter of this name, row by row, and its shape; `None` if it has none or does not exist.
+/// The gradient of the parameter of this name, row by row, and its shape; `None` if it has none or does not
+/// exist.
 pub fn gradient<M: Module>(module: &M, name: &str, gradients: &Gradients) -> Option<(Vec<f32>, Vec<usize>)> {
     let mut finder = GradientFinder { path: FieldPath::default(), name, gradients, found: None };
     module.visit(&mut finder);
@@ -96,13 +112,7 @@ struct GradientFinder<'a> {
 }
 
 impl ModuleVisitor for GradientFinder<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         if self.path.name() != self.name {
@@ -122,13 +132,7 @@ struct Lister {
 }
 
 impl ModuleVisitor for Lister {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         self.parameters.push(Parameter { name: self.path.name(), shape: parameter.lazy_shape().to_vec() });
@@ -149,13 +153,7 @@ struct Setter<F> {
 }
 
 impl<F: Fn(&str) -> bool> ModuleMapper for Setter<F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let is_chosen = (self.choose)(&self.path.name());

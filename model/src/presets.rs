@@ -177,8 +177,8 @@ mod tests {
         !name.starts_with("vision_model.") && !name.starts_with("language_model.")
     }
 
-    /// The reference's counts (reference/paper-and-peers.md, 2.1), taken from LAVIS's logs and modules. No weight is
-    /// allocated: parameters are drawn when they are first read.
+    /// The reference's counts (reference/paper-and-peers.md, 2.1), taken from LAVIS's logs and modules. No
+    /// weight is allocated: parameters are drawn when they are first read.
     #[test]
     fn full_size_models_have_the_published_numbers_of_parameters() {
         let device = Device::flex();
@@ -193,8 +193,8 @@ mod tests {
         assert_eq!(count(&first_stage, |name| !name.starts_with("vision_model.")), 186_705_470);
     }
 
-    /// The language models' own counts, as `transformers` counts them on the meta device; to FLAN-T5's, whose head it
-    /// counts as tied, the head's `32,128 · d` is added, as the published files have one.
+    /// The language models' own counts, as `transformers` counts them on the meta device; to FLAN-T5's, whose
+    /// head it counts as tied, the head's `32,128 · d` is added, as the published files have one.
     #[test]
     fn language_models_have_the_published_numbers_of_parameters() {
         let device = Device::flex();

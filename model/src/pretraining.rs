@@ -1,8 +1,10 @@
-//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2; `blip2_qformer.py` in LAVIS): the Q-Former learns
-//! to read images by three losses on image-text pairs, without a language model.
+//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2; `blip2_qformer.py` in LAVIS): the
+//! Q-Former learns to read images by three losses on image-text pairs, without a language model.
 //!
-//! - ITC, image-text contrastive: similarity of the nearest query output and the text's CLS output, over the batch;
-//! - ITM, image-text matching: a binary classification of pairs, with queries and text attending to each other;
+//! - ITC, image-text contrastive: similarity of the nearest query output and the text's CLS output, over the
+//!   batch;
+//! - ITM, image-text matching: a binary classification of pairs, with queries and text attending to each
+//!   other;
 //! - ITG, image-grounded text generation: the next token of the text, given the queries.
 
 use burn::module::{Initializer, Module, Param};
@@ -136,7 +138,8 @@ pub struct Similarities {
     pub text_to_image: Tensor<2>,
 }
 
-/// Hard negatives: for every pair of a batch, the rows of a similar image and of a similar text of other pairs.
+/// Hard negatives: for every pair of a batch, the rows of a similar image and of a similar text of other
+/// pairs.
 #[derive(Debug, Clone)]
 pub struct HardNegatives {
     /// The negative image of each text.
@@ -155,7 +158,8 @@ impl Pretraining {
         captioner
     }
 
-    /// Encodes each frame separately and applies the layer norm. A frozen ViT runs on plain tensors, without a graph.
+    /// Encodes each frame separately and applies the layer norm. A frozen ViT runs on plain tensors, without
+    /// a graph.
     ///
     /// # Shapes
     /// - visual: one or several frames of each pair
@@ -220,8 +224,8 @@ impl Pretraining {
         (loss(&similarities.image_to_text) + loss(&similarities.text_to_image)) / 2.0
     }
 
-    /// The ITM loss: matching pairs against images with wrong texts and texts with wrong images. Negatives are rows of `all`,
-    /// which may hold the pairs of other processes.
+    /// The ITM loss: matching pairs against images with wrong texts and texts with wrong images. Negatives
+    /// are rows of `all`, which may hold the pairs of other processes.
     ///
     /// # Shapes
     /// - output: `[1]`
@@ -275,7 +279,8 @@ impl Pretraining {
         Ok(cross_entropy(logits.slice([0..b, 0..t - 1, 0..v]), &targets, self.label_smoothing))
     }
 
-    /// The logits of the token after each token of the texts, with `start` in place of the first: `[b, t, v]`.
+    /// The logits of the token after each token of the texts, with `start` in place of the first: `[b, t,
+    /// v]`.
     ///
     /// # Errors
     /// When the Q-Former was made without a text path.
@@ -303,7 +308,8 @@ impl Pairs {
         QFormerText { ids: self.ids.clone(), mask: Some(self.mask.clone()), attention }
     }
 
-    /// The pairs, then every text with its negative image, then every image with its negative text: `3·b` rows.
+    /// The pairs, then every text with its negative image, then every image with its negative text: `3·b`
+    /// rows.
     fn with_negatives(&self, all: &Self, negatives: &HardNegatives) -> Self {
         let device = self.ids.device().inner();
         let rows = |rows: &[usize]| {

@@ -1,8 +1,9 @@
-//! The Q-Former: a BERT whose learned queries attend to the image tokens by cross-attention in every second layer
-//! (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers, `Qformer.py` in LAVIS). Post-norm, as BERT.
+//! The Q-Former: a BERT whose learned queries attend to the image tokens by cross-attention in every second
+//! layer (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers, `Qformer.py` in LAVIS). Post-norm, as
+//! BERT.
 //!
-//! Queries and text share only the self-attention: the queries alone attend to the image, and both have separate MLPs.
-//! Captioning gives it no text; pretraining and InstructBLIP do.
+//! Queries and text share only the self-attention: the queries alone attend to the image, and both have
+//! separate MLPs. Captioning gives it no text; pretraining and InstructBLIP do.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;
@@ -170,7 +171,8 @@ pub struct QFormerText {
 pub enum TextAttention {
     /// Every token attends to every token (image-text matching, InstructBLIP).
     Bidirectional,
-    /// The text attends to the queries and to earlier text, the queries only to queries (image-grounded generation).
+    /// The text attends to the queries and to earlier text, the queries only to queries (image-grounded
+    /// generation).
     Causal,
 }
 
@@ -260,7 +262,8 @@ fn self_attention_bias(text: &QFormerText, q: usize) -> Tensor<4> {
     }
 }
 
-/// Self-attention among queries and text, cross-attention of the queries to the image where the layer has one, MLPs.
+/// Self-attention among queries and text, cross-attention of the queries to the image where the layer has
+/// one, MLPs.
 #[derive(Module, Debug)]
 struct Layer {
     attention: Attention,

@@ -1,11 +1,11 @@
-//! A training step in less memory (activation checkpointing, arXiv:1604.06174): only the inputs of each block are kept, and
-//! the block is run again for its gradients.
+//! A training step in less memory (activation checkpointing, arXiv:1604.06174): only the inputs of each block
+//! are kept, and the block is run again for its gradients.
 //!
-//! Burn offers this for single operations only. Here the forward pass of a block leaves no graph, only a leaf, where the
-//! graph of later blocks starts, and an entry on a tape. The backward pass runs through the loss's graph down to the
-//! leaves, then through the tape from last to first: each block is run again with a graph and passes the gradient of its
-//! output to its inputs. An input of several blocks (T5's relative bias, the encoder's output, the image) is a leaf too,
-//! whose gradients are summed over these blocks.
+//! Burn offers this for single operations only. Here the forward pass of a block leaves no graph, only a
+//! leaf, where the graph of later blocks starts, and an entry on a tape. The backward pass runs through the
+//! loss's graph down to the leaves, then through the tape from last to first: each block is run again with a
+//! graph and passes the gradient of its output to its inputs. An input of several blocks (T5's relative bias,
+//! the encoder's output, the image) is a leaf too, whose gradients are summed over these blocks.
 //!
 //! The tape and the random numbers of dropout belong to the thread that called [`backward`], so steps may run
 //! concurrently.
@@ -56,14 +56,14 @@ pub(crate) enum ModelPart {
 
 /// The loss of `forward`, as a plain tensor, and the gradients of all trainable parameters of `model`.
 ///
-/// `recompute` changes only memory and time: the loss is the same, and the gradients are equal up to rounding. Without any
-/// part they are those of `GradientsParams::from_grads(loss.backward(), model)`.
+/// `recompute` changes only memory and time: the loss is the same, and the gradients are equal up to
+/// rounding. Without any part they are those of `GradientsParams::from_grads(loss.backward(), model)`.
 ///
-/// `seed` selects the random numbers of dropout, independent of `recompute` and of other threads. (On a device other than
-/// the CPU the generator is the device's: run one step at a time there.)
+/// `seed` selects the random numbers of dropout, independent of `recompute` and of other threads. (On a
+/// device other than the CPU the generator is the device's: run one step at a time there.)
 ///
-/// `forward` must not call `backward` or enable Burn's gradient checkpointing. A tensor with a graph that enters a
-/// recomputed part several times must go through [`share`] first.
+/// `forward` must not call `backward` or enable Burn's gradient checkpointing. A tensor with a graph that
+/// enters a recomputed part several times must go through [`share`] first.
 ///
 /// # Errors
 /// Those of `forward`.
@@ -81,8 +81,9 @@ pub fn backward<M: Module, E>(
     Ok((loss.without_autodiff(), gradients))
 }
 
-/// Prepares a tensor for several passes through recomputed parts: their gradients are summed before they enter the tensor's
-/// graph, which can be traversed only once. Outside of [`backward`] it returns the tensor unchanged.
+/// Prepares a tensor for several passes through recomputed parts: their gradients are summed before they
+/// enter the tensor's graph, which can be traversed only once. Outside of [`backward`] it returns the tensor
+/// unchanged.
 #[must_use]
 pub fn share(tensor: Tensor<3>) -> Tensor<3> {
     match Recording::with(|recording| recording.recompute == Recompute::default()) {

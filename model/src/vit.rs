@@ -1,10 +1,12 @@
-//! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in transformers).
+//! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in
+//! transformers).
 //!
-//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias on query and value only. (A bias on
-//! the keys adds the same to every score of a query, so the softmax cancels it; transformers stores zeros.) Differences
-//! from the reference: the last layer norm (`post_layernorm` in transformers, `ln_vision` in LAVIS) is part of
-//! [`Blip2`](crate::Blip2), as it stays trainable when the ViT is frozen; and the patch embedding is a matrix product over
-//! unfolded patches, which equals the convolution with the patch as kernel and stride.
+//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias on query and value only.
+//! (A bias on the keys adds the same to every score of a query, so the softmax cancels it; transformers
+//! stores zeros.) Differences from the reference: the last layer norm (`post_layernorm` in transformers,
+//! `ln_vision` in LAVIS) is part of [`Blip2`](crate::Blip2), as it stays trainable when the ViT is frozen;
+//! and the patch embedding is a matrix product over unfolded patches, which equals the convolution with the
+//! patch as kernel and stride.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
@@ -144,8 +146,9 @@ impl Vit {
     }
 }
 
-/// Resamples learned positions for another grid of patches: bicubic, without antialiasing; the CLS token's is kept
-/// (`interpolate_pos_embed` in LAVIS, `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`).
+/// Resamples learned positions for another grid of patches: bicubic, without antialiasing; the CLS token's is
+/// kept (`interpolate_pos_embed` in LAVIS, `torch.nn.functional.interpolate(mode="bicubic",
+/// align_corners=False)`).
 ///
 /// `values` is `[1, side² + 1, d]` in row-major order, and so is the result, with `tokens` for `side² + 1`.
 pub(crate) fn interpolate_positions(values: &[f32], d: usize, tokens: usize) -> Vec<f32> {
@@ -172,8 +175,8 @@ pub(crate) fn interpolate_positions(values: &[f32], d: usize, tokens: usize) -> 
     resampled
 }
 
-/// The four source cells of cell `index` of `to`, and their weights: Keys' cubic with a = -0.75, as in PyTorch. Cells
-/// beyond the border repeat the border cell.
+/// The four source cells of cell `index` of `to`, and their weights: Keys' cubic with a = -0.75, as in
+/// PyTorch. Cells beyond the border repeat the border cell.
 fn bicubic_taps(index: usize, to: usize, from: usize) -> [(usize, f32); 4] {
     const A: f32 = -0.75;
     let place = (index as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
@@ -316,8 +319,8 @@ mod tests {
             .assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
     }
 
-    /// LAVIS's `interpolate_pos_embed` on random positions (scripts/reference/lavis_modules.py). Weights are f32 on both
-    /// sides: 1e-6 on values of size 1.
+    /// LAVIS's `interpolate_pos_embed` on random positions (scripts/reference/lavis_modules.py). Weights are
+    /// f32 on both sides: 1e-6 on values of size 1.
     #[test]
     fn resampled_positions_are_lavis() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

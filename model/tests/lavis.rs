@@ -1,7 +1,8 @@
-//! The first stage of pretraining against LAVIS's own modules (scripts/reference/lavis_modules.py, which says what each
-//! tensor of the fixture is).
+//! The first stage of pretraining against LAVIS's own modules (scripts/reference/lavis_modules.py, which says
+//! what each tensor of the fixture is).
 //!
-//! Tolerance: 1e-4 of a tensor's largest magnitude, 1e-5 of a loss, 1e-3 of a gradient, as sums run in another order.
+//! Tolerance: 1e-4 of a tensor's largest magnitude, 1e-5 of a loss, 1e-3 of a gradient, as sums run in
+//! another order.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

@@ -66,7 +66,8 @@ impl<'a> Parser<'a> {
             .collect()
     }
 
-    /// Rejects an object with a repeated key: serde_json keeps only the last value, and a caption would be lost.
+    /// Rejects an object with a repeated key: serde_json keeps only the last value, and a caption would be
+    /// lost.
     fn refuse_repeated_keys(&self, text: &str) -> Result<(), Error> {
         serde_json::from_str::<DistinctKeys>(text).map(drop).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
@@ -241,7 +242,8 @@ impl<'a> Parser<'a> {
             .collect()
     }
 
-    /// MSVD's table: one caption a row, the clip named by video and seconds. Only English captions are references.
+    /// MSVD's table: one caption a row, the clip named by video and seconds. Only English captions are
+    /// references.
     fn msvd_table(&self, text: &str) -> Result<Pairs, Error> {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
         let bad =
@@ -328,6 +330,14 @@ impl<'de> serde::Deserialize<'de> for DistinctKeys {
 
 struct DistinctKeysVisitor;
 
+macro_rules! scalars {
+    ($($visit:ident($type:ty)),*) => {
+        $(fn $visit<E>(self, _: $type) -> Result<DistinctKeys, E> {
+            Ok(DistinctKeys)
+        })*
+    };
+}
+
 impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
     type Value = DistinctKeys;
 
@@ -350,25 +360,7 @@ impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
         Ok(DistinctKeys)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
+    scalars!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64), visit_str(&str));
 
     fn visit_unit<E>(self) -> Result<DistinctKeys, E> {
         Ok(DistinctKeys)

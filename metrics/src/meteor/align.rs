@@ -1,9 +1,9 @@
 //! The aligner: which words of the hypothesis are matched to which of the reference.
 //!
-//! A beam search over the words of the reference. Two mistakes of the reference implementation change scores and are
-//! therefore kept: a one-word match by stem, synonym or paraphrase adds nothing to a path's count of matches, because 0.5
-//! is cut to an integer at each step; and the distance of a new match is added to the path it was branched from, so that
-//! later branches of that path carry the distances of earlier ones.
+//! A beam search over the words of the reference. Two mistakes of the reference implementation change scores
+//! and are therefore kept: a one-word match by stem, synonym or paraphrase adds nothing to a path's count of
+//! matches, because 0.5 is cut to an integer at each step; and the distance of a new match is added to the
+//! path it was branched from, so that later branches of that path carry the distances of earlier ones.
 
 use std::cmp::Reverse;
 
@@ -380,8 +380,9 @@ mod tests {
 
     #[test]
     fn the_distance_goes_to_the_parent() {
-        // Reference word 0 matches hypothesis words 3 and 0, the far one found first. Its branch starts from the parent's
-        // distance, 0, and the 3 goes to the parent, from which the near one's branch starts. So the far one wins.
+        // Reference word 0 matches hypothesis words 3 and 0, the far one found first. Its branch starts from
+        // the parent's distance, 0, and the 3 goes to the parent, from which the near one's branch starts. So
+        // the far one wins.
         let found = candidates(4, 1, &[(0, 0, 1, 3, 1), (0, 0, 1, 0, 1)]).align().0;
         assert_eq!(found[0].hypothesis_start, 3);
     }
@@ -401,7 +402,8 @@ mod tests {
 
     #[test]
     fn forty_paths_are_followed() {
-        // Made-up words, one for each number, through the jar: 5 chunks each time. Twenty paths find 6, all paths find 4.
+        // Made-up words, one for each number, through the jar: 5 chunks each time. Twenty paths find 6, all
+        // paths find 4.
         for (hypothesis, reference) in [
             (&[0, 2, 0, 2, 2, 0, 2, 2, 2][..], &[2, 1, 0, 1, 1, 1, 0, 0, 0, 2, 1, 1, 2, 0, 1][..]),
             (&[1, 0, 1, 0, 2, 2, 1, 2, 3, 3, 0, 1], &[3, 1, 1, 1, 0, 2, 2, 2, 3, 3, 2]),

@@ -21,28 +21,13 @@ pub(super) struct Word {
     pub(super) number: Option<u16>,
 }
 
-/// WordNet's suffixes with what replaces them, tried in this order on the whole word: nouns, verbs, adjectives.
+/// WordNet's suffixes with what replaces them, tried in this order on the whole word: nouns, verbs,
+/// adjectives.
+#[rustfmt::skip]
 const SUFFIXES: [(&str, &str); 20] = [
-    ("s", ""),
-    ("ses", "s"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-    ("s", ""),
-    ("ies", "y"),
-    ("es", "e"),
-    ("es", ""),
-    ("ed", "e"),
-    ("ed", ""),
-    ("ing", "e"),
-    ("ing", ""),
-    ("er", ""),
-    ("est", ""),
-    ("er", "e"),
-    ("est", "e"),
+    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+    ("men", "man"), ("ies", "y"), ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"),
+    ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
 ];
 
 /// Looks words up in the tables.
@@ -102,8 +87,8 @@ impl<'a> Lexicon<'a> {
         synsets
     }
 
-    /// WordNet's morphology: the first suffix whose replacement gives a lemma. A word in "-ful" is tried whole, and "ful" is
-    /// appended to the result.
+    /// WordNet's morphology: the first suffix whose replacement gives a lemma. A word in "-ful" is tried
+    /// whole, and "ful" is appended to the result.
     fn base_form(&self, word: &str) -> String {
         if word.ends_with("ss") || word.encode_utf16().count() <= 2 {
             return word.to_owned();

@@ -1,8 +1,9 @@
 //! METEOR 1.5 (`-l en -norm`), equal to the jar in `pycocoevalcap==1.2`.
 //!
-//! Hypothesis and reference are normalised, their words are matched by form, stem, synonym and paraphrase, the matches are
-//! aligned in few chunks, and the score is computed from precision, recall and fragmentation. Papers report the corpus score,
-//! from counts summed over the videos' best references; it is not the mean of the videos' scores.
+//! Hypothesis and reference are normalised, their words are matched by form, stem, synonym and paraphrase,
+//! the matches are aligned in few chunks, and the score is computed from precision, recall and fragmentation.
+//! Papers report the corpus score, from counts summed over the videos' best references; it is not the mean of
+//! the videos' scores.
 
 mod align;
 mod lexicon;
@@ -66,7 +67,8 @@ struct Matcher<'a> {
     /// For each word of the corpus, its index in `matches` and the video it is valid for.
     remembered: Vec<(u32, u32)>,
     video: u32,
-    /// For each word of this video's references and each module except paraphrases, the matching words of the hypothesis.
+    /// For each word of this video's references and each module except paraphrases, the matching words of the
+    /// hypothesis.
     matches: Vec<[Vec<u32>; PARAPHRASE]>,
     used: usize,
 }

@@ -1,8 +1,8 @@
 //! METEOR's own tokenisation (`-norm`), applied to captions that are tokenised already.
 //!
-//! It changes the words of the Penn Treebank tokeniser: "man 's" becomes three words, "t-shirt" two, "u.s." loses its periods.
-//! Each step replaces non-overlapping matches from left to right: "a-b-c" becomes "a b-c". Character classes are explicit,
-//! since Java's `\s` and `\d` are ASCII and Rust's are not.
+//! It changes the words of the Penn Treebank tokeniser: "man 's" becomes three words, "t-shirt" two, "u.s."
+//! loses its periods. Each step replaces non-overlapping matches from left to right: "a-b-c" becomes "a b-c".
+//! Character classes are explicit, since Java's `\s` and `\d` are ASCII and Rust's are not.
 
 use std::collections::HashMap;
 
@@ -113,7 +113,8 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
     while place < text.len() {
         let run = text[place..].iter().take_while(|&&c| c == '.').count();
         if run >= 2 {
-            // The reference takes one period at a time into the word. The text never ends with a period, but with a space.
+            // The reference takes one period at a time into the word. The text never ends with a period, but
+            // with a space.
             hidden.push(' ');
             hidden.push_str(&"DOT".repeat(run - 1));
             hidden.push_str("DOTMULTI ");
@@ -140,7 +141,8 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
     hidden.chars().collect()
 }
 
-/// Turns the words of [`hide_runs_of_periods`] back into periods: one for "DOTMULTI", one for each "DOT" before it.
+/// Turns the words of [`hide_runs_of_periods`] back into periods: one for "DOTMULTI", one for each "DOT"
+/// before it.
 fn show_runs_of_periods(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -164,8 +166,8 @@ fn split_apostrophes(text: &[char]) -> Vec<char> {
     replace_between(&text, '\'', |a, b| a.is_ascii_digit() && b == 's', &[' ', '\''])
 }
 
-/// Replaces `middle` between two characters that pass the test. Matches do not overlap: the right character is not the left
-/// one of the next match.
+/// Replaces `middle` between two characters that pass the test. Matches do not overlap: the right character
+/// is not the left one of the next match.
 fn replace_between(
     text: &[char],
     middle: char,

@@ -16,7 +16,8 @@ pub(super) struct Phrase {
 /// Finds the table's phrases in captions. Look-ups are cached, as many captions begin alike.
 pub(super) struct PhraseFinder<'a> {
     tables: &'a MeteorTables,
-    /// The phrases that continue a beginning with a word. The key of a beginning is its length and its first phrase.
+    /// The phrases that continue a beginning with a word. The key of a beginning is its length and its first
+    /// phrase.
     followed_by: FastMap<u64, (u32, u32)>,
 }
 
@@ -78,8 +79,8 @@ impl PhraseSet {
     }
 }
 
-/// The relevant part of the table: for the phrases of one side of a corpus, the paraphrases that the other side has. That is
-/// a fiftieth of the table; the lists keep their order.
+/// The relevant part of the table: for the phrases of one side of a corpus, the paraphrases that the other
+/// side has. That is a fiftieth of the table; the lists keep their order.
 pub(super) struct Paraphrases {
     ranges: FastMap<u32, (u32, u32)>,
     entries: Vec<u32>,

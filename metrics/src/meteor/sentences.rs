@@ -113,7 +113,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn captions(&mut self, video: &Video) -> Captions {
         Captions {
-            // the wrapper removes the protocol's separator from the hypothesis only; a reference is split at it
+            // the wrapper removes the protocol's separator from the hypothesis only; a reference is split at
+            // it
             hypothesis: self.sentence(&video.hypothesis.replace("|||", "").replace("  ", " ")),
             references: video
                 .references

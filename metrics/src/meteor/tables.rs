@@ -1,8 +1,10 @@
-//! METEOR's tables, read from the wheel of pycocoevalcap and kept in a compact file that is mapped into memory.
+//! METEOR's tables, read from the wheel of pycocoevalcap and kept in a compact file that is mapped into
+//! memory.
 //!
-//! The tables have licences of other authors and are not part of this project. They are read from the wheel of
-//! `pycocoevalcap==1.2` on PyPI (a zip; the METEOR jar in it is a zip too), checked by sha256, and saved once as one file
-//! of about 50 MB: unpacking 272 MB of text takes seconds, and the reference's Java takes a gigabyte of memory for it.
+//! The tables have licences of other authors and are not part of this project. They are read from the wheel
+//! of `pycocoevalcap==1.2` on PyPI (a zip; the METEOR jar in it is a zip too), checked by sha256, and saved
+//! once as one file of about 50 MB: unpacking 272 MB of text takes seconds, and the reference's Java takes a
+//! gigabyte of memory for it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -66,8 +68,8 @@ pub struct MeteorTables {
 }
 
 impl MeteorTables {
-    /// Opens the tables in the first of these directories that has them. Where a directory has only the wheel, the compact
-    /// file is built first, in some seconds.
+    /// Opens the tables in the first of these directories that has them. Where a directory has only the
+    /// wheel, the compact file is built first, in some seconds.
     ///
     /// # Errors
     /// [`Error::NoMeteorTables`] if none has them, [`Error::WrongWheel`] for another wheel, [`Error::Io`] and
@@ -93,15 +95,16 @@ impl MeteorTables {
         Err(Error::NoMeteorTables { directories: directories.to_vec() })
     }
 
-    /// Maps the compact file; `None` when it is missing or made from another wheel or by another version of this code.
+    /// Maps the compact file; `None` when it is missing or made from another wheel or by another version of
+    /// this code.
     fn map(path: &Path) -> Result<Option<Self>, Error> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(path, error)),
         };
-        // SAFETY: the file is written under another name, renamed when complete and never changed afterwards. If it is
-        // truncated while it is mapped, a signal ends the process; no other memory is read.
+        // SAFETY: the file is written under another name, renamed when complete and never changed afterwards.
+        // If it is truncated while it is mapped, a signal ends the process; no other memory is read.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
         if map.get(..MAGIC.len()) != Some(MAGIC)
@@ -379,7 +382,8 @@ fn paraphrase_parts(lines: impl BufRead) -> Result<Vec<Vec<u8>>, String> {
     ])
 }
 
-/// WordNet's synsets have two lines an entry: a lemma, and the numbers of its synsets. A later entry replaces an earlier.
+/// WordNet's synsets have two lines an entry: a lemma, and the numbers of its synsets. A later entry replaces
+/// an earlier.
 fn synset_parts(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut lemmas: std::collections::BTreeMap<&str, Vec<u32>> = std::collections::BTreeMap::new();
     let mut lines = text.lines();

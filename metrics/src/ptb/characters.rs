@@ -1,8 +1,9 @@
 //! Which class of the tokeniser's alphabet each character belongs to.
 //!
-//! The tables were found by putting each of the 63,480 characters of the Basic Multilingual Plane through the reference
-//! (`edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase`, CoreNLP 3.4.1) in 21 contexts and grouping those
-//! that behave alike. A character in none of them, such as every emoji, is deleted by the reference.
+//! The tables were found by putting each of the 63,480 characters of the Basic Multilingual Plane through the
+//! reference (`edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase`, CoreNLP 3.4.1) in 21
+//! contexts and grouping those that behave alike. A character in none of them, such as every emoji, is
+//! deleted by the reference.
 
 /// Letters of the reference; newer ones are deleted.
 #[rustfmt::skip]

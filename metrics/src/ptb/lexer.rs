@@ -81,7 +81,8 @@ fn automaton<P: AsRef<str>>(patterns: &[P]) -> Result<DFA, Box<regex_automata::h
         .map_err(Box::new)
 }
 
-/// The longest anchored match that passes the check: its end, and the earliest of the rules that match so far.
+/// The longest anchored match that passes the check: its end, and the earliest of the rules that match so
+/// far.
 fn longest(
     dfa: &DFA,
     cache: &mut Cache,

@@ -1,12 +1,13 @@
 //! The Penn Treebank tokeniser as coco-caption runs it.
 //!
-//! Equal to `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` of CoreNLP 3.4.1 followed by coco-caption's
-//! list of punctuation to drop. It was derived from observed behaviour: the rules were corrected until millions of short texts
-//! gave equal results.
+//! Equal to `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` of CoreNLP 3.4.1 followed by
+//! coco-caption's list of punctuation to drop. It was derived from observed behaviour: the rules were
+//! corrected until millions of short texts gave equal results.
 //!
-//! Kept from the reference: captions are one text, so how a caption ends may depend on how the next one begins
-//! ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are kept, because the list of
-//! dropped tokens has them in capitals and the text is in lower case; `!!`, `?!` and `/` are kept as well.
+//! Kept from the reference: captions are one text, so how a caption ends may depend on how the next one
+//! begins ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are
+//! kept, because the list of dropped tokens has them in capitals and the text is in lower case; `!!`, `?!`
+//! and `/` are kept as well.
 
 mod alphabet;
 mod characters;
@@ -43,7 +44,8 @@ pub struct TokenizedCaptions {
 /// Hypotheses and references are two separate lists. A newline inside a caption becomes a space.
 ///
 /// # Errors
-/// [`Error::LineEnd`] when a caption holds another line end: the reference would shift every caption after it by one.
+/// [`Error::LineEnd`] when a caption holds another line end: the reference would shift every caption after it
+/// by one.
 pub fn tokenize_all<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, Error> {
     let raw = tokenize_raw(captions)?;
     let captions = raw.captions.iter().map(|line| drop_punctuation(line)).collect();
@@ -102,8 +104,9 @@ static LEXER: LazyLock<Result<Lexer, String>> =
 
 /// Tokenises a text in pieces of whole lines, in parallel.
 ///
-/// A token depends only on the text after it, so a piece that begins with a line gives the same tokens as in the whole text,
-/// unless a token of the previous piece continues over the line's end. Then the whole text is read sequentially.
+/// A token depends only on the text after it, so a piece that begins with a line gives the same tokens as in
+/// the whole text, unless a token of the previous piece continues over the line's end. Then the whole text is
+/// read sequentially.
 fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     let lexer =
         LEXER.as_ref().map_err(|error| Error::Bug { what: format!("the tokeniser's rules: {error}") })?;
@@ -168,7 +171,8 @@ impl Reading<'_> {
         (end == piece.end && output.finished.captions.len() == expected).then_some(output)
     }
 
-    /// Reads tokens from the start of a range until its end is reached; also returns where the last token ends.
+    /// Reads tokens from the start of a range until its end is reached; also returns where the last token
+    /// ends.
     fn read(&self, range: Range<usize>) -> (Output, usize) {
         let Self { lexer, characters, symbols } = *self;
         let mut caches = lexer.caches();
@@ -243,7 +247,8 @@ impl Output {
         if !self.line.is_empty() {
             self.line.push(' ');
         }
-        // A quoted attribute of a tag may run over the end of a caption; the reference prints that end inside it.
+        // A quoted attribute of a tag may run over the end of a caption; the reference prints that end inside
+        // it.
         for (place, part) in token.split('\n').enumerate() {
             if place > 0 {
                 self.end_line();
@@ -370,8 +375,8 @@ mod tests {
         let lexer = LEXER.as_ref().unwrap();
         let reading = Reading { lexer, characters: &characters, symbols: &symbols };
         let whole = reading.read(0..characters.len()).0.finished;
-        for most in 1..9 {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(most).build().unwrap();
+        for threads in 1..9 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| run(&text)).unwrap(), whole);
         }
     }

@@ -1,11 +1,11 @@
 //! The rules of the tokeniser, one line each, in the order that settles ties.
 //!
-//! Every rule is a regular expression over the bytes of [`super::alphabet`]. At each place the longest match wins, and of
-//! equally long ones the earlier rule. The lookahead *after* a token counts in the length of its match but is read again;
-//! it may be in the next caption.
+//! Every rule is a regular expression over the bytes of [`super::alphabet`]. At each place the longest match
+//! wins, and of equally long ones the earlier rule. The lookahead *after* a token counts in the length of its
+//! match but is read again; it may be in the next caption.
 //!
-//! The rules were found by testing the reference with millions of short texts. Where they look arbitrary ("a.-b" is one word,
-//! "wow.," keeps its period), so is the reference.
+//! The rules were found by testing the reference with millions of short texts. Where they look arbitrary
+//! ("a.-b" is one word, "wow.," keeps its period), so is the reference.
 
 /// The result of a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub(super) struct Rule {
     pub(super) action: Action,
 }
 
-/// Abbreviations whose period also ends the sentence where a sentence begins after it: a second period is put in.
+/// Abbreviations whose period also ends the sentence where a sentence begins after it: a second period is put
+/// in.
 const ENDING: &str = "al|ala|apr|ariz|assn|aug|bhd|bldg|blvd|bros|calif|co|colo|conn|corp|cos|ct|dak|dec|esq|est|etc|ext|feb|fla|fri|ga|\
     inc|ind|intl|jan|jr|jul|jun|kan|kans|ky|ltd|mar|md|mich|minn|mo|mon|mont|neb|nev|nov|oct|okla|penn|ph\\.d|plc|ppte|\
     ppty|pte|ptes|pty|ptys|rd|rt|sep|sept|seq|sq|sr|sys|tel|tenn|thu|tue|tues|univ|va|vt|wed|wis|wisc|wyo|ed\\.d|\
@@ -60,7 +61,8 @@ const BEFORE_NUMBER: &str = "art|ca|figs?|nos?|op|pp|prop";
 const OPENERS: &str = "A|About|According|After|An|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Now|Once|One|\
     Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|What|When|While|Yet|You|Mr\\.|Ms\\.";
 
-/// Classes of characters, to be used inside brackets, and forms made of them. A later one may use those before it.
+/// Classes of characters, to be used inside brackets, and forms made of them. A later one may use those
+/// before it.
 const FORMS: [(&str, &str); 26] = [
     ("{l}", r"A-Za-z\x80\x81"),
     ("{upper}", r"A-Z\x81\x98\x99"),

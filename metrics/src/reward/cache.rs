@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::cider::PreparedReferences;
 use crate::ngram::FastHasher;
 
-/// Maximum number of captions kept, more than the training set of any captioning data set (COCO: 566,435). A caption takes
-/// about 400 bytes.
+/// Maximum number of captions kept, more than the training set of any captioning data set (COCO: 566,435). A
+/// caption takes about 400 bytes.
 const MAX_CAPTIONS: usize = 600_000;
 
 /// Prepared references by the references themselves.

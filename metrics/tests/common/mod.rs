@@ -14,7 +14,8 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// METEOR's tables, fetched with pip where they are missing. Where pip can't, the test says that it was skipped.
+/// METEOR's tables, fetched with pip where they are missing. Where pip can't, the test says that it was
+/// skipped.
 pub fn meteor_tables() -> Option<MeteorTables> {
     let directory =
         std::env::var_os("RECAP_METEOR").map_or_else(|| root().join("cache/meteor"), PathBuf::from);

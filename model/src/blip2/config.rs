@@ -13,8 +13,8 @@ use crate::lora::{LoraConfig, attach};
 use crate::qformer::QFormerConfig;
 use crate::vit::VitConfig;
 
-/// Sizes of a [`Blip2`], under the keys of Hugging Face's `config.json`. `fusion`, `temporal` and `max_frames` are
-/// additions.
+/// Sizes of a [`Blip2`], under the keys of Hugging Face's `config.json`. `fusion`, `temporal` and
+/// `max_frames` are additions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Blip2Config {

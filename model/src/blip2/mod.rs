@@ -1,4 +1,5 @@
-//! The captioner, as in Fig. 1 of the paper: frames -> ViT -> fusion -> Q-Former -> projection -> language model.
+//! The captioner, as in Fig. 1 of the paper: frames -> ViT -> fusion -> Q-Former -> projection -> language
+//! model.
 
 mod config;
 
@@ -63,8 +64,8 @@ pub struct Prompt {
     pub text: Option<PromptTokens>,
     /// Read by the Q-Former together with its queries (InstructBLIP).
     pub instruction: Option<PromptTokens>,
-    /// Selects each video's stream of random numbers when captions are sampled, for example its index in the data set, so
-    /// that samples do not depend on the rest of the batch. The index in the batch where absent.
+    /// Selects each video's stream of random numbers when captions are sampled, for example its index in the
+    /// data set, so that samples do not depend on the rest of the batch. The index in the batch where absent.
     pub streams: Option<Vec<u64>>,
 }
 
@@ -73,8 +74,8 @@ pub struct Prompt {
 pub struct PromptTokens {
     /// `[b, t]`
     pub ids: Tensor<2, Int>,
-    /// `[b, t]`, 1 for a token and 0 for padding. Padding precedes the prompt of a decoder-only language model and follows
-    /// that of a T5 and of the Q-Former.
+    /// `[b, t]`, 1 for a token and 0 for padding. Padding precedes the prompt of a decoder-only language
+    /// model and follows that of a T5 and of the Q-Former.
     pub mask: Option<Tensor<2>>,
 }
 
@@ -214,7 +215,8 @@ impl Blip2 {
         Ok(self.language_model.score(self.prefix(visual, prompt)?, captions))
     }
 
-    /// Generates captions: for each video `num_return_sequences` of them, best first. The model must be in evaluation mode.
+    /// Generates captions: for each video `num_return_sequences` of them, best first. The model must be in
+    /// evaluation mode.
     ///
     /// # Errors
     /// If the settings are invalid, the device fails, or the model returns scores that are not numbers.
@@ -238,8 +240,8 @@ impl Blip2 {
         config: &GenerateConfig,
     ) -> Result<Vec<Vec<Generated>>, CaptionError> {
         let [b, _, _] = prefix.embedded.dims();
-        // A repetition penalty counts a T5's start token, and no token of the prompt: that reaches the language model
-        // embedded, as in LAVIS, so that `generate` of transformers sees none of its ids.
+        // A repetition penalty counts a T5's start token, and no token of the prompt: that reaches the
+        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids.
         let history: Vec<u32> = match &self.language_model {
             LanguageModel::T5(t5) => vec![t5.start_token()],
             LanguageModel::Opt(_) | LanguageModel::Llama(_) => Vec::new(),
@@ -329,7 +331,7 @@ pub(crate) mod tests {
 
     /// Order enters through no layer, so only the sums' order may differ: 1e-4 on logits of size 1.
     #[test]
-    fn concat_and_average_are_blind_to_the_order_of_frames() {
+    fn concat_and_average_ignore_the_order_of_frames() {
         for fusion in [Fusion::Concat, Fusion::Average, Fusion::AverageQueries] {
             let device = Device::flex();
             device.seed(21);

@@ -16,7 +16,8 @@ const MODEL_TYPES: &[(&str, bool, Fusion)] = &[
     ("instructblipvideo", true, Fusion::ConcatQueries),
 ];
 
-/// Settings with only one supported value: section, language model, key, value. An absent key means that value.
+/// Settings with only one supported value: section, language model, key, value. An absent key means that
+/// value.
 const FIXED: &[(&str, &str, &str, Value)] = &[
     ("vision_config", "", "qkv_bias", Value::Bool(true)),
     ("text_config", "opt", "do_layer_norm_before", Value::Bool(true)),

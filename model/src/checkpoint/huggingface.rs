@@ -5,8 +5,8 @@ use crate::blip2::Blip2Config;
 use crate::lm::LanguageModelConfig;
 use crate::lm::t5::FeedForward;
 
-/// From names of parameters to Hugging Face's: in names that start with the first column, the second column is replaced by
-/// the third. Rows apply from top to bottom.
+/// From names of parameters to Hugging Face's: in names that start with the first column, the second column
+/// is replaced by the third. Rows apply from top to bottom.
 const TABLE: &[(&str, &str, &str)] = &[
     ("ln_vision.", "ln_vision.", "vision_model.post_layernorm."),
     ("vision_model.class", "vision_model.", "vision_model.embeddings."),
@@ -69,7 +69,8 @@ const LLAMA: &[(&str, &str, &str)] = &[
     ("language_model.norm.", "norm.", "model.norm."),
 ];
 
-/// Before [`TABLE`], for the first stage of pretraining: names of `Blip2ForImageTextRetrieval` if it has them, else of LAVIS.
+/// Before [`TABLE`], for the first stage of pretraining: names of `Blip2ForImageTextRetrieval` if it has
+/// them, else of LAVIS.
 const PRETRAINING: &[(&str, &str, &str)] = &[
     ("qformer.text.", "qformer.text.word", "embeddings.word_embeddings.weight"),
     ("qformer.text.", "qformer.text.position", "embeddings.position_embeddings.weight"),

@@ -34,11 +34,12 @@ pub fn image_size(parts: &Parts, config: &Blip2Config) -> Option<usize> {
     Some(patches.isqrt() * config.vision_config.patch_size)
 }
 
-/// Saves `config.json` and `model.safetensors`; each file is complete or absent. Half-precision tensors keep their type.
+/// Saves `config.json` and `model.safetensors`; each file is complete or absent. Half-precision tensors keep
+/// their type.
 ///
 /// # Errors
-/// If a tensor of the configured model is missing, unexpected or wrongly shaped (all are listed), or a file cannot be read
-/// or written.
+/// If a tensor of the configured model is missing, unexpected or wrongly shaped (all are listed), or a file
+/// cannot be read or written.
 pub fn import(mut parts: Parts, config: &Blip2Config, out: &Path) -> Result<Imported, CheckpointError> {
     let fail = |reason| CheckpointError::Config { reason, path: out.join(CONFIG_FILE) };
     config.check().map_err(fail)?;

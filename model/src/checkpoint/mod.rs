@@ -1,8 +1,8 @@
-//! Loading and saving checkpoints: a directory in Hugging Face's layout (`config.json`, `model.safetensors`, an adapter of
-//! peft), and the import of files in other layouts.
+//! Loading and saving checkpoints: a directory in Hugging Face's layout (`config.json`, `model.safetensors`,
+//! an adapter of peft), and the import of files in other layouts.
 //!
-//! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model is never
-//! returned.
+//! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model
+//! is never returned.
 
 mod config;
 mod huggingface;
@@ -102,7 +102,8 @@ pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfi
     config::read_language_model(&directory.join(CONFIG_FILE))
 }
 
-/// The end tokens of a checkpoint's language model, from its `generation_config.json`, else its `config.json`.
+/// The end tokens of a checkpoint's language model, from its `generation_config.json`, else its
+/// `config.json`.
 ///
 /// # Errors
 /// If `generation_config.json` is damaged.
@@ -164,8 +165,9 @@ impl Default for Precision {
     }
 }
 
-/// Loads a checkpoint onto a device in f32. `adapt` may change settings that do not depend on the weights (fusion, dropout)
-/// and the image size, to which the ViT's positions are resampled. A temporal embedding that the file lacks is zero.
+/// Loads a checkpoint onto a device in f32. `adapt` may change settings that do not depend on the weights
+/// (fusion, dropout) and the image size, to which the ViT's positions are resampled. A temporal embedding
+/// that the file lacks is zero.
 ///
 /// # Errors
 /// If a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
@@ -202,7 +204,8 @@ pub fn load_in(
     Ok((config, model))
 }
 
-/// Loads a model of the first stage of pretraining, as saved by [`save_pretraining`] or by LAVIS together with its ViT.
+/// Loads a model of the first stage of pretraining, as saved by [`save_pretraining`] or by LAVIS together
+/// with its ViT.
 ///
 /// # Errors
 /// If a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
@@ -269,7 +272,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn whoever_may_read_the_configuration_may_read_the_weights() {
+    fn weights_have_the_permissions_of_the_configuration() {
         use std::os::unix::fs::PermissionsExt;
         let (directory, _) = saved(6);
         let mode = |file: &str| std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();

@@ -1,5 +1,5 @@
-//! A checkpoint under Hugging Face's names, from one or several sources: LAVIS has separate files for the ViT, the Q-Former
-//! and the language model.
+//! A checkpoint under Hugging Face's names, from one or several sources: LAVIS has separate files for the
+//! ViT, the Q-Former and the language model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,8 @@ pub enum Role {
 /// The norm after the ViT. It is stored with the Q-Former, which it is trained with, or with the ViT.
 const LN_VISION: &str = "vision_model.post_layernorm.";
 
-/// Prefixes that are absent from the files of one part: role, start of the name, prefix. The first matching row applies.
+/// Prefixes that are absent from the files of one part: role, start of the name, prefix. The first matching
+/// row applies.
 const FRONTS: &[(Role, &str, &str)] = &[
     (Role::Vision, "embeddings.", "vision_model."),
     (Role::Vision, "encoder.", "vision_model."),
@@ -174,8 +175,8 @@ impl Parts {
         self.sources.first().map_or(Path::new(""), |mapped| mapped.source().path())
     }
 
-    /// Sets in the configuration which stacks of a T5 have an embedding that differs from `shared`. Files may have copies of
-    /// `shared` for both stacks; a copy is not a separate parameter.
+    /// Sets in the configuration which stacks of a T5 have an embedding that differs from `shared`. Files may
+    /// have copies of `shared` for both stacks; a copy is not a separate parameter.
     ///
     /// # Errors
     /// If one of them cannot be read.

@@ -77,11 +77,12 @@ pub fn load_adapter_config(directory: &Path) -> Result<Option<LoraConfig>, Check
     Ok(Some(config))
 }
 
-/// Loads the adapter of a directory into a model, replacing its updates. `adapt` may change settings that do not depend on
-/// the weights (dropout).
+/// Loads the adapter of a directory into a model, replacing its updates. `adapt` may change settings that do
+/// not depend on the weights (dropout).
 ///
 /// # Errors
-/// If there is no adapter, it cannot be read, or its tensors do not fit the layers that it targets (all are listed).
+/// If there is no adapter, it cannot be read, or its tensors do not fit the layers that it targets (all are
+/// listed).
 pub fn load_adapter(
     blip2: &mut Blip2,
     directory: &Path,

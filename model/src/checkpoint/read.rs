@@ -8,7 +8,7 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::{CheckpointError, Precision, Tensors};
-use crate::parameters::FieldPath;
+use crate::parameters::{FieldPath, track_path};
 use crate::vit::interpolate_positions;
 
 /// The ViT's learned positions, whose number depends on the image size of the checkpoint.
@@ -56,13 +56,7 @@ struct Loader<'a> {
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.failure.is_some() {

@@ -10,7 +10,7 @@ use safetensors::{Dtype, View};
 
 use super::CheckpointError;
 use super::huggingface::{Names, Slice};
-use crate::parameters::FieldPath;
+use crate::parameters::{FieldPath, track_path};
 
 pub(super) fn save_weights<M: Module>(model: &M, names: &Names, path: &Path) -> Result<(), CheckpointError> {
     let mut collector =
@@ -43,7 +43,8 @@ pub(super) fn save_tensors(entries: Vec<Entry<'_>>, path: &Path) -> Result<(), C
     })
 }
 
-/// safetensors requests the bytes of a tensor when it writes them, and accepts no error: it is stored in `failure`.
+/// safetensors requests the bytes of a tensor when it writes them, and accepts no error: it is stored in
+/// `failure`.
 struct Lazy<'a> {
     entry: Entry<'a>,
     failure: &'a RefCell<Option<CheckpointError>>,
@@ -88,13 +89,7 @@ struct Collector<'a> {
 }
 
 impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let ours = self.path.name();

@@ -150,8 +150,8 @@ impl<'a> BeamSearch<'a> {
         continuations.truncate(count);
     }
 
-    /// Finishes the continuations that end, keeps the best others running, and decides whether the group is done. The
-    /// tokens of the running ones are added to `chosen`.
+    /// Finishes the continuations that end, keeps the best others running, and decides whether the group is
+    /// done. The tokens of the running ones are added to `chosen`.
     fn choose(&mut self, group: usize, step: usize, config: &GenerateConfig, chosen: &mut Vec<u32>) {
         let Group { running, finished, done } = &mut self.groups[group];
         let last = step == config.max_new_tokens;
@@ -263,8 +263,8 @@ impl PromptSearch for BeamSearch<'_> {
     }
 }
 
-/// Adds a beam to the finished ones if it is one of the best `size`. Of equal scores, the first stays ahead in beam search
-/// and the last in diverse beam search.
+/// Adds a beam to the finished ones if it is one of the best `size`. Of equal scores, the first stays ahead
+/// in beam search and the last in diverse beam search.
 fn finish(finished: &mut Vec<Finished>, beam: Beam, score: f64, size: usize, diverse: bool) {
     let place = finished.partition_point(|other| other.score >= score);
     if place == size {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Maximum number of beams or samples of a prompt.
 const MAX_ROWS: usize = 1024;
@@ -22,12 +21,13 @@ pub struct GenerateConfig {
     pub num_beams: usize,
     /// Sequences returned for each prompt: the best beams, or the number of samples; 1 by default.
     pub num_return_sequences: usize,
-    /// Length penalty: the score of a sequence is its log-probability divided by length^length_penalty; 1 by default. Above 0
-    /// favours long sequences, below 0 short ones.
+    /// Length penalty: the score of a sequence is its log-probability divided by length^length_penalty; 1 by
+    /// default. Above 0 favours long sequences, below 0 short ones.
     pub length_penalty: f64,
     /// When a beam search with enough finished sequences stops; `false` by default.
     pub early_stopping: EarlyStopping,
-    /// Divides the positive and multiplies the negative scores of tokens that the text contains; 1 by default.
+    /// Divides the positive and multiplies the negative scores of tokens that the text contains; 1 by
+    /// default.
     pub repetition_penalty: f64,
     /// The search; `"beam"` by default.
     pub search: Search,
@@ -69,7 +69,8 @@ pub enum Search {
 pub struct DiverseBeam {
     /// Number of groups of equal size; 2 by default.
     pub groups: usize,
-    /// Subtracted from a token's log-probability for each beam of an earlier group with it at this step; 0.5 by default.
+    /// Subtracted from a token's log-probability for each beam of an earlier group with it at this step; 0.5
+    /// by default.
     pub penalty: f64,
 }
 
@@ -85,10 +86,11 @@ impl Default for DiverseBeam {
 pub struct Sample {
     /// Divides the logits; 1 by default. Above 1 flattens the distribution, below 1 sharpens it.
     pub temperature: f64,
-    /// Samples from the `top_k` most probable tokens and all that equal the last of them; 0, the default: from all. (Hugging
-    /// Face's default is 50.)
+    /// Samples from the `top_k` most probable tokens and all that equal the last of them; 0, the default:
+    /// from all. (Hugging Face's default is 50.)
     pub top_k: usize,
-    /// Samples from the fewest most probable tokens whose probabilities reach this sum; 1, the default: from all.
+    /// Samples from the fewest most probable tokens whose probabilities reach this sum; 1, the default: from
+    /// all.
     pub top_p: f64,
     /// Random seed; 0 by default.
     pub seed: u64,
@@ -101,9 +103,11 @@ impl Default for Sample {
 }
 
 /// When a beam search with `num_beams` finished sequences stops: `false`, `true` or `"never"` in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub enum EarlyStopping {
-    /// When the best running beam, with its current length, scores no better than the worst finished sequence.
+    /// When the best running beam, with its current length, scores no better than the worst finished
+    /// sequence.
     #[default]
     No,
     /// Immediately.
@@ -112,38 +116,37 @@ pub enum EarlyStopping {
     Never,
 }
 
-impl Serialize for EarlyStopping {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::No => serializer.serialize_bool(false),
-            Self::Yes => serializer.serialize_bool(true),
-            Self::Never => serializer.serialize_str("never"),
+/// The form in files.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"never\"")]
+enum Stored {
+    Flag(bool),
+    Word(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Never,
+}
+
+impl From<Stored> for EarlyStopping {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Flag(false) => Self::No,
+            Stored::Flag(true) => Self::Yes,
+            Stored::Word(Word::Never) => Self::Never,
         }
     }
 }
 
-impl<'de> Deserialize<'de> for EarlyStopping {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value;
-        impl Visitor<'_> for Value {
-            type Value = EarlyStopping;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("true, false or \"never\"")
-            }
-
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<EarlyStopping, E> {
-                Ok(if value { EarlyStopping::Yes } else { EarlyStopping::No })
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<EarlyStopping, E> {
-                if value == "never" {
-                    return Ok(EarlyStopping::Never);
-                }
-                Err(E::invalid_value(de::Unexpected::Str(value), &self))
-            }
+impl From<EarlyStopping> for Stored {
+    fn from(stopping: EarlyStopping) -> Self {
+        match stopping {
+            EarlyStopping::No => Self::Flag(false),
+            EarlyStopping::Yes => Self::Flag(true),
+            EarlyStopping::Never => Self::Word(Word::Never),
         }
-        deserializer.deserialize_any(Value)
     }
 }
 

@@ -1,10 +1,11 @@
-//! Text generation, token for token as Hugging Face's `generate`: greedy and beam search as in `transformers` 5, diverse
-//! beam search as in `transformers` 4, sampling with the same filters. The searches run on the host and use the model
-//! through [`NextToken`].
+//! Text generation, token for token as Hugging Face's `generate`: greedy and beam search as in `transformers`
+//! 5, diverse beam search as in `transformers` 4, sampling with the same filters. The searches run on the
+//! host and use the model through [`NextToken`].
 //!
-//! Scores are f32 where theirs are. Of equal scores the lower beam, then the lower token comes first. Greedy search there
-//! does the same; their beam search orders equal scores by an unstable selection. Where a beam search has fewer possible
-//! sequences than beams, theirs adds sequences that score -1e9 and less; here they do not exist.
+//! Scores are f32 where theirs are. Of equal scores the lower beam, then the lower token comes first. Greedy
+//! search there does the same; their beam search orders equal scores by an unstable selection. Where a beam
+//! search has fewer possible sequences than beams, theirs adds sequences that score -1e9 and less; here they
+//! do not exist.
 
 mod beam;
 mod config;
@@ -22,9 +23,9 @@ use single::Sequences;
 
 /// A language model during generation: it scores the next token of each of its rows.
 ///
-/// The rows of one prompt are adjacent, in the order of the prompts, and all prompts have equally many: one after
-/// [`start`](Self::start), then as many as beams or samples. Prompts whose sequences are all finished are dropped in
-/// groups; the implementation then keeps the state of the rows that `parents` name.
+/// The rows of one prompt are adjacent, in the order of the prompts, and all prompts have equally many: one
+/// after [`start`](Self::start), then as many as beams or samples. Prompts whose sequences are all finished
+/// are dropped in groups; the implementation then keeps the state of the rows that `parents` name.
 pub trait NextToken {
     /// What can go wrong on the model's side.
     type Error;
@@ -53,11 +54,11 @@ pub trait NextToken {
 /// What a search needs of a prompt besides the model's scores.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptInfo {
-    /// Tokens before the new ones that the repetition penalty counts: the start token of an encoder-decoder model's
-    /// decoder; the prompt's tokens without padding for a decoder-only model.
+    /// Tokens before the new ones that the repetition penalty counts: the start token of an encoder-decoder
+    /// model's decoder; the prompt's tokens without padding for a decoder-only model.
     pub history: Vec<u32>,
-    /// Selects the prompt's stream of random numbers, for example its index in the data set. Samples depend on this, the
-    /// seed and the sample's number, and not on the other prompts of the batch.
+    /// Selects the prompt's stream of random numbers, for example its index in the data set. Samples depend
+    /// on this, the seed and the sample's number, and not on the other prompts of the batch.
     pub stream: u64,
 }
 
@@ -77,12 +78,12 @@ pub struct Request<'a> {
 pub struct Generated {
     /// The new tokens, with the end of sequence if there is one.
     pub ids: Vec<u32>,
-    /// Sum over the new tokens, the end included, of the model's own log-probabilities: the log-softmax of its logits
-    /// before any penalty, temperature or filter.
+    /// Sum over the new tokens, the end included, of the model's own log-probabilities: the log-softmax of
+    /// its logits before any penalty, temperature or filter.
     pub log_probability: f32,
-    /// The sequences of a prompt are sorted by this. Beam searches: `sequences_scores` of Hugging Face, the sum of
-    /// the log-probabilities with all penalties, over `length^length_penalty`. Greedy search and sampling, where
-    /// Hugging Face has no score: `log_probability / length^length_penalty`.
+    /// The sequences of a prompt are sorted by this. Beam searches: `sequences_scores` of Hugging Face, the
+    /// sum of the log-probabilities with all penalties, over `length^length_penalty`. Greedy search and
+    /// sampling, where Hugging Face has no score: `log_probability / length^length_penalty`.
     pub score: f32,
 }
 
@@ -137,11 +138,12 @@ pub enum GenerateError<E: std::fmt::Debug> {
     },
 }
 
-/// Generates `num_return_sequences` sequences for each prompt, best first, or fewer (at least one) if a beam search finds
-/// fewer possible sequences.
+/// Generates `num_return_sequences` sequences for each prompt, best first, or fewer (at least one) if a beam
+/// search finds fewer possible sequences.
 ///
 /// # Errors
-/// If the settings are invalid, the model fails or returns logits that are not numbers, or no token is possible.
+/// If the settings are invalid, the model fails or returns logits that are not numbers, or no token is
+/// possible.
 pub fn generate<M>(
     model: &mut M,
     request: Request<'_>,

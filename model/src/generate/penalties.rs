@@ -33,8 +33,8 @@ impl<'a> Penalties<'a> {
         Self { diversity, repetition: config.repetition_penalty as f32, forbidden }
     }
 
-    /// Collects the tokens whose scores change, sorted and without repeats: those `earlier` in the text, those `chosen` by
-    /// earlier groups, the forbidden ones. Tokens outside the vocabulary are left out.
+    /// Collects the tokens whose scores change, sorted and without repeats: those `earlier` in the text,
+    /// those `chosen` by earlier groups, the forbidden ones. Tokens outside the vocabulary are left out.
     pub(super) fn changes(
         &self,
         earlier: impl Iterator<Item = u32>,

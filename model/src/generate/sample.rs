@@ -85,7 +85,8 @@ impl Distribution {
         *self.buffer.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
     }
 
-    /// Keeps the most probable tokens until their probabilities reach `top_p`, of equal ones the lower tokens.
+    /// Keeps the most probable tokens until their probabilities reach `top_p`, of equal ones the lower
+    /// tokens.
     fn keep_top_p(&mut self, top_p: f64) {
         let by_weight = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         let wanted = top_p * self.tokens.iter().map(|&(_, weight)| f64::from(weight)).sum::<f64>();
@@ -160,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_filtered_distributions_are_those_of_transformers() {
-        // made by scripts/reference/generation.py; probabilities are compared to 1e-5, as the fixture has six digits
+        // made by scripts/reference/generation.py; probabilities are compared to 1e-5, as the fixture has six
+        // digits
         let fixture: Fixture =
             serde_json::from_str(include_str!("../../tests/fixtures/generation.json")).unwrap();
         let mut filtered = 0;

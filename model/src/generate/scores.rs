@@ -4,7 +4,8 @@
 const BLOCK: usize = 64;
 /// Number of values computed together, so that the compiler vectorises.
 const LANES: usize = 16;
-/// Blocks this far below the greatest logit are left out of the sum: 50,000 such tokens are less than 5e-9 of it.
+/// Blocks this far below the greatest logit are left out of the sum: 50,000 such tokens are less than 5e-9 of
+/// it.
 const NEGLIGIBLE: f32 = -30.0;
 
 /// Why a row of logits is unusable.
@@ -86,8 +87,8 @@ impl Row {
         (f64::from(logit) - self.log_sum) as f32
     }
 
-    /// The best `count` possible tokens of the row, sorted; of equal ones the lowest first. `changed` holds the tokens whose
-    /// scores differ from their log-probabilities. The row is restored afterwards.
+    /// The best `count` possible tokens of the row, sorted; of equal ones the lowest first. `changed` holds
+    /// the tokens whose scores differ from their log-probabilities. The row is restored afterwards.
     pub(super) fn best(
         &self,
         logits: &mut [f32],
@@ -172,8 +173,9 @@ fn exp_sum(block: &[f32], max: f32) -> f32 {
     sums.into_iter().sum()
 }
 
-/// `eˣ` for x ≤ 0 as `2ⁿ·eʳ`, `n` the integer nearest to `x/ln 2`; relative error below 2e-7. `ln 2` is subtracted in two
-/// parts, so that the error does not grow with `|x|` as that of the faster `exp` of the layers; x is clamped at -87.
+/// `eˣ` for x ≤ 0 as `2ⁿ·eʳ`, `n` the integer nearest to `x/ln 2`; relative error below 2e-7. `ln 2` is
+/// subtracted in two parts, so that the error does not grow with `|x|` as that of the faster `exp` of the
+/// layers; x is clamped at -87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // adding 1.5·2²³ rounds to an integer and stores it in the lowest bits

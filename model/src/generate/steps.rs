@@ -8,8 +8,8 @@ use super::{GenerateError, Generated, NextToken, Request};
 
 /// The search for one prompt.
 pub(super) trait PromptSearch: Send {
-    /// Chooses the next token of every sequence; `step` counts from 1. At the first step there is one row, later as many
-    /// as [`next`](Self::next) named.
+    /// Chooses the next token of every sequence; `step` counts from 1. At the first step there is one row,
+    /// later as many as [`next`](Self::next) named.
     ///
     /// # Shapes
     /// - logits: `[rows, v]`

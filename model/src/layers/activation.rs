@@ -1,8 +1,9 @@
 //! Activation functions under the names that Hugging Face configs give them.
 //!
-//! GELU on the CPU is implemented here: the CPU backend computes `erf` and `tanh` one value at a time on one thread, 25
-//! times slower than PyTorch. One pass over plain data computes value and derivative. The graph holds the tangent,
-//! `x·f'(x₀) + (f(x₀) - x₀·f'(x₀))`, whose value is `f(x₀)` and whose gradient is `f'(x₀)`.
+//! GELU on the CPU is implemented here: the CPU backend computes `erf` and `tanh` one value at a time on one
+//! thread, 25 times slower than PyTorch. One pass over plain data computes value and derivative. The graph
+//! holds the tangent, `x·f'(x₀) + (f(x₀) - x₀·f'(x₀))`, whose value is `f(x₀)` and whose gradient is
+//! `f'(x₀)`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
@@ -50,7 +51,8 @@ fn on_host<const D: usize>(
     function: impl Fn(f32) -> (f32, f32) + Copy + Send + Sync,
 ) -> Tensor<D> {
     let device = x.device().inner();
-    // the widest vector instructions of this machine; they neither fuse nor reorder, so every machine has the same bits
+    // the widest vector instructions of this machine; they neither fuse nor reorder, so every machine has the
+    // same bits
     let vectors = pulp::Arch::new();
     if !x.is_tracked() {
         // in training a block may run a second time with a graph, and must give the bits of the tangent
@@ -111,9 +113,9 @@ fn gelu_new_with_slope(x: f32) -> (f32, f32) {
     (x * sigmoid, sigmoid + x * 2.0 * sigmoid * (1.0 - sigmoid) * inner_slope)
 }
 
-/// A rational minimax approximation of the error function on [-4, 4] (as in Eigen; absolute error below 1.3e-6), which
-/// the compiler vectorises. It uses `a * b + c` because `mul_add` is a library call where the target has no fused
-/// instruction.
+/// A rational minimax approximation of the error function on [-4, 4] (as in Eigen; absolute error below
+/// 1.3e-6), which the compiler vectorises. It uses `a * b + c` because `mul_add` is a library call where the
+/// target has no fused instruction.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
@@ -130,9 +132,9 @@ fn erf(x: f32) -> f32 {
     x * numerator / denominator
 }
 
-/// `eˣ` as `2ⁿ·2ᶠ`, `n` the integer nearest to `x/ln 2`: a polynomial for `2ᶠ` (relative error below 2e-7) and `n` in the
-/// exponent's bits. The standard library's `exp` is a call for each value, which prevents vectorisation. The search over
-/// logits has another one, more exact far below 0.
+/// `eˣ` as `2ⁿ·2ᶠ`, `n` the integer nearest to `x/ln 2`: a polynomial for `2ᶠ` (relative error below 2e-7)
+/// and `n` in the exponent's bits. The standard library's `exp` is a call for each value, which prevents
+/// vectorisation. The search over logits has another one, more exact far below 0.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // adding 1.5·2²³ rounds to an integer and stores it in the lowest bits

@@ -1,8 +1,8 @@
-//! Scaled dot-product attention with an additive bias (T5), a mask, a given scale, and dropout on the probabilities (Burn's
-//! module applies it to the scores).
+//! Scaled dot-product attention with an additive bias (T5), a mask, a given scale, and dropout on the
+//! probabilities (Burn's module applies it to the scores).
 //!
-//! On the CPU and without a graph it is implemented here: the scores of one head stay in the cache, sequences are
-//! distributed over the cores, and heads are not copied into separate tensors.
+//! On the CPU and without a graph it is implemented here: the scores of one head stay in the cache, sequences
+//! are distributed over the cores, and heads are not copied into separate tensors.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use super::activation::{exp, is_host_f32};
 use super::{Dropout, cast};
 
-/// The bias of a masked position: far below any score, and finite, so that a fully masked row gives equal weights, not NaN.
+/// The bias of a masked position: far below any score, and finite, so that a fully masked row gives equal
+/// weights, not NaN.
 pub const MASKED: f32 = -1.0e9;
 
 /// Arguments of [`attend`].
@@ -202,8 +203,8 @@ fn multiply(product: Product<'_>) {
             && last(rows, output_row, columns, 1) < output.len(),
         "a product must stay within its matrices"
     );
-    // SAFETY: the assertion keeps every element that is read or written within its slice; nothing of `output` is read,
-    // as `read_dst` is false.
+    // SAFETY: the assertion keeps every element that is read or written within its slice; nothing of `output`
+    // is read, as `read_dst` is false.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(
@@ -232,10 +233,10 @@ fn multiply(product: Product<'_>) {
 
 #[inline(always)]
 fn softmax_in_place(scores: &mut [f32]) {
-    let most = scores.iter().fold(f32::NEG_INFINITY, |most, &score| if score > most { score } else { most });
+    let max = scores.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
     let mut sum = 0.0;
     for score in scores.iter_mut() {
-        *score = exp(*score - most);
+        *score = exp(*score - max);
         sum += *score;
     }
     let share = 1.0 / sum;

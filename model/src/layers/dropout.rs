@@ -1,7 +1,7 @@
 //! Dropout with reproducible random numbers, so that a forward pass can be repeated.
 //!
-//! Burn's CPU backend has one generator for all threads. Within a [`RandomStream`] dropout uses the stream's numbers, which
-//! depend neither on other threads nor on earlier draws.
+//! Burn's CPU backend has one generator for all threads. Within a [`RandomStream`] dropout uses the stream's
+//! numbers, which depend neither on other threads nor on earlier draws.
 
 use std::cell::RefCell;
 
@@ -25,9 +25,11 @@ pub(crate) struct RandomStream {
 }
 
 impl RandomStream {
-    /// Runs `work` with this stream's numbers, from the first on. A stream that is active already continues afterwards.
+    /// Runs `work` with this stream's numbers, from the first on. A stream that is active already continues
+    /// afterwards.
     ///
-    /// On a device other than the CPU this seeds the device's generator; nothing else may use it at the same time.
+    /// On a device other than the CPU this seeds the device's generator; nothing else may use it at the same
+    /// time.
     pub(crate) fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
         generator.set_stream(self.number);

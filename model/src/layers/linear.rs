@@ -6,7 +6,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::{Lora, cast};
 
-/// Up to this many rows `x wᵀ` is slower on the CPU than `(w xᵀ)ᵀ`: the CPU backend repacks the whole weight at every call.
+/// Up to this many rows `x wᵀ` is slower on the CPU than `(w xᵀ)ᵀ`: the CPU backend repacks the whole weight
+/// at every call.
 const FEW_ROWS: usize = 64;
 
 /// Sizes and initial values of a [`Linear`].

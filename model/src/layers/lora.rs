@@ -1,7 +1,7 @@
 //! The low-rank update of a dense layer (LoRA, arXiv:2106.09685): `y = W x + (α/r)·B A x` with `W` frozen.
 //!
-//! Training never forms the dense product `B A`, as Burn's own LoRA does in every forward pass: it multiplies by `A`, then
-//! by `B`. The factors are f32 whatever the weight's type, as `peft` keeps them.
+//! Training never forms the dense product `B A`, as Burn's own LoRA does in every forward pass: it multiplies
+//! by `A`, then by `B`. The factors are f32 whatever the weight's type, as `peft` keeps them.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
@@ -19,7 +19,8 @@ pub struct LoraConfig {
     pub lora_alpha: f64,
     /// Dropout on the update's input.
     pub lora_dropout: f64,
-    /// Names of layers, as Hugging Face names them: the last part of the path (`q`) or several (`SelfAttention.q`).
+    /// Names of layers, as Hugging Face names them: the last part of the path (`q`) or several
+    /// (`SelfAttention.q`).
     pub target_modules: Vec<String>,
 }
 
@@ -43,7 +44,8 @@ impl LoraConfig {
         })
     }
 
-    /// A fresh update of a layer: `A` as `peft` draws it (uniform, `±1/√in`), `B` zero, so that it changes nothing yet.
+    /// A fresh update of a layer: `A` as `peft` draws it (uniform, `±1/√in`), `B` zero, so that it changes
+    /// nothing yet.
     pub fn init(&self, d_input: usize, d_output: usize, device: &Device) -> Lora {
         let bound = (d_input as f64).powf(-0.5);
         Lora {

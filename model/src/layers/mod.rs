@@ -1,4 +1,5 @@
-//! Layers of all networks. Parameters have PyTorch's shapes and names, so that checkpoints are read without transposing.
+//! Layers of all networks. Parameters have PyTorch's shapes and names, so that checkpoints are read without
+//! transposing.
 
 mod activation;
 mod attention;

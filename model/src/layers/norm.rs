@@ -1,4 +1,5 @@
-//! Layer norm and RMS norm. Both compute in f32, as the reference implementations, and return the input's type.
+//! Layer norm and RMS norm. Both compute in f32, as the reference implementations, and return the input's
+//! type.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::layer_norm;

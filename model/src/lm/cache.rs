@@ -32,8 +32,8 @@ pub(crate) struct KeyValues {
 }
 
 impl KeyValues {
-    /// Stores the keys and values of tokens from position `at` on, `[rows, h, t, d_head]`, and returns those of all tokens
-    /// so far.
+    /// Stores the keys and values of tokens from position `at` on, `[rows, h, t, d_head]`, and returns those
+    /// of all tokens so far.
     pub(crate) fn extend(&mut self, at: usize, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [rows, h, t, d_head] = keys.dims();
         let place = [0..rows, 0..h, at..at + t, 0..d_head];

@@ -1,5 +1,5 @@
-//! Common code of the decoder-only language models OPT and LLaMA: one sequence of embedded tokens, the video first, with
-//! causal attention.
+//! Common code of the decoder-only language models OPT and LLaMA: one sequence of embedded tokens, the video
+//! first, with causal attention.
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
@@ -45,8 +45,8 @@ impl CausalCache {
     }
 }
 
-/// Positions and bias of sequences from their first token on. Only tokens of `mask` are counted; a masked token has the
-/// position of a neighbour, which has no effect.
+/// Positions and bias of sequences from their first token on. Only tokens of `mask` are counted; a masked
+/// token has the position of a neighbour, which has no effect.
 ///
 /// # Shapes
 /// - mask: `[b, t]`; every token counts where absent

@@ -1,5 +1,6 @@
-//! LLaMA (arXiv:2302.13971) and Vicuna, as `LlamaForCausalLM` in transformers: RMS norms before each sub-layer, rotary
-//! positions, a SwiGLU MLP, no biases; several query heads may share one head of keys and values.
+//! LLaMA (arXiv:2302.13971) and Vicuna, as `LlamaForCausalLM` in transformers: RMS norms before each
+//! sub-layer, rotary positions, a SwiGLU MLP, no biases; several query heads may share one head of keys and
+//! values.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;
@@ -161,8 +162,8 @@ impl Llama {
     pub(crate) fn hidden(&self, input: CausalInput<'_>) -> Tensor<3> {
         let CausalInput { embedded: x, positions, bias, cache } = input;
         let [_, t, _] = x.dims();
-        let most = t + cache.as_ref().map_or(0, |cache| cache.length);
-        let angles = self.rotary.angles(&positions, most, x.dtype().into());
+        let end = t + cache.as_ref().map_or(0, |cache| cache.length);
+        let angles = self.rotary.angles(&positions, end, x.dtype().into());
         let x = match cache {
             Some(cache) => (self.layers.iter().enumerate())
                 .fold(x, |x, (index, layer)| layer.forward(x, &angles, &bias, Some((&mut *cache, index)))),
@@ -315,7 +316,7 @@ struct Rotary {
 
 impl Rotary {
     /// The angles at given positions, in the type of queries and keys.
-    fn angles(&self, positions: &Tensor<2, Int>, most: usize, dtype: FloatDType) -> Angles {
+    fn angles(&self, positions: &Tensor<2, Int>, end: usize, dtype: FloatDType) -> Angles {
         let half = self.d_head / 2;
         let angle = |position: usize, channel: usize| {
             // in f32 as in the reference, which rounds wavelengths before the product with positions
@@ -324,9 +325,9 @@ impl Rotary {
         };
         let table = |function: fn(f32) -> f32| {
             let values: Vec<f32> =
-                (0..most * half).map(|index| function(angle(index / half, index % half))).collect();
+                (0..end * half).map(|index| function(angle(index / half, index % half))).collect();
             let table =
-                Tensor::<2>::from_data(TensorData::new(values, [most, half]), &positions.device().inner());
+                Tensor::<2>::from_data(TensorData::new(values, [end, half]), &positions.device().inner());
             let [b, t] = positions.dims();
             embedding(table, positions.clone()).reshape([b, 1, t, half]).cast(dtype)
         };

@@ -32,6 +32,17 @@ pub enum LanguageModelConfig {
     Llama(LlamaConfig),
 }
 
+/// The same expression for every variant.
+macro_rules! each {
+    ($value:expr, $variant:ident => $result:expr) => {
+        match $value {
+            Self::Opt($variant) => $result,
+            Self::T5($variant) => $result,
+            Self::Llama($variant) => $result,
+        }
+    };
+}
+
 impl LanguageModelConfig {
     /// Width of the embedded tokens.
     pub fn width(&self) -> usize {
@@ -44,20 +55,12 @@ impl LanguageModelConfig {
 
     /// Number of tokens.
     pub fn vocabulary_size(&self) -> usize {
-        match self {
-            Self::Opt(config) => config.vocab_size,
-            Self::T5(config) => config.vocab_size,
-            Self::Llama(config) => config.vocab_size,
-        }
+        each!(self, config => config.vocab_size)
     }
 
     /// Sets the number of tokens.
     pub fn set_vocabulary_size(&mut self, size: usize) {
-        match self {
-            Self::Opt(config) => config.vocab_size = size,
-            Self::T5(config) => config.vocab_size = size,
-            Self::Llama(config) => config.vocab_size = size,
-        }
+        each!(self, config => config.vocab_size = size);
     }
 
     /// Sizes that must not be zero, with their keys.
@@ -121,11 +124,7 @@ impl LanguageModelConfig {
 
     /// The token that ends a sequence.
     pub fn end(&self) -> u32 {
-        match self {
-            Self::Opt(config) => config.eos_token_id,
-            Self::T5(config) => config.eos_token_id,
-            Self::Llama(config) => config.eos_token_id,
-        }
+        each!(self, config => config.eos_token_id)
     }
 
     /// The first token of the decoder, in an encoder-decoder model.
@@ -279,11 +278,7 @@ impl LanguageModel {
 
     /// Visits every dense layer with its Hugging Face path.
     pub fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
-        match self {
-            Self::Opt(opt) => opt.visit_linears(visit),
-            Self::T5(t5) => t5.visit_linears(visit),
-            Self::Llama(llama) => llama.visit_linears(visit),
-        }
+        each!(self, model => model.visit_linears(visit));
     }
 
     /// `[prefix; embed(targets without the last)]`, and the length of the prefix.
@@ -350,8 +345,8 @@ mod tests {
         Prefix { embedded: Tensor::random([2, 5, 16], Distribution::Normal(0.0, 1.0), device), mask }
     }
 
-    /// The cache, the positions and the masks of decoding are other code than teacher forcing's, and must agree:
-    /// logits of size 1 to 1e-4, as sums run in another order.
+    /// The cache, the positions and the masks of decoding are other code than teacher forcing's, and must
+    /// agree: logits of size 1 to 1e-4, as sums run in another order.
     #[test]
     fn decoding_token_by_token_equals_teacher_forcing() {
         let device = Device::flex();

@@ -1,5 +1,5 @@
-//! OPT (arXiv:2205.01068), as `OPTForCausalLM` in transformers: a decoder with learned positions, norms before each
-//! sub-layer, a ReLU MLP and a tied head.
+//! OPT (arXiv:2205.01068), as `OPTForCausalLM` in transformers: a decoder with learned positions, norms
+//! before each sub-layer, a ReLU MLP and a tied head.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;

@@ -1,14 +1,14 @@
 //! From LAVIS's and EVA's names to Hugging Face's.
 //!
-//! LAVIS saves the trained parts: the Q-Former, the projection, `ln_vision`, and the ViT if it was trained. Its initial ViT
-//! is `eva_vit_g.pth`, with the same names without `visual_encoder.`.
+//! LAVIS saves the trained parts: the Q-Former, the projection, `ln_vision`, and the ViT if it was trained.
+//! Its initial ViT is `eva_vit_g.pth`, with the same names without `visual_encoder.`.
 
 use super::{Excused, Piece, Recipe, Rules};
 
 /// A name that starts with the first column gets the second instead. The first matching row applies.
 ///
-/// Tensors of pretraining get the names of `Blip2ForImageTextRetrieval` if it has them (embeddings, text path, `itm_head`,
-/// the two projections), else keep LAVIS's (`qformer.cls.`, `temp`).
+/// Tensors of pretraining get the names of `Blip2ForImageTextRetrieval` if it has them (embeddings, text
+/// path, `itm_head`, the two projections), else keep LAVIS's (`qformer.cls.`, `temp`).
 const STARTS: &[(&str, &str)] = &[
     ("query_tokens", "query_tokens"),
     ("ln_vision.", "vision_model.post_layernorm."),

@@ -1,8 +1,8 @@
 //! Checkpoints of several layouts under Hugging Face's names.
 //!
-//! A [`Mapped`] is a view of a [`Source`] with the names of `Blip2ForConditionalGeneration`. A [`Recipe`] computes each tensor
-//! from tensors of the source. Every layout has a mapping table at the top of its file. Names that are in no table are kept,
-//! and the loader reports them.
+//! A [`Mapped`] is a view of a [`Source`] with the names of `Blip2ForConditionalGeneration`. A [`Recipe`]
+//! computes each tensor from tensors of the source. Every layout has a mapping table at the top of its file.
+//! Names that are in no table are kept, and the loader reports them.
 
 mod lavis;
 mod onnx;
@@ -211,11 +211,12 @@ impl Mapped {
 
     fn describe(&self, name: &str) -> Result<(Vec<usize>, ElementType), SourceError> {
         let recipe = self.recipe_of(name)?;
+        let fail = |reason: String| Err(fail(&self.source, name, &reason));
         let source = match recipe {
             Recipe::Tensor(tensor) | Recipe::Transposed(tensor) | Recipe::First(tensor) => tensor,
             Recipe::Concat(parts) => match parts.first() {
                 Some(Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) => tensor,
-                None => return Err(fail(&self.source, name, "made of nothing")),
+                None => return fail("made of nothing".to_owned()),
             },
         };
         let mut shape = self.shape(source, name)?.to_vec();
@@ -225,29 +226,17 @@ impl Mapped {
             Recipe::Transposed(_) if shape.len() == 2 => shape.swap(0, 1),
             Recipe::First(_) if !shape.is_empty() => shape[0] = 1,
             Recipe::Transposed(_) | Recipe::First(_) => {
-                return Err(fail(
-                    &self.source,
-                    name,
-                    &format!("made of {source}, whose shape {shape:?} does not fit"),
-                ));
+                return fail(format!("made of {source}, whose shape {shape:?} does not fit"));
             }
             Recipe::Concat(parts) => {
                 let mut length = 0usize;
                 for part in parts {
                     let (Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) = part;
                     let [first, rest @ ..] = self.shape(tensor, name)? else {
-                        return Err(fail(
-                            &self.source,
-                            name,
-                            &format!("made of {tensor}, which has no axes"),
-                        ));
+                        return fail(format!("made of {tensor}, which has no axes"));
                     };
                     if shape.get(1..) != Some(rest) {
-                        return Err(fail(
-                            &self.source,
-                            name,
-                            &format!("made of {source} and {tensor}, of other shapes"),
-                        ));
+                        return fail(format!("made of {source} and {tensor}, of other shapes"));
                     }
                     length = length.saturating_add(*first);
                 }

@@ -1,17 +1,17 @@
 //! The parameters of torch.onnx exports.
 //!
-//! Exporters keep the name of an unchanged parameter. They transpose weights of linear layers and fold constants; both become
-//! anonymous (`onnx::MatMul_123`, `val_7`). The operation that uses an anonymous tensor shows its module: its name contains
-//! the module's path with the TorchScript exporter (`/encoder/layers.0/mlp/fc1/MatMul`), and the newer exporter stores the
-//! module's full name.
+//! Exporters keep the name of an unchanged parameter. They transpose weights of linear layers and fold
+//! constants; both become anonymous (`onnx::MatMul_123`, `val_7`). The operation that uses an anonymous
+//! tensor shows its module: its name contains the module's path with the TorchScript exporter
+//! (`/encoder/layers.0/mlp/fc1/MatMul`), and the newer exporter stores the module's full name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::source::{Node, Source};
 use super::{Excused, Recipe, Rules};
 
-/// The parameter of an anonymous tensor, by the operation that uses it: operator, last name of the module (any if empty),
-/// index among the inputs (any if `None`), number of axes of the tensor.
+/// The parameter of an anonymous tensor, by the operation that uses it: operator, last name of the module
+/// (any if empty), index among the inputs (any if `None`), number of axes of the tensor.
 const USES: &[(&str, &str, Option<usize>, usize, Use)] = &[
     ("MatMul", "", Some(1), 2, Use::Transposed("weight")),
     ("Gather", "", Some(0), 2, Use::Whole("weight")),
@@ -29,8 +29,8 @@ enum Use {
     First(&'static str),
 }
 
-/// One name of each part of BLIP-2, and Hugging Face's prefix of the part. The prefix in the export (none, or that of a
-/// wrapper) is replaced by it. The first matching row applies.
+/// One name of each part of BLIP-2, and Hugging Face's prefix of the part. The prefix in the export (none, or
+/// that of a wrapper) is replaced by it. The first matching row applies.
 const PARTS: &[(&str, &str)] = &[
     ("embeddings.patch_embedding.weight", "vision_model."),
     ("encoder.layer.0.attention.attention.query.weight", "qformer."),
@@ -157,8 +157,8 @@ fn module_of(node: &Node) -> Option<String> {
 
 /// Differences between the paths of the TorchScript exporter and the names of modules.
 ///
-/// Its paths follow the calls: if a module calls its grandchild, the child's name is absent, and `/model/decoder/layers.0` is
-/// `model.model.decoder.layers.0`. Operations with a named parameter show both.
+/// Its paths follow the calls: if a module calls its grandchild, the child's name is absent, and
+/// `/model/decoder/layers.0` is `model.model.decoder.layers.0`. Operations with a named parameter show both.
 struct Aliases {
     /// From the path up to the first segment of the common ending, to the module's name up to it.
     prefixes: HashMap<String, String>,
@@ -175,8 +175,8 @@ impl Aliases {
                 let (path, module): (Vec<_>, Vec<_>) =
                     (path.split('.').collect(), module.split('.').collect());
                 let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
-                // in `model.model.decoder` the path may lack either `model`: keep the first, which may have other
-                // children (`model.lm_head`)
+                // in `model.model.decoder` the path may lack either `model`: keep the first, which may have
+                // other children (`model.lm_head`)
                 let common = common.min(path.len() - 1);
                 if common == 0 || path == module {
                     continue;

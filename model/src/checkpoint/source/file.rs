@@ -25,8 +25,8 @@ impl MappedFile {
                 path: path.to_owned(),
             });
         }
-        // SAFETY: the map is only read. If another process truncates the file while it is mapped, a signal ends this
-        // process; that cannot be prevented.
+        // SAFETY: the map is only read. If another process truncates the file while it is mapped, a signal
+        // ends this process; that cannot be prevented.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         Ok(Self { map, path: path.to_owned() })
@@ -45,13 +45,13 @@ impl MappedFile {
         self.map.get(range.clone())
     }
 
-    /// Releases the memory of a range: it stays in the page cache, but does not count as memory of this process. Otherwise a
-    /// loaded checkpoint would count twice.
+    /// Releases the memory of a range: it stays in the page cache, but does not count as memory of this
+    /// process. Otherwise a loaded checkpoint would count twice.
     pub(super) fn release(&self, range: &Range<usize>) {
         #[cfg(unix)]
         if self.slice(range).is_some_and(|bytes| !bytes.is_empty()) {
-            // SAFETY: the map is of a file and never modified, so a released page is read from the file again with the
-            // same bytes on access.
+            // SAFETY: the map is of a file and never modified, so a released page is read from the file again
+            // with the same bytes on access.
             #[allow(unsafe_code)]
             let released = unsafe {
                 let advice = memmap2::UncheckedAdvice::DontNeed;

@@ -1,8 +1,9 @@
 //! Tensors by name from checkpoint files of several formats.
 //!
-//! A [`Source`] is opened from a path: a directory in Hugging Face's layout, a safetensors file, a file of `torch.save`, or an
-//! ONNX model. Files are mapped into memory; [`Source::read_f32`] reads one tensor at a time, so that peak memory is one
-//! tensor. Nothing in a file is executed, and every length in a file is checked against the length of the file.
+//! A [`Source`] is opened from a path: a directory in Hugging Face's layout, a safetensors file, a file of
+//! `torch.save`, or an ONNX model. Files are mapped into memory; [`Source::read_f32`] reads one tensor at a
+//! time, so that peak memory is one tensor. Nothing in a file is executed, and every length in a file is
+//! checked against the length of the file.
 
 mod directory;
 mod error;
@@ -56,8 +57,9 @@ struct Opened {
 }
 
 impl Source {
-    /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a file
-    /// (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). The content decides the format of a file.
+    /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a
+    /// file (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). The content decides the format of a
+    /// file.
     ///
     /// # Errors
     /// If a file is absent, damaged, of another format, or has a call in place of a tensor.

@@ -1,7 +1,7 @@
 //! ONNX models: their tensors, and the graph, which shows the use of anonymous tensors.
 //!
-//! Field numbers are those of `onnx.proto`. Only the parts of the graph that show the use of a tensor are kept; nested
-//! graphs (`If`, `Loop`) are skipped.
+//! Field numbers are those of `onnx.proto`. Only the parts of the graph that show the use of a tensor are
+//! kept; nested graphs (`If`, `Loop`) are skipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -15,8 +15,8 @@ use super::{Opened, SourceError};
 
 const FORMAT: &str = "ONNX";
 
-/// Maximum number of nodes, inputs, outputs and tensors (LLaMA-13B: some 40,000). Each takes more memory than its two bytes
-/// in a malicious file.
+/// Maximum number of nodes, inputs, outputs and tensors (LLaMA-13B: some 40,000). Each takes more memory than
+/// its two bytes in a malicious file.
 const MAX_PARTS: usize = 2 << 20;
 
 /// The operations of a model.
@@ -29,7 +29,8 @@ pub struct Graph {
 /// One operation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its name; with the TorchScript exporter it contains the module's path: `/encoder/layers.0/mlp/fc1/MatMul`.
+    /// Its name; with the TorchScript exporter it contains the module's path:
+    /// `/encoder/layers.0/mlp/fc1/MatMul`.
     pub name: String,
     /// `MatMul`, `Add`, `Gather`, ...
     pub operator: String,
@@ -37,7 +38,8 @@ pub struct Node {
     pub inputs: Vec<String>,
     /// Names of its results.
     pub outputs: Vec<String>,
-    /// The full names of its modules, outermost first (`encoder.layers.0.mlp.fc1`); only from the newer exporter.
+    /// The full names of its modules, outermost first (`encoder.layers.0.mlp.fc1`); only from the newer
+    /// exporter.
     pub scopes: Vec<String>,
 }
 

@@ -1,16 +1,17 @@
 //! Python's pickle format, read without executing anything.
 //!
-//! A pickle is a program for a stack machine, and some of its instructions call a Python function that the file names. Such
-//! a call is only recorded ([`Value::Call`]); the reader of the result recognises a few of them by name. Values are stored
-//! in one table and refer to each other by index, so that shared, cyclic and deep structures need no copy and no
-//! recursion. Every instruction takes at least one byte and makes at most two values, and the number of values is bounded.
+//! A pickle is a program for a stack machine, and some of its instructions call a Python function that the
+//! file names. Such a call is only recorded ([`Value::Call`]); the reader of the result recognises a few of
+//! them by name. Values are stored in one table and refer to each other by index, so that shared, cyclic and
+//! deep structures need no copy and no recursion. Every instruction takes at least one byte and makes at most
+//! two values, and the number of values is bounded.
 //!
 //! The instructions are those of protocols 0 to 5 in Python's `pickletools`.
 
 use std::collections::HashMap;
 
-/// Maximum number of values: more than any checkpoint's description needs (BLIP-2 with an optimizer: some 50,000), and few
-/// enough that a malicious file cannot fill the memory (32 bytes each).
+/// Maximum number of values: more than any checkpoint's description needs (BLIP-2 with an optimizer: some
+/// 50,000), and few enough that a malicious file cannot fill the memory (32 bytes each).
 const MAX_VALUES: usize = 8 << 20;
 
 /// The index of a value in [`Pickle::values`].

@@ -1,4 +1,5 @@
-//! The wire format of Protocol Buffers, as used by ONNX: an iterator over fields, without copies, allocation or recursion.
+//! The wire format of Protocol Buffers, as used by ONNX: an iterator over fields, without copies, allocation
+//! or recursion.
 
 /// Why a message cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,8 +16,8 @@ const FORMAT: &str = "safetensors";
 /// Maximum length of the header in the format.
 const MAX_HEADER: usize = 100_000_000;
 
-/// The header's entry of a tensor. The reader of the safetensors crate names no tensor in its errors, and adds the last
-/// offset to the header's length without a check for overflow.
+/// The header's entry of a tensor. The reader of the safetensors crate names no tensor in its errors, and
+/// adds the last offset to the header's length without a check for overflow.
 #[derive(Deserialize)]
 struct Entry {
     dtype: Dtype,

@@ -51,7 +51,8 @@ impl ElementType {
 /// The position and encoding of the elements.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
-    /// Little-endian elements. Contiguous in row-major order, or at these strides (in elements) from the range's start.
+    /// Little-endian elements. Contiguous in row-major order, or at these strides (in elements) from the
+    /// range's start.
     Plain { range: Range<usize>, strides: Option<Vec<usize>> },
     /// Protobuf varints, one per element, contiguous in row-major order: a form of 16-bit floats in ONNX.
     Varints { range: Range<usize> },
@@ -65,8 +66,8 @@ pub(super) struct Checksum {
     pub(super) is_sound: OnceLock<bool>,
 }
 
-/// One tensor of a mapped file. Its constructors check that the range is within the file and the elements within the range;
-/// reading checks again.
+/// One tensor of a mapped file. Its constructors check that the range is within the file and the elements
+/// within the range; reading checks again.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) file: Arc<MappedFile>,
@@ -98,7 +99,8 @@ impl Stored {
         Ok(values)
     }
 
-    /// The bytes of the elements, little-endian, in row-major order; borrowed from the map if it has this order.
+    /// The bytes of the elements, little-endian, in row-major order; borrowed from the map if it has this
+    /// order.
     pub(super) fn to_bytes(&self) -> Result<Cow<'_, [u8]>, String> {
         let Some(size) = self.element_type.size() else {
             return Err(

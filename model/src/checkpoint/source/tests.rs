@@ -14,7 +14,8 @@ fn error_of(path: &Path) -> String {
     error
 }
 
-/// Opens `bytes` as a file of that name, and reads every tensor: whatever happens, it must happen in good order.
+/// Opens `bytes` as a file of that name, and reads every tensor: whatever happens, it must happen in good
+/// order.
 fn open_and_read(bytes: &[u8], name: &str) -> Result<usize, SourceError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -349,7 +350,7 @@ fn broken_pickles_are_errors_that_name_the_place() {
 }
 
 #[test]
-fn other_archives_are_told_apart() {
+fn other_archives_are_errors() {
     use std::io::Write;
     let zipped = |names: &[&str], method| {
         let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -408,7 +409,7 @@ fn every_way_that_onnx_keeps_numbers_is_read() {
     assert_eq!(read_model(&model(10, &field(9, &[0, 0x3c, 0, 0x40]))).unwrap(), [1., 2.]);
 }
 
-/// The fields of a tensor whose data lies elsewhere.
+/// The fields of a tensor with external data.
 fn external(entries: &[(&str, &str)]) -> Vec<u8> {
     let entry = |(key, value): &(&str, &str)| {
         field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())

@@ -1,7 +1,7 @@
 //! Files of `torch.save`: the zip archive of PyTorch 1.6 and later, and the stream of pickles before it.
 //!
-//! Both contain a pickle that describes the tensors, and the storages of the tensors. The functions by which PyTorch
-//! describes a tensor are recognised by name ([`describe`]); nothing is called.
+//! Both contain a pickle that describes the tensors, and the storages of the tensors. The functions by which
+//! PyTorch describes a tensor are recognised by name ([`describe`]); nothing is called.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;

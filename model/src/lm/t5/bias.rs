@@ -61,7 +61,8 @@ mod tests {
         RelativeBias { weight, max_distance: 128, is_bidirectional }
     }
 
-    /// Values of transformers' `T5Attention._relative_position_bucket` for key - query = -200, -20, -8, -1, 0, 1, 7, 8, 20, 200.
+    /// Values of transformers' `T5Attention._relative_position_bucket` for key - query = -200, -20, -8, -1,
+    /// 0, 1, 7, 8, 20, 200.
     #[test]
     fn buckets_are_the_references() {
         let distances = [-200, -20, -8, -1, 0, 1, 7, 8, 20, 200];

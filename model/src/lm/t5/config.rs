@@ -53,7 +53,8 @@ pub struct T5Config {
     pub dense_act_fn: Option<Activation>,
     /// Whether the head is tied to the embedding.
     pub tie_word_embeddings: bool,
-    /// Whether the encoder has an embedding that differs from `shared`: a property of the weights, not of `config.json`.
+    /// Whether the encoder has an embedding that differs from `shared`: a property of the weights, not of
+    /// `config.json`.
     #[serde(skip)]
     pub encoder_has_embedding: bool,
     /// The same for the decoder.

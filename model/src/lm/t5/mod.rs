@@ -1,8 +1,8 @@
 //! T5 (arXiv:1910.10683) and the instruction-tuned FLAN-T5, as `T5ForConditionalGeneration` in transformers.
 //!
-//! RMS norms before each sub-layer, no biases, attention without the usual `1/√d`, and positions that enter only as a
-//! learned bias on the scores, shared by all layers of a stack. T5 v1.0 has a ReLU MLP and a head tied to the
-//! embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a separate head.
+//! RMS norms before each sub-layer, no biases, attention without the usual `1/√d`, and positions that enter
+//! only as a learned bias on the scores, shared by all layers of a stack. T5 v1.0 has a ReLU MLP and a head
+//! tied to the embedding and scaled by `1/√d`; v1.1 and FLAN a gated GELU and a separate head.
 
 mod bias;
 mod config;
@@ -26,8 +26,8 @@ use bias::RelativeBias;
 /// An encoder-decoder language model.
 #[derive(Module, Debug)]
 pub struct T5 {
-    /// `[v, d]`. It embeds prompts, as `get_input_embeddings` in transformers does even if the encoder has another table, and
-    /// the decoder's tokens unless the decoder has another table.
+    /// `[v, d]`. It embeds prompts, as `get_input_embeddings` in transformers does even if the encoder has
+    /// another table, and the decoder's tokens unless the decoder has another table.
     pub shared: Param<Tensor<2>>,
     encoder: Stack,
     decoder: Stack,
@@ -51,7 +51,8 @@ pub(crate) struct T5Cache {
 #[derive(Debug, Clone)]
 struct BlockCache {
     own: KeyValues,
-    /// Key and value of the encoder's output, computed once: `[b, h, s, d_head]`. The sequences of one video share them.
+    /// Key and value of the encoder's output, computed once: `[b, h, s, d_head]`. The sequences of one video
+    /// share them.
     cross: (Tensor<4>, Tensor<4>),
 }
 
@@ -61,7 +62,8 @@ impl T5Cache {
         self.rows
     }
 
-    /// Makes sequence `i` a copy of sequence `rows[i]`. Those of one video stay adjacent; videos without rows are dropped.
+    /// Makes sequence `i` a copy of sequence `rows[i]`. Those of one video stay adjacent; videos without rows
+    /// are dropped.
     pub(crate) fn select(&mut self, rows: &[usize], device: &Device) {
         let width = self.rows / self.videos;
         let mut videos: Vec<usize> = rows.iter().map(|row| row / width).collect();
@@ -215,7 +217,8 @@ impl T5 {
 /// The encoder or the decoder.
 #[derive(Module, Debug)]
 struct Stack {
-    /// `[v, d]`, if it differs from `shared`. The encoder's is only kept: BLIP-2 gives the encoder embedded tokens.
+    /// `[v, d]`, if it differs from `shared`. The encoder's is only kept: BLIP-2 gives the encoder embedded
+    /// tokens.
     embed_tokens: Option<Param<Tensor<2>>>,
     block: Vec<Block>,
     relative_attention_bias: RelativeBias,
@@ -269,7 +272,8 @@ impl Block {
         x.clone() + self.dropout.forward(self.feed_forward.forward(self.feed_forward_norm.forward(x)))
     }
 
-    /// One token of each sequence through a decoder block; no dropout, as decoding runs on a model in evaluation.
+    /// One token of each sequence through a decoder block; no dropout, as decoding runs on a model in
+    /// evaluation.
     fn step(&self, x: Tensor<3>, step: Step<'_>) -> Tensor<3> {
         let Step { at, bias, cross_bias, cache } = step;
         let attention = &self.self_attention;
