@@ -1,4 +1,4 @@
-//! What `generate` writes against what transformers writes with the same language models, token for token.
+//! Sequences of `generate` against those of transformers with the same language models, token for token.
 //!
 //! The fixture is made by `scripts/reference/generation.py`, whose header has the commands. Scores s are
 //! compared to 1e-5·(1 + |s|): theirs are sums in f32 of log-probabilities with errors near 1e-6, and a

@@ -301,6 +301,79 @@ mod tests {
         assert_eq!(values(&model), values(&loaded));
     }
 
+    fn embeddings(config: &Blip2Config) -> (bool, bool) {
+        let LanguageModelConfig::T5(t5) = &config.text_config else { panic!("a T5") };
+        (t5.encoder_has_embedding, t5.decoder_has_embedding)
+    }
+
+    const SHARED: &str = "language_model.shared.weight";
+    const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
+
+    /// Saves each tensor of the fixture under all names that `names_of` gives it.
+    fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/t5-three-tables");
+        let source = &source::Source::open(&fixture).unwrap();
+        let entries = source.names().flat_map(|tensor| {
+            let shape = source.get(tensor).unwrap().shape.to_vec();
+            names_of(tensor).into_iter().map(move |name| save::Entry {
+                name,
+                dtype: safetensors::Dtype::F32,
+                shape: shape.clone(),
+                fetch: Box::new(move || Ok(source.read_bytes(tensor)?.into_owned())),
+            })
+        });
+        save::save_tensors(entries.collect(), &directory.join(WEIGHTS_FILE)).unwrap();
+        std::fs::copy(fixture.join(CONFIG_FILE), directory.join(CONFIG_FILE)).unwrap();
+        load_config(directory).unwrap()
+    }
+
+    #[test]
+    fn three_embeddings_of_a_t5_are_loaded_and_saved_bit_for_bit() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        three_tables(first.path(), |name| vec![name.to_owned()]);
+        let (config, model) = load(first.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
+        save(&model, &config, second.path()).unwrap();
+        let (config, again) = load(second.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
+        assert_eq!(values(&model), values(&again));
+    }
+
+    #[test]
+    fn equal_and_absent_embeddings_are_no_separate_parameters() {
+        let copy = |name: &str| match name {
+            SHARED => vec![SHARED.to_owned(), DECODERS.to_owned()],
+            DECODERS => vec![],
+            name => vec![name.to_owned()],
+        };
+        let without = |absent: &'static [&'static str]| {
+            move |name: &str| if absent.contains(&name) { vec![] } else { vec![name.to_owned()] }
+        };
+        let found = |names_of: &dyn Fn(&str) -> Vec<String>| {
+            let directory = tempfile::tempdir().unwrap();
+            three_tables(directory.path(), names_of);
+            embeddings(&load(directory.path(), |_| {}, &Device::flex()).unwrap().0)
+        };
+        assert_eq!(found(&copy), (true, false));
+        assert_eq!(found(&without(&[DECODERS])), (true, false));
+        // the encoder's table replaces an absent `shared`
+        assert_eq!(found(&without(&[SHARED])), (false, true));
+    }
+
+    #[test]
+    fn a_language_model_in_a_separate_directory_keeps_its_three_embeddings() {
+        let (whole, bare, out) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let others = |name: &str| (!name.starts_with("language_model.")).then(|| name.to_owned());
+        let config = three_tables(whole.path(), |name| others(name).into_iter().collect());
+        let inner = |name: &str| name.strip_prefix("language_model.").map(str::to_owned);
+        three_tables(bare.path(), |name| inner(name).into_iter().collect());
+        let sources = [(Role::Whole, whole.path()), (Role::LanguageModel, bare.path())];
+        import(Parts::open(&sources).unwrap(), &config, out.path()).unwrap();
+        let (config, _) = load(out.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
+    }
+
     #[test]
     fn a_missing_temporal_embedding_starts_at_zero_and_a_missing_weight_is_an_error() {
         let (directory, _) = saved(42);

@@ -99,6 +99,9 @@ struct Machine<'a> {
     copied: usize,
 }
 
+/// Reads bytes after their length.
+type Read<'a> = fn(&mut Machine<'a>) -> Result<&'a [u8], String>;
+
 impl<'a> Machine<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let mut values = vec![Value::None, Value::Other];
@@ -145,52 +148,22 @@ impl<'a> Machine<'a> {
                     let value = u16::from_le_bytes(self.array()?);
                     self.push_integer(value.into())?;
                 }
-                0x8a => {
-                    let bytes = self.bytes_1()?;
-                    self.push_long(bytes)?;
-                }
-                0x8b => {
-                    let bytes = self.bytes_4()?;
-                    self.push_long(bytes)?;
-                }
-                b'F' => {
-                    self.line()?;
-                    self.stack.push(OTHER);
-                }
-                b'G' => {
-                    self.take(8)?;
-                    self.stack.push(OTHER);
-                }
+                0x8a => self.push_long(Self::bytes_1)?,
+                0x8b => self.push_long(Self::bytes_4)?,
+                b'F' => self.skip(|machine| Ok(machine.line()?.as_bytes()))?,
+                b'G' => self.skip(|machine| machine.take(8))?,
 
                 // text and bytes
                 b'S' | b'V' => {
                     let line = self.line()?;
                     self.push(Value::Text(line.trim_matches(['\'', '"'])))?;
                 }
-                b'U' | 0x8c => {
-                    let bytes = self.bytes_1()?;
-                    self.push_text(bytes)?;
-                }
-                b'T' | b'X' => {
-                    let bytes = self.bytes_4()?;
-                    self.push_text(bytes)?;
-                }
-                0x8d => {
-                    let bytes = self.bytes_8()?;
-                    self.push_text(bytes)?;
-                }
-                b'C' => {
-                    self.bytes_1()?;
-                    self.stack.push(OTHER);
-                }
-                b'B' => {
-                    self.bytes_4()?;
-                    self.stack.push(OTHER);
-                }
-                0x8e | 0x96 => {
-                    self.bytes_8()?;
-                    self.stack.push(OTHER);
-                }
+                b'U' | 0x8c => self.push_text(Self::bytes_1)?,
+                b'T' | b'X' => self.push_text(Self::bytes_4)?,
+                0x8d => self.push_text(Self::bytes_8)?,
+                b'C' => self.skip(Self::bytes_1)?,
+                b'B' => self.skip(Self::bytes_4)?,
+                0x8e | 0x96 => self.skip(Self::bytes_8)?,
 
                 // containers
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -248,34 +221,13 @@ impl<'a> Machine<'a> {
                     let top = self.top()?;
                     self.stack.push(top);
                 }
-                b'p' => {
-                    let key = self.memo_key()?;
-                    self.memoise(key)?;
-                }
-                b'q' => {
-                    let key = self.byte()?;
-                    self.memoise(key.into())?;
-                }
-                b'r' => {
-                    let key = u32::from_le_bytes(self.array()?);
-                    self.memoise(key)?;
-                }
-                0x94 => {
-                    let key = u32::try_from(self.memo.len()).map_err(|_| "too many values")?;
-                    self.memoise(key)?;
-                }
-                b'g' => {
-                    let key = self.memo_key()?;
-                    self.recall(key)?;
-                }
-                b'h' => {
-                    let key = self.byte()?;
-                    self.recall(key.into())?;
-                }
-                b'j' => {
-                    let key = u32::from_le_bytes(self.array()?);
-                    self.recall(key)?;
-                }
+                b'p' => self.memoise(Self::key_in_text)?,
+                b'q' => self.memoise(Self::key_1)?,
+                b'r' => self.memoise(Self::key_4)?,
+                0x94 => self.memoise(Self::next_key)?,
+                b'g' => self.recall(Self::key_in_text)?,
+                b'h' => self.recall(Self::key_1)?,
+                b'j' => self.recall(Self::key_4)?,
 
                 // names, and calls that are not executed
                 b'c' => {
@@ -291,12 +243,9 @@ impl<'a> Machine<'a> {
                     };
                     self.push(Value::Global { module, name })?;
                 }
-                b'R' | 0x81 => {
-                    let parts = self.pop_last(2)?;
-                    self.call(parts[0], parts[1])?;
-                }
-                0x92 => {
-                    let parts = self.pop_last(3)?; // class, positional and named arguments
+                byte @ (b'R' | 0x81 | 0x92) => {
+                    // class, positional arguments and, in 0x92, named arguments
+                    let parts = self.pop_last(if byte == 0x92 { 3 } else { 2 })?;
                     self.call(parts[0], parts[1])?;
                 }
                 b'i' => {
@@ -364,8 +313,21 @@ impl<'a> Machine<'a> {
         self.take(usize::try_from(length).map_err(|_| "the file ends too early")?)
     }
 
-    fn memo_key(&mut self) -> Result<u32, String> {
+    /// The key of a memo entry in three encodings, and the next free one.
+    fn key_in_text(&mut self) -> Result<u32, String> {
         self.line()?.trim().parse().map_err(|_| "a memo key that is no number".into())
+    }
+
+    fn key_1(&mut self) -> Result<u32, String> {
+        Ok(self.byte()?.into())
+    }
+
+    fn key_4(&mut self) -> Result<u32, String> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn next_key(&mut self) -> Result<u32, String> {
+        u32::try_from(self.memo.len()).map_err(|_| "too many values".into())
     }
 
     /// The text up to the next line feed, which is consumed.
@@ -403,7 +365,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push_long(&mut self, bytes: &'a [u8]) -> Result<(), String> {
+    fn push_long(&mut self, read: Read<'a>) -> Result<(), String> {
+        let bytes = read(self)?;
         if bytes.len() > 8 {
             return self.push(Value::Long(bytes));
         }
@@ -414,7 +377,8 @@ impl<'a> Machine<'a> {
         self.push_integer(i64::from_le_bytes(wide))
     }
 
-    fn push_text(&mut self, bytes: &'a [u8]) -> Result<(), String> {
+    fn push_text(&mut self, read: Read<'a>) -> Result<(), String> {
+        let bytes = read(self)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => self.push(Value::Text(text)),
             // Python 2 wrote bytes as text
@@ -423,6 +387,12 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn skip(&mut self, read: Read<'a>) -> Result<(), String> {
+        read(self)?;
+        self.stack.push(OTHER);
+        Ok(())
     }
 
     /// The height of the innermost mark: no instruction pops below it.
@@ -453,13 +423,15 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn memoise(&mut self, key: u32) -> Result<(), String> {
+    fn memoise(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
+        let key = key(self)?;
         let top = self.top()?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn recall(&mut self, key: u32) -> Result<(), String> {
+    fn recall(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
+        let key = key(self)?;
         let id = *self.memo.get(&key).ok_or("a reference to a value that was not kept")?;
         self.stack.push(id);
         Ok(())
