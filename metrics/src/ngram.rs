@@ -1,8 +1,5 @@
 //! Words, n-grams and means, as computed by the reference's Python.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 /// The longest n-gram any of the metrics counts.
 pub(crate) const MAX_N: usize = 4;
 
@@ -14,46 +11,9 @@ pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// A map with a faster hash than the standard map, without its protection against collisions. No result
-/// depends on the order of its entries.
-pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
-
-/// Multiplies and rotates, eight bytes at a time.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FastHasher(u64);
-
-impl Hasher for FastHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
-    }
-
-    fn write_u8(&mut self, number: u8) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.write_u64(number as u64);
-        self.write_u64((number >> 64) as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        // the map uses the highest and the lowest bits, and the lowest bits of a product depend on few input
-        // bits
-        self.0.rotate_left(26)
-    }
-}
+/// A map with a faster hash than the standard map, without its protection against collisions. No result depends on
+/// the order of its entries.
+pub(crate) type FastMap<K, V> = rustc_hash::FxHashMap<K, V>;
 
 /// Numbers for words, so that an n-gram of up to four words fits one integer.
 #[derive(Debug, Clone, Default)]

@@ -102,14 +102,7 @@ impl Preset {
 
     /// Its sizes.
     pub fn config(self) -> Blip2Config {
-        let is_instruct = matches!(
-            self,
-            Self::InstructBlipFlanT5Xl
-                | Self::InstructBlipFlanT5Xxl
-                | Self::InstructBlipVicuna7B
-                | Self::InstructBlipVicuna13B
-        );
-        let is_coco = matches!(self, Self::Blip2Opt2B7Coco | Self::Blip2Opt6B7Coco | Self::Blip2FlanT5XlCoco);
+        let (is_instruct, is_coco) = (self.name().starts_with("instruct"), self.name().ends_with("-coco"));
         Blip2Config {
             vision_config: VitConfig { image_size: if is_coco { 364 } else { 224 }, ..VitConfig::default() },
             qformer_config: QFormerConfig {

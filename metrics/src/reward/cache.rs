@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::hash::Hasher;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustc_hash::FxHasher;
+
 use crate::cider::PreparedReferences;
-use crate::ngram::FastHasher;
 
 /// Maximum number of captions kept, more than the training set of any captioning data set (COCO: 566,435). A
 /// caption takes about 400 bytes.
@@ -78,7 +79,7 @@ impl Cache {
 }
 
 fn hash<S: AsRef<str>>(references: &[S]) -> u64 {
-    let mut hasher = FastHasher::default();
+    let mut hasher = FxHasher::default();
     for reference in references {
         hasher.write(reference.as_ref().as_bytes());
         hasher.write_u8(0xff); // separates the captions: no UTF-8 text has this byte

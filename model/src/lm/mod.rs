@@ -65,31 +65,24 @@ impl LanguageModelConfig {
 
     /// Sizes that must not be zero, with their keys.
     pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
+        macro_rules! sizes {
+            ($config:ident: $($field:ident),*) => {
+                vec![$((concat!("text_config.", stringify!($field)), $config.$field)),*]
+            };
+        }
         match self {
-            Self::Opt(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.hidden_size", config.hidden_size),
-                ("text_config.ffn_dim", config.ffn_dim),
-                ("text_config.num_attention_heads", config.num_attention_heads),
-                ("text_config.max_position_embeddings", config.max_position_embeddings),
-            ],
-            Self::T5(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.d_model", config.d_model),
-                ("text_config.d_kv", config.d_kv),
-                ("text_config.d_ff", config.d_ff),
-                ("text_config.num_heads", config.num_heads),
-                ("text_config.relative_attention_num_buckets", config.relative_attention_num_buckets),
-                ("text_config.relative_attention_max_distance", config.relative_attention_max_distance),
-            ],
-            Self::Llama(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.hidden_size", config.hidden_size),
-                ("text_config.intermediate_size", config.intermediate_size),
-                ("text_config.num_attention_heads", config.num_attention_heads),
-                ("text_config.num_key_value_heads", config.key_value_heads()),
-                ("text_config.head_dim", config.d_head()),
-            ],
+            Self::Opt(opt) => {
+                sizes!(opt: vocab_size, hidden_size, ffn_dim, num_attention_heads, max_position_embeddings)
+            }
+            Self::T5(t5) => sizes!(t5: vocab_size, d_model, d_kv, d_ff, num_heads,
+                relative_attention_num_buckets, relative_attention_max_distance),
+            Self::Llama(llama) => {
+                let mut sizes =
+                    sizes!(llama: vocab_size, hidden_size, intermediate_size, num_attention_heads);
+                sizes.push(("text_config.num_key_value_heads", llama.key_value_heads()));
+                sizes.push(("text_config.head_dim", llama.d_head()));
+                sizes
+            }
         }
     }
 
