@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use data::datasets::Split;
-use data::datasets::synthetic::{WorldConfig, chance_levels};
 use data::text::clean_caption;
+use data::tiny_world::{WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use serde::{Deserialize, Serialize};
 use train::dashboard::{Dashboard, Metrics};

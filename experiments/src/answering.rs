@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use data::datasets::questions::most_frequent_answers;
-use data::datasets::synthetic::{QuestionKind, World};
 use data::datasets::{Clip, Question, Split};
 use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
+use data::tiny_world::{QuestionKind, World};
 use metrics::vqa::{accuracy, normalize};
 use model::Blip2Config;
 use model::generate::GenerateConfig;

@@ -5,14 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, ensure};
 use data::datasets::splits::Splits;
-use data::datasets::synthetic::World;
-use data::datasets::{Clip, DataSet, Place, Split, VideoSet, open};
+use data::datasets::{Clip, DataSet, DatasetPaths, Split, VideoSet, open};
+use data::tiny_world::World;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use train::TrainError;
 
 use crate::answering::{self, AnswerScorer};
-use crate::config::{FrameConfig, RunConfig, hex};
+use crate::config::{FrameConfig, RunConfig};
 use crate::examples::Videos;
 use crate::frames::FrameSource;
 use crate::judge::CaptionScorer;
@@ -42,9 +41,9 @@ pub struct DatasetConfig {
 
 impl DatasetConfig {
     /// Where the data set lies.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> DatasetPaths {
         let beside = self.directory.join(SKIP_LIST);
-        Place {
+        DatasetPaths {
             dataset: self.name,
             annotations: self.annotations.clone().unwrap_or_else(|| self.directory.clone()),
             videos: self.directory.clone(),
@@ -75,9 +74,9 @@ impl Clips {
             Some(dataset) => {
                 let set = open(&dataset.place())?;
                 for split in Split::ALL {
-                    eprintln!("{:<9} {}", split.name(), set.account(split));
+                    eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
-                let hash = hash_of(&set);
+                let hash = set.content_hash(&cache.join("frames"))?;
                 (None, set, hash)
             }
             None => {
@@ -158,17 +157,4 @@ impl Clips {
     pub fn judge(&self, split: Split) -> Result<CaptionScorer, metrics::Error> {
         CaptionScorer::new(self.world.as_ref(), &self.clips(split), split == Split::Test)
     }
-}
-
-/// Names a data set: its clips, their captions and the length of their files.
-fn hash_of(set: &VideoSet) -> String {
-    let mut hash = Sha256::new();
-    for clip in &set.clips {
-        let bytes = std::fs::metadata(&clip.path).map_or(0, |file| file.len());
-        hash.update(format!("{} {} {bytes}\n{}\n", clip.id, clip.split, clip.captions.join("\n")));
-        for question in &clip.questions {
-            hash.update(format!("{} {} {}\n", question.id, question.text, question.answer));
-        }
-    }
-    hex(&hash.finalize())
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use data::check::{Inspected, check_with};
+use data::check::{self, Inspected};
 use data::datasets::{DataSet, Split, open};
-use data::prepare::prepare;
+use data::frames::prepare;
 use data::probe::{Probe, probe};
 use data::progress::Progress;
 use data::sampling::Sampling;
@@ -71,7 +71,8 @@ pub struct CheckArguments {
 /// When its annotations cannot be read or a list cannot be written.
 pub fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = Bar::default();
-    let report = check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.show(progress))?;
+    let report =
+        check::check(&arguments.place.config(None).place(), &inspect, &|progress| bar.show(progress))?;
     bar.finish();
     println!("{report}");
     if let Some(path) = &arguments.json {
@@ -79,9 +80,9 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     }
     let list = report.skip_list();
     let path = arguments.skip_list.clone().unwrap_or_else(|| arguments.place.directory.join(SKIP_LIST));
-    list.write(&path)?;
+    list.save(&path)?;
     println!("training leaves out {} clips, listed in {}", thousands(list.clips.len()), path.display());
-    Ok(report.is_sound())
+    Ok(report.is_valid())
 }
 
 /// What decoding a file whole tells about it.
@@ -141,10 +142,9 @@ pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
         set.clips.iter().filter(|clip| arguments.split.is_none_or(|split| clip.split == split)).collect();
     ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());
     let request = FrameRequest {
-        frames: arguments.frames,
         sampling: arguments.sampling,
         seed: arguments.seed,
-        size: Some(arguments.size),
+        ..FrameRequest::uniform(arguments.frames, arguments.size)
     };
     let bar = Bar::default();
     let prepared = prepare(&clips, &request, &arguments.out, &|progress| bar.show(progress)).context(
@@ -152,14 +152,14 @@ pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     )?;
     bar.finish();
     for split in Split::ALL.into_iter().filter(|split| arguments.split.is_none_or(|only| only == *split)) {
-        println!("{:<9} {}", split.name(), set.account(split));
+        println!("{:<9} {}", split.name(), set.usage(split));
     }
     println!(
         "{} clips decoded, {} kept from before, {} MB in {}",
         thousands(prepared.decoded),
         thousands(prepared.kept),
         thousands((prepared.bytes / 1_000_000) as usize),
-        prepared.folder.display()
+        arguments.out.display()
     );
     Ok(())
 }

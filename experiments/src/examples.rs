@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use data::datasets::{Clip, Split};
-use data::loader::{FrameStore, draw_caption};
+use data::frames::FrameStore;
+use data::loader::draw_caption;
 use data::preprocess::Preprocess;
 use data::text::{Tokenizer, clean_caption};
 use train::{Batch, Examples, HostTokens, HostVisual, Scorer, TrainError, Validation};
@@ -29,7 +30,7 @@ impl Videos {
     /// Images, or clips, that lie in memory.
     pub fn in_memory(frames: FrameStore) -> Self {
         let preprocess = Preprocess::new(frames.size() as u32);
-        Self::new(Arc::new(FrameSource::Memory(frames)), preprocess)
+        Self::new(Arc::new(FrameSource::Stored(frames)), preprocess)
     }
 
     /// What a frozen ViT made of the frames, in their place.

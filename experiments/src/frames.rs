@@ -9,11 +9,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use data::augment::Augment;
 use data::datasets::Clip;
-use data::features::{FeatureItem, FeatureKey, FeatureWriter, Features};
-use data::loader::FrameStore;
-use data::prepare::{PreparedFrames, prepare};
+use data::features::{FeatureItem, FeatureKey, Features};
+use data::frames::FrameStore;
 use data::preprocess::Preprocess;
-use data::progress::{OnProgress, Progress};
+use data::progress::OnProgress;
 use data::random::RandomStream;
 use data::video::{FrameRequest, decode};
 use sha2::{Digest, Sha256};
@@ -21,20 +20,10 @@ use train::Captioner;
 
 use crate::config::{FrameConfig, Keep, hex};
 
-/// Clips whose features lie in one file.
-const CLIPS_PER_SHARD: usize = 256;
-
 /// The frames of a split.
 pub enum FrameSource {
-    /// All in memory.
-    Memory(FrameStore),
-    /// In files that are mapped into memory.
-    Disk {
-        /// Names of the clips, in order.
-        ids: Vec<String>,
-        /// Their frames.
-        frames: PreparedFrames,
-    },
+    /// Decoded once, in memory or on disk.
+    Stored(FrameStore),
     /// Read from the video files whenever they are asked for, each epoch other ones.
     Live(LiveFrames),
 }
@@ -63,13 +52,12 @@ impl FrameSource {
         on_progress: OnProgress<'_>,
     ) -> anyhow::Result<Self> {
         let request = config.request(size as u32);
-        let ids = || clips.iter().map(|clip| clip.id.clone()).collect();
         if trains && config.varies() {
             if let Some(augment) = &config.augment {
                 augment.validate()?;
             }
             return Ok(Self::Live(LiveFrames {
-                ids: ids(),
+                ids: clips.iter().map(|clip| clip.id.clone()).collect(),
                 clips: clips.iter().map(|&clip| clip.clone()).collect(),
                 request: FrameRequest {
                     sampling: config.train_sampling.unwrap_or(config.sampling),
@@ -81,21 +69,18 @@ impl FrameSource {
                 augment: config.augment.clone(),
             }));
         }
-        Ok(match config.keep {
-            Keep::Memory => Self::Memory(FrameStore::of_clips(clips, &request, Some(cache), on_progress)?),
-            Keep::Disk => {
-                let folder = cache.join("frames");
-                prepare(clips, &request, &folder, on_progress)?;
-                Self::Disk { ids: ids(), frames: PreparedFrames::open(&folder, &request)? }
-            }
-        })
+        let folder = cache.join("frames");
+        let frames = match config.keep {
+            Keep::Memory => FrameStore::of_clips(clips, &request, Some(&folder), on_progress)?,
+            Keep::Disk => FrameStore::on_disk(clips, &request, &folder, on_progress)?,
+        };
+        Ok(Self::Stored(frames))
     }
 
     /// Names of the clips.
     pub fn ids(&self) -> &[String] {
         match self {
-            Self::Memory(store) => store.ids(),
-            Self::Disk { ids, .. } => ids,
+            Self::Stored(store) => store.ids(),
             Self::Live(live) => &live.ids,
         }
     }
@@ -111,8 +96,7 @@ impl FrameSource {
     /// When the file cannot be decoded any more.
     pub fn pixels(&self, epoch: usize, item: usize) -> data::Result<Cow<'_, [u8]>> {
         match self {
-            Self::Memory(store) => Ok(Cow::Borrowed(store.clip(item))),
-            Self::Disk { ids, frames } => frames.clip(&ids[item]).map(Cow::Borrowed),
+            Self::Stored(store) => Ok(Cow::Borrowed(store.clip(item))),
             Self::Live(live) => live.pixels(epoch, item).map(Cow::Owned),
         }
     }
@@ -144,12 +128,7 @@ pub enum FeatureStore {
         shape: [usize; 3],
     },
     /// In files that are mapped into memory, in bf16.
-    Disk {
-        /// Names of the clips, in order.
-        ids: Vec<String>,
-        /// Their features.
-        features: Features,
-    },
+    Disk(Features),
 }
 
 impl FeatureStore {
@@ -172,8 +151,8 @@ impl FeatureStore {
             Keep::Disk => {
                 let key = FeatureKey {
                     vision: vision_hash(captioner),
-                    preprocessing: format!("{:?}", compute.preprocess),
-                    frames: format!("{:?}", config.request(size as u32)),
+                    preprocess: compute.preprocess.clone(),
+                    request: config.request(size as u32),
                 };
                 compute.on_disk(&key, batch_size, &cache.join("features"), on_progress)
             }
@@ -184,7 +163,7 @@ impl FeatureStore {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::Memory { shape, .. } => *shape,
-            Self::Disk { features, .. } => features.shape(),
+            Self::Disk(features) => features.shape(),
         }
     }
 
@@ -199,7 +178,7 @@ impl FeatureStore {
                 out.extend_from_slice(&values[item * each..(item + 1) * each]);
                 Ok(())
             }
-            Self::Disk { ids, features } => features.read(&ids[item], out),
+            Self::Disk(features) => features.read(item, out),
         }
     }
 }
@@ -253,23 +232,12 @@ impl Compute<'_> {
             items.push(FeatureItem { id: id.clone(), content });
         }
         let (_, shape) = self.features(&[0])?;
-        // each split, and each choice of clips, has a folder of its own
-        let split = hex(&Sha256::digest(ids.join("\n")));
-        let folder = folder.join(split);
-        let mut writer = FeatureWriter::create(&folder, key.clone(), items, shape, CLIPS_PER_SHARD)?;
-        while let Some(next) = writer.next(batch_size.max(1)) {
-            let wanted: Vec<String> = next.iter().map(|item| item.id.clone()).collect();
-            let (done, total) = writer.progress();
-            on_progress(Progress { stage: "frozen ViT", done, total });
-            let places: Vec<usize> = (done..done + wanted.len()).collect();
-            let (features, _) = self.features(&places)?;
-            let each: usize = shape.iter().product();
-            for (id, features) in wanted.iter().zip(features.chunks_exact(each)) {
-                writer.put(id, features)?;
-            }
-        }
-        writer.finish()?;
-        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, key)? })
+        let compute = |range: std::ops::Range<usize>| -> anyhow::Result<Vec<f32>> {
+            Ok(self.features(&range.collect::<Vec<_>>())?.0)
+        };
+        let features =
+            Features::open_or_compute(folder, key, items, shape, batch_size, on_progress, compute)?;
+        Ok(FeatureStore::Disk(features))
     }
 }
 

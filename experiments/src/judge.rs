@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data::datasets::Clip;
-use data::datasets::synthetic::{ChanceLevels, World, judge, read};
+use data::tiny_world::{ChanceLevels, World, assess, parse_caption};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
 use train::dashboard::{BLEU_4, CIDER, Metrics};
@@ -113,11 +113,9 @@ impl CaptionScorer {
     }
 
     fn truths(&self, world: &World, captions: &[String], metrics: Metrics) -> Metrics {
-        let judged = self
-            .clips
-            .iter()
-            .zip(captions)
-            .filter_map(|(clip, caption)| Some(judge(&read(caption), &world.truth(&clip.id)?.scene)));
+        let judged = self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
+            Some(assess(&parse_caption(caption), &world.truth(&clip.id)?.scene))
+        });
         let judged: Vec<_> = judged.collect();
         metrics
             .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))

@@ -11,6 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit codes: 0 done, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 fn main() -> ExitCode {
     end_quietly_when_the_reader_goes();
+    data::video::keep_freed_memory();
     let cli = experiments::cli::Cli::parse();
     match experiments::commands::run(cli.command) {
         Ok(code) => code,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use burn::tensor::{Device, FloatDType};
-use data::datasets::synthetic::vocabulary;
 use data::text::Tokenizer;
+use data::tiny_world::vocabulary;
 use model::checkpoint::Precision;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;

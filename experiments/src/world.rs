@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Context;
-use data::datasets::synthetic::{World, WorldConfig};
 use data::progress::Progress;
+use data::tiny_world::{World, WorldConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Opens the world of a configuration in the cache, or makes it there.
@@ -27,7 +27,7 @@ pub fn make(config: &WorldConfig, cache: &Path) -> anyhow::Result<World> {
 /// When files cannot be written.
 pub fn synthesize(config: &WorldConfig, out: &Path) -> anyhow::Result<World> {
     let shown = Shown::default();
-    let world = data::datasets::synthetic::synthesize(config, out, &|progress| shown.update(progress))
+    let world = data::tiny_world::synthesize(config, out, &|progress| shown.update(progress))
         .with_context(|| format!("cannot make the tiny world in {}", out.display()))?;
     shown.finish();
     Ok(world)

@@ -11,8 +11,8 @@ pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// A map with a faster hash than the standard map, without its protection against collisions. No result depends on
-/// the order of its entries.
+/// A map with a faster hash than the standard map, without its protection against collisions. No result
+/// depends on the order of its entries.
 pub(crate) type FastMap<K, V> = rustc_hash::FxHashMap<K, V>;
 
 /// Numbers for words, so that an n-gram of up to four words fits one integer.

@@ -1,5 +1,5 @@
-//! Peak memory and time of a training step of a mid-size BLIP-2, with and without recomputing blocks. The sizes
-//! are those of `scripts/bench/blip2.sh`, the weights are random.
+//! Peak memory and time of a training step of a mid-size BLIP-2, with and without recomputing blocks. The
+//! sizes are those of `scripts/bench/blip2.sh`, the weights are random.
 //!
 //!     cargo bench --workspace --profile dev --bench recompute -- [--rounds N] [--only CASE]
 //!
@@ -10,8 +10,8 @@
 //! Memory is counted in bytes, without the weights; the rounds of the four steps alternate. The CPU seconds
 //! next to the wall seconds (Linux only) depend less on other work on the machine. The prediction follows the
 //! backward pass: what earlier steps keep, the gradients so far, and the inside of one block if it is
-//! recomputed. The inside of a block is the difference that one block makes to the peak of the step that keeps
-//! all.
+//! recomputed. The inside of a block is the difference that one block makes to the peak of the step that
+//! keeps all.
 
 #[path = "../tests/counting/mod.rs"]
 mod counting;

@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use data::datasets::synthetic::{WorldConfig, text_corpus};
 use data::text::Tokenizer;
+use data::tiny_world::{WorldConfig, text_corpus};
 use model::generate::GenerateConfig;
 use train::checkpoint::Seconds;
 use train::dashboard::Dashboard;

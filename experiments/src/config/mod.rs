@@ -14,9 +14,9 @@ pub use suggest::nearest;
 use std::path::PathBuf;
 
 use data::augment::Augment;
-use data::datasets::synthetic::WorldConfig;
 use data::preprocess::{Preprocess, Resizing};
 use data::sampling::Sampling;
+use data::tiny_world::WorldConfig;
 use data::video::FrameRequest;
 use model::generate::GenerateConfig;
 use model::lora::LoraConfig;
@@ -210,7 +210,11 @@ pub struct FrameConfig {
 impl FrameConfig {
     /// What is asked of every clip, but for what training draws anew.
     pub fn request(&self, size: u32) -> FrameRequest {
-        FrameRequest { sampling: self.sampling, ..FrameRequest::uniform(self.count, size) }
+        FrameRequest {
+            sampling: self.sampling,
+            resizing: self.resizing,
+            ..FrameRequest::uniform(self.count, size)
+        }
     }
 
     /// How frames become the model's input.

@@ -13,7 +13,7 @@ pub use pairs::{Pairs, PairsConfig};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use data::datasets::synthetic::WorldConfig;
+use data::tiny_world::WorldConfig;
 use model::Blip2Config;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure};
 use data::datasets::Split;
 use data::datasets::pairs::{self, PairSet};
-use data::datasets::synthetic::{World, WorldConfig};
-use data::loader::FrameStore;
+use data::frames::FrameStore;
+use data::preprocess::Resizing;
 use data::text::clean_caption;
+use data::tiny_world::{World, WorldConfig};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -136,7 +137,9 @@ impl Pairs {
         let shown = Shown::default();
         // a file in the cache is named after whole shards, and would be another's
         let cache = is_whole.then_some(cache);
-        let frames = FrameStore::of_pairs(pairs, size as u32, cache, &|progress| shown.update(progress))?;
+        let folder = cache.map(|cache| cache.join("frames"));
+        let show = |progress| shown.update(progress);
+        let frames = FrameStore::of_pairs(pairs, size as u32, Resizing::default(), folder.as_deref(), &show)?;
         shown.finish();
         Ok(Videos::in_memory(frames))
     }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use data::datasets::Split;
-use data::datasets::synthetic::{World, judge_picture, question_corpus, read, text_corpus, vocabulary};
 use data::preprocess::Resizing;
 use data::sampling::Sampling;
 use data::text::Tokenizer;
+use data::tiny_world::{World, assess_picture, parse_caption, question_corpus, text_corpus, vocabulary};
 use model::generate::GenerateConfig;
 use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
@@ -389,7 +389,7 @@ impl Scorer for PictureJudge {
             .iter()
             .filter_map(|written| Some((pictures.get(written.item)?, &written.caption)))
             .filter(|(truth, _)| truth.picture.objects.len() == 1)
-            .map(|(truth, caption)| judge_picture(&read(caption), &truth.picture))
+            .map(|(truth, caption)| assess_picture(&parse_caption(caption), &truth.picture))
             .collect();
         let share = |right: &dyn Fn(&(bool, bool)) -> bool| {
             judged.iter().filter(|judged| right(judged)).count() as f64 / judged.len().max(1) as f64

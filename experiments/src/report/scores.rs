@@ -1,8 +1,8 @@
 //! A run's test captions, scored again clip by clip, as sums that a bootstrap can draw from.
 
 use anyhow::Context as _;
-use data::datasets::synthetic::scene::Scene;
-use data::datasets::synthetic::{judge, read};
+use data::tiny_world::scene::Scene;
+use data::tiny_world::{assess, parse_caption};
 use metrics::bleu::BleuStatistics;
 use metrics::meteor::{MeteorStatistics, MeteorTables, meteor};
 use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
@@ -163,7 +163,7 @@ impl Scored {
         };
         let row = |at: usize| -> anyhow::Result<Vec<f64>> {
             let (clip, scored) = (&clips[at], &scores.per_video[at]);
-            let judged = clip.truth.as_ref().map(|scene| judge(&read(&captions[at]), scene));
+            let judged = clip.truth.as_ref().map(|scene| assess(&parse_caption(&captions[at]), scene));
             let right = |value: Option<bool>| vec![f64::from(u8::from(value == Some(true)))];
             let stated = |value: Option<bool>| {
                 let count = |is: bool| f64::from(u8::from(is));
@@ -246,9 +246,10 @@ fn meteor_of(sums: &[f64]) -> MeteorStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data::datasets::synthetic::config::SceneOdds;
-    use data::datasets::synthetic::scene::{Combinations, Event};
     use data::random::RandomStream;
+    use data::tiny_world::config::SceneOdds;
+    use data::tiny_world::draw::Combinations;
+    use data::tiny_world::scene::Event;
     use std::path::PathBuf;
 
     fn clip(id: &str, references: &[&str]) -> TestClip {
