@@ -1,11 +1,25 @@
 //! Scoring captions: the published metrics, and for the tiny world what a caption gets right.
 
+use std::path::{Path, PathBuf};
+
 use data::datasets::Clip;
 use data::tiny_world::{ChanceLevels, World, assess, parse_caption};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
 use train::metrics::{BLEU_4, CIDER};
 use train::{Metrics, Prediction, Scorer, TrainError};
+
+/// The directories that are searched for METEOR's tables: `$RECAP_METEOR`, or `cache/meteor` in the working directory and in
+/// every directory above it.
+pub fn meteor_directories() -> Vec<PathBuf> {
+    match std::env::var_os("RECAP_METEOR") {
+        Some(directory) => vec![directory.into()],
+        None => {
+            let here = std::env::current_dir().unwrap_or_default();
+            here.ancestors().map(|directory| directory.join(Path::new("cache/meteor"))).collect()
+        }
+    }
+}
 
 /// Names of BLEU-1 to BLEU-3 among the figures.
 pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];
@@ -47,7 +61,7 @@ impl CaptionScorer {
     /// When METEOR's tables are there and damaged.
     pub fn new(world: Option<&World>, clips: &[&Clip], is_final: bool) -> Result<Self, metrics::Error> {
         let clips = clips.iter().map(|&clip| clip.clone()).collect();
-        let meteor = match is_final.then(|| MeteorTables::open(&MeteorTables::default_directory())) {
+        let meteor = match is_final.then(|| MeteorTables::find(&meteor_directories())) {
             Some(Ok(tables)) => Some(tables),
             Some(Err(metrics::Error::NoMeteorTables { .. })) | None => None,
             Some(Err(error)) => return Err(error),

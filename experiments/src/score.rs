@@ -128,8 +128,9 @@ fn meteor_tables(arguments: &ScoreArguments) -> anyhow::Result<Option<MeteorTabl
     if !arguments.metrics.contains(&Metric::Meteor) {
         return Ok(None);
     }
-    let directory = arguments.meteor_data.clone().unwrap_or_else(MeteorTables::default_directory);
-    match MeteorTables::open(&directory) {
+    let directories =
+        arguments.meteor_data.clone().map_or_else(crate::judge::meteor_directories, |named| vec![named]);
+    match MeteorTables::find(&directories) {
         Ok(tables) => Ok(Some(tables)),
         // every other metric is still worth having; a folder that was named must have them
         Err(error @ Error::NoMeteorTables { .. }) if arguments.meteor_data.is_none() => {

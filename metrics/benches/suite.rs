@@ -1,7 +1,8 @@
-//! How long the suite takes on MSR-VTT's test size (2,990 videos of 20 references), and the reward of a batch.
+//! How long the suite takes on MSR-VTT's test size (2,990 videos of 20 references), and the reward of a
+//! batch.
 //!
-//! `cargo bench -p metrics`. The captions are `../shared/data`'s where it is there, and made from a small grammar elsewhere.
-//! `scripts/bench/metrics.sh` runs the reference beside it.
+//! `cargo bench -p metrics`. The captions are those of `../shared/data` if it exists, else made from a small
+//! grammar. `scripts/bench/metrics.sh` runs the reference beside it.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -46,7 +47,7 @@ fn corpus() -> Corpus {
 fn suite(criterion: &mut Criterion) {
     let corpus = corpus();
     let tokenized = Tokenized::of(&corpus).expect("captions without line ends");
-    let tables = MeteorTables::open(&MeteorTables::default_directory()).ok();
+    let tables = MeteorTables::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../cache/meteor").into()]).ok();
     let mut group = criterion.benchmark_group("2990x20");
     group.sample_size(10);
     group.bench_function("ptb", |bencher| bencher.iter(|| Tokenized::of(black_box(&corpus))));
@@ -90,7 +91,8 @@ fn suite(criterion: &mut Criterion) {
     group.sample_size(100).bench_function("warm", |bencher| {
         bencher.iter(|| reward.rewards(black_box(&generated), black_box(&references)));
     });
-    // What comes before it in a step: the generated captions are tokenised; the references were when training began.
+    // What comes before it in a step: the generated captions are tokenised; the references were when training
+    // began.
     let raw: Vec<&str> = corpus.videos()[..160].iter().map(|video| video.hypothesis.as_str()).collect();
     group.bench_function("tokenising the 160 captions", |bencher| {
         bencher.iter(|| tokenize_all(black_box(&raw)));

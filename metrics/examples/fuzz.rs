@@ -2,10 +2,10 @@
 //!
 //! `cargo run -p metrics --example fuzz -- SECONDS [tokenizer|meteor|readers|all] [SEED]`
 //!
-//! Inputs are made from the golden captions and small files of every kind by flipping, cutting, splicing, repeating and
-//! inserting. A panic, a result that breaks a promise, an input that takes more than two seconds of processor time or a
-//! process that grows past its bound stops the run with the input in `target/fuzz`; a crash leaves it there, too. The same
-//! seed gives the same inputs.
+//! Inputs are made from the golden captions and small files of every kind by flipping, cutting, splicing,
+//! repeating and inserting. A panic, a result that breaks a promise, an input that takes more than two
+//! seconds of processor time or a process that grows past its bound stops the run with the input in
+//! `target/fuzz`; a crash leaves it there, too. The same seed gives the same inputs.
 
 #![allow(clippy::unwrap_used)] // what fails here is a finding, or the machine's
 
@@ -52,7 +52,7 @@ fn main() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let directory = root.join("target/fuzz").join(format!("seed-{seed}"));
     std::fs::create_dir_all(&directory).unwrap();
-    let tables = MeteorTables::open(&root.join("cache/meteor")).ok();
+    let tables = MeteorTables::find(&[root.join("cache/meteor")]).ok();
     if tables.is_none() {
         eprintln!("no METEOR tables: that target is left out (`make meteor-data` fetches them)");
     }
@@ -148,7 +148,8 @@ impl Fuzzer {
         bytes
     }
 
-    /// A file of one of the known kinds, broken in a few places; sometimes packed, sometimes broken as packed.
+    /// A file of one of the known kinds, broken in a few places; sometimes packed, sometimes broken as
+    /// packed.
     fn file(&mut self) -> Vec<u8> {
         let mut bytes = self.random.pick(&FILES).as_bytes().to_vec();
         for _ in 0..self.random.below(8) {
@@ -431,7 +432,8 @@ impl Random {
     }
 }
 
-/// What this process has used of the processor, in steps of 10 ms; where the system doesn't tell, the time on the clock.
+/// What this process has used of the processor, in steps of 10 ms; where the system doesn't tell, the time on
+/// the clock.
 fn processor_time() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let Ok(line) = std::fs::read_to_string("/proc/self/stat") else { return START.elapsed() };

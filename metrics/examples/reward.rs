@@ -1,9 +1,11 @@
-//! How long the reward of 160 captions with 20 references each takes, cold and warm: the least and the median of many rounds.
+//! How long the reward of 160 captions with 20 references each takes, cold and warm: the least and the median
+//! of many rounds.
 //!
 //! `cargo run --release -p metrics --example reward -- PREDICTIONS REFERENCES [ROUNDS]`
 //!
-//! Cold: no video was seen before, as in the first step. Warm: all were, as in every epoch after the first. The least is what
-//! the work takes where nothing else runs; on a machine that others use, too, the median says little.
+//! Cold: no video was seen before, as in the first step. Warm: all were, as in every epoch after the first.
+//! The least is what the work takes where nothing else runs; on a machine that others use, too, the median
+//! says little.
 
 use std::hint::black_box;
 use std::path::Path;

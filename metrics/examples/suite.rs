@@ -1,4 +1,5 @@
-//! The whole suite once, from the files to the scores: what `scripts/bench/metrics.sh` times beside the reference.
+//! The whole suite once, from the files to the scores: what `scripts/bench/metrics.sh` times beside the
+//! reference.
 //!
 //! `cargo run -p metrics --example suite -- PREDICTIONS REFERENCES`
 
@@ -23,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let read = start.elapsed();
     let tokenized = Tokenized::of(&joined.corpus)?;
     let ptb = start.elapsed();
-    let tables = MeteorTables::open(&MeteorTables::default_directory())?;
+    let tables = MeteorTables::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../cache/meteor").into()])?;
     let meteor = meteor(&tables, tokenized.videos());
     let aligned = start.elapsed();
     let mut scores = score_tokenized(&tokenized, &Options::default());

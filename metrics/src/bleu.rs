@@ -1,9 +1,9 @@
 //! BLEU-1 to BLEU-4 with coco-caption's smoothing and its "closest" reference length.
 //!
-//! Kept from the reference: `tiny` and `small` are added to every ratio, so a perfect corpus gives 0.9999999996 and
-//! an empty hypothesis exactly 0; of two reference lengths equally close the shorter is taken. The number papers
-//! report is the corpus value, from summed counts. The value of one video is smoothed to 1e-12 or so where a
-//! precision is 0: average those and the result is not BLEU.
+//! Kept from the reference: `tiny` and `small` are added to every ratio, so a perfect corpus gives
+//! 0.9999999996 and an empty hypothesis exactly 0; of two equally close reference lengths the shorter is
+//! taken. Papers report the corpus value, from summed counts. The value of a single video is smoothed to
+//! about 1e-12 if a precision is 0; the mean of these values is not BLEU.
 
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::ngram::MAX_N;
 const SMALL: f64 = 1e-9;
 const TINY: f64 = 1e-15;
 
-/// The counts BLEU is made of. Those of a corpus are the sums over its videos.
+/// The counts of BLEU. Those of a corpus are sums over its videos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BleuStatistics {
     /// Words of the hypothesis.
@@ -22,7 +22,7 @@ pub struct BleuStatistics {
     pub reference_length: u64,
     /// n-grams in the hypothesis, for n from 1 to 4.
     pub guessed: [u64; MAX_N],
-    /// n-grams of the hypothesis that a reference has, each at most as often as the reference that has it most.
+    /// n-grams of the hypothesis that a reference has, clipped at the maximum count in a reference.
     pub correct: [u64; MAX_N],
 }
 
@@ -73,7 +73,7 @@ impl BleuStatistics {
                 }
             }
             statistics.guessed[n] = video.hypothesis(n).len() as u64;
-            let clipped = counts.in_order.iter().zip(&*allowed).map(|(&(_, count), &most)| count.min(most));
+            let clipped = counts.in_order.iter().zip(&*allowed).map(|(&(_, count), &max)| count.min(max));
             statistics.correct[n] = clipped.map(u64::from).sum();
         }
         statistics
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_clipped_by_the_most_generous_reference() {
+    fn counts_are_clipped_at_the_maximum_of_the_references() {
         let statistics = BleuStatistics::of("the the the", &["the cat the", "the"]);
         assert_eq!(statistics.correct, [2, 0, 0, 0]);
         assert_eq!(statistics.guessed, [3, 2, 1, 0]);

@@ -1,23 +1,24 @@
-//! The best constant caption: the one sentence that, said about every video, earns the highest CIDEr.
+//! The best constant caption: the sentence with the highest CIDEr if it is the caption of every video.
 //!
-//! A captioner that does not beat it has learned nothing about the videos. Every reference is a candidate.
+//! A captioner that scores lower has learned nothing about the videos. Every reference is a candidate.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use crate::cider::{CiderScorer, DocumentFrequencies, PreparedReferences};
-use crate::ngram::{Counts, Gram, MAX_N, numpy_mean, python_split};
+use crate::cider::{CiderScorer, PreparedReferences, nearness, norm};
+use crate::frequencies::DocumentFrequencies;
+use crate::ngram::{self, FastMap, Gram, MAX_N, numpy_mean, python_split};
 
-/// Sums in another order differ from the exact score by less than this, so nothing within it is ruled out unscored.
+/// Estimates differ from the exact score by less than this, from the order of summation.
 const SUMMATION_SLACK: f64 = 1e-9;
 
-/// The caption among all tokenised references with the highest CIDEr averaged over all videos, and that average
-/// (0 to 10). The result is exact; of equal captions the first in order is taken. `None` when there is no reference.
+/// The tokenised reference with the highest mean CIDEr over all videos, and that mean (0 to 10). The result
+/// is exact; of equal captions the first is taken. `None` if there is no reference.
 ///
-/// The similarity to a reference depends only on the shared n-grams, their counts, and the two lengths. So the
-/// references are summed once by (n-gram, count, length), and a candidate is compared with those sums instead of
-/// with every reference. The few candidates within rounding of the best are then scored one by one.
+/// The similarity to a reference depends only on the common n-grams, their counts and the two lengths. So the
+/// references are summed once by (n-gram, count, length), and each candidate is compared with those sums. The
+/// candidates within rounding of the best are then scored exactly.
 pub fn best_constant_caption<R, S>(references_per_video: &[R]) -> Option<(String, f64)>
 where
     R: AsRef<[S]> + Sync,
@@ -55,10 +56,10 @@ where
     best.map(|(caption, score)| (caption.to_owned(), score))
 }
 
-/// How much the references with a given count of an n-gram and a given length add, summed over all references.
+/// Contributions of the references, summed by n-gram, count and length.
 struct ReferenceSums {
-    /// `by_gram[gram]` lists (count in the reference, bigrams of the reference, summed share over norm).
-    by_gram: HashMap<Gram, Vec<(f64, f64, f64)>>,
+    /// For each n-gram: count in the reference, bigrams of the reference, sum of share over norm.
+    by_gram: FastMap<Gram, Vec<(f64, f64, f64)>>,
 }
 
 impl ReferenceSums {
@@ -67,18 +68,15 @@ impl ReferenceSums {
         R: AsRef<[S]>,
         S: AsRef<str>,
     {
-        let mut sums: HashMap<Gram, BTreeMap<(u32, usize), f64>> = HashMap::new();
+        let mut sums: FastMap<Gram, BTreeMap<(u32, usize), f64>> = FastMap::default();
         for references in references_per_video {
             let references = references.as_ref();
             let share = 1.0 / references.len() as f64;
             for reference in references {
                 let (counts, bigrams) = count(frequencies, reference.as_ref());
-                for grams in &counts.by_length {
-                    let norm = norm(frequencies, grams);
-                    if norm == 0.0 {
-                        continue;
-                    }
-                    for &(gram, count) in grams {
+                for grams in &counts {
+                    let norm = norm_of(frequencies, grams);
+                    for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
                         *sums.entry(gram).or_default().entry((count, bigrams)).or_insert(0.0) += share / norm;
                     }
                 }
@@ -95,23 +93,17 @@ impl ReferenceSums {
         Self { by_gram }
     }
 
-    /// CIDEr of the caption averaged over all videos, but for the rounding of another order of summation.
+    /// Mean CIDEr of the caption over all videos, up to the rounding of another order of summation.
     fn average(&self, frequencies: &DocumentFrequencies, caption: &str) -> f64 {
         let (counts, bigrams) = count(frequencies, caption);
         let mut total = 0.0;
-        for grams in &counts.by_length {
-            let norm = norm(frequencies, grams);
-            if norm == 0.0 {
-                continue;
-            }
-            for &(gram, count) in grams {
+        for grams in &counts {
+            let norm = norm_of(frequencies, grams);
+            for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
                 let weight = frequencies.weight(gram);
                 for &(their_count, their_bigrams, sum) in self.by_gram.get(&gram).into_iter().flatten() {
-                    let delta = bigrams as f64 - their_bigrams;
-                    let nearness = (-(delta * delta) / 72.0).exp();
-                    total +=
-                        f64::from(count).min(their_count) * their_count * weight * weight * sum * nearness
-                            / norm;
+                    let product = f64::from(count).min(their_count) * their_count * weight * weight / norm;
+                    total += product * sum * nearness(bigrams as f64 - their_bigrams);
                 }
             }
         }
@@ -119,15 +111,14 @@ impl ReferenceSums {
     }
 }
 
-fn count(frequencies: &DocumentFrequencies, caption: &str) -> (Counts, usize) {
-    // Every candidate is a reference, so the frequencies know every word.
+fn count(frequencies: &DocumentFrequencies, caption: &str) -> ([Vec<(Gram, u32)>; MAX_N], usize) {
+    // every candidate is a reference, so the frequencies have every word
     let words: Vec<u32> = python_split(caption).filter_map(|word| frequencies.vocabulary.get(word)).collect();
-    (Counts::of(&words), words.len().saturating_sub(1))
+    (std::array::from_fn(|n| ngram::count(&words, n + 1)), words.len().saturating_sub(1))
 }
 
-fn norm(frequencies: &DocumentFrequencies, grams: &[(Gram, u32)]) -> f64 {
-    let squares = grams.iter().map(|&(gram, count)| (f64::from(count) * frequencies.weight(gram)).powi(2));
-    squares.sum::<f64>().sqrt()
+fn norm_of(frequencies: &DocumentFrequencies, grams: &[(Gram, u32)]) -> f64 {
+    norm(grams.iter().map(|&(gram, count)| f64::from(count) * frequencies.weight(gram)))
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! The list of videos to score: one hypothesis and its references each, in a fixed order.
+//! The videos to score, each with one hypothesis and its references, in a fixed order.
 //!
-//! The order matters twice: the tokeniser sees the captions as one text, so the context of a caption is the next
-//! one, and floating-point means are taken in this order.
+//! The order matters: the tokeniser reads the captions as one text, so a caption's context includes the next
+//! caption, and floating-point means depend on the order.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::{Error, ptb};
 
-/// One video: what was said about it by a system, and by people.
+/// One video with the caption of a system and those of annotators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Video {
     /// The data set's name for the video.
     pub id: String,
-    /// The one caption to be scored. May be empty: it then scores 0.
+    /// The caption to score. If empty, it scores 0.
     pub hypothesis: String,
     /// The captions it is scored against, at least one.
     pub references: Vec<String>,
@@ -102,7 +102,7 @@ impl Tokenized {
         Ok(Self { corpus: Corpus { videos: videos.collect() }, deleted })
     }
 
-    /// Takes captions that are tokenised already, as they are.
+    /// Takes tokenised captions.
     pub fn assume_tokenized(corpus: Corpus) -> Self {
         Self { corpus, deleted: BTreeMap::new() }
     }
@@ -112,7 +112,7 @@ impl Tokenized {
         self.corpus.videos()
     }
 
-    /// Characters that the reference deletes without a trace, such as emoji, with how often they were met.
+    /// Characters that the reference deletes, such as emoji, with their counts.
     pub fn deleted(&self) -> &BTreeMap<char, usize> {
         &self.deleted
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_has_no_score() {
+    fn a_corpus_without_a_score_is_an_error() {
         assert!(matches!(Corpus::new(vec![]), Err(Error::EmptyCorpus)));
         let twice = Corpus::new(vec![video("v1", &["a"]), video("v1", &["b"])]);
         assert!(matches!(twice, Err(Error::DuplicateVideo { id }) if id == "v1"));

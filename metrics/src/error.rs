@@ -1,8 +1,8 @@
-//! Everything that can be wrong with what a caller hands in. Each message says what, where, and what to do next.
+//! Errors of this crate. Each message says what is wrong, where, and what to do.
 
 use std::path::{Path, PathBuf};
 
-/// An input the metrics refuse. No input reaches a panic.
+/// Why an input is rejected. No input causes a panic.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,7 +15,7 @@ pub enum Error {
         "video id {id:?} occurs twice in the corpus; keep one hypothesis and all its references under one id"
     )]
     DuplicateVideo {
-        /// The id met for the second time.
+        /// The repeated id.
         id: String,
     },
 
@@ -38,7 +38,7 @@ pub enum Error {
         character: char,
     },
 
-    /// The reward was to take document frequencies from the training split, of which there is nothing.
+    /// The reward takes document frequencies from the training split, and there are no references of it.
     #[error(
         "the reward needs the references of the training split for its document frequencies and got none"
     )]
@@ -46,16 +46,17 @@ pub enum Error {
 
     /// METEOR needs tables that are not part of this project.
     #[error(
-        "no METEOR tables in {}: expected {} there; `make meteor-data` fetches it (or, where pip works: pip download \
-         pycocoevalcap==1.2 --no-deps -d {})",
-        directory.display(), crate::meteor::WHEEL, directory.display()
+        "no METEOR tables: looked for {} in {}; `make meteor-data` fetches it (or, where pip works: pip download \
+         pycocoevalcap==1.2 --no-deps -d DIRECTORY)",
+        crate::meteor::WHEEL,
+        list(directories)
     )]
     NoMeteorTables {
-        /// Where they were looked for.
-        directory: PathBuf,
+        /// Every directory that was searched.
+        directories: Vec<PathBuf>,
     },
 
-    /// The wheel with METEOR's tables is not the one every published score was made with.
+    /// The wheel with METEOR's tables is not the one of published scores.
     #[error(
         "{} is not the wheel of pycocoevalcap 1.2 as PyPI serves it: sha256 {got}, expected {}; delete it and run \
          `make meteor-data`",
@@ -68,7 +69,7 @@ pub enum Error {
         got: String,
     },
 
-    /// METEOR's tables can't be read.
+    /// METEOR's tables cannot be read.
     #[error("{}: {what}; delete it and run `make meteor-data`", path.display())]
     BadTables {
         /// The file.
@@ -77,16 +78,16 @@ pub enum Error {
         what: String,
     },
 
-    /// A file is not what it should be.
+    /// A file has an unexpected content.
     #[error("{}: {place}: expected {expected}, got {got}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// Where in it.
         place: String,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         got: String,
     },
 
@@ -99,17 +100,17 @@ pub enum Error {
         id: String,
     },
 
-    /// Predictions and references are not about the same videos.
+    /// Predictions and references are of different videos.
     #[error(
         "predictions and references are about different videos: {common} in common; without prediction {without_prediction}; \
          without references {without_references}; pass --partial to score those in common"
     )]
     IdsDiffer {
-        /// How many, and which.
+        /// Number and ids.
         without_prediction: String,
-        /// How many, and which.
+        /// Number and ids.
         without_references: String,
-        /// How many ids both have.
+        /// Number of common ids.
         common: usize,
     },
 
@@ -125,16 +126,16 @@ pub enum Error {
         reference: String,
     },
 
-    /// The file system said no.
+    /// The file system reported an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The cause.
         source: std::io::Error,
     },
 
-    /// Something that cannot happen did.
+    /// An internal error.
     #[error("bug in the metrics crate: {what}; please report it")]
     Bug {
         /// What was found.
@@ -155,4 +156,9 @@ impl Error {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }
+}
+
+fn list(directories: &[PathBuf]) -> String {
+    let names: Vec<String> = directories.iter().map(|directory| directory.display().to_string()).collect();
+    if names.is_empty() { "no directory".to_owned() } else { names.join(", ") }
 }

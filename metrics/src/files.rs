@@ -1,11 +1,12 @@
-//! Predictions and references as people have them on disk.
+//! Reading files of predictions and references.
 //!
-//! Predictions: COCO results (`[{"image_id": .., "caption": ".."}]`), the same a line each, or an object of id to caption.
-//! References: COCO annotations, MSR-VTT's `videodatainfo` (plain, gzipped or in its zip), MSVD's sentence lists
-//! (`id<TAB>caption`) and its CSV, VATEX's JSON (a list or a line each), or an object of id to captions. What a file is
-//! is told from its content, not from its name.
+//! Predictions: COCO results (`[{"image_id": .., "caption": ".."}]`), the same a line each, or an object of
+//! id to caption. References: COCO annotations, MSR-VTT's `videodatainfo` (plain, gzipped or in its zip),
+//! MSVD's sentence lists (`id<TAB>caption`) and its CSV, VATEX's JSON (a list or a line each), or an object
+//! of id to captions. The content decides the format, not the name.
 //!
-//! Nothing is dropped silently: what can't be read is an error that names the file, the entry and what was expected.
+//! Nothing is dropped silently: an unreadable entry is an error that names the file, the entry and the
+//! expected format.
 
 mod parse;
 
@@ -22,19 +23,19 @@ pub type Predictions = Vec<(String, String)>;
 /// References by id, in the order in which the file first names each id.
 pub type References = Vec<(String, Vec<String>)>;
 
-/// How many ids a message lists before it only counts.
+/// Maximum number of ids listed in a message.
 const LISTED: usize = 20;
 
 /// Predictions with their references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// What both sides have, in the order of the references, so that the order of the predictions changes no score.
+    /// The common videos, in the order of the references, so that the order of the predictions has no effect.
     pub corpus: Corpus,
-    /// Videos with references and no prediction. Empty unless `partial` was asked for.
+    /// Videos with references and no prediction. Empty unless `partial` is set.
     pub without_prediction: Vec<String>,
-    /// Predictions without references. Empty unless `partial` was asked for.
+    /// Predictions without references. Empty unless `partial` is set.
     pub without_references: Vec<String>,
-    /// The predictions number MSVD's clips from 0 (`video0`) and the references from 1 (`vid1`); they were brought together.
+    /// Whether predictions were renamed from MSVD's numbering from 0 (`video0`) to that from 1 (`vid1`).
     pub renumbered: bool,
 }
 
@@ -43,7 +44,7 @@ pub struct Joined {
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`], and [`Error::DuplicatePrediction`] when an id has two captions.
 pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
-    let text = read(path, MOST_BYTES)?;
+    let text = read(path, MAX_BYTES)?;
     let predictions = Parser::new(path).predictions(&text)?;
     let mut seen = HashSet::new();
     if let Some((id, _)) = predictions.iter().find(|(id, _)| !seen.insert(id.as_str())) {
@@ -55,12 +56,13 @@ pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
     Ok(predictions)
 }
 
-/// Reads references. `split` keeps the videos of one split, where the file says which is which (MSR-VTT's does).
+/// Reads references. `split` keeps the videos of one split, where the file says which is which (MSR-VTT's
+/// does).
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Malformed`].
 pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, Error> {
-    let text = read(path, MOST_BYTES)?;
+    let text = read(path, MAX_BYTES)?;
     let pairs = Parser::new(path).references(&text, split)?;
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut references: References = Vec::new();
@@ -81,11 +83,11 @@ pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, E
     Ok(references)
 }
 
-/// Brings predictions and references together.
+/// Matches predictions with references.
 ///
 /// # Errors
-/// [`Error::IdsDiffer`], which lists the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`] when no id is on
-/// both sides.
+/// [`Error::IdsDiffer`] with the ids that one side lacks, unless `partial`; [`Error::NothingInCommon`]
+/// without a common id.
 pub fn join(predictions: Predictions, references: References, partial: bool) -> Result<Joined, Error> {
     let (predictions, renumbered) = renumber_msvd(predictions, &references);
     let example =
@@ -120,8 +122,8 @@ pub fn join(predictions: Predictions, references: References, partial: bool) -> 
     Ok(Joined { corpus: Corpus::new(videos)?, without_prediction, without_references, renumbered })
 }
 
-/// MSVD's own sentence lists number its clips from 1, as `vid1`; systems trained on its other common list from 0, as
-/// `video0`, in the same order. Only where every id of both sides has that form are the predictions renamed.
+/// MSVD's sentence lists number its clips from 1, as `vid1`; another common list numbers them from 0, as
+/// `video0`, in the same order. The predictions are renamed only if every id of both sides has this form.
 fn renumber_msvd(predictions: Predictions, references: &References) -> (Predictions, bool) {
     let number = |id: &str, start: &str| id.strip_prefix(start)?.parse::<u32>().ok();
     let is_msvd = references.iter().all(|(id, _)| number(id, "vid").is_some());
@@ -144,26 +146,26 @@ fn list(ids: &[String]) -> String {
     }
 }
 
-/// No file of captions is larger, unpacked; a small one that unpacks to more is broken or meant to harm.
-const MOST_BYTES: u64 = 512 << 20;
+/// Maximum size of an unpacked file of captions, against zip bombs.
+const MAX_BYTES: u64 = 512 << 20;
 
-fn read_within(path: &Path, reader: impl Read, most: u64) -> Result<Vec<u8>, Error> {
+fn read_within(path: &Path, reader: impl Read, max: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    reader.take(most + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
-    if bytes.len() as u64 > most {
-        let expected = format!("at most {most} bytes unpacked");
+    reader.take(max + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > max {
+        let expected = format!("at most {max} bytes unpacked");
         return Err(Error::malformed(path, "the file", &expected, "more"));
     }
     Ok(bytes)
 }
 
 /// The text of a file, unpacked when it is gzipped or the one JSON file of a zip.
-fn read(path: &Path, most: u64) -> Result<String, Error> {
+fn read(path: &Path, max: u64) -> Result<String, Error> {
     let file = std::fs::File::open(path).map_err(|error| Error::io(path, error))?;
-    let bytes = read_within(path, file, most)?;
+    let bytes = read_within(path, file, max)?;
     let bytes = match bytes.get(..2) {
-        Some([0x1f, 0x8b]) => read_within(path, flate2::read::MultiGzDecoder::new(&bytes[..]), most)?,
-        Some(b"PK") => unzip(path, bytes, most)?,
+        Some([0x1f, 0x8b]) => read_within(path, flate2::read::MultiGzDecoder::new(&bytes[..]), max)?,
+        Some(b"PK") => unzip(path, bytes, max)?,
         _ => bytes,
     };
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -173,7 +175,7 @@ fn read(path: &Path, most: u64) -> Result<String, Error> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-fn unzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, Error> {
+fn unzip(path: &Path, bytes: Vec<u8>, max: u64) -> Result<Vec<u8>, Error> {
     let bad = |error: zip::result::ZipError| {
         Error::malformed(path, "the zip", "a readable one", &error.to_string())
     };
@@ -181,7 +183,7 @@ fn unzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, Error> {
     let mut names = Vec::new();
     for name in archive.file_names() {
         let name = name.map_err(bad)?;
-        // Macs put a file of their own beside each one.
+        // macOS adds a file for each file
         if name.ends_with(".json") && !name.starts_with("__MACOSX/") {
             names.push(name.into_owned());
         }
@@ -190,7 +192,7 @@ fn unzip(path: &Path, bytes: Vec<u8>, most: u64) -> Result<Vec<u8>, Error> {
         let got = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(Error::malformed(path, "the zip", "one file that ends in .json", &got));
     };
-    read_within(path, archive.by_name(name).map_err(bad)?, most)
+    read_within(path, archive.by_name(name).map_err(bad)?, max)
 }
 
 #[cfg(test)]

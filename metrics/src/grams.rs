@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, gram, python_split};
+use crate::frequencies::idf;
+use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, count_into, gram, python_split};
 
 /// The numbered n-grams of a corpus: of every video the hypothesis, then its references.
 pub(crate) struct Grams {
-    /// Where the captions of each video begin, and where those of the last one end.
+    /// The index of each video's first caption, and one past the last caption.
     videos: Vec<usize>,
     by_length: [GramsOfLength; MAX_N],
 }
@@ -14,11 +15,11 @@ pub(crate) struct Grams {
 /// The n-grams of one length.
 #[derive(Default)]
 struct GramsOfLength {
-    /// The n-grams of all captions, one after the other. Equal n-grams have equal numbers.
+    /// The n-grams of all captions, concatenated. Equal n-grams have equal numbers.
     numbers: Vec<u32>,
-    /// Where those of each caption begin, and where those of the last one end.
+    /// The start of each caption, and the end of the last.
     starts: Vec<usize>,
-    /// In how many videos' references each n-gram occurs.
+    /// For each n-gram, the number of videos with it in a reference.
     documents: Vec<u32>,
 }
 
@@ -48,7 +49,7 @@ impl Grams {
             }
             videos.push(starts.len() - 1);
         }
-        // Each length is counted on its own, so that they can be counted at once; the longest takes the most time.
+        // lengths are counted in parallel; the longest takes the most time
         let mut by_length: [GramsOfLength; MAX_N] = Default::default();
         by_length
             .par_iter_mut()
@@ -64,12 +65,13 @@ impl Grams {
         (0..self.videos.len() - 1).into_par_iter().map(|video| VideoGrams { grams: self, video })
     }
 
-    /// What one occurrence of each n-gram weighs in CIDEr, by length and number.
+    /// The weight in CIDEr of one occurrence of each n-gram, by length and number.
     pub(crate) fn weights(&self) -> [Vec<f64>; MAX_N] {
         let videos = (self.videos.len() - 1) as f64;
-        self.by_length.each_ref().map(|grams| {
-            grams.documents.iter().map(|&count| videos.ln() - f64::from(count).max(1.0).ln()).collect()
-        })
+        let weights = |grams: &GramsOfLength| {
+            grams.documents.iter().map(|&count| idf(videos, f64::from(count))).collect()
+        };
+        self.by_length.each_ref().map(weights)
     }
 }
 
@@ -107,7 +109,7 @@ impl GramsOfLength {
 }
 
 impl<'a> VideoGrams<'a> {
-    /// The n-grams of the hypothesis as they follow each other; `n` counts from 0.
+    /// The n-grams of the hypothesis in order; `n` counts from 0.
     pub(crate) fn hypothesis(self, n: usize) -> &'a [u32] {
         self.grams.by_length[n].caption(self.grams.videos[self.video])
     }
@@ -122,38 +124,17 @@ impl<'a> VideoGrams<'a> {
 /// The distinct n-grams of a caption with their counts.
 #[derive(Debug, Default)]
 pub(crate) struct NumberCounts {
-    /// In the order of first appearance. The reference sums floats in that order (its dictionaries keep insertion order),
-    /// and so do we.
+    /// In the order of first appearance, in which the reference sums floats (the insertion order of its
+    /// dictionaries).
     pub(crate) in_order: Vec<(u32, u32)>,
-    /// Sorted by number, with the place in that order.
+    /// Sorted by number, with the index in `in_order`.
     sorted: Vec<(u32, u32)>,
 }
-
-/// Up to so many n-grams are compared with each other sooner than sorted.
-const FEW: usize = 32;
 
 impl NumberCounts {
     /// Counts the n-grams of another caption.
     pub(crate) fn set(&mut self, numbers: &[u32]) {
-        self.in_order.clear();
-        if numbers.len() <= FEW {
-            for &number in numbers {
-                match self.in_order.iter_mut().find(|(known, _)| *known == number) {
-                    Some((_, count)) => *count += 1,
-                    None => self.in_order.push((number, 1)),
-                }
-            }
-            return;
-        }
-        self.sorted.clear();
-        self.sorted.extend(numbers.iter().copied().zip(0..));
-        self.sorted.sort_unstable();
-        let mut groups: Vec<(u32, u32, u32)> = Vec::new();
-        for group in self.sorted.chunk_by(|a, b| a.0 == b.0) {
-            groups.push((group[0].1, group[0].0, group.len() as u32));
-        }
-        groups.sort_unstable();
-        self.in_order.extend(groups.into_iter().map(|(_, number, count)| (number, count)));
+        count_into(numbers.iter().copied(), &mut self.in_order);
     }
 
     /// As [`NumberCounts::set`]; [`NumberCounts::place`] then finds its n-grams.
@@ -174,6 +155,7 @@ impl NumberCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ngram::FEW;
 
     #[test]
     fn few_and_many_numbers_are_counted_alike() {

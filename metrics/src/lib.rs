@@ -1,8 +1,8 @@
 //! Caption metrics: captions in, scores out.
 //!
-//! Every published number on MSR-VTT, MSVD and VATEX was computed with coco-caption: a Java tokenizer, a Java METEOR
-//! and Python. This crate gives those numbers without Java, quirks included, and the same code is the reward of
-//! self-critical training. Where a quirk is kept, the module that keeps it says so.
+//! Published results on MSR-VTT, MSVD and VATEX were computed with coco-caption: a Java tokeniser, a Java
+//! METEOR and Python. This crate computes the same numbers without Java, quirks included, and CIDEr is also
+//! the reward of self-critical training. Each module lists the quirks that it keeps.
 
 pub mod bleu;
 pub mod cider;
@@ -10,6 +10,7 @@ mod constant;
 mod corpus;
 mod error;
 pub mod files;
+mod frequencies;
 mod grams;
 pub mod meteor;
 mod ngram;
@@ -19,10 +20,11 @@ pub mod rouge;
 mod scores;
 pub mod vqa;
 
-pub use cider::{CiderScorer, DocumentFrequencies, PreparedReferences, corpus_cider};
+pub use cider::{CiderScorer, PreparedReferences};
 pub use constant::best_constant_caption;
 pub use corpus::{Corpus, Tokenized, Video};
 pub use error::Error;
+pub use frequencies::DocumentFrequencies;
 pub use ngram::python_split;
 pub use ptb::{TokenizedCaptions, tokenize_all};
 pub use reward::{Idf, ReferenceChoice, Reward, RewardConfig, Roles};

@@ -1,58 +1,19 @@
-//! Words, n-grams and means, counted the way the reference's Python does.
-
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+//! Words, n-grams and means, as computed by the reference's Python.
 
 /// The longest n-gram any of the metrics counts.
 pub(crate) const MAX_N: usize = 4;
 
 /// Splits as Python 3's `str.split()` does: on Unicode white space and on U+001C to U+001F, which
-/// [`char::is_whitespace`] leaves out. A no-break space inside a token (`1 1/2`) therefore splits it in two for
-/// BLEU and CIDEr, but not for ROUGE-L, which splits on the plain space.
+/// [`char::is_whitespace`] leaves out. A no-break space inside a token (`1 1/2`) therefore splits it in two
+/// for BLEU and CIDEr, but not for ROUGE-L, which splits on the plain space.
 pub fn python_split(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
         .filter(|word| !word.is_empty())
 }
 
-/// A map whose keys are words or numbers of our own making, hashed faster than the standard map, which guards against keys
-/// chosen to collide. Nothing depends on the order of its entries.
-pub(crate) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
-
-/// Multiplies and rotates, eight bytes at a time.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct FastHasher(u64);
-
-impl Hasher for FastHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
-    }
-
-    fn write_u8(&mut self, number: u8) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.write_u64(number as u64);
-        self.write_u64((number >> 64) as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        // The map looks at the highest and the lowest bits; a product's lowest bits know little.
-        self.0.rotate_left(26)
-    }
-}
+/// A map with a faster hash than the standard map, without its protection against collisions. No result
+/// depends on the order of its entries.
+pub(crate) type FastMap<K, V> = rustc_hash::FxHashMap<K, V>;
 
 /// Numbers for words, so that an n-gram of up to four words fits one integer.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +23,7 @@ pub(crate) struct Vocabulary {
 
 impl Vocabulary {
     pub(crate) fn len(&self) -> u32 {
-        // Word numbers are u32: four billion distinct words don't fit in memory before they don't fit here.
+        // memory does not suffice for 2^32 distinct words
         u32::try_from(self.numbers.len()).unwrap_or(u32::MAX)
     }
 
@@ -87,66 +48,49 @@ impl Vocabulary {
     }
 }
 
-/// An n-gram of one to four word numbers in one integer: 32 bits a word, the last word lowest, each number plus one
-/// so that "a" and "<nothing> a" differ.
+/// An n-gram of one to four word numbers in one integer: 32 bits per word, the last word lowest, each number
+/// plus one so that "a" and "<nothing> a" differ.
 pub(crate) type Gram = u128;
 
 pub(crate) fn gram(words: &[u32]) -> Gram {
     words.iter().fold(0, |gram, &word| (gram << 32) | (Gram::from(word) + 1))
 }
 
-/// The word numbers of a gram, first word first.
-pub(crate) fn gram_words(gram: Gram) -> Vec<u32> {
-    let mut words: Vec<u32> = (0..MAX_N)
-        .map(|place| ((gram >> (32 * place)) & Gram::from(u32::MAX)) as u32)
-        .take_while(|&word| word != 0)
-        .map(|word| word - 1)
-        .collect();
-    words.reverse();
-    words
-}
-
-/// The n-grams of one caption with their counts, in the order of first appearance. The reference sums floats in
-/// that order (its dictionaries keep insertion order), and so do we.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Counts {
-    /// `by_length[n - 1]` holds the n-grams.
-    pub(crate) by_length: [Vec<(Gram, u32)>; MAX_N],
-}
-
-impl Counts {
-    pub(crate) fn of(words: &[u32]) -> Self {
-        Self { by_length: std::array::from_fn(|n| count(words, n + 1)) }
-    }
-}
-
-/// The n-grams of one length with their counts, in the order of first appearance.
+/// The n-grams of one length with their counts, in the order of first appearance. The reference sums floats
+/// in this order (the insertion order of its dictionaries).
 pub(crate) fn count(words: &[u32], n: usize) -> Vec<(Gram, u32)> {
-    if words.len() <= FEW {
-        let mut counts: Vec<(Gram, u32)> = Vec::with_capacity(words.len());
-        for gram in words.windows(n).map(gram) {
-            match counts.iter_mut().find(|(known, _)| *known == gram) {
+    let mut counts = Vec::with_capacity(words.len());
+    count_into(words.windows(n).map(gram), &mut counts);
+    counts
+}
+
+/// Replaces `counts` by the distinct items with their counts, in the order of first appearance.
+pub(crate) fn count_into<T: Copy + Ord>(items: impl ExactSizeIterator<Item = T>, counts: &mut Vec<(T, u32)>) {
+    counts.clear();
+    if items.len() <= FEW {
+        for item in items {
+            match counts.iter_mut().find(|(known, _)| *known == item) {
                 Some((_, count)) => *count += 1,
-                None => counts.push((gram, 1)),
+                None => counts.push((item, 1)),
             }
         }
-        return counts;
+        return;
     }
-    // Sorting brings equal grams together without hashing; sorting by first place afterwards restores the order.
-    let mut places: Vec<(Gram, u32)> = words.windows(n).map(gram).zip(0..).collect();
+    // sorting groups equal items without hashing; sorting by first index restores the order
+    let mut places: Vec<(T, u32)> = items.zip(0..).collect();
     places.sort_unstable();
     let groups = places.chunk_by(|a, b| a.0 == b.0);
-    let mut groups: Vec<(u32, Gram, u32)> =
+    let mut groups: Vec<(u32, T, u32)> =
         groups.map(|group| (group[0].1, group[0].0, group.len() as u32)).collect();
     groups.sort_unstable();
-    groups.into_iter().map(|(_, gram, count)| (gram, count)).collect()
+    counts.extend(groups.into_iter().map(|(_, item, count)| (item, count)));
 }
 
-/// Up to so many words the n-grams are compared with each other sooner than sorted.
-const FEW: usize = 32;
+/// Up to this many items, pairwise comparison is faster than sorting.
+pub(crate) const FEW: usize = 32;
 
-/// The mean as NumPy takes it: pairwise summation in blocks of 128 with eight running sums. Equal to the reference
-/// to the last digit, which a plain left-to-right sum is not.
+/// The mean as computed by NumPy: pairwise summation in blocks of 128 with eight running sums. Equal to the
+/// reference to the last digit, unlike a sum from left to right.
 pub(crate) fn numpy_mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { pairwise_sum(values) / values.len() as f64 }
 }
@@ -188,23 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn grams_pack_and_unpack() {
-        for words in [&[0u32][..], &[7, 0], &[0, 0, 3], &[1, 2, 3, u32::MAX - 1]] {
-            assert_eq!(gram_words(gram(words)), words);
-        }
-        assert_ne!(gram(&[0]), gram(&[0, 0]));
+    fn different_grams_differ() {
+        let grams =
+            [&[0u32][..], &[0, 0], &[1], &[0, 1], &[1, 0], &[7, 0], &[0, 0, 3], &[1, 2, 3, u32::MAX - 1]];
+        let packed: std::collections::HashSet<Gram> = grams.into_iter().map(gram).collect();
+        assert_eq!(packed.len(), grams.len());
     }
 
     #[test]
     fn counts_keep_the_order_of_first_appearance() {
-        let counts = Counts::of(&[5, 1, 5, 1]);
-        assert_eq!(counts.by_length[0], [(gram(&[5]), 2), (gram(&[1]), 2)]);
-        assert_eq!(counts.by_length[1], [(gram(&[5, 1]), 2), (gram(&[1, 5]), 1)]);
-        assert_eq!(counts.by_length[3], [(gram(&[5, 1, 5, 1]), 1)]);
-        assert!(Counts::of(&[]).by_length.iter().all(Vec::is_empty));
+        let of = |n| count(&[5, 1, 5, 1], n);
+        assert_eq!(of(1), [(gram(&[5]), 2), (gram(&[1]), 2)]);
+        assert_eq!(of(2), [(gram(&[5, 1]), 2), (gram(&[1, 5]), 1)]);
+        assert_eq!(of(4), [(gram(&[5, 1, 5, 1]), 1)]);
+        assert!((1..=MAX_N).all(|n| count(&[], n).is_empty()));
         let long: Vec<u32> = (0..100).map(|i| i * i % 7).collect();
         let expected: Vec<_> = [0, 1, 4, 2].map(gram_of_one).into_iter().zip([15, 29, 28, 28]).collect();
-        assert_eq!(Counts::of(&long).by_length[0], expected);
+        assert_eq!(count(&long, 1), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! ROUGE-L, the F-measure of the longest common subsequence, with coco-caption's beta of 1.2.
 //!
-//! Kept from the reference: precision and recall are each the best over the references, so they may come from two
-//! different ones; words are split on the single space, so an empty caption has one word, the empty one.
+//! Kept from the reference: precision and recall are each the best over the references, so they may come from
+//! two different ones; words are split on the single space, so an empty caption has one word, the empty one.
 
 use crate::ngram::FastMap;
 
@@ -23,7 +23,7 @@ pub fn rouge_l<S: AsRef<str>>(hypothesis: &str, references: &[S]) -> f64 {
     ((1.0 + BETA * BETA) * precision * recall) / (recall + BETA * BETA * precision)
 }
 
-/// Where each word stands in the hypothesis, as bits: 64 places to a number.
+/// The positions of each word of the hypothesis, as bits.
 struct WordPlaces<'a> {
     places: FastMap<&'a str, Vec<u64>>,
     length: usize,
@@ -40,10 +40,10 @@ impl<'a> WordPlaces<'a> {
         Self { places, length }
     }
 
-    /// The longest common subsequence with a reference, and the reference's words.
+    /// Lengths of the longest common subsequence with a reference and of the reference.
     ///
-    /// The table of the textbook, a row a word of the reference, with neighbours that differ by 0 or 1; a row is kept as those
-    /// differences, a zero bit where the length grows, and the next row comes out of one addition (Hyyrö 2004).
+    /// Rows of the dynamic-programming table are stored as differences of neighbours, which are 0 or 1 (a
+    /// zero bit where the length grows), and the next row follows by one addition (Hyyrö 2004).
     fn longest_common_subsequence(&self, reference: &str) -> (usize, usize) {
         let mut row = vec![u64::MAX; self.length.div_ceil(64)];
         let mut words = 0;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn words_are_split_on_the_plain_space_only() {
-        // The tokeniser writes "1 1/2" as one word with a no-break space in it.
+        // the tokeniser joins "1 1/2" with a no-break space
         assert_eq!(WordPlaces::of("1\u{a0}1/2 cups").longest_common_subsequence("1\u{a0}1/2 cups"), (2, 2));
         assert_eq!(WordPlaces::of("1 1/2 cups").longest_common_subsequence("1\u{a0}1/2 cups"), (1, 2));
     }
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(WordPlaces::of("a b c d").longest_common_subsequence("b a d c"), (2, 4));
     }
 
-    /// The table as the textbook fills it.
+    /// The plain dynamic-programming table.
     fn by_table(left: &[&str], right: &[&str]) -> usize {
         let mut lengths = vec![vec![0; right.len() + 1]; left.len() + 1];
         for i in 0..left.len() {

@@ -12,12 +12,13 @@ use crate::meteor::{MeteorTables, meteor};
 use crate::ngram::{MAX_N, numpy_mean};
 use crate::rouge::rouge_l;
 
-/// The scores papers report, of a whole corpus. All run from 0 to 1 but CIDEr, which runs from 0 to 10.
+/// The scores of a corpus as in papers. CIDEr is 0 to 10, all others are 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     /// BLEU-1 to BLEU-4 from counts summed over the corpus.
     pub bleu: [f64; MAX_N],
-    /// METEOR 1.5 from statistics summed over the corpus, not the mean of the videos; `None` when it was not computed.
+    /// METEOR 1.5 from statistics summed over the corpus, not the mean of the videos; `None` when it was not
+    /// computed.
     pub meteor: Option<f64>,
     /// ROUGE-L, the mean over videos.
     pub rouge_l: f64,
@@ -25,7 +26,7 @@ pub struct Scores {
     pub cider: f64,
     /// Each video's scores in the order of the corpus.
     pub per_video: Vec<VideoScores>,
-    /// What a reader of the numbers should know, a sentence each.
+    /// Notes for the reader, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -44,10 +45,10 @@ pub struct VideoScores {
     pub cider: f64,
 }
 
-/// What to compute, and how.
+/// Options of [`score`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
-    /// The captions are tokenised already; they are taken as they are.
+    /// Whether the captions are tokenised.
     pub tokenized: bool,
     /// METEOR's tables; without them METEOR is not computed and a note says so.
     pub meteor: Option<&'a MeteorTables>,
@@ -56,14 +57,14 @@ pub struct Options<'a> {
 /// Tokenises and scores a corpus as coco-caption does.
 ///
 /// # Errors
-/// [`Error::LineEnd`] for a caption the reference tokeniser would tear apart.
+/// [`Error::LineEnd`] for a caption with a line end of the reference tokeniser.
 pub fn score(corpus: &Corpus, options: &Options<'_>) -> Result<Scores, Error> {
     let tokenized =
         if options.tokenized { Tokenized::assume_tokenized(corpus.clone()) } else { Tokenized::of(corpus)? };
     Ok(score_tokenized(&tokenized, options))
 }
 
-/// Scores captions that are tokenised already. The result is the same, bit for bit, with any number of threads.
+/// Scores tokenised captions. The result is the same, bit for bit, with any number of threads.
 pub fn score_tokenized(corpus: &Tokenized, options: &Options<'_>) -> Scores {
     let videos = corpus.videos();
     let hypotheses: Vec<&str> = videos.iter().map(|video| video.hypothesis.as_str()).collect();
@@ -102,7 +103,7 @@ pub fn score_tokenized(corpus: &Tokenized, options: &Options<'_>) -> Scores {
     }
 }
 
-/// What a reader of the numbers should know.
+/// Notes for the reader.
 fn notes(corpus: &Tokenized, options: &Options<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     if let [_] = corpus.videos() {
@@ -133,8 +134,8 @@ fn notes(corpus: &Tokenized, options: &Options<'_>) -> Vec<String> {
     notes
 }
 
-/// One object with the keys `Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR ROUGE_L CIDEr` in this order; METEOR is null when it
-/// was not computed. The videos' scores are left out: serialise `per_video` for those.
+/// One object with the keys `Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR ROUGE_L CIDEr` in this order; METEOR is null
+/// when it was not computed. The videos' scores are left out: serialise `per_video` for those.
 impl Serialize for Scores {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(7))?;

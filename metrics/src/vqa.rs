@@ -1,34 +1,26 @@
 //! Accuracy of short answers (MSRVTT-QA, MSVD-QA) after the VQA challenge's normalisation.
 //!
-//! The normalisation is the challenge's to the last quirk, as LAVIS carries it: a mark becomes a space, unless it stands beside
-//! a space anywhere in the answer, or a comma stands between two digits anywhere in it: then it goes; of the periods with no
-//! digit after them the first 32 go; number words become digits, articles go, contractions get their apostrophe.
+//! The normalisation is that of the challenge, with all quirks, as in LAVIS: a punctuation mark is replaced
+//! by a space, but deleted if it is next to a space anywhere in the answer or a comma is between two digits
+//! anywhere in it; the first 32 periods without a digit after them are deleted; number words become digits,
+//! articles are deleted, contractions get their apostrophe.
 //!
-//! Here both sides are normalised, always. The challenge normalises the annotators' answers only where they disagree; with
-//! one answer a question that would compare a normalised prediction with a raw answer.
+//! Both sides are always normalised. The challenge normalises the annotators' answers only if they differ;
+//! with one answer per question that would compare a normalised prediction with a raw answer.
 
 use crate::ngram::python_split;
 
 /// Number words.
+#[rustfmt::skip]
 const NUMBERS: [(&str, &str); 12] = [
-    ("none", "0"),
-    ("zero", "0"),
-    ("one", "1"),
-    ("two", "2"),
-    ("three", "3"),
-    ("four", "4"),
-    ("five", "5"),
-    ("six", "6"),
-    ("seven", "7"),
-    ("eight", "8"),
-    ("nine", "9"),
-    ("ten", "10"),
+    ("none", "0"), ("zero", "0"), ("one", "1"), ("two", "2"), ("three", "3"), ("four", "4"),
+    ("five", "5"), ("six", "6"), ("seven", "7"), ("eight", "8"), ("nine", "9"), ("ten", "10"),
 ];
 
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
-/// Contractions without all of their apostrophes; "somebody'd" loses its own. The challenge's list has some in capitals, too, which
-/// never match, as the answer is in lower case by then.
+/// Contractions with missing apostrophes; "somebody'd" loses its apostrophe. The challenge's list also has
+/// some in capitals, which never match, as the answer is in lower case.
 #[rustfmt::skip]
 const CONTRACTIONS: [(&str, &str); 114] = [
     ("aint", "ain't"), ("arent", "aren't"), ("cant", "can't"), ("couldve", "could've"),
@@ -63,13 +55,13 @@ const CONTRACTIONS: [(&str, &str); 114] = [
     ("youll", "you'll"), ("youre", "you're"), ("youve", "you've"),
 ];
 
-/// Marks that go or become spaces, in the order in which they do.
+/// Marks that are deleted or replaced by spaces, in this order.
 const MARKS: &str = ";/[]\"{}()=+\\_-><@`,?!";
 
-/// So many periods are taken out; the challenge's code hands a flag over where a number is expected.
+/// Number of periods that are deleted: the challenge's code passes a flag as the count.
 const PERIODS: usize = 32;
 
-/// The zeros of all scripts' decimal digits; the other nine follow each.
+/// The zeros of the decimal digits of all scripts; the other nine follow each.
 #[rustfmt::skip]
 const ZEROS: [u32; 66] = [
     0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50,
@@ -80,7 +72,7 @@ const ZEROS: [u32; 66] = [
     0x1E140, 0x1E2F0, 0x1E950, 0x1FBF0,
 ];
 
-/// An answer as it is compared.
+/// Normalises an answer for comparison.
 pub fn normalize(answer: &str) -> String {
     let is_white = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let answer = answer.replace(['\n', '\t'], " ");
@@ -136,8 +128,8 @@ fn is_digit(c: char) -> bool {
     after > 0 && code - ZEROS[after - 1] < 10
 }
 
-/// Accuracy of one answer, 0 to 1. With one reference answer it is right or wrong. With several, the VQA challenge's: the
-/// mean over leaving out each of them of min(1, agreeing others / 3).
+/// Accuracy of one answer, 0 to 1. With one reference answer it is 0 or 1. With several it is that of the VQA
+/// challenge: the mean, leaving out each reference in turn, of min(1, number of equal ones / 3).
 pub fn accuracy<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
     let answer = normalize(answer);
     let agree: Vec<bool> =
@@ -151,18 +143,6 @@ pub fn accuracy<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
             scores.sum::<f64>() / agree.len() as f64
         }
     }
-}
-
-/// The mean accuracy over questions, 0 to 1; 0 without questions. Each question has its answer and its reference answers.
-pub fn mean_accuracy<A, R, S>(questions: &[(A, R)]) -> f64
-where
-    A: AsRef<str>,
-    R: AsRef<[S]>,
-    S: AsRef<str>,
-{
-    let scores: Vec<f64> =
-        questions.iter().map(|(answer, references)| accuracy(answer.as_ref(), references.as_ref())).collect();
-    crate::ngram::numpy_mean(&scores)
 }
 
 #[cfg(test)]
@@ -200,10 +180,5 @@ mod tests {
         // Three agree: leaving one of them out leaves 2/3, leaving another out leaves 1.
         assert!((accuracy("dog", &answers) - (3.0 * 2.0 / 3.0 + 7.0) / 10.0).abs() < 1e-12);
         assert_eq!(accuracy("cat", &answers), 1.0);
-    }
-
-    #[test]
-    fn the_mean_over_questions() {
-        assert_eq!(mean_accuracy(&[("dog", ["dog"]), ("cat", ["dog"])]), 0.5);
     }
 }

@@ -1,8 +1,9 @@
 //! METEOR against the jar: 400 pairs with their 23 counts and scores, and the small corpus.
 //!
-//! `data/meteor_400.jsonl` was made with `java -jar -Xmx2G meteor-1.5.jar - - -stdio -l en -norm` of `pycocoevalcap==1.2` under
-//! OpenJDK 17.0.15 over sentences of our own; its first line holds the corpus score. The counts must be equal; the scores to
-//! 1e-12, since Java's pow and ours may differ in the last digit.
+//! `data/meteor_400.jsonl` was made with `java -jar -Xmx2G meteor-1.5.jar - - -stdio -l en -norm` of
+//! `pycocoevalcap==1.2` under OpenJDK 17.0.15 over sentences of our own; its first line holds the corpus
+//! score. The counts must be equal; the scores to 1e-12, since Java's pow and ours may differ in the last
+//! digit.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -128,13 +129,15 @@ fn the_separator_is_cleaned_from_the_hypothesis_only() {
         references: vec![reference.into()],
     };
     let scores = meteor(&tables, &[video("a ||| dog", "a dog"), video("a dog", "a ||| a dog")]);
-    // Each time "a dog" is compared with "a dog": in the second, the reference counts as two, and the second one is better.
+    // Each time "a dog" is compared with "a dog": in the second, the reference counts as two, and the second
+    // one is better.
     assert_eq!(scores.videos[0].score(), 1.0);
     assert_eq!(scores.videos[1].score(), 1.0);
     assert_eq!(scores.videos[1].lengths, [2, 2]);
 }
 
-/// The search once kept every path of such captions, which took minutes and all memory; counts and score are the jar's.
+/// The search once kept every path of such captions, which took minutes and all memory; counts and score are
+/// the jar's.
 #[test]
 fn captions_that_repeat_two_words_a_hundred_times_are_counted_as_the_jar_counts() {
     let Some(tables) = meteor_tables() else { return };

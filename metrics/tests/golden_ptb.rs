@@ -1,8 +1,9 @@
 //! The PTB tokeniser against CoreNLP's, on 1,500 lines of fuzz and 29 lines of edge cases.
 //!
-//! `data/ptb_1500.jsonl` and the `ptb` part of `data/scores_small.json` were made with the jar of `pycocoevalcap==1.2` under
-//! OpenJDK 17.0.15: `java -cp stanford-corenlp-3.4.1.jar edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase
-//! FILE`, each list as one file in the order given, since the tokeniser looks past line ends. Every line must be equal.
+//! `data/ptb_1500.jsonl` and the `ptb` part of `data/scores_small.json` were made with the jar of
+//! `pycocoevalcap==1.2` under OpenJDK 17.0.15: `java -cp stanford-corenlp-3.4.1.jar
+//! edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase FILE`, each list as one file in the order
+//! given, since the tokeniser looks past line ends. Every line must be equal.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

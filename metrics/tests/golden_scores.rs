@@ -1,8 +1,9 @@
 //! BLEU, ROUGE-L and CIDEr against coco-caption on a small corpus of edge cases.
 //!
-//! `data/scores_small.json` was made with `pycocoevalcap==1.2` from PyPI under OpenJDK 17.0.15: `Bleu(4)`, `Rouge()`,
-//! `Cider()` and `Meteor()`, each `compute_score(gts, res)` over our own sentences, which are tokenised already.
-//! Tolerance 1e-12: the sums run in the reference's order, so only the last digit of ln, exp and pow may differ.
+//! `data/scores_small.json` was made with `pycocoevalcap==1.2` from PyPI under OpenJDK 17.0.15: `Bleu(4)`,
+//! `Rouge()`, `Cider()` and `Meteor()`, each `compute_score(gts, res)` over our own sentences, which are
+//! tokenised already. Tolerance 1e-12: the sums run in the reference's order, so only the last digit of ln,
+//! exp and pow may differ.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

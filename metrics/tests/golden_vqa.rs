@@ -1,7 +1,7 @@
 //! The normalisation of answers against the VQA challenge's own code, on 3,000 answers.
 //!
-//! `data/vqa_3000.jsonl` was made with `scripts/reference/vqa_answers.py` from `vqa_eval.py` of salesforce-lavis 1.0.2 under
-//! Python 3.11. Every answer must be equal.
+//! `data/vqa_3000.jsonl` was made with `scripts/reference/vqa_answers.py` from `vqa_eval.py` of
+//! salesforce-lavis 1.0.2 under Python 3.11. Every answer must be equal.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

@@ -1,7 +1,7 @@
 //! Opt-in: every caption of four data sets through the reference's jar and through ours; no line may differ.
 //!
-//! `RECAP_ORACLE=1 cargo test -p metrics --test oracle_ptb -- --nocapture`. Needs Java, the wheel of METEOR's tables (the
-//! tokeniser's jar is in it) and `../shared/data`.
+//! `RECAP_ORACLE=1 cargo test -p metrics --test oracle_ptb -- --nocapture`. Needs Java, the wheel of METEOR's
+//! tables (the tokeniser's jar is in it) and `../shared/data`.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

@@ -173,7 +173,7 @@ fn one_thread_and_many_give_the_same_bits() {
 }
 
 #[test]
-fn a_single_video_is_told_why_its_cider_is_zero() {
+fn a_single_video_gets_a_note_on_its_cider_of_zero() {
     let video = Video { id: "v".into(), hypothesis: "a dog".into(), references: vec!["a dog".into()] };
     let scores = score(&Corpus::new(vec![video]).unwrap(), &Options::default()).unwrap();
     assert_eq!(scores.cider, 0.0);

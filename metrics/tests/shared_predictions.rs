@@ -1,9 +1,9 @@
 //! One published system's predictions on MSR-VTT and MSVD, against the scores coco-caption gave them.
 //!
-//! `../shared/data/predictions` holds the captions, the corpus scores (`expected.json`) and, for MSR-VTT, each video's scores.
-//! The videos' CIDEr there comes from annotations in which "languarge" was mended to "language" in two captions of video9931;
-//! so it is compared with ours after the same change.
-//! Tolerance 1e-9, as everything there was printed with all digits and ours differs by rounding in the last ones.
+//! `../shared/data/predictions` holds the captions, the corpus scores (`expected.json`) and, for MSR-VTT,
+//! each video's scores. The videos' CIDEr there comes from annotations in which "languarge" was mended to
+//! "language" in two captions of video9931; so it is compared with ours after the same change. Tolerance
+//! 1e-9, as everything there was printed with all digits and ours differs by rounding in the last ones.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

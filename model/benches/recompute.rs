@@ -1,17 +1,17 @@
-//! Peak memory and time of a training step of a mid-size BLIP-2, with and without computing the inside of blocks a
-//! second time. The sizes are those of `scripts/bench/blip2.sh`, the weights are random.
+//! Peak memory and time of a training step of a mid-size BLIP-2, with and without recomputing blocks. The
+//! sizes are those of `scripts/bench/blip2.sh`, the weights are random.
 //!
 //!     cargo bench --workspace --profile dev --bench recompute -- [--rounds N] [--only CASE]
 //!
 //!     all_trained   2 clips of 8 frames, `concat`
-//!     lora          8 clips of 8 frames, `concat_queries` (256 tokens into the language model), the ViT's output given,
-//!                   LoRA on queries and values of a frozen language model
+//!     lora          8 clips of 8 frames, `concat_queries` (256 tokens into the language model), given ViT
+//!                   features, LoRA on queries and values of a frozen language model
 //!
-//! Memory is counted byte by byte, above what the weights take; the rounds of the four steps take turns. Beside the wall's
-//! seconds stand those of the CPU (Linux only), which other work on the machine disturbs less. The prediction
-//! goes through the backward pass part by part: what the steps before keep, the gradients so far, and the inside of one
-//! block where it is recomputed. What is inside a block is the difference that one block makes to the peak of the step
-//! that keeps all.
+//! Memory is counted in bytes, without the weights; the rounds of the four steps alternate. The CPU seconds
+//! next to the wall seconds (Linux only) depend less on other work on the machine. The prediction follows the
+//! backward pass: what earlier steps keep, the gradients so far, and the inside of one block if it is
+//! recomputed. The inside of a block is the difference that one block makes to the peak of the step that
+//! keeps all.
 
 #[path = "../tests/counting/mod.rs"]
 mod counting;

@@ -1,26 +1,26 @@
-//! How the frames of a video become one sequence (the paper, section 3.3 and Fig. 3a).
+//! Fusing the frames of a video into one sequence (the paper, section 3.3 and Fig. 3a).
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Where and how frames are joined.
+/// Where and how frames are fused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fusion {
-    /// All tokens of all frames, CLS kept, one after the other before the Q-Former. The paper's choice.
+    /// All tokens of all frames, with CLS, concatenated before the Q-Former. The paper's choice.
     #[default]
     Concat,
     /// The mean over frames, token by token, before the Q-Former. The paper's alternative.
     Average,
-    /// The Q-Former runs on each frame and its outputs stand one after the other (InstructBLIP on video).
+    /// The Q-Former runs on each frame and its outputs are concatenated (InstructBLIP on video).
     ConcatQueries,
     /// The Q-Former runs on each frame and its outputs are averaged (the authors' Vicuna evaluation).
     AverageQueries,
 }
 
 impl Fusion {
-    /// Joins frames before the Q-Former, or folds them into the batch where they are joined after it.
+    /// Fuses frames before the Q-Former, or folds them into the batch if they are fused after it.
     ///
     /// # Shapes
     /// - features: `[b, f, p, d]`
@@ -34,7 +34,7 @@ impl Fusion {
         }
     }
 
-    /// Joins what the Q-Former made of single frames; the identity where frames were joined before.
+    /// Fuses the Q-Former's outputs of single frames; the identity if frames were fused before.
     ///
     /// # Shapes
     /// - queries: `[b, q, d]` or `[b·f, q, d]`
@@ -51,16 +51,17 @@ impl Fusion {
     }
 }
 
-/// Whether the model is told which frame a token comes from. Without it every fusion is blind to the frames' order.
+/// The temporal embedding, which marks the frame of each token. Without it the order of the frames has no
+/// effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporal {
-    /// No; as the paper's model.
+    /// None, as in the paper.
     #[default]
     None,
-    /// A learned vector a frame, zero at first.
+    /// A learned vector per frame, initially zero.
     Learned,
-    /// The fixed sinusoids of the first transformer times a learned factor a channel, zero at first.
+    /// The fixed sinusoids of the first transformer times a learned factor per channel, initially zero.
     Sinusoidal,
 }
 
@@ -76,7 +77,7 @@ impl Temporal {
     }
 }
 
-/// What is added to every token of a frame. It starts at zero, so that a pretrained model is unchanged at first.
+/// A vector for every frame, added to its tokens. Initially zero, so that a pretrained model is unchanged.
 #[derive(Module, Debug)]
 pub struct TemporalEmbedding {
     weight: Param<Tensor<2>>,

@@ -1,11 +1,11 @@
-//! BLIP-2 as Burn modules: an EVA-style ViT, a Q-Former and a language model, with the frames of a video fused between
-//! the first two. Knows tensors and checkpoints; knows no video files and no text metrics.
+//! BLIP-2 as Burn modules: an EVA-style ViT, a Q-Former and a language model, with the frames of a video
+//! fused between ViT and Q-Former. This crate has tensors and checkpoints; it reads no video and computes no
+//! metric.
 //!
-//! Shape letters, here and in every file: `b` batch, `f` frames, `p` patches (the CLS token counted), `q` queries,
-//! `t` text tokens, `d` width, `h` heads, `v` vocabulary.
+//! Shape letters in every file: `b` batch, `f` frames, `p` patches including the CLS token, `q` queries, `t`
+//! text tokens, `d` width, `h` heads, `v` vocabulary.
 
 pub mod blip2;
-pub mod caption;
 pub mod checkpoint;
 pub mod fusion;
 pub mod generate;

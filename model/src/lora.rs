@@ -1,90 +1,14 @@
-//! LoRA (arXiv:2106.09685): a frozen matrix gets a trained update of low rank beside it, `y = W x + (α/r)·B A x`.
-//!
-//! The dense product `B A` is never formed in training (Burn's own LoRA does, in every forward pass): two thin products
-//! are. The factors are f32 whatever the weight's type, as `peft` keeps them.
+//! LoRA on a language model: attaching updates to its layers, listing and merging them. [`Lora`] is the
+//! layer.
 
-use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, FloatDType, Tensor};
-use serde::{Deserialize, Serialize};
+use burn::tensor::FloatDType;
 
-use crate::layers::{Dropout, DropoutConfig, Linear, product};
+pub use crate::layers::{Lora, LoraConfig};
+
+use crate::layers::Linear;
 use crate::lm::LanguageModel;
 
-/// Which layers get an update, and of what rank; keys as in `peft`'s `adapter_config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LoraConfig {
-    /// Rank of the update.
-    pub r: usize,
-    /// The update is scaled by this over the rank.
-    pub lora_alpha: f64,
-    /// Dropout on the update's input.
-    pub lora_dropout: f64,
-    /// Names of layers, as Hugging Face names them: the last part of the path (`q`) or several (`SelfAttention.q`).
-    pub target_modules: Vec<String>,
-}
-
-impl Default for LoraConfig {
-    /// What the paper's authors train FLAN-T5 with.
-    fn default() -> Self {
-        Self {
-            r: 8,
-            lora_alpha: 16.0,
-            lora_dropout: 0.05,
-            target_modules: vec!["q".to_owned(), "v".to_owned()],
-        }
-    }
-}
-
-impl LoraConfig {
-    /// Whether a layer of this path, in Hugging Face's names, gets an update.
-    pub fn targets(&self, path: &str) -> bool {
-        self.target_modules.iter().any(|target| {
-            path.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
-    }
-
-    /// A fresh update of a layer: `A` as `peft` draws it (uniform, `±1/√in`), `B` zero, so that it changes nothing yet.
-    pub fn init(&self, d_input: usize, d_output: usize, device: &Device) -> Lora {
-        let bound = (d_input as f64).powf(-0.5);
-        Lora {
-            a: Initializer::Uniform { min: -bound, max: bound }.init([self.r, d_input], device),
-            b: Initializer::Zeros.init([d_output, self.r], device),
-            dropout: DropoutConfig::new(self.lora_dropout).init(),
-            scale: self.lora_alpha / self.r as f64,
-        }
-    }
-}
-
-/// The update of one layer.
-#[derive(Module, Debug)]
-pub struct Lora {
-    /// `[r, in]`
-    pub a: Param<Tensor<2>>,
-    /// `[out, r]`
-    pub b: Param<Tensor<2>>,
-    dropout: Dropout,
-    scale: f64,
-}
-
-impl Lora {
-    /// The update's part of the output.
-    ///
-    /// # Shapes
-    /// - input: `[rows, in]`
-    /// - output: `[rows, out]`, in f32
-    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let input = self.dropout.forward(input.cast(FloatDType::F32));
-        product(product(input, self.a.val(), None), self.b.val(), None).mul_scalar(self.scale)
-    }
-
-    /// The update as a dense matrix, `(α/r)·B A`: `[out, in]`.
-    pub fn dense(&self) -> Tensor<2> {
-        self.b.val().matmul(self.a.val()).mul_scalar(self.scale)
-    }
-}
-
-/// Gives every targeted layer of a language model a fresh update; gives back how many layers there were.
+/// Gives every targeted layer of a language model a fresh update. Returns the number of layers.
 pub fn attach(language_model: &mut LanguageModel, config: &LoraConfig) -> usize {
     let mut attached = 0;
     language_model.visit_linears(&mut |path, linear: &mut Linear| {
@@ -97,22 +21,15 @@ pub fn attach(language_model: &mut LanguageModel, config: &LoraConfig) -> usize 
     attached
 }
 
-/// Adds every update to its weight and drops it: the model computes the same, and faster, but can no longer be told
-/// from one that was trained whole.
+/// Adds every update to its weight and removes it. The model computes the same in less time; the updates are
+/// lost.
 pub fn merge(language_model: &mut LanguageModel) {
     language_model.visit_linears(&mut |_, linear| {
         if let Some(lora) = linear.lora.take() {
-            add_to_weight(linear, lora.dense());
-        }
-    });
-}
-
-/// Takes updates that were merged out of the weights again and attaches them; exact up to rounding.
-pub fn unmerge(language_model: &mut LanguageModel, updates: &[(String, Lora)]) {
-    language_model.visit_linears(&mut |path, linear| {
-        if let Some((_, lora)) = updates.iter().find(|(name, _)| name == path) {
-            add_to_weight(linear, lora.dense().neg());
-            linear.lora = Some(lora.clone());
+            linear.weight = linear.weight.clone().map(|weight| {
+                let dtype: FloatDType = weight.dtype().into();
+                (weight.cast(FloatDType::F32) + lora.dense().without_autodiff()).cast(dtype)
+            });
         }
     });
 }
@@ -128,21 +45,13 @@ pub fn updates(language_model: &mut LanguageModel) -> Vec<(String, Lora)> {
     updates
 }
 
-fn add_to_weight(linear: &mut Linear, update: Tensor<2>) {
-    let weight = linear.weight.clone();
-    linear.weight = weight.map(|weight| {
-        let dtype: FloatDType = weight.dtype().into();
-        let update = update.without_autodiff();
-        (weight.cast(FloatDType::F32) + update).cast(dtype)
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lm::{LanguageModelConfig, Prefix, llama, opt, t5};
     use crate::parameters::{count, set_trainable};
-    use burn::tensor::{Distribution, Int};
+    use burn::module::Module;
+    use burn::tensor::{Device, Distribution, Int, Tensor};
 
     fn models() -> Vec<(LanguageModel, LoraConfig)> {
         let device = Device::flex();
@@ -194,21 +103,15 @@ mod tests {
 
     /// The merged weight sums in another order: 1e-4 on logits of size 1 to 10.
     #[test]
-    fn merging_keeps_the_scores_and_unmerging_the_weights() {
+    fn merging_keeps_the_scores() {
         Device::flex().seed(52);
         for (mut model, config) in models() {
-            let plain = scores(&model);
             attach(&mut model, &config);
             draw_updates(&mut model);
             let updated = scores(&model);
-            let kept = updates(&mut model);
             merge(&mut model);
             assert!(updates(&mut model).is_empty(), "a merged update is gone");
             assert!(distance(&scores(&model), &updated) < 1e-4);
-            unmerge(&mut model, &kept);
-            assert!(distance(&scores(&model), &updated) < 1e-4);
-            model.visit_linears(&mut |_, linear| linear.lora = None);
-            assert!(distance(&scores(&model), &plain) < 1e-4);
         }
     }
 

@@ -5,12 +5,12 @@ use burn::tensor::{FloatDType, Int, Tensor};
 
 use crate::layers::cast;
 
-/// Token ids to be predicted, and which of them count.
+/// Target token ids and their mask.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// `[b, t]`; padding may hold any id.
     pub ids: Tensor<2, Int>,
-    /// `[b, t]`, 1 where the token counts and 0 elsewhere (the label -100 of PyTorch).
+    /// `[b, t]`, 1 where the token counts and 0 elsewhere (label -100 in PyTorch).
     pub mask: Tensor<2>,
 }
 
@@ -26,8 +26,7 @@ pub fn token_log_probabilities(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor
     log_probabilities.gather(1, ids.reshape([b * t, 1])).reshape([b, t])
 }
 
-/// Mean negative log-probability of the tokens that count, with PyTorch's label smoothing: with probability
-/// `smoothing` the target is any token.
+/// Mean negative log-probability of the tokens that count, with PyTorch's label smoothing.
 ///
 /// # Shapes
 /// - logits: `[b, t, v]`
@@ -58,8 +57,8 @@ mod tests {
         (logits, Targets { ids, mask: Tensor::from_floats([[1.0, 1.0, 0.0]], &device) })
     }
 
-    /// Expected by hand from the definition that `torch.nn.functional.cross_entropy` documents, with and without
-    /// `label_smoothing = 0.1`.
+    /// Expected by hand from the definition that `torch.nn.functional.cross_entropy` documents, with and
+    /// without `label_smoothing = 0.1`.
     #[test]
     fn equals_pytorchs_on_the_tokens_that_count() {
         let (logits, targets) = example();

@@ -1,4 +1,4 @@
-//! A model's parameters by name: listing, counting, freezing.
+//! Parameters of a module by name: listing, counting, freezing.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
@@ -6,7 +6,7 @@ use burn::tensor::{Gradients, Tensor};
 /// One parameter, without its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Path of fields, joined by dots: `qformer.layers.0.attention.query.weight`.
+    /// Path of fields joined by dots: `qformer.layers.0.attention.query.weight`.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
@@ -24,8 +24,8 @@ impl Parameter {
     }
 }
 
-/// Where a visitor or mapper stands in a module: the path of fields, joined by dots. The variant of an enum is no field:
-/// `language_model.shared` is the embedding's name whichever language model holds it.
+/// The current path of a visitor or mapper: fields joined by dots. Variants of an enum are not part of it:
+/// `language_model.shared` is the name of the embedding in the variant T5 of `language_model`.
 #[derive(Debug, Clone, Default)]
 pub struct FieldPath(Vec<Option<String>>);
 
@@ -46,6 +46,20 @@ impl FieldPath {
     }
 }
 
+/// The methods of a visitor or mapper that keep its field `path` current.
+macro_rules! track_path {
+    () => {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+    };
+}
+pub(crate) use track_path;
+
 /// Lists a module's parameters in the order of its fields, allocating none.
 pub fn list<M: Module>(module: &M) -> Vec<Parameter> {
     let mut visitor = Lister::default();
@@ -63,27 +77,27 @@ pub fn count<M: Module>(module: &M, choose: impl Fn(&str) -> bool) -> usize {
     list(module).iter().filter(|parameter| choose(&parameter.name)).map(Parameter::len).sum()
 }
 
-/// Whether no parameter of the module is trained, as in every module on a plain device.
+/// Whether no parameter of the module is trainable, as in every module on a plain device.
 pub fn is_frozen<M: Module>(module: &M) -> bool {
     let mut visitor = AnyTrained(false);
     module.visit(&mut visitor);
     !visitor.0
 }
 
-/// Makes exactly those parameters trainable whose name is chosen. The module is taken by value, as two modules that
-/// were never used share their lazy parameters' flags.
+/// Makes exactly the parameters trainable whose name is chosen. It takes the module by value, because copies
+/// of a module share the flags of parameters that are not initialised yet.
 pub fn set_trainable<M: Module>(module: M, choose: impl Fn(&str) -> bool) -> M {
     module.map(&mut Setter { path: FieldPath::default(), choose })
 }
 
-/// Draws every value that has not been drawn yet, in the order of the module's fields, so that the device's seed alone
-/// decides them.
+/// Initialises all parameters in the order of the module's fields, so that their values depend only on the
+/// device's seed.
 pub fn draw<M: Module>(module: &M) {
     module.visit(&mut Drawer);
 }
 
-/// The gradient of the parameter of a name, row by row, with its shape; nothing where it got none or there is no such
-/// parameter.
+/// The gradient of the parameter of this name, row by row, and its shape; `None` if it has none or does not
+/// exist.
 pub fn gradient<M: Module>(module: &M, name: &str, gradients: &Gradients) -> Option<(Vec<f32>, Vec<usize>)> {
     let mut finder = GradientFinder { path: FieldPath::default(), name, gradients, found: None };
     module.visit(&mut finder);
@@ -98,13 +112,7 @@ struct GradientFinder<'a> {
 }
 
 impl ModuleVisitor for GradientFinder<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         if self.path.name() != self.name {
@@ -124,13 +132,7 @@ struct Lister {
 }
 
 impl ModuleVisitor for Lister {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         self.parameters.push(Parameter { name: self.path.name(), shape: parameter.lazy_shape().to_vec() });
@@ -151,13 +153,7 @@ struct Setter<F> {
 }
 
 impl<F: Fn(&str) -> bool> ModuleMapper for Setter<F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let is_chosen = (self.choose)(&self.path.name());

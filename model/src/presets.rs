@@ -1,4 +1,4 @@
-//! The published models' sizes, by the names that Hugging Face gives them.
+//! Sizes of the published models, by their Hugging Face names.
 
 use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
@@ -27,7 +27,7 @@ pub enum Preset {
     Blip2FlanT5XlCoco,
     /// `Salesforce/blip2-flan-t5-xxl`
     Blip2FlanT5Xxl,
-    /// `Salesforce/blip2-vicuna-7b`: BLIP-2's second stage on Vicuna, which the paper trains; not published there.
+    /// `Salesforce/blip2-vicuna-7b`: BLIP-2's second stage on Vicuna, which the paper trains; not published.
     Blip2Vicuna7B,
     /// `Salesforce/instructblip-flan-t5-xl`
     InstructBlipFlanT5Xl,
@@ -102,19 +102,12 @@ impl Preset {
 
     /// Its sizes.
     pub fn config(self) -> Blip2Config {
-        let is_instruct = matches!(
-            self,
-            Self::InstructBlipFlanT5Xl
-                | Self::InstructBlipFlanT5Xxl
-                | Self::InstructBlipVicuna7B
-                | Self::InstructBlipVicuna13B
-        );
-        let is_coco = matches!(self, Self::Blip2Opt2B7Coco | Self::Blip2Opt6B7Coco | Self::Blip2FlanT5XlCoco);
+        let (is_instruct, is_coco) = (self.name().starts_with("instruct"), self.name().ends_with("-coco"));
         Blip2Config {
             vision_config: VitConfig { image_size: if is_coco { 364 } else { 224 }, ..VitConfig::default() },
             qformer_config: QFormerConfig {
                 reads_text: is_instruct,
-                // BERT's, and the [DEC] that pretraining added
+                // BERT's tokens and the [DEC] of pretraining
                 vocab_size: if is_instruct { 30_523 } else { 30_522 },
                 ..QFormerConfig::default()
             },
@@ -177,8 +170,8 @@ mod tests {
         !name.starts_with("vision_model.") && !name.starts_with("language_model.")
     }
 
-    /// The reference's counts (reference/paper-and-peers.md, 2.1), taken from LAVIS's logs and modules. No weight is
-    /// allocated: parameters are drawn when they are first read.
+    /// The reference's counts (reference/paper-and-peers.md, 2.1), taken from LAVIS's logs and modules. No
+    /// weight is allocated: parameters are drawn when they are first read.
     #[test]
     fn full_size_models_have_the_published_numbers_of_parameters() {
         let device = Device::flex();
@@ -193,8 +186,8 @@ mod tests {
         assert_eq!(count(&first_stage, |name| !name.starts_with("vision_model.")), 186_705_470);
     }
 
-    /// The language models' own counts, as `transformers` counts them on the meta device; to FLAN-T5's, whose head it
-    /// counts as tied, the head's `32,128 · d` is added, as the published files have one.
+    /// The language models' own counts, as `transformers` counts them on the meta device; to FLAN-T5's, whose
+    /// head it counts as tied, the head's `32,128 · d` is added, as the published files have one.
     #[test]
     fn language_models_have_the_published_numbers_of_parameters() {
         let device = Device::flex();

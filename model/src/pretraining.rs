@@ -1,9 +1,11 @@
-//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2; `blip2_qformer.py` in LAVIS): the Q-Former learns
-//! to read images by three tasks on image-text pairs, with no language model in sight.
+//! BLIP-2's first stage of pretraining (arXiv:2301.12597, section 3.2; `blip2_qformer.py` in LAVIS): the
+//! Q-Former learns to read images by three losses on image-text pairs, without a language model.
 //!
-//! - contrast: the query output that is nearest to the text's, over temperature, among all images of a batch;
-//! - matching: do this image and this text belong together, as queries and text read each other say?
-//! - generation: the text word by word, from what the queries have read.
+//! - ITC, image-text contrastive: similarity of the nearest query output and the text's CLS output, over the
+//!   batch;
+//! - ITM, image-text matching: a binary classification of pairs, with queries and text attending to each
+//!   other;
+//! - ITG, image-grounded text generation: the next token of the text, given the queries.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
@@ -25,16 +27,16 @@ pub struct PretrainingConfig {
     pub qformer_config: QFormerConfig,
     /// Number of queries.
     pub num_query_tokens: usize,
-    /// Width in which images and texts are compared.
+    /// Width of the ITC features.
     pub embed_dim: usize,
-    /// What similarities are divided by, at first.
+    /// Initial temperature, which similarities are divided by.
     pub temperature: f64,
-    /// Label smoothing of contrast and generation.
+    /// Label smoothing of the ITC and ITG losses.
     pub label_smoothing: f64,
 }
 
 impl Default for PretrainingConfig {
-    /// BLIP-2's: BERT's 30,522 tokens and the one that starts a generated text.
+    /// BLIP-2: BERT's 30,522 tokens and the start token of generated texts.
     fn default() -> Self {
         Self {
             vision_config: VitConfig::default(),
@@ -52,7 +54,7 @@ impl Default for PretrainingConfig {
 }
 
 impl PretrainingConfig {
-    /// Whether training draws random numbers.
+    /// Whether any layer has dropout.
     pub fn has_dropout(&self) -> bool {
         let qformer = &self.qformer_config;
         let rates = [
@@ -74,7 +76,7 @@ impl PretrainingConfig {
             vision_proj: LinearConfig::new(d, self.embed_dim, std).init(device),
             text_proj: LinearConfig::new(d, self.embed_dim, std).init(device),
             itm_head: LinearConfig::new(d, 2, std).init(device),
-            writer: Writer {
+            writer: TextHead {
                 dense: LinearConfig::new(d, d, std).init(device),
                 layer_norm: LayerNormConfig::new(d, self.qformer_config.layer_norm_eps).init(device),
                 bias: Initializer::Zeros.init([self.qformer_config.vocab_size], device),
@@ -100,13 +102,14 @@ pub struct Pretraining {
     vision_proj: Linear,
     text_proj: Linear,
     itm_head: Linear,
-    writer: Writer,
+    /// The head of the ITG loss.
+    writer: TextHead,
     /// `[1]`
     temperature: Param<Tensor<1>>,
     label_smoothing: f64,
 }
 
-/// Image tokens and the texts that belong to them, row by row.
+/// Image tokens and their texts, row by row.
 #[derive(Debug, Clone)]
 pub struct Pairs {
     /// Output of `ln_vision`: `[b, p, d]`.
@@ -117,16 +120,16 @@ pub struct Pairs {
     pub mask: Tensor<2>,
 }
 
-/// What images and texts are compared by.
+/// Normalised features of images and texts for image-text contrastive learning (ITC).
 #[derive(Debug, Clone)]
-pub struct Contrast {
-    /// Of length one: `[b, q, e]`.
+pub struct ItcFeatures {
+    /// Unit vectors: `[b, q, e]`.
     pub image: Tensor<3>,
-    /// Of length one: `[b, e]`.
+    /// Unit vectors: `[b, e]`.
     pub text: Tensor<2>,
 }
 
-/// Similarities over temperature, each the best over the queries.
+/// Similarities divided by the temperature, each the maximum over the queries.
 #[derive(Debug, Clone)]
 pub struct Similarities {
     /// `[images, texts]`
@@ -135,17 +138,18 @@ pub struct Similarities {
     pub text_to_image: Tensor<2>,
 }
 
-/// For every pair of a batch, the rows of an image and of a text that do not belong to it but look as if they did.
+/// Hard negatives: for every pair of a batch, the rows of a similar image and of a similar text of other
+/// pairs.
 #[derive(Debug, Clone)]
 pub struct HardNegatives {
-    /// The image set against each text.
+    /// The negative image of each text.
     pub images: Vec<usize>,
-    /// The text set against each image.
+    /// The negative text of each image.
     pub texts: Vec<usize>,
 }
 
 impl Pretraining {
-    /// Puts what was learned into a captioner: ViT, norm, queries and Q-Former; projection and language model stay its own.
+    /// Moves ViT, norm, queries and Q-Former into a captioner, which keeps its projection and language model.
     pub fn into_captioner(self, mut captioner: Blip2) -> Blip2 {
         captioner.vision_model = self.vision_model;
         captioner.ln_vision = self.ln_vision;
@@ -154,12 +158,13 @@ impl Pretraining {
         captioner
     }
 
-    /// Encodes each frame by itself, and norms what comes out. A frozen ViT runs on plain tensors, without a graph.
+    /// Encodes each frame separately and applies the layer norm. A frozen ViT runs on plain tensors, without
+    /// a graph.
     ///
     /// # Shapes
-    /// - visual: one frame or several of each pair
+    /// - visual: one or several frames of each pair
     /// - output: `[b, f·p, d]`, in f32
-    pub fn see(&self, visual: Visual) -> Tensor<3> {
+    pub fn image_tokens(&self, visual: Visual) -> Tensor<3> {
         let features = match visual {
             Visual::Frames(frames) => frame_features(&self.vision_model, frames),
             Visual::Features(features) => features,
@@ -168,34 +173,30 @@ impl Pretraining {
         self.ln_vision.forward(cast(features.reshape([b, f * p, d]), FloatDType::F32))
     }
 
-    /// What the queries make of images: `[b, q, d]`.
-    pub fn read_images(&self, image: &Tensor<3>) -> Tensor<3> {
+    /// The Q-Former's output for images: `[b, q, d]`.
+    pub fn query_output(&self, image: &Tensor<3>) -> Tensor<3> {
         let [b, _, _] = image.dims();
         self.qformer.forward(self.queries(b), image)
     }
 
-    /// What images and texts of a batch are compared by.
+    /// The ITC features of a batch.
     ///
     /// # Errors
-    /// When the Q-Former was made without a text path.
-    pub fn contrast(&self, pairs: &Pairs) -> Result<Contrast, NoTextPath> {
+    /// If the Q-Former has no text path.
+    pub fn itc_features(&self, pairs: &Pairs) -> Result<ItcFeatures, NoTextPath> {
         let [b, _] = pairs.ids.dims();
-        let text = QFormerText {
-            ids: pairs.ids.clone(),
-            mask: Some(pairs.mask.clone()),
-            attention: TextAttention::Bidirectional,
-        };
+        let text = pairs.text(TextAttention::Bidirectional);
         let text = self.qformer.forward_with_text(None, text, None)?;
         let d = text.dims()[2];
-        let class = text.slice([0..b, 0..1, 0..d]).reshape([b, d]);
-        Ok(Contrast {
-            image: unit(self.vision_proj.forward(self.read_images(&pairs.image))),
-            text: unit(self.text_proj.forward(class)),
+        let cls = text.slice([0..b, 0..1, 0..d]).reshape([b, d]);
+        Ok(ItcFeatures {
+            image: unit(self.vision_proj.forward(self.query_output(&pairs.image))),
+            text: unit(self.text_proj.forward(cls)),
         })
     }
 
-    /// Every image against every text. `all` may hold more than this process's own pairs.
-    pub fn similarities(&self, own: &Contrast, all: &Contrast) -> Similarities {
+    /// The similarity of every image to every text. `all` may hold the pairs of other processes.
+    pub fn similarities(&self, own: &ItcFeatures, all: &ItcFeatures) -> Similarities {
         let best = |images: &Tensor<3>, texts: &Tensor<2>| {
             let ([n, q, e], [texts_count, _]) = (images.dims(), texts.dims());
             let each = product(images.clone().reshape([n * q, e]), texts.clone(), None);
@@ -208,12 +209,11 @@ impl Pretraining {
         }
     }
 
-    /// Loss of telling which text belongs to each image, and which image to each text. `first` is the place of this
-    /// process's first pair among all.
+    /// The ITC loss, in both directions. `first` is the index of this process's first pair among all pairs.
     ///
     /// # Shapes
     /// - output: `[1]`
-    pub fn contrastive_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
+    pub fn itc_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
         let loss = |similarities: &Tensor<2>| {
             let [b, all] = similarities.dims();
             let device = similarities.device().inner();
@@ -224,23 +224,15 @@ impl Pretraining {
         (loss(&similarities.image_to_text) + loss(&similarities.text_to_image)) / 2.0
     }
 
-    /// Loss of telling pairs that belong together from images set against wrong texts and texts against wrong images.
+    /// The ITM loss: matching pairs against images with wrong texts and texts with wrong images. Negatives
+    /// are rows of `all`, which may hold the pairs of other processes.
     ///
     /// # Shapes
     /// - output: `[1]`
     ///
     /// # Errors
-    /// When the Q-Former was made without a text path.
-    pub fn matching_loss(&self, pairs: &Pairs, negatives: &HardNegatives) -> Result<Tensor<1>, NoTextPath> {
-        self.matching_loss_among(pairs, pairs, negatives)
-    }
-
-    /// As [`matching_loss`](Self::matching_loss), with negatives out of `all`, which may hold more than this process's own
-    /// pairs.
-    ///
-    /// # Errors
-    /// When the Q-Former was made without a text path.
-    pub fn matching_loss_among(
+    /// If the Q-Former has no text path.
+    pub fn itm_loss(
         &self,
         pairs: &Pairs,
         all: &Pairs,
@@ -248,41 +240,37 @@ impl Pretraining {
     ) -> Result<Tensor<1>, NoTextPath> {
         let [b, _] = pairs.ids.dims();
         let device = pairs.ids.device().inner();
-        let logits = self.matching_logits(&pairs.with_negatives(all, negatives))?;
+        let logits = self.itm_logits(&pairs.with_negatives(all, negatives))?;
         let labels: Vec<i32> = (0..3 * b).map(|row| i32::from(row < b)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [3 * b, 1]), &device);
         let targets = Targets { ids, mask: Tensor::ones([3 * b, 1], &device) };
         Ok(cross_entropy(logits.reshape([3 * b, 1, 2]), &targets, 0.0))
     }
 
-    /// Scores "these do not belong together" and "these do" for each pair: `[b, 2]`.
+    /// The ITM logits of each pair, "no match" and "match": `[b, 2]`.
     ///
     /// # Errors
-    /// When the Q-Former was made without a text path.
-    pub fn matching_logits(&self, pairs: &Pairs) -> Result<Tensor<2>, NoTextPath> {
+    /// If the Q-Former has no text path.
+    pub fn itm_logits(&self, pairs: &Pairs) -> Result<Tensor<2>, NoTextPath> {
         let [b, _] = pairs.ids.dims();
         let queries = self.queries(b);
         let [_, q, d] = queries.dims();
-        let text = QFormerText {
-            ids: pairs.ids.clone(),
-            mask: Some(pairs.mask.clone()),
-            attention: TextAttention::Bidirectional,
-        };
+        let text = pairs.text(TextAttention::Bidirectional);
         let all = self.qformer.forward_with_text(Some(queries), text, Some(&pairs.image))?;
         let logits = self.itm_head.forward(all.slice([0..b, 0..q, 0..d]));
         Ok(logits.mean_dim(1).reshape([b, 2]))
     }
 
-    /// Loss of writing each text from its image. `start` takes the place of the CLS token.
+    /// The ITG loss: predicting each text from its image. `start` replaces the CLS token.
     ///
     /// # Shapes
     /// - output: `[1]`
     ///
     /// # Errors
     /// When the Q-Former was made without a text path.
-    pub fn generation_loss(&self, pairs: &Pairs, start: u32) -> Result<Tensor<1>, NoTextPath> {
+    pub fn itg_loss(&self, pairs: &Pairs, start: u32) -> Result<Tensor<1>, NoTextPath> {
         let [b, t] = pairs.ids.dims();
-        let logits = self.generation_logits(pairs, start)?;
+        let logits = self.itg_logits(pairs, start)?;
         let [_, _, v] = logits.dims();
         let targets = Targets {
             ids: pairs.ids.clone().slice([0..b, 1..t]),
@@ -291,15 +279,16 @@ impl Pretraining {
         Ok(cross_entropy(logits.slice([0..b, 0..t - 1, 0..v]), &targets, self.label_smoothing))
     }
 
-    /// Scores the token after each token of the texts, `start` in the place of the first: `[b, t, v]`.
+    /// The logits of the token after each token of the texts, with `start` in place of the first: `[b, t,
+    /// v]`.
     ///
     /// # Errors
     /// When the Q-Former was made without a text path.
-    pub fn generation_logits(&self, pairs: &Pairs, start: u32) -> Result<Tensor<3>, NoTextPath> {
+    pub fn itg_logits(&self, pairs: &Pairs, start: u32) -> Result<Tensor<3>, NoTextPath> {
         let [b, t] = pairs.ids.dims();
         let first = Tensor::full([b, 1], i64::from(start), &pairs.ids.device());
         let ids = Tensor::cat(vec![first, pairs.ids.clone().slice([0..b, 1..t])], 1);
-        let text = QFormerText { ids, mask: Some(pairs.mask.clone()), attention: TextAttention::Causal };
+        let text = QFormerText { ids, ..pairs.text(TextAttention::Causal) };
         let queries = self.queries(b);
         let q = queries.dims()[1];
         let all = self.qformer.forward_with_text(Some(queries), text, Some(&pairs.image))?;
@@ -315,7 +304,12 @@ impl Pretraining {
 }
 
 impl Pairs {
-    /// The pairs, then every text with a wrong image, then every image with a wrong text: `3·b` rows.
+    fn text(&self, attention: TextAttention) -> QFormerText {
+        QFormerText { ids: self.ids.clone(), mask: Some(self.mask.clone()), attention }
+    }
+
+    /// The pairs, then every text with its negative image, then every image with its negative text: `3·b`
+    /// rows.
     fn with_negatives(&self, all: &Self, negatives: &HardNegatives) -> Self {
         let device = self.ids.device().inner();
         let rows = |rows: &[usize]| {
@@ -336,9 +330,9 @@ impl Pairs {
     }
 }
 
-/// BERT's head that writes: a dense layer and a norm before the embedding, which serves as its last matrix.
+/// BERT's language-modelling head: a dense layer and a norm, then the transposed word embedding.
 #[derive(Module, Debug)]
-struct Writer {
+struct TextHead {
     dense: Linear,
     layer_norm: LayerNorm,
     /// `[v]`
@@ -347,7 +341,7 @@ struct Writer {
     activation: Activation,
 }
 
-impl Writer {
+impl TextHead {
     fn forward(&self, x: Tensor<3>, words: Tensor<2>) -> Tensor<3> {
         let x = self.layer_norm.forward(self.activation.forward(self.dense.forward(x)));
         let ([b, t, d], [v, _]) = (x.dims(), words.dims());
@@ -355,7 +349,7 @@ impl Writer {
     }
 }
 
-/// Scales the last axis to length one; PyTorch's `normalize`, whose smallest length is 1e-12.
+/// Scales the last axis to length one, as PyTorch's `normalize` with its smallest length 1e-12.
 fn unit<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let length = x.clone().square().sum_dim(D - 1).sqrt().clamp_min(1e-12);
     x / length

@@ -1,8 +1,9 @@
-//! The Q-Former: a BERT whose learned queries read the image tokens by cross-attention in every second layer
-//! (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers, `Qformer.py` in LAVIS). Post-norm, as BERT is.
+//! The Q-Former: a BERT whose learned queries attend to the image tokens by cross-attention in every second
+//! layer (BLIP-2, section 3.1; `Blip2QFormerModel` in transformers, `Qformer.py` in LAVIS). Post-norm, as
+//! BERT.
 //!
-//! Queries and text share the self-attention and nothing else: the queries alone read the image, and each has an MLP
-//! of its own. Captioning needs no text here; pretraining and InstructBLIP do.
+//! Queries and text share only the self-attention: the queries alone attend to the image, and both have
+//! separate MLPs. Captioning gives it no text; pretraining and InstructBLIP do.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;
@@ -13,7 +14,7 @@ use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     MASKED, attend,
 };
-use crate::recompute::{BlockInput, Part, stack};
+use crate::recompute::{BlockInput, ModelPart, stack};
 
 /// Sizes of a [`QFormer`], under the keys of Hugging Face's `qformer_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct QFormerConfig {
     pub initializer_range: f64,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
-    /// Every how many layers the queries read the image, the first included.
+    /// Number of layers from one cross-attention to the next; the first layer has one.
     pub cross_attention_frequency: usize,
     /// Width of the image tokens.
     pub encoder_hidden_size: usize,
@@ -51,7 +52,7 @@ pub struct QFormerConfig {
 }
 
 impl Default for QFormerConfig {
-    /// The Q-Former of every published BLIP-2: BERT-base beside a ViT-g.
+    /// The Q-Former of every published BLIP-2: BERT-base for a ViT-g.
     fn default() -> Self {
         Self {
             hidden_size: 768,
@@ -137,7 +138,7 @@ pub struct QFormer {
 }
 
 impl QFormer {
-    /// The same without the path of texts, as captioning has it.
+    /// The same without text path, for captioning.
     #[must_use]
     pub fn without_text(self) -> Self {
         let layers = self.layers.into_iter().map(|layer| Layer { intermediate: None, output: None, ..layer });
@@ -145,7 +146,7 @@ impl QFormer {
     }
 }
 
-/// The tokens of a text, embedded by word and place.
+/// The embeddings of words and positions.
 #[derive(Module, Debug)]
 struct TextEmbedding {
     /// `[v, d]`
@@ -154,28 +155,29 @@ struct TextEmbedding {
     position: Param<Tensor<2>>,
 }
 
-/// What text the Q-Former reads beside its queries.
+/// Text that the Q-Former reads with its queries.
 #[derive(Debug, Clone)]
 pub struct QFormerText {
     /// `[b, t]`
     pub ids: Tensor<2, Int>,
-    /// `[b, t]`, 1 where there is a token and 0 at padding.
+    /// `[b, t]`, 1 for a token and 0 for padding.
     pub mask: Option<Tensor<2>>,
-    /// Who sees whom.
+    /// Which tokens attend to which.
     pub attention: TextAttention,
 }
 
-/// Who sees whom in the self-attention of queries and text.
+/// Which tokens attend to which in the self-attention of queries and text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextAttention {
-    /// Everyone everyone (image-text matching, InstructBLIP).
+    /// Every token attends to every token (image-text matching, InstructBLIP).
     Bidirectional,
-    /// The text sees the queries and its own past; the queries don't see the text (image-grounded generation).
+    /// The text attends to the queries and to earlier text, the queries only to queries (image-grounded
+    /// generation).
     Causal,
 }
 
 impl QFormer {
-    /// Lets the queries read the image tokens. Every token may be read; the tokens' order carries no meaning of its own.
+    /// Runs the queries over the image tokens. The order of the tokens has no effect.
     ///
     /// # Shapes
     /// - queries: `[b, q, d]`
@@ -187,7 +189,7 @@ impl QFormer {
         self.read(x, q, Some(image), None)
     }
 
-    /// Lets queries and text read each other, and the queries the image. Without queries it is a plain BERT.
+    /// Runs queries and text together; the queries attend to the image. Without queries it is a plain BERT.
     ///
     /// # Shapes
     /// - queries: `[b, q, d]`
@@ -195,7 +197,7 @@ impl QFormer {
     /// - output: `[b, q + t, d]`, the queries first
     ///
     /// # Errors
-    /// When this Q-Former was made without a text path.
+    /// If this Q-Former has no text path.
     pub fn forward_with_text(
         &self,
         queries: Option<Tensor<3>>,
@@ -216,18 +218,18 @@ impl QFormer {
 
     fn read(&self, x: Tensor<3>, q: usize, image: Option<&Tensor<3>>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let input = BlockInput { memory: image.cloned(), ..BlockInput::new(x) };
-        stack(Part::QFormer, &self.layers, input, move |layer, input| {
+        stack(ModelPart::QFormer, &self.layers, input, move |layer, input| {
             layer.forward(input.hidden, q, input.memory.as_ref(), bias.as_ref())
         })
     }
 
-    /// The table of word embeddings, `[v, d]`, which a head that writes shares.
+    /// The word embeddings, `[v, d]`, which a language-modelling head shares.
     pub(crate) fn word_embedding(&self) -> Option<Tensor<2>> {
         self.text.as_ref().map(|text| text.word.val())
     }
 }
 
-/// Text was given to a Q-Former that has no weights for it.
+/// A Q-Former without text path got text.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("this Q-Former was made without a text path (`reads_text` in qformer_config)")]
 pub struct NoTextPath;
@@ -241,7 +243,7 @@ impl TextEmbedding {
     }
 }
 
-/// [`MASKED`] where a token must not look: `[b|1, 1, q + t, q + t]`.
+/// [`MASKED`] where a token must not attend, else 0: `[b|1, 1, q + t, q + t]`.
 fn self_attention_bias(text: &QFormerText, q: usize) -> Tensor<4> {
     let [b, t] = text.ids.dims();
     let device = text.ids.device().inner();
@@ -260,7 +262,8 @@ fn self_attention_bias(text: &QFormerText, q: usize) -> Tensor<4> {
     }
 }
 
-/// Self-attention among queries and text, cross-attention of the queries to the image where the layer has one, MLPs.
+/// Self-attention among queries and text, cross-attention of the queries to the image where the layer has
+/// one, MLPs.
 #[derive(Module, Debug)]
 struct Layer {
     attention: Attention,

@@ -1,14 +1,14 @@
-//! A training step in less memory (activation checkpointing, arXiv:1604.06174): of each block only what enters it is
-//! kept, and its inside is computed a second time when its gradients are due.
+//! A training step in less memory (activation checkpointing, arXiv:1604.06174): only the inputs of each block
+//! are kept, and the block is run again for its gradients.
 //!
-//! Burn has no such thing for more than single operations. Here the forward pass of a block leaves no graph but a leaf,
-//! from which the graph of what follows starts, and an entry on a tape. The backward pass runs through the loss's graph
-//! down to the leaves, then through the tape from last to first: each block is run again, now with a graph, and hands
-//! the gradient of its output down to its inputs. What several blocks read (T5's relative bias, the encoder's output,
-//! the image) is a leaf too, whose gradients add up until the last of its readers is through.
+//! Burn offers this for single operations only. Here the forward pass of a block leaves no graph, only a
+//! leaf, where the graph of later blocks starts, and an entry on a tape. The backward pass runs through the
+//! loss's graph down to the leaves, then through the tape from last to first: each block is run again with a
+//! graph and passes the gradient of its output to its inputs. An input of several blocks (T5's relative bias,
+//! the encoder's output, the image) is a leaf too, whose gradients are summed over these blocks.
 //!
-//! The tape belongs to the thread that called [`backward`], and so do the random numbers of dropout: steps may run side
-//! by side.
+//! The tape and the random numbers of dropout belong to the thread that called [`backward`], so steps may run
+//! concurrently.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,15 +21,15 @@ use serde::{Deserialize, Serialize};
 use crate::layers::{RandomStream, cast};
 use crate::parameters::{draw, is_frozen};
 
-/// Which parts of a model compute the inside of their blocks a second time; none by default.
+/// The parts of a model whose blocks are recomputed; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recompute {
-    /// The image encoder. A frozen one has no graph anyway, and is run once whatever this says.
+    /// The image encoder. A frozen one has no graph and is always run once.
     pub vision_model: bool,
     /// The Q-Former.
     pub qformer: bool,
-    /// The language model; worth it when it is frozen too, as the gradients of the Q-Former pass through it.
+    /// The language model; useful even if frozen, as the gradients of the Q-Former pass through it.
     pub language_model: bool,
 }
 
@@ -37,33 +37,33 @@ impl Recompute {
     /// Every part.
     pub const ALL: Self = Self { vision_model: true, qformer: true, language_model: true };
 
-    fn has(self, part: Part) -> bool {
+    fn has(self, part: ModelPart) -> bool {
         match part {
-            Part::VisionModel => self.vision_model,
-            Part::QFormer => self.qformer,
-            Part::LanguageModel => self.language_model,
+            ModelPart::VisionModel => self.vision_model,
+            ModelPart::QFormer => self.qformer,
+            ModelPart::LanguageModel => self.language_model,
         }
     }
 }
 
-/// A part of a model that is a stack of blocks.
+/// A stack of blocks of the model.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum ModelPart {
     VisionModel,
     QFormer,
     LanguageModel,
 }
 
-/// The loss that `forward` gives, as a plain tensor, and the gradients of all parameters that `model` trains.
+/// The loss of `forward`, as a plain tensor, and the gradients of all trainable parameters of `model`.
 ///
-/// `recompute` changes the memory and the time that this takes, and nothing else: the loss is the same, and the gradients
-/// are but for rounding. With no part chosen they are those of `GradientsParams::from_grads(loss.backward(), model)`.
+/// `recompute` changes only memory and time: the loss is the same, and the gradients are equal up to
+/// rounding. Without any part they are those of `GradientsParams::from_grads(loss.backward(), model)`.
 ///
-/// `seed` names the random numbers of dropout, which are the same for the same seed whatever parts are chosen and
-/// whatever other threads do. (On another device than the CPU the generator is the device's: one step at a time there.)
+/// `seed` selects the random numbers of dropout, independent of `recompute` and of other threads. (On a
+/// device other than the CPU the generator is the device's: run one step at a time there.)
 ///
-/// `forward` must not call `backward`, and must leave Burn's own gradient checkpointing off. A tensor with a graph that
-/// several passes through a chosen part read must go through [`share`] first.
+/// `forward` must not call `backward` or enable Burn's gradient checkpointing. A tensor with a graph that
+/// enters a recomputed part several times must go through [`share`] first.
 ///
 /// # Errors
 /// Those of `forward`.
@@ -75,15 +75,15 @@ pub fn backward<M: Module, E>(
 ) -> Result<(Tensor<1>, GradientsParams), E> {
     let device = model.devices().into_iter().next().unwrap_or_default();
     let recording = Recording::start(recompute, seed);
-    // the blocks have streams of their own, from 1 on
+    // the blocks use streams 1, 2, ...
     let loss = RandomStream { device, seed, number: 0 }.run(forward)?;
     let gradients = recording.finish().backward(loss.backward(), model);
     Ok((loss.without_autodiff(), gradients))
 }
 
-/// Makes a tensor fit to be read by several passes through parts that are recomputed: the gradients of all of them are
-/// summed before they go on into the tensor's own graph, which can be gone through only once. Outside of [`backward`]
-/// it is the tensor itself.
+/// Prepares a tensor for several passes through recomputed parts: their gradients are summed before they
+/// enter the tensor's graph, which can be traversed only once. Outside of [`backward`] it returns the tensor
+/// unchanged.
 #[must_use]
 pub fn share(tensor: Tensor<3>) -> Tensor<3> {
     match Recording::with(|recording| recording.recompute == Recompute::default()) {
@@ -92,19 +92,19 @@ pub fn share(tensor: Tensor<3>) -> Tensor<3> {
     }
 }
 
-/// What a block reads.
+/// The inputs of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockInput {
     /// Output of the block before: `[b, t, d]`.
     pub hidden: Tensor<3>,
-    /// Another sequence, which all blocks read: `[b, s, d_other]`.
+    /// Another sequence, an input of all blocks: `[b, s, d_other]`.
     pub memory: Option<Tensor<3>>,
-    /// Added to the scores of all blocks' attention, where it has a gradient: `[b|1, h, t, t]`.
+    /// Added to the attention scores of all blocks, if it has a gradient: `[b|1, h, t, t]`.
     pub bias: Option<Tensor<4>>,
 }
 
 impl BlockInput {
-    /// The output of the block before, and nothing else.
+    /// Only the output of the block before.
     pub(crate) fn new(hidden: Tensor<3>) -> Self {
         Self { hidden, memory: None, bias: None }
     }
@@ -115,7 +115,7 @@ impl BlockInput {
             || self.bias.as_ref().is_some_and(Tensor::is_tracked)
     }
 
-    /// The same values in training but without a graph, so that dropout is on and nothing is kept for gradients.
+    /// The same values without a graph but on the training device, so that dropout is active.
     fn untracked(&self) -> Self {
         Self {
             hidden: untracked(&self.hidden),
@@ -129,9 +129,9 @@ fn untracked<const D: usize>(tensor: &Tensor<D>) -> Tensor<D> {
     tensor.clone().without_autodiff().autodiff()
 }
 
-/// Runs a stack of blocks, one after the other, with what is asked of their part.
+/// Runs a stack of blocks in order, recorded on the tape if its part is recomputed.
 pub(crate) fn stack<B: Module + 'static>(
-    part: Part,
+    part: ModelPart,
     blocks: &[B],
     input: BlockInput,
     forward: impl Fn(&B, BlockInput) -> Tensor<3> + 'static,
@@ -177,7 +177,7 @@ fn record<B: Module + 'static>(
     stream: RandomStream,
     forward: Rc<impl Fn(&B, BlockInput) -> Tensor<3> + 'static>,
 ) -> Tensor<3> {
-    // copies of parameters that were never used share their flags
+    // copies of parameters that are not initialised yet share their flags
     draw(block);
     let frozen = block.clone().no_grad();
     let output = Leaf::new(stream.run(|| forward(&frozen, input.untracked())));
@@ -195,22 +195,22 @@ fn record<B: Module + 'static>(
     tensor
 }
 
-/// Parts what a stack reads from the graph that it comes from, and puts the parting on the tape.
+/// Detaches the inputs of a stack from their graph, and puts the cut on the tape.
 fn cut(input: BlockInput) -> BlockInput {
-    let (hidden, hidden_parted) = part(input.hidden);
-    let (memory, memory_parted) = input.memory.map(part).unzip();
-    let (bias, bias_parted) = input.bias.map(part).unzip();
-    let cut = Cut { sequences: [hidden_parted, memory_parted.flatten()], bias: bias_parted.flatten() };
+    let (hidden, hidden_cut) = detach(input.hidden);
+    let (memory, memory_cut) = input.memory.map(detach).unzip();
+    let (bias, bias_cut) = input.bias.map(detach).unzip();
+    let cut = Cut { sequences: [hidden_cut, memory_cut.flatten()], bias: bias_cut.flatten() };
     Recording::with(|recording| recording.tape.0.push(Entry::Cut(cut)));
     BlockInput { hidden, memory, bias }
 }
 
-fn part<const D: usize>(origin: Tensor<D>) -> (Tensor<D>, Option<Parted<D>>) {
+fn detach<const D: usize>(origin: Tensor<D>) -> (Tensor<D>, Option<Detached<D>>) {
     if !origin.is_tracked() {
         return (origin, None);
     }
     let leaf = Leaf::new(origin.clone());
-    (leaf.tensor.clone(), Some(Parted { origin, leaf }))
+    (leaf.tensor.clone(), Some(Detached { origin, leaf }))
 }
 
 thread_local! {
@@ -221,7 +221,7 @@ thread_local! {
 struct Recording {
     recompute: Recompute,
     seed: u64,
-    /// Streams of random numbers given out so far.
+    /// Number of streams of random numbers in use.
     streams: u64,
     tape: Tape,
 }
@@ -232,13 +232,13 @@ impl Recording {
         Started { interrupted: RECORDING.replace(Some(recording)) }
     }
 
-    /// What `work` makes of this thread's step; nothing outside of one.
+    /// Calls `work` with this thread's step; `None` outside of a step.
     fn with<R>(work: impl FnOnce(&mut Self) -> R) -> Option<R> {
         RECORDING.with_borrow_mut(|recording| recording.as_mut().map(work))
     }
 }
 
-/// Ends the recording when it goes, be it by an error or a panic of the forward pass.
+/// Ends the recording when dropped, also after an error or a panic of the forward pass.
 struct Started {
     interrupted: Option<Recording>,
 }
@@ -255,7 +255,7 @@ impl Drop for Started {
     }
 }
 
-/// What was run without a graph, in order.
+/// Blocks that ran without a graph, in order.
 #[derive(Default)]
 struct Tape(Vec<Entry>);
 
@@ -263,32 +263,32 @@ type BlockBackward = Box<dyn FnOnce(Tensor<3>, &mut GradientsParams) -> Gradient
 
 #[allow(clippy::large_enum_variant)] // there is one a block
 enum Entry {
-    /// A block ran; `backward` runs it again and takes its output's gradient through it.
+    /// A block; `backward` runs it again and propagates its output's gradient.
     Block { output: Leaf<3>, backward: BlockBackward },
-    /// The graph was parted before a stack of blocks.
+    /// A cut in the graph before a stack of blocks.
     Cut(Cut),
 }
 
-/// What the stack reads that has a graph.
+/// The inputs of a stack that have a graph.
 struct Cut {
-    sequences: [Option<Parted<3>>; 2],
-    bias: Option<Parted<4>>,
+    sequences: [Option<Detached<3>>; 2],
+    bias: Option<Detached<4>>,
 }
 
-/// A tensor from which a graph starts, and the sum of its gradients so far.
+/// A tensor where a graph starts, and the sum of its gradients so far.
 struct Leaf<const D: usize> {
     tensor: Tensor<D>,
     gradient: Option<Tensor<D>>,
 }
 
-/// A tensor with a graph, and the leaf that blocks read in its place.
-struct Parted<const D: usize> {
+/// A tensor with a graph, and the leaf that replaces it as input.
+struct Detached<const D: usize> {
     origin: Tensor<D>,
     leaf: Leaf<D>,
 }
 
 impl Tape {
-    /// Goes on where the backward pass of the loss has stopped, at the leaves.
+    /// Continues the backward pass of the loss from the leaves.
     fn backward<M: Module>(mut self, mut gradients: Gradients, model: &M) -> GradientsParams {
         let mut sums = GradientsParams::new();
         collect(model, &mut gradients, &mut sums);
@@ -300,12 +300,12 @@ impl Tape {
                     drop(tensor);
                     self.collect(&mut backward(gradient, &mut sums));
                 }
-                // nothing that the loss hangs on has read it
+                // the loss does not depend on it
                 Entry::Block { .. } => {}
                 Entry::Cut(Cut { sequences, bias }) => {
-                    let sequences = sequences.into_iter().flatten().filter_map(Parted::product);
-                    let products = sequences.chain(bias.and_then(Parted::product));
-                    // they may have parts of their graphs in common, so it is gone through for all of them at once
+                    let sequences = sequences.into_iter().flatten().filter_map(Detached::product);
+                    let products = sequences.chain(bias.and_then(Detached::product));
+                    // their graphs may overlap, so they are traversed together
                     if let Some(sum) = products.reduce(|sum, product| sum + product) {
                         let mut gradients = sum.backward();
                         collect(model, &mut gradients, &mut sums);
@@ -317,14 +317,14 @@ impl Tape {
         sums
     }
 
-    /// Adds the leaves' gradients to what they have.
+    /// Adds gradients to the leaves.
     fn collect(&mut self, gradients: &mut Gradients) {
         for entry in &mut self.0 {
             match entry {
                 Entry::Block { output, .. } => output.collect(gradients),
                 Entry::Cut(Cut { sequences, bias }) => {
-                    sequences.iter_mut().flatten().for_each(|parted| parted.leaf.collect(gradients));
-                    bias.iter_mut().for_each(|parted| parted.leaf.collect(gradients));
+                    sequences.iter_mut().flatten().for_each(|cut| cut.leaf.collect(gradients));
+                    bias.iter_mut().for_each(|cut| cut.leaf.collect(gradients));
                 }
             }
         }
@@ -346,8 +346,8 @@ impl<const D: usize> Leaf<D> {
     }
 }
 
-impl<const D: usize> Parted<D> {
-    /// A number whose gradient, in the tensor that the leaf was parted from, is the leaf's.
+impl<const D: usize> Detached<D> {
+    /// A scalar whose gradient with respect to the original tensor is the leaf's gradient.
     fn product(self) -> Option<Tensor<1>> {
         let Self { origin, leaf } = self;
         leaf.gradient.map(|gradient| cast((origin * gradient).sum(), FloatDType::F32))

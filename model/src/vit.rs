@@ -1,10 +1,12 @@
-//! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in transformers).
+//! The image encoder: EVA-CLIP's ViT as BLIP-2 uses it (arXiv:2303.15389; `Blip2VisionModel` in
+//! transformers).
 //!
-//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias on query and value only. (A bias on
-//! the keys adds the same to every score of a query, which the softmax takes out again; transformers stores one, of
-//! zeros.) What departs from the reference: the last layer norm (`post_layernorm` there, `ln_vision` in LAVIS) is not in here but in [`Blip2`](crate::Blip2), as
-//! it stays trainable when the ViT is frozen; and the patch embedding is a matrix product over unfolded patches, which
-//! equals the convolution whose kernel and stride are the patch.
+//! Pre-norm blocks, learned positions, one fused query-key-value product with a bias on query and value only.
+//! (A bias on the keys adds the same to every score of a query, so the softmax cancels it; transformers
+//! stores zeros.) Differences from the reference: the last layer norm (`post_layernorm` in transformers,
+//! `ln_vision` in LAVIS) is part of [`Blip2`](crate::Blip2), as it stays trainable when the ViT is frozen;
+//! and the patch embedding is a matrix product over unfolded patches, which equals the convolution with the
+//! patch as kernel and stride.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
@@ -14,7 +16,7 @@ use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     attend, cast,
 };
-use crate::recompute::{BlockInput, Part, stack};
+use crate::recompute::{BlockInput, ModelPart, stack};
 
 /// Sizes of a [`Vit`], under the keys of Hugging Face's `vision_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +38,7 @@ pub struct VitConfig {
     pub hidden_act: Activation,
     /// Epsilon of the blocks' layer norms.
     pub layer_norm_eps: f64,
-    /// Epsilon of `ln_vision` where it differs: LAVIS has 1e-5, transformers takes `layer_norm_eps`.
+    /// Epsilon of `ln_vision` if it differs from `layer_norm_eps`: 1e-5 in LAVIS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_layernorm_eps: Option<f64>,
     /// Dropout on the attention's probabilities.
@@ -65,7 +67,7 @@ impl Default for VitConfig {
 }
 
 impl VitConfig {
-    /// Tokens an image becomes: its patches and the CLS token.
+    /// Number of tokens of an image: its patches and the CLS token.
     pub fn tokens(&self) -> usize {
         let side = self.image_size / self.patch_size;
         side * side + 1
@@ -124,7 +126,7 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Encodes images, each alone, in the weights' type.
+    /// Encodes images separately, in the weights' type.
     ///
     /// # Shapes
     /// - images: `[b, 3, S, S]`, normalised
@@ -134,7 +136,9 @@ impl Vit {
         let [b, _, d] = patches.dims();
         let class = self.class_embedding.val().expand([b, 1, d]);
         let x = Tensor::cat(vec![class, patches], 1) + self.position_embedding.val();
-        stack(Part::VisionModel, &self.layers, BlockInput::new(x), |block, input| block.forward(input.hidden))
+        stack(ModelPart::VisionModel, &self.layers, BlockInput::new(x), |block, input| {
+            block.forward(input.hidden)
+        })
     }
 
     fn dtype(&self) -> FloatDType {
@@ -142,10 +146,11 @@ impl Vit {
     }
 }
 
-/// Learned positions of one grid of patches, resampled for another: bicubic, without antialias, the CLS token's kept
-/// (`interpolate_pos_embed` in LAVIS, `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`).
+/// Resamples learned positions for another grid of patches: bicubic, without antialiasing; the CLS token's is
+/// kept (`interpolate_pos_embed` in LAVIS, `torch.nn.functional.interpolate(mode="bicubic",
+/// align_corners=False)`).
 ///
-/// `values` are `[1, side² + 1, d]` row by row, and so are the result's with the side that `tokens` implies.
+/// `values` is `[1, side² + 1, d]` in row-major order, and so is the result, with `tokens` for `side² + 1`.
 pub(crate) fn interpolate_positions(values: &[f32], d: usize, tokens: usize) -> Vec<f32> {
     let from = (values.len() / d - 1).isqrt();
     let to = (tokens - 1).isqrt();
@@ -170,8 +175,8 @@ pub(crate) fn interpolate_positions(values: &[f32], d: usize, tokens: usize) -> 
     resampled
 }
 
-/// The four source cells that cell `index` of `to` is made of, and their weights: Keys' cubic with a = -0.75, as
-/// PyTorch has it; cells beyond the border repeat the border's.
+/// The four source cells of cell `index` of `to`, and their weights: Keys' cubic with a = -0.75, as in
+/// PyTorch. Cells beyond the border repeat the border cell.
 fn bicubic_taps(index: usize, to: usize, from: usize) -> [(usize, f32); 4] {
     const A: f32 = -0.75;
     let place = (index as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
@@ -314,8 +319,8 @@ mod tests {
             .assert_approx_eq::<f32>(&together.slice([1..2]).into_data(), Tolerance::absolute(1e-5));
     }
 
-    /// LAVIS's `interpolate_pos_embed` on random positions (scripts/reference/lavis_modules.py). Weights are f32 on both
-    /// sides: 1e-6 on values of size 1.
+    /// LAVIS's `interpolate_pos_embed` on random positions (scripts/reference/lavis_modules.py). Weights are
+    /// f32 on both sides: 1e-6 on values of size 1.
     #[test]
     fn resampled_positions_are_lavis() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

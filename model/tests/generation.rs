@@ -1,14 +1,14 @@
-//! What `generate` writes against what transformers writes with the same language models, token for token.
+//! Sequences of `generate` against those of transformers with the same language models, token for token.
 //!
-//! The fixture is made by `scripts/reference/generation.py`, whose header has the commands. Scores s are compared
-//! to 1e-5·(1 + |s|): theirs are sums in f32 of log-probabilities with errors near 1e-6, and a length penalty of -1
-//! multiplies them by the length.
+//! The fixture is made by `scripts/reference/generation.py`, whose header has the commands. Scores s are
+//! compared to 1e-5·(1 + |s|): theirs are sums in f32 of log-probabilities with errors near 1e-6, and a
+//! length penalty of -1 multiplies them by the length.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use model::generate::{
-    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, Prompt, Request, Sample,
-    Search, generate,
+    DiverseBeam, EarlyStopping, GenerateConfig, GenerateError, Generated, NextToken, PromptInfo, Request,
+    Sample, Search, generate,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -152,11 +152,11 @@ fn run(case: &Case) -> Vec<Vec<Generated>> {
 
 fn run_with(table: &mut Table<'_>) -> Vec<Vec<Generated>> {
     let case = table.case;
-    let prompts: Vec<Prompt> = case
+    let prompts: Vec<PromptInfo> = case
         .prompts
         .iter()
         .zip(0..)
-        .map(|(history, stream)| Prompt { history: history.clone(), stream })
+        .map(|(history, stream)| PromptInfo { history: history.clone(), stream })
         .collect();
     let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
     generate(table, request).unwrap()
@@ -229,7 +229,7 @@ fn a_prompt_is_answered_alike_in_any_batch() {
     let fixture = fixture();
     for case in fixture.greedy.iter().chain(&fixture.beam).chain(&fixture.diverse) {
         let together = run(case);
-        // the table knows a prompt by its place, so that one is taken off the end
+        // the table is indexed by prompt, so the last one is removed
         let mut fewer = case.clone();
         fewer.prompts.pop();
         assert_eq!(run(&fewer), together[..fewer.prompts.len()]);
@@ -278,7 +278,7 @@ fn the_fixture_has_what_it_is_meant_to_have() {
     assert!(count(&|case| case.ids.iter().flatten().any(|ids| !ended_early(ids, case))) > 50);
 }
 
-/// A model that gives what it is told to, whatever the tokens.
+/// A model that returns given logits for any tokens.
 struct Told<'a> {
     values: &'a [f32],
     vocabulary: usize,
@@ -312,8 +312,8 @@ impl NextToken for Told<'_> {
 
 type Outcome = Result<Vec<Vec<Generated>>, GenerateError<&'static str>>;
 
-fn told(values: &[f32], vocabulary: usize, prompts: usize, config: &GenerateConfig) -> Outcome {
-    let known = vec![Prompt { history: vec![0, 70_000], stream: 0 }; prompts];
+fn scripted(values: &[f32], vocabulary: usize, prompts: usize, config: &GenerateConfig) -> Outcome {
+    let known = vec![PromptInfo { history: vec![0, 70_000], stream: 0 }; prompts];
     let mut model = Told { values, vocabulary, prompts, steps: 0 };
     generate(&mut model, Request { prompts: &known, vocabulary, config })
 }
@@ -381,7 +381,7 @@ proptest! {
         vocabulary in 0usize..12,
         prompts in 0usize..4,
     ) {
-        let Ok(generated) = told(&values, vocabulary, prompts, &config) else { return Ok(()) };
+        let Ok(generated) = scripted(&values, vocabulary, prompts, &config) else { return Ok(()) };
         prop_assert_eq!(generated.len(), prompts);
         prop_assert!(config.validate().is_ok());
         for sequences in &generated {
@@ -406,7 +406,7 @@ proptest! {
     ) {
         let mut values = values;
         values[place] = f32::NAN;
-        let error = told(&values[..33], 11, 3, &config).unwrap_err().to_string();
+        let error = scripted(&values[..33], 11, 3, &config).unwrap_err().to_string();
         let expected = format!(
             "the logits for new token 1 of prompt {} (its row 0) are unusable: the score of token {} is not a number",
             place / 11,
@@ -431,7 +431,7 @@ fn a_nan_in_a_later_row_is_named_by_prompt_and_beam() {
             Ok(logits)
         }
     }
-    let prompts = [Prompt::default(), Prompt::default()];
+    let prompts = [PromptInfo::default(), PromptInfo::default()];
     for (search, num_beams, sequences) in
         [(Search::Beam, 3, 1), (Search::Sample(Sample { seed: 1, ..Sample::default() }), 1, 3)]
     {
@@ -450,12 +450,12 @@ fn a_nan_in_a_later_row_is_named_by_prompt_and_beam() {
 #[test]
 fn one_token_is_a_vocabulary() {
     let config = GenerateConfig { max_new_tokens: 3, num_beams: 2, ..GenerateConfig::default() };
-    let generated = told(&[4.0], 1, 2, &config).unwrap();
+    let generated = scripted(&[4.0], 1, 2, &config).unwrap();
     let only = Generated { ids: vec![0, 0, 0], log_probability: 0.0, score: 0.0 };
     assert_eq!(generated, vec![vec![only]; 2]);
-    // two of two beams cannot be had, and a made-up one would be a lie
+    // a second sequence is not possible and must not be made up
     let config = GenerateConfig { num_return_sequences: 2, ..config };
-    assert_eq!(told(&[4.0], 1, 2, &config).unwrap()[0].len(), 1);
+    assert_eq!(scripted(&[4.0], 1, 2, &config).unwrap()[0].len(), 1);
 }
 
 #[test]
@@ -464,27 +464,27 @@ fn where_only_ends_are_possible_before_the_least_length_nothing_is_written() {
     for num_beams in [1, 4] {
         let config = GenerateConfig { num_beams, ..config.clone() };
         assert_eq!(
-            told(&[4.0], 1, 1, &config),
+            scripted(&[4.0], 1, 1, &config),
             Err(GenerateError::NothingLeft { step: 1, prompt: 0 }),
             "{num_beams} beams"
         );
     }
     let config = GenerateConfig { search: Search::Sample(Sample::default()), ..config };
-    assert_eq!(told(&[4.0], 1, 1, &config), Err(GenerateError::NothingLeft { step: 1, prompt: 0 }));
+    assert_eq!(scripted(&[4.0], 1, 1, &config), Err(GenerateError::NothingLeft { step: 1, prompt: 0 }));
 }
 
 #[test]
 fn an_end_outside_the_vocabulary_and_a_wrong_count_of_logits_are_errors() {
     let config = GenerateConfig { end_tokens: vec![5], ..GenerateConfig::default() };
-    let error = told(&[1.0], 5, 1, &config).unwrap_err().to_string();
+    let error = scripted(&[1.0], 5, 1, &config).unwrap_err().to_string();
     assert_eq!(error, "end_tokens names 5, but the language model's vocabulary ends at 5");
     let config = GenerateConfig::default();
-    let request = Request { prompts: &[Prompt::default()], vocabulary: 4, config: &config };
+    let request = Request { prompts: &[PromptInfo::default()], vocabulary: 4, config: &config };
     let mut model = Told { values: &[1.0], vocabulary: 5, prompts: 1, steps: 0 };
     let error = generate(&mut model, request).unwrap_err().to_string();
     assert_eq!(error, "the language model gave 5 logits at new token 1, expected 1 rows of 4");
     let config = GenerateConfig { max_new_tokens: 100, ..GenerateConfig::default() };
-    let error = told(&[1.0, 2.0], 2, 1, &config).unwrap_err().to_string();
+    let error = scripted(&[1.0, 2.0], 2, 1, &config).unwrap_err().to_string();
     assert_eq!(error, "the language model failed at new token 42: \"out of order\"");
 }
 
@@ -500,8 +500,8 @@ fn samples_depend_on_seed_stream_and_number_and_not_on_the_batch() {
     };
     let write = |seed: u64, n: usize, streams: &[u64]| {
         let case = Case { config: config(seed, n), prompts: vec![vec![1, 2]; streams.len()], ..case.clone() };
-        let prompts: Vec<Prompt> =
-            streams.iter().map(|&stream| Prompt { history: vec![1, 2], stream }).collect();
+        let prompts: Vec<PromptInfo> =
+            streams.iter().map(|&stream| PromptInfo { history: vec![1, 2], stream }).collect();
         let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
         generate(&mut Table::new(&case), request).unwrap()
     };

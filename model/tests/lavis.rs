@@ -1,7 +1,8 @@
-//! The first stage of pretraining against LAVIS's own modules (scripts/reference/lavis_modules.py, which says what each
-//! tensor of the fixture is).
+//! The first stage of pretraining against LAVIS's own modules (scripts/reference/lavis_modules.py, which says
+//! what each tensor of the fixture is).
 //!
-//! Tolerance: 1e-4 of a tensor's largest magnitude, 1e-5 of a loss, 1e-3 of a gradient, as sums run in another order.
+//! Tolerance: 1e-4 of a tensor's largest magnitude, 1e-5 of a loss, 1e-3 of a gradient, as sums run in
+//! another order.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -116,7 +117,7 @@ fn every_pass_gives_what_lavis_computes() {
     let (fixture, model) = (Fixture::open(), load(&Device::flex()));
     let image = image(&model, &fixture);
     fixture.check("image_embeds", image.clone(), 1e-4);
-    fixture.check("query_output", model.read_images(&image), 1e-4);
+    fixture.check("query_output", model.query_output(&image), 1e-4);
     let pairs = fixture.pairs(image.clone());
     let text = QFormerText {
         ids: pairs.ids.clone(),
@@ -125,11 +126,11 @@ fn every_pass_gives_what_lavis_computes() {
     };
     let text = model.qformer.forward_with_text(None, text, None).unwrap();
     fixture.check("text_cls", text.slice([0..4, 0..1]).reshape([4, 15]), 1e-4);
-    let contrast = model.contrast(&pairs).unwrap();
+    let contrast = model.itc_features(&pairs).unwrap();
     let similarities = model.similarities(&contrast, &contrast);
     fixture.check("sim_i2t", similarities.image_to_text, 1e-4);
     fixture.check("sim_t2i", similarities.text_to_image, 1e-4);
-    fixture.check("lm_logits", model.generation_logits(&pairs, START).unwrap(), 1e-4);
+    fixture.check("lm_logits", model.itg_logits(&pairs, START).unwrap(), 1e-4);
 }
 
 #[test]
@@ -137,10 +138,10 @@ fn the_three_losses_and_their_gradients_are_lavis() {
     let (fixture, device) = (Fixture::open(), Device::flex().autodiff());
     let model = load(&device).train();
     let pairs = fixture.pairs(image(&model, &fixture));
-    let contrast = model.contrast(&pairs).unwrap();
-    let contrastive = model.contrastive_loss(&model.similarities(&contrast, &contrast), 0);
-    let matching = model.matching_loss(&pairs, &fixture.negatives()).unwrap();
-    let generation = model.generation_loss(&pairs, START).unwrap();
+    let contrast = model.itc_features(&pairs).unwrap();
+    let contrastive = model.itc_loss(&model.similarities(&contrast, &contrast), 0);
+    let matching = model.itm_loss(&pairs, &pairs, &fixture.negatives()).unwrap();
+    let generation = model.itg_loss(&pairs, START).unwrap();
     let plain = |loss: &Tensor<1>| loss.clone().without_autodiff();
     fixture.check("loss_itc", plain(&contrastive), 1e-5);
     fixture.check("loss_itm", plain(&matching), 1e-5);

@@ -1,5 +1,6 @@
-//! Steps that compute the inside of blocks a second time against steps that keep it: the loss bit for bit, and the
-//! gradient of every trained parameter to 1e-5 of its largest value, as the sums over several readers run in another order.
+//! Steps that compute the inside of blocks a second time against steps that keep it: the loss bit for bit,
+//! and the gradient of every trained parameter to 1e-5 of its largest value, as the sums over several readers
+//! run in another order.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -127,7 +128,8 @@ fn with_lora(config: Blip2Config) -> Blip2Config {
     Blip2Config { lora: Some(lora), ..config }
 }
 
-/// Held while weights are drawn: the tests share the CPU's one generator, and must find the same weights each time.
+/// Held while weights are drawn: the tests share the CPU's one generator, and must find the same weights each
+/// time.
 static DRAWING: Mutex<()> = Mutex::new(());
 
 fn drawing() -> MutexGuard<'static, ()> {
@@ -150,7 +152,8 @@ fn model(config: &Blip2Config, choose: impl Fn(&str) -> bool) -> Blip2 {
     set_trainable(model.train(), choose)
 }
 
-/// A loss of three clips of two frames, with a padded prompt for the language model and an instruction for the Q-Former.
+/// A loss of three clips of two frames, with a padded prompt for the language model and an instruction for
+/// the Q-Former.
 fn caption_loss(model: &Blip2) -> Result<Tensor<1>, NoTextPath> {
     let device = Device::flex();
     let frames = Tensor::<1, Int>::arange(0..3 * 2 * 3 * 8 * 8, &device).float().sin();
@@ -222,7 +225,8 @@ fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, value| value.abs().max(largest))
 }
 
-/// Gradients that are zero but for rounding (a bias of attention's keys has one) are compared with the largest of all.
+/// Gradients that are zero but for rounding (a bias of attention's keys has one) are compared with the
+/// largest of all.
 fn assert_same(case: &str, got: &(f32, Named), expected: &(f32, Named), tolerance: f32) {
     assert_eq!(got.0.to_bits(), expected.0.to_bits(), "{case}: loss {} and {}", got.0, expected.0);
     assert!(got.1.keys().eq(expected.1.keys()), "{case}: other parameters have gradients");
@@ -332,7 +336,7 @@ fn a_single_trained_parameter_anywhere_gets_its_gradient() {
 }
 
 #[test]
-fn frames_that_are_joined_behind_the_qformer_are_too() {
+fn frames_that_are_fused_after_the_qformer_are_too() {
     for fusion in [Fusion::Average, Fusion::ConcatQueries, Fusion::AverageQueries] {
         let config = Blip2Config { fusion, ..captioner(language_models().remove(2)) };
         let model = model(&config, |name| !name.starts_with("qformer."));
@@ -364,7 +368,7 @@ fn with_dropout_the_same_values_are_dropped() {
     }
 }
 
-/// As the trainer runs the parts of a batch: each on a fork, which has leaves of its own.
+/// As the trainer runs micro-batches: each on a fork with separate leaves.
 #[test]
 fn steps_side_by_side_do_not_disturb_each_other() {
     let mut config = with_lora(captioner(language_models().remove(0)));
@@ -384,8 +388,8 @@ fn steps_side_by_side_do_not_disturb_each_other() {
     assert_eq!(alone, together);
 }
 
-/// A frozen language model in half precision with f32 factors in it. The gradients that several blocks hand to one
-/// tensor are rounded to bf16 at each addition, in another order: 2 % where that happens.
+/// A frozen language model in half precision with f32 factors in it. The gradients that several blocks hand
+/// to one tensor are rounded to bf16 at each addition, in another order: 2 % where that happens.
 #[test]
 fn a_language_model_in_half_precision_keeps_its_type() {
     struct ToHalf(FieldPath);
@@ -466,12 +470,12 @@ fn the_first_stage_of_pretraining_is_too_where_its_image_is_shared() {
                 &device,
             ),
         };
-        let contrast = model.contrast(&pairs)?;
+        let contrast = model.itc_features(&pairs)?;
         let similarities = model.similarities(&contrast, &contrast);
         let negatives = HardNegatives { images: vec![1, 2, 0], texts: vec![2, 0, 1] };
-        Ok(model.contrastive_loss(&similarities, 0)
-            + model.matching_loss(&pairs, &negatives)?
-            + model.generation_loss(&pairs, 4)?)
+        Ok(model.itc_loss(&similarities, 0)
+            + model.itm_loss(&pairs, &pairs, &negatives)?
+            + model.itg_loss(&pairs, 4)?)
     };
     let expected = step(&model, Recompute::default(), 5, loss);
     assert_eq!(expected.1.len(), count_trained(&model));

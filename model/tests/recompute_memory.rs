@@ -36,7 +36,8 @@ fn peak<M: Module>(model: &M, recompute: Recompute, loss: impl Fn(&M) -> Tensor<
     peak
 }
 
-/// Bytes that each of the blocks 5 to 8 adds to the peak, without and with recomputing, and the peak of eight blocks.
+/// Bytes that each of the blocks 5 to 8 adds to the peak, without and with recomputing, and the peak of eight
+/// blocks.
 fn cost_of_a_block(peak_of: impl Fn(usize, Recompute) -> usize) -> [(usize, usize); 2] {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     [Recompute::default(), Recompute::ALL].map(|recompute| {

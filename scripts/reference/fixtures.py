@@ -4,13 +4,15 @@
     python scripts/reference/fixtures.py            # all, about three minutes
     python scripts/reference/fixtures.py llama      # those whose name begins so
 
-Each model has a directory MODEL/ (`save_pretrained`), the same in shards in MODEL/sharded/, for one also as
+Each model has a directory MODEL/ (`save_pretrained`), nearly all the same in shards in MODEL/sharded/, for one also as
 `pytorch_model.bin`, and references MODEL/CASE.{safetensors,json}, in the format that reference.py tells. Weights are drawn
 wide, so that attention and logits are far from flat. Sizes are odd wherever they may be.
 
 How transformers 5 writes a T5: `tie_word_embeddings` is always true in the config; whether the output is scaled stands in
 `scale_decoder_outputs`, and the head is its own when the file holds `lm_head.weight`. FLAN is unscaled with its own head,
 v1.0 is scaled and tied; `t5-tied-unscaled` is what a fresh model with `tie_word_embeddings=False` becomes.
+`t5-three-tables` has different tables in `shared`, `encoder.embed_tokens` and `decoder.embed_tokens`, as a model that was
+trained with `tie_word_embeddings=False`; the config of such a file says `tie_word_embeddings: false`.
 """
 
 import json
@@ -73,12 +75,14 @@ MODELS = {
         2,
     ),
     "t5-tied-unscaled": (lambda: t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False), False, 3),
+    "t5-three-tables": (lambda: t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False), True, 8),
     "t5-v1.0": (lambda: t5(feed_forward_proj="relu"), False, 4),
     "opt": (opt, False, 5),
     "llama": (llama, True, 6),
     "llama-grouped": (lambda: llama(num_key_value_heads=2), True, 7),
 }
 WITH_BIN = "opt"
+WITH_THREE_TABLES = "t5-three-tables"
 IN_BFLOAT16 = {"t5-flan", "opt", "llama-grouped"}
 
 LONG = {"max_new_tokens": 12}
@@ -145,6 +149,11 @@ def build(name, seed):
     if has_own_head:
         language_model = model.language_model
         language_model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(language_model.lm_head.weight))
+    if name == WITH_THREE_TABLES:
+        for stack in (model.language_model.encoder, model.language_model.decoder):
+            stack.embed_tokens.weight = torch.nn.Parameter(torch.zeros_like(stack.embed_tokens.weight))
+        for each in (model.config, model.config.text_config, model.language_model.config):
+            each.tie_word_embeddings = False
     draw_weights(model, seed, has_own_head)
     return model
 
@@ -152,7 +161,8 @@ def build(name, seed):
 def swap_tokens(model, a, b):
     """Exchanges what two token ids mean."""
     language_model = model.language_model
-    tables = {id(t): t for t in (language_model.get_input_embeddings().weight, language_model.lm_head.weight)}
+    embeddings = [m for n, m in language_model.named_modules() if n.endswith(("shared", "embed_tokens", "lm_head"))]
+    tables = {id(module.weight): module.weight for module in embeddings}
     for table in tables.values():
         table.data[[a, b]] = table.data[[b, a]]
 
@@ -160,6 +170,8 @@ def swap_tokens(model, a, b):
 def save_model(model, directory, name):
     shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(directory)
+    if name == WITH_THREE_TABLES:
+        return
     model.save_pretrained(directory / "sharded", max_shard_size="60kB")
     for copy in ("config.json", "generation_config.json"):
         (directory / "sharded" / copy).unlink(missing_ok=True)
@@ -218,6 +230,9 @@ def make(name):
             *more_generations(model),
         ],
     )
+    if name == WITH_THREE_TABLES:
+        report(directory)
+        return
     make_reference(
         **shared,
         out=directory / "frames3-average",

@@ -87,6 +87,7 @@ fn a_directory_of_transformers_is_imported_and_exported_without_a_change() {
         ("opt", "frames1"),
         ("llama-grouped", "frames1"),
         ("t5-flan", "frames3-average"),
+        ("t5-three-tables", "frames3-concat-prompt"),
         ("instructblip-t5", "reference"),
     ] {
         let from = fixture(&format!("parity/{source}"));

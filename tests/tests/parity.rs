@@ -63,6 +63,11 @@ fn t5_with_a_tied_head_equals_transformers() {
 }
 
 #[test]
+fn t5_with_three_embedding_tables_equals_transformers() {
+    check("t5-three-tables", &["frames1", "frames3-concat-prompt"]);
+}
+
+#[test]
 fn llama_equals_transformers() {
     check("llama", &EVERY);
     check("llama-grouped", &EVERY);

@@ -71,9 +71,9 @@ impl FirstStage {
         let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
         let device = device_of(model);
         let Targets { ids, mask } = texts.upload(&device);
-        let own = Pairs { image: share(model.see(visual.upload(&device))), ids, mask };
-        let contrast = model.contrast(&own)?;
-        let all = model::pretraining::Contrast {
+        let own = Pairs { image: share(model.image_tokens(visual.upload(&device))), ids, mask };
+        let contrast = model.itc_features(&own)?;
+        let all = model::pretraining::ItcFeatures {
             image: gather_rows(context.processes, &contrast.image)?,
             text: gather_rows(context.processes, &contrast.text)?,
         };
@@ -104,9 +104,9 @@ impl FirstStage {
             mask: gather_rows(context.processes, &own.mask)?,
         };
         Ok(Losses {
-            itc: model.contrastive_loss(&similarities, first),
-            itm: model.matching_loss_among(&own, &all_pairs, &negatives)?,
-            itg: model.generation_loss(&own, self.start_token)?,
+            itc: model.itc_loss(&similarities, first),
+            itm: model.itm_loss(&own, &all_pairs, &negatives)?,
+            itg: model.itg_loss(&own, self.start_token)?,
             recall_at_1: retrieved as f64 / b.max(1) as f64,
         })
     }

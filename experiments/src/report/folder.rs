@@ -284,7 +284,7 @@ impl Study {
                 summary.ablation
             ));
         }
-        let tables = match MeteorTables::open(&MeteorTables::default_directory()) {
+        let tables = match MeteorTables::find(&crate::judge::meteor_directories()) {
             Ok(tables) => Some(tables),
             Err(error) => {
                 gaps.push(format!("METEOR is not computed: {error}."));

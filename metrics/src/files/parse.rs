@@ -1,4 +1,4 @@
-//! What each data set's file looks like.
+//! The file formats of the data sets.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 
-/// Names under which files give a video's id.
+/// Keys of a video's id.
 const ID_KEYS: [&str; 6] = ["image_id", "video_id", "videoID", "vid_name", "clip_id", "id"];
 
-/// Reads one file, whose name goes into every message.
+/// Reads one file; its path is part of every message.
 pub(super) struct Parser<'a> {
     path: &'a Path,
 }
@@ -30,13 +30,13 @@ impl<'a> Parser<'a> {
         }
         match self.json(text, expected)? {
             Value::Array(entries) => self.results(&entries),
-            // One line of a file of one entry a line.
+            // a single line of a file with an entry a line
             value @ Value::Object(_) if value.get("caption").is_some() && is_entry(&value) => {
                 self.results(&[value])
             }
             Value::Object(map) => {
                 self.refuse_repeated_keys(text)?;
-                // Some programs wrap the captions, beside their scores or settings.
+                // some programs store the captions beside scores or settings
                 match ["predictions", "annotations", "results"].iter().find_map(|key| map.get(*key)) {
                     Some(Value::Array(entries)) => self.results(entries),
                     Some(Value::Object(map)) => self.results_by_id(map),
@@ -51,7 +51,7 @@ impl<'a> Parser<'a> {
         let result = |(place, entry): (usize, &Value)| {
             let place = format!("entry {}", place + 1);
             let caption = match entry.get("caption") {
-                // Of several captions none is the one to be scored.
+                // several captions are an error
                 Some(list @ Value::Array(_)) => self.only_caption(&place, list)?,
                 _ => self.caption(entry, "caption", &place)?,
             };
@@ -66,7 +66,8 @@ impl<'a> Parser<'a> {
             .collect()
     }
 
-    /// A JSON object that has a key twice keeps the last one's value in most readers, ours too: a caption would be lost.
+    /// Rejects an object with a repeated key: serde_json keeps only the last value, and a caption would be
+    /// lost.
     fn refuse_repeated_keys(&self, text: &str) -> Result<(), Error> {
         serde_json::from_str::<DistinctKeys>(text).map(drop).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
@@ -74,7 +75,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// The one caption of an id: a string, or a list of one, as coco-caption's own dictionaries have it.
+    /// The only caption of an id: a string, or a list of one as in coco-caption's dictionaries.
     fn only_caption(&self, place: &str, value: &Value) -> Result<String, Error> {
         match value {
             Value::String(caption) => Ok(caption.clone()),
@@ -141,7 +142,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// MSR-VTT: `videos` say which split each belongs to, `sentences` have the captions.
+    /// MSR-VTT: `videos` have the split of each video, `sentences` the captions.
     fn msrvtt(
         &self,
         map: &Map<String, Value>,
@@ -185,14 +186,28 @@ impl<'a> Parser<'a> {
             let Some(Value::Array(captions)) = entry.get("descs").or_else(|| entry.get("enCap")) else {
                 return Err(self.malformed(&place, "\"descs\" or \"enCap\" with a list", "none"));
             };
-            for caption in captions {
-                pairs.push(match caption {
-                    Value::String(caption) => (id.clone(), caption.clone()),
-                    _ => (id.clone(), self.caption(caption, "desc", &place)?),
-                });
-            }
+            self.add_captions(&mut pairs, &id, captions, "desc", &place)?;
         }
         Ok(pairs)
+    }
+
+    /// Adds an id's captions, each a string or an object with the caption under `key`.
+    fn add_captions(
+        &self,
+        pairs: &mut Pairs,
+        id: &str,
+        captions: &[Value],
+        key: &str,
+        place: &str,
+    ) -> Result<(), Error> {
+        for caption in captions {
+            let caption = match caption {
+                Value::String(caption) => caption.clone(),
+                _ => self.caption(caption, key, place)?,
+            };
+            pairs.push((id.to_owned(), caption));
+        }
+        Ok(())
     }
 
     fn captions_by_id(&self, map: &Map<String, Value>) -> Result<Pairs, Error> {
@@ -201,14 +216,7 @@ impl<'a> Parser<'a> {
             let place = format!("id {id:?}");
             match value {
                 Value::String(caption) => pairs.push((id.clone(), caption.clone())),
-                Value::Array(captions) => {
-                    for caption in captions {
-                        pairs.push(match caption {
-                            Value::String(caption) => (id.clone(), caption.clone()),
-                            _ => (id.clone(), self.caption(caption, "caption", &place)?),
-                        });
-                    }
-                }
+                Value::Array(captions) => self.add_captions(&mut pairs, id, captions, "caption", &place)?,
                 other => return Err(self.malformed(&place, "a list of captions", kind(other))),
             }
         }
@@ -234,20 +242,24 @@ impl<'a> Parser<'a> {
             .collect()
     }
 
-    /// MSVD's table: one caption a row, the clip named by video and seconds; other languages are not references.
+    /// MSVD's table: one caption a row, the clip named by video and seconds. Only English captions are
+    /// references.
     fn msvd_table(&self, text: &str) -> Result<Pairs, Error> {
-        let mut rows = rows(text).into_iter();
-        let header = rows.next().unwrap_or_default();
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+        let bad =
+            |error: csv::Error| self.malformed("the table", "comma-separated cells", &error.to_string());
+        let header = reader.headers().map_err(bad)?.clone();
         let column = |name: &str| {
-            header
-                .iter()
-                .position(|cell| cell == name)
-                .ok_or_else(|| self.malformed("the header", &format!("a column {name:?}"), &header.join(",")))
+            header.iter().position(|cell| cell == name).ok_or_else(|| {
+                let got = header.iter().collect::<Vec<_>>().join(",");
+                self.malformed("the header", &format!("a column {name:?}"), &got)
+            })
         };
         let (video, start, end) = (column("VideoID")?, column("Start")?, column("End")?);
         let (language, caption) = (column("Language")?, column("Description")?);
         let mut pairs = Vec::new();
-        for (place, row) in rows.enumerate() {
+        for (place, row) in reader.records().enumerate() {
+            let row = row.map_err(bad)?;
             let cell = |column: usize| {
                 row.get(column).ok_or_else(|| {
                     let expected = format!("{} cells", header.len());
@@ -255,7 +267,7 @@ impl<'a> Parser<'a> {
                 })
             };
             if cell(language)? == "English" && !cell(caption)?.trim().is_empty() {
-                // A few of the table's captions run over a line end, which says nothing.
+                // some captions of the table contain a line end
                 let caption = cell(caption)?.replace("\r\n", " ").replace('\r', " ");
                 pairs.push((format!("{}_{}_{}", cell(video)?, cell(start)?, cell(end)?), caption));
             }
@@ -268,7 +280,7 @@ impl<'a> Parser<'a> {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        // One value a line is a list of them.
+        // one value a line is read as a list
         let lines: Result<Vec<Value>, _> =
             text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str).collect();
         match lines {
@@ -318,6 +330,14 @@ impl<'de> serde::Deserialize<'de> for DistinctKeys {
 
 struct DistinctKeysVisitor;
 
+macro_rules! scalars {
+    ($($visit:ident($type:ty)),*) => {
+        $(fn $visit<E>(self, _: $type) -> Result<DistinctKeys, E> {
+            Ok(DistinctKeys)
+        })*
+    };
+}
+
 impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
     type Value = DistinctKeys;
 
@@ -340,25 +360,7 @@ impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
         Ok(DistinctKeys)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<DistinctKeys, E> {
-        Ok(DistinctKeys)
-    }
+    scalars!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64), visit_str(&str));
 
     fn visit_unit<E>(self) -> Result<DistinctKeys, E> {
         Ok(DistinctKeys)
@@ -373,40 +375,6 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    }
-}
-
-/// The rows of a CSV file (RFC 4180: quotes around a cell may hold commas, line ends and doubled quotes).
-fn rows(text: &str) -> Vec<Vec<String>> {
-    let mut rows = Vec::new();
-    let mut row = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        let empty = row.last().is_some_and(String::is_empty);
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                push(&mut row, '"');
-            }
-            '"' if quoted => quoted = false,
-            '"' if empty => quoted = true,
-            ',' if !quoted => row.push(String::new()),
-            '\r' if !quoted && characters.peek() == Some(&'\n') => {}
-            '\n' if !quoted => {
-                rows.push(std::mem::replace(&mut row, vec![String::new()]));
-            }
-            c => push(&mut row, c),
-        }
-    }
-    rows.push(row);
-    rows.retain(|row| row.len() > 1 || row.iter().any(|cell| !cell.is_empty()));
-    rows
-}
-
-fn push(row: &mut [String], c: char) {
-    if let Some(cell) = row.last_mut() {
-        cell.push(c);
     }
 }
 

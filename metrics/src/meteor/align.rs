@@ -1,9 +1,9 @@
 //! The aligner: which words of the hypothesis are matched to which of the reference.
 //!
-//! A beam search over the words of the reference. Two mistakes of the reference implementation change scores and are
-//! therefore kept: a one-word match by stem, synonym or paraphrase adds nothing to a path's count of matches, because 0.5
-//! is cut to an integer at each step; and the distance of a new match is added to the path it was branched from, so that
-//! later branches of that path carry the distances of earlier ones.
+//! A beam search over the words of the reference. Two mistakes of the reference implementation change scores
+//! and are therefore kept: a one-word match by stem, synonym or paraphrase adds nothing to a path's count of
+//! matches, because 0.5 is cut to an integer at each step; and the distance of a new match is added to the
+//! path it was branched from, so that later branches of that path carry the distances of earlier ones.
 
 use std::cmp::Reverse;
 
@@ -12,7 +12,7 @@ use super::MODULES;
 /// What a match of each module weighs in the search, other than in the score.
 const SEARCH_WEIGHTS: [f64; MODULES] = [1.0, 0.5, 0.5, 0.5];
 
-/// How many paths are followed.
+/// Maximum number of paths.
 const BEAM: usize = 40;
 
 /// A run of words of the reference matched to a run of words of the hypothesis.
@@ -26,7 +26,7 @@ pub(super) struct Match {
 }
 
 impl Match {
-    /// How far apart the two runs begin.
+    /// The distance between the starts of the two runs.
     fn distance(&self) -> usize {
         self.reference_start.abs_diff(self.hypothesis_start)
     }
@@ -82,7 +82,7 @@ impl Candidates {
 
     /// The chosen matches in the order of the reference, and the number of chunks they form.
     pub(super) fn align(&self) -> (Vec<Match>, u64) {
-        // Captions are short; long texts take the slower flags.
+        // long texts use the slower flags
         let mut chosen = if self.by_start.len() <= 128 && self.hypothesis_cover.len() <= 128 {
             self.search::<u128>(BEAM)
         } else {
@@ -124,7 +124,7 @@ impl Candidates {
                 paths.truncate(1);
                 continue;
             }
-            // The order of proposing settles ties, so this is a stable sort that stops at the beam's width.
+            // the order of proposals decides ties, so this is a stable sort that stops at the beam's width
             if proposals.len() > beam {
                 proposals.select_nth_unstable_by_key(beam, Proposal::place);
                 proposals.truncate(beam);
@@ -147,7 +147,7 @@ impl Candidates {
         chosen
     }
 
-    /// What a path may do at a word of the reference. Most proposals fall to the beam, so none is carried out yet.
+    /// Proposes the steps of a path at a word of the reference. Few proposals are carried out.
     fn propose<F: Flags>(
         &self,
         current: usize,
@@ -296,7 +296,7 @@ impl<F: Flags> Path<F> {
         }
     }
 
-    /// Moves behind a match.
+    /// Moves to the end of a match.
     fn follow(&mut self, found: &Match) {
         self.position = found.reference_start + found.reference_length;
         self.last_end = Some(found.hypothesis_start + found.hypothesis_length);
@@ -380,14 +380,15 @@ mod tests {
 
     #[test]
     fn the_distance_goes_to_the_parent() {
-        // Reference word 0 matches hypothesis words 3 and 0, the far one found first. Its branch starts from the parent's
-        // distance, 0, and the 3 goes to the parent, from which the near one's branch starts. So the far one wins.
+        // Reference word 0 matches hypothesis words 3 and 0, the far one found first. Its branch starts from
+        // the parent's distance, 0, and the 3 goes to the parent, from which the near one's branch starts. So
+        // the far one wins.
         let found = candidates(4, 1, &[(0, 0, 1, 3, 1), (0, 0, 1, 0, 1)]).align().0;
         assert_eq!(found[0].hypothesis_start, 3);
     }
 
     #[test]
-    fn the_search_has_weights_of_its_own() {
+    fn the_search_uses_other_weights_than_the_score() {
         // Half of five words is two; with the score's weight of 0.6 it would be three.
         let five = Match {
             module: 3,
@@ -401,7 +402,8 @@ mod tests {
 
     #[test]
     fn forty_paths_are_followed() {
-        // Made-up words, one for each number, through the jar: 5 chunks each time. Twenty paths find 6, all paths find 4.
+        // Made-up words, one for each number, through the jar: 5 chunks each time. Twenty paths find 6, all
+        // paths find 4.
         for (hypothesis, reference) in [
             (&[0, 2, 0, 2, 2, 0, 2, 2, 2][..], &[2, 1, 0, 1, 1, 1, 0, 0, 0, 2, 1, 1, 2, 0, 1][..]),
             (&[1, 0, 1, 0, 2, 2, 1, 2, 3, 3, 0, 1], &[3, 1, 1, 1, 0, 2, 2, 2, 3, 3, 2]),

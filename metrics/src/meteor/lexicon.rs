@@ -1,4 +1,4 @@
-//! What METEOR knows about a single word: its hash, its stem, its synsets, whether it is a function word.
+//! METEOR's data of a word: its hash, its stem, its synsets, whether it is a function word.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use rust_stemmers::{Algorithm, Stemmer};
 use super::normalize::{Prefixes, read_prefixes};
 use super::tables::MeteorTables;
 
-/// A word as the matchers see it.
+/// The properties of a word that the modules compare.
 #[derive(Debug, Clone)]
 pub(super) struct Word {
     /// Java's hash of the word. Words are compared by it, collisions included.
@@ -21,28 +21,13 @@ pub(super) struct Word {
     pub(super) number: Option<u16>,
 }
 
-/// WordNet's suffixes with what replaces them, tried in this order on the whole word: nouns, verbs, adjectives.
+/// WordNet's suffixes with what replaces them, tried in this order on the whole word: nouns, verbs,
+/// adjectives.
+#[rustfmt::skip]
 const SUFFIXES: [(&str, &str); 20] = [
-    ("s", ""),
-    ("ses", "s"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-    ("s", ""),
-    ("ies", "y"),
-    ("es", "e"),
-    ("es", ""),
-    ("ed", "e"),
-    ("ed", ""),
-    ("ing", "e"),
-    ("ing", ""),
-    ("er", ""),
-    ("est", ""),
-    ("er", "e"),
-    ("est", "e"),
+    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+    ("men", "man"), ("ies", "y"), ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"),
+    ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
 ];
 
 /// Looks words up in the tables.
@@ -102,8 +87,8 @@ impl<'a> Lexicon<'a> {
         synsets
     }
 
-    /// WordNet's morphology: the first suffix whose replacement gives a lemma. A word in "-ful" is tried whole, and what is found
-    /// takes the "ful" back.
+    /// WordNet's morphology: the first suffix whose replacement gives a lemma. A word in "-ful" is tried
+    /// whole, and "ful" is appended to the result.
     fn base_form(&self, word: &str) -> String {
         if word.ends_with("ss") || word.encode_utf16().count() <= 2 {
             return word.to_owned();
@@ -170,12 +155,14 @@ mod tests {
 
     #[test]
     fn words_in_ss_and_short_ones_have_no_base_form() {
-        let Ok(tables) = MeteorTables::open(&MeteorTables::default_directory()) else {
+        let Ok(tables) =
+            MeteorTables::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../cache/meteor").into()])
+        else {
             eprintln!("skipped: no METEOR tables");
             return;
         };
         let lexicon = Lexicon::new(&tables);
-        // "bos", "pas" and "a" are lemmas of their own.
+        // "bos", "pas" and "a" are lemmas
         for (word, base) in [("boss", "bos"), ("pass", "pas"), ("as", "a")] {
             assert!(tables.synsets(base).is_some(), "{base}");
             let mut own = tables.synsets(word).unwrap_or_default();

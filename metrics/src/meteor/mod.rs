@@ -1,8 +1,9 @@
 //! METEOR 1.5 (`-l en -norm`), equal to the jar in `pycocoevalcap==1.2`.
 //!
-//! Hypothesis and reference are normalised once more, their words are matched by form, stem, synonym and paraphrase, the
-//! matches are aligned in few chunks, and precision, recall and fragmentation make the score. What papers report is the
-//! corpus score, from counts summed over the videos' best references; it is not the mean of the videos' scores.
+//! Hypothesis and reference are normalised, their words are matched by form, stem, synonym and paraphrase,
+//! the matches are aligned in few chunks, and the score is computed from precision, recall and fragmentation.
+//! Papers report the corpus score, from counts summed over the videos' best references; it is not the mean of
+//! the videos' scores.
 
 mod align;
 mod lexicon;
@@ -46,7 +47,7 @@ pub fn meteor(tables: &MeteorTables, videos: &[Video]) -> MeteorScores {
     let statistics: Vec<MeteorStatistics> = sentences
         .videos
         .par_iter()
-        // Each piece of work remembers words, so the pieces are not too small.
+        // each task caches words, so tasks must not be too small
         .with_min_len(64)
         .map_init(|| Matcher::new(&sentences), |matcher, video| matcher.best(video))
         .collect();
@@ -63,10 +64,11 @@ struct Matcher<'a> {
     candidates: Candidates,
     hypothesis_phrases: Places,
     reference_phrases: Places,
-    /// For each word of the corpus, its place in `matches` and the video that is for.
+    /// For each word of the corpus, its index in `matches` and the video it is valid for.
     remembered: Vec<(u32, u32)>,
     video: u32,
-    /// For each word of this video's references and each module but paraphrases, the words of the hypothesis it matches.
+    /// For each word of this video's references and each module except paraphrases, the matching words of the
+    /// hypothesis.
     matches: Vec<[Vec<u32>; PARAPHRASE]>,
     used: usize,
 }
@@ -129,7 +131,7 @@ impl<'a> Matcher<'a> {
         statistics
     }
 
-    /// All matches of each module in the reference's order, which settles ties in the search.
+    /// Finds all matches of each module in the reference's order, which decides ties in the search.
     fn find_candidates(&mut self, hypothesis: &Sentence, reference: &Sentence) {
         self.candidates.reset(hypothesis.words.len(), reference.words.len());
         let hash = |word: &u32| self.sentences.words[*word as usize].hash;
@@ -168,7 +170,7 @@ impl<'a> Matcher<'a> {
                 self.hypothesis_phrases.of(paraphrase).for_each(|ours| push(theirs, ours));
             }
         }
-        // The other way round, too; a symmetric entry of the table gives its match twice.
+        // also in the other direction; a symmetric entry of the table gives its match twice
         for ours in &hypothesis.phrases {
             for &paraphrase in self.sentences.of_hypotheses.of(ours.number) {
                 self.reference_phrases.of(paraphrase).for_each(|theirs| push(theirs, ours));
@@ -176,7 +178,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Where in `matches` it stands which words of this video's hypothesis a word matches, found where it is new.
+    /// The index in `matches` of the words of this video's hypothesis that a word matches.
     fn matches_of(&mut self, word: u32, hypothesis: &[u32]) -> usize {
         let (video, place) = self.remembered[word as usize];
         if video == self.video {
@@ -214,7 +216,9 @@ mod tests {
 
     #[test]
     fn equal_captions_are_matched_by_form_only() {
-        let Ok(tables) = MeteorTables::open(&MeteorTables::default_directory()) else {
+        let Ok(tables) =
+            MeteorTables::find(&[concat!(env!("CARGO_MANIFEST_DIR"), "/../cache/meteor").into()])
+        else {
             eprintln!("skipped: no METEOR tables");
             return;
         };

@@ -1,8 +1,8 @@
 //! METEOR's own tokenisation (`-norm`), applied to captions that are tokenised already.
 //!
-//! It undoes some of what the Penn Treebank tokeniser did: "man 's" becomes three words, "t-shirt" two, "u.s." loses its
-//! periods. Each step replaces from left to right what does not overlap, which shows in "a-b-c": it becomes "a b-c". Character
-//! classes are written out, since Java's `\s` and `\d` are ASCII and Rust's are not.
+//! It changes the words of the Penn Treebank tokeniser: "man 's" becomes three words, "t-shirt" two, "u.s."
+//! loses its periods. Each step replaces non-overlapping matches from left to right: "a-b-c" becomes "a b-c".
+//! Character classes are explicit, since Java's `\s` and `\d` are ASCII and Rust's are not.
 
 use std::collections::HashMap;
 
@@ -78,7 +78,7 @@ pub(super) fn normalize(line: &str, prefixes: &Prefixes) -> Vec<String> {
     out.split(is_collapsed_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// Writes a word, its last period kept, dropped or set apart.
+/// Appends a word, with its last period kept, dropped or separated.
 fn end_word(out: &mut String, word: &str, next: &str, prefixes: &Prefixes) {
     let Some(stem) = word.strip_suffix('.').filter(|stem| !stem.is_empty()) else {
         out.push_str(word);
@@ -101,9 +101,9 @@ fn end_word(out: &mut String, word: &str, next: &str, prefixes: &Prefixes) {
     }
 }
 
-/// Two and more periods become a word that later steps leave alone.
+/// Replaces two and more periods by a word that later steps do not change.
 fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
-    // The last pair is the end of the marker with a period behind it.
+    // the last pair is the end of the marker followed by a period
     let marker = ['I', '.'];
     if !text.windows(2).any(|pair| pair == ['.', '.'] || pair == marker) {
         return text;
@@ -113,7 +113,8 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
     while place < text.len() {
         let run = text[place..].iter().take_while(|&&c| c == '.').count();
         if run >= 2 {
-            // The reference takes one period at a time into the word. The text never ends with a period, but with a space.
+            // The reference takes one period at a time into the word. The text never ends with a period, but
+            // with a space.
             hidden.push(' ');
             hidden.push_str(&"DOT".repeat(run - 1));
             hidden.push_str("DOTMULTI ");
@@ -140,7 +141,8 @@ fn hide_runs_of_periods(text: Vec<char>) -> Vec<char> {
     hidden.chars().collect()
 }
 
-/// Turns the words of [`hide_runs_of_periods`] back into periods: one for "DOTMULTI", one for each "DOT" before it.
+/// Turns the words of [`hide_runs_of_periods`] back into periods: one for "DOTMULTI", one for each "DOT"
+/// before it.
 fn show_runs_of_periods(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -164,8 +166,8 @@ fn split_apostrophes(text: &[char]) -> Vec<char> {
     replace_between(&text, '\'', |a, b| a.is_ascii_digit() && b == 's', &[' ', '\''])
 }
 
-/// Replaces `middle` between two characters the test accepts. Both are used up: the right one can't be the left one of the
-/// next match.
+/// Replaces `middle` between two characters that pass the test. Matches do not overlap: the right character
+/// is not the left one of the next match.
 fn replace_between(
     text: &[char],
     middle: char,
@@ -209,7 +211,7 @@ fn replace(text: &[char], what: &[char], by: &[char]) -> Vec<char> {
     out
 }
 
-/// The letters METEOR knows: Latin and Cyrillic.
+/// METEOR's letters: Latin and Cyrillic.
 fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
         || matches!(c,

@@ -1,11 +1,11 @@
-//! Which phrases of a caption the paraphrase table knows, and which of them other captions paraphrase.
+//! Phrases of a caption that are in the paraphrase table, and their paraphrases in other captions.
 
 use rayon::prelude::*;
 
 use super::tables::MeteorTables;
 use crate::ngram::FastMap;
 
-/// A phrase of the table, and where it stands in a caption.
+/// A phrase of the table at a position of a caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Phrase {
     pub(super) number: u32,
@@ -13,11 +13,11 @@ pub(super) struct Phrase {
     pub(super) length: u32,
 }
 
-/// Finds the table's phrases in captions. Captions begin alike over and over, so it remembers what it looked up.
+/// Finds the table's phrases in captions. Look-ups are cached, as many captions begin alike.
 pub(super) struct PhraseFinder<'a> {
     tables: &'a MeteorTables,
-    /// The phrases that begin with some words and go on with another one. Some words are named by how many they are and by
-    /// the first phrase that begins with them.
+    /// The phrases that continue a beginning with a word. The key of a beginning is its length and its first
+    /// phrase.
     followed_by: FastMap<u64, (u32, u32)>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> PhraseFinder<'a> {
                 if phrases.0 >= phrases.1 {
                     break;
                 }
-                // Of the phrases with this beginning the one that ends here is sorted first.
+                // of the phrases with this beginning, the one that ends here comes first
                 if self.tables.phrase_length(phrases.0) == depth {
                     let (start, length) = (start as u32, depth as u32);
                     found.push(Phrase { number: phrases.0, start, length });
@@ -79,8 +79,8 @@ impl PhraseSet {
     }
 }
 
-/// The table's lists of paraphrases, as far as they can matter: for the phrases of one side of a corpus, those the other
-/// side has. That is a fiftieth of the table, and the lists keep their order.
+/// The relevant part of the table: for the phrases of one side of a corpus, the paraphrases that the other
+/// side has. That is a fiftieth of the table; the lists keep their order.
 pub(super) struct Paraphrases {
     ranges: FastMap<u32, (u32, u32)>,
     entries: Vec<u32>,
@@ -118,12 +118,12 @@ impl Paraphrases {
 
 const FILTER_BITS: u32 = 10;
 
-/// Where one caption has which phrases.
+/// The positions of phrases in one caption.
 #[derive(Debug)]
 pub(super) struct Places {
     /// Sorted by phrase, then by start.
     sorted: Vec<Phrase>,
-    /// One bit for each phrase, by its lowest bits: most look-ups end here.
+    /// A bit for each phrase, by its lowest bits; it answers most look-ups.
     filter: [u64; 1 << (FILTER_BITS - 6)],
 }
 
@@ -134,7 +134,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Forgets the last caption and takes the phrases of another.
+    /// Replaces the caption.
     pub(super) fn set(&mut self, phrases: &[Phrase]) {
         self.sorted.clear();
         self.sorted.extend_from_slice(phrases);
@@ -146,7 +146,7 @@ impl Places {
         }
     }
 
-    /// The places of a phrase, first ones first.
+    /// The positions of a phrase in order.
     pub(super) fn of(&self, phrase: u32) -> impl Iterator<Item = &Phrase> {
         let bit = phrase & ((1 << FILTER_BITS) - 1);
         let is_here = self.filter[(bit >> 6) as usize] >> (bit & 63) & 1 == 1;

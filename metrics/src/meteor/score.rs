@@ -1,4 +1,4 @@
-//! METEOR's statistics and the score they make.
+//! METEOR's statistics and score.
 
 use std::ops::AddAssign;
 
@@ -9,7 +9,7 @@ const BETA: f64 = 0.20;
 const GAMMA: f64 = 0.60;
 const DELTA: f64 = 0.75;
 
-/// What a match of each module weighs in the score: exact, stem, synonym, paraphrase. The aligner has weights of its own.
+/// Weights of the modules in the score: exact, stem, synonym, paraphrase. The aligner uses other weights.
 const WEIGHTS: [f64; MODULES] = [1.0, 0.6, 0.8, 0.6];
 
 /// The 23 counts METEOR prints for a pair of captions. Those of a corpus are sums over its videos.
@@ -59,7 +59,7 @@ impl MeteorStatistics {
             self.chunks as f64 / ((self.matches[0] + self.matches[1]) as f64 / 2.0)
         };
         let score = mean * (1.0 - GAMMA * fragmentation.powf(BETA));
-        // Nothing matched gives 0/0 on the way.
+        // without matches it is 0/0
         if score.is_nan() { 0.0 } else { score.max(0.0) }
     }
 

@@ -1,7 +1,6 @@
-//! All captions of a corpus as METEOR's words and phrases.
+//! The captions of a corpus as METEOR's words and phrases.
 //!
-//! Captions share their words, so each word is looked up once for the corpus; and of the paraphrase table only what both
-//! sides of the corpus can use is kept.
+//! Each word is looked up once for the corpus, and only the relevant part of the paraphrase table is kept.
 
 use rayon::prelude::*;
 
@@ -11,13 +10,13 @@ use super::paraphrase::{Paraphrases, Phrase, PhraseFinder, PhraseSet};
 use crate::corpus::Video;
 use crate::ngram::{FastMap, Vocabulary};
 
-/// Each piece of the preparation has a memory of its own for words and phrases, so none takes fewer videos than this.
+/// Minimum number of videos of a task, as each task has its own cache of words and phrases.
 const SMALLEST_PIECE: usize = 32;
 
 /// A normalised caption.
 #[derive(Debug, Default)]
 pub(super) struct Sentence {
-    /// Places in the corpus's list of words.
+    /// Indices in the corpus's list of words.
     pub(super) words: Vec<u32>,
     pub(super) phrases: Vec<Phrase>,
 }
@@ -40,7 +39,7 @@ pub(super) struct Sentences {
     pub(super) words: Vec<Word>,
     /// Of the references' phrases, those of their paraphrases that a hypothesis has.
     pub(super) of_references: Paraphrases,
-    /// The other way round.
+    /// The same in the other direction.
     pub(super) of_hypotheses: Paraphrases,
 }
 
@@ -114,7 +113,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn captions(&mut self, video: &Video) -> Captions {
         Captions {
-            // The wrapper takes the protocol's separator out of the hypothesis only; in a reference it makes two references.
+            // the wrapper removes the protocol's separator from the hypothesis only; a reference is split at
+            // it
             hypothesis: self.sentence(&video.hypothesis.replace("|||", "").replace("  ", " ")),
             references: video
                 .references
@@ -126,12 +126,12 @@ impl Reader<'_> {
     }
 
     fn sentence(&mut self, text: &str) -> Sentence {
-        // Most captions are words only, of which the normaliser would change nothing.
+        // most captions are plain words, which the normaliser does not change
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b' ';
         let words = if text.bytes().all(is_plain) {
             text.split(' ').filter(|word| !word.is_empty()).map(|word| self.vocabulary.intern(word)).collect()
         } else {
-            // The reference's wire protocol cuts what Java calls white space off both ends.
+            // the reference's protocol trims Java's white space
             let text = text.trim_matches(|c: char| c <= ' ');
             normalize(text, self.prefixes).iter().map(|word| self.vocabulary.intern(word)).collect()
         };

@@ -1,9 +1,10 @@
-//! METEOR's tables: found in the wheel, kept in a compact file that is mapped into memory.
+//! METEOR's tables, read from the wheel of pycocoevalcap and kept in a compact file that is mapped into
+//! memory.
 //!
-//! The tables are other people's work under their own licences and are never part of this project. They are read out of the
-//! wheel of `pycocoevalcap==1.2` as PyPI serves it (a zip; the METEOR jar in it is a zip too), checked by sha256, and written
-//! once as one file of about 50 MB, because unpacking 272 MB of text takes seconds and the reference's Java takes a gigabyte
-//! of memory for it.
+//! The tables have licences of other authors and are not part of this project. They are read from the wheel
+//! of `pycocoevalcap==1.2` on PyPI (a zip; the METEOR jar in it is a zip too), checked by sha256, and saved
+//! once as one file of about 50 MB: unpacking 272 MB of text takes seconds, and the reference's Java takes a
+//! gigabyte of memory for it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,7 +27,7 @@ pub const WHEEL_SHA256: &str = "083ed7910f1aec000b0a237ef6665f74edf19954204d0b1c
 /// The compact file's name.
 const COMPACT: &str = "meteor-1.5-en.tables";
 
-/// Changes whenever the compact file's layout does.
+/// Changes with the layout of the compact file.
 const MAGIC: &[u8; 8] = b"METEOR03";
 
 const PARAPHRASES: &str = "pycocoevalcap/meteor/data/paraphrase-en.gz";
@@ -35,22 +36,22 @@ const JAR: &str = "pycocoevalcap/meteor/meteor-1.5.jar";
 /// The parts of the compact file, in their order.
 #[derive(Clone, Copy)]
 enum Part {
-    /// Words of the paraphrase table, sorted, one after the other; and where each begins.
+    /// Words of the paraphrase table, sorted and concatenated; the start of each.
     WordText,
     WordStarts,
-    /// Phrases as word numbers (u16), sorted; where each begins; and the first phrase of each first word.
+    /// Phrases as word numbers (u16), sorted; the start of each; the first phrase of each first word.
     PhraseWords,
     PhraseStarts,
     PhrasesByWord,
-    /// The paraphrases of each phrase in the order of the table; and where each phrase's list begins.
+    /// The start of each phrase's list; the lists of paraphrases, in the order of the table.
     ListStarts,
     Lists,
-    /// WordNet's lemmas, sorted; where each begins; its synsets; and where its synsets begin.
+    /// WordNet's lemmas, sorted; the start of each; the start of its synsets; the synsets.
     LemmaText,
     LemmaStarts,
     SynsetStarts,
     Synsets,
-    /// Small files, as they are.
+    /// Small files, unchanged.
     Exceptions,
     FunctionWords,
     Prefixes,
@@ -67,54 +68,43 @@ pub struct MeteorTables {
 }
 
 impl MeteorTables {
-    /// Opens the tables in a directory. Where only the wheel is there, the compact file is made first (some seconds).
+    /// Opens the tables in the first of these directories that has them. Where a directory has only the
+    /// wheel, the compact file is built first, in some seconds.
     ///
     /// # Errors
-    /// [`Error::NoMeteorTables`] when neither is there, [`Error::WrongWheel`] when the wheel is not the one expected,
-    /// [`Error::Io`] and [`Error::BadTables`] for what the file system and the files themselves may bring.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
-        let compact = directory.join(COMPACT);
-        if let Some(tables) = Self::map(&compact)? {
-            return Ok(tables);
+    /// [`Error::NoMeteorTables`] if none has them, [`Error::WrongWheel`] for another wheel, [`Error::Io`] and
+    /// [`Error::BadTables`] for unreadable and damaged files.
+    pub fn find(directories: &[PathBuf]) -> Result<Self, Error> {
+        for directory in directories {
+            let (compact, wheel) = (directory.join(COMPACT), directory.join(WHEEL));
+            if let Some(tables) = Self::map(&compact)? {
+                return Ok(tables);
+            }
+            if !wheel.is_file() {
+                continue;
+            }
+            // One thread of a process builds the file, the others find it.
+            static BUILDING: Mutex<()> = Mutex::new(());
+            let _guard = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+            if Self::map(&compact)?.is_none() {
+                build(&wheel, &compact)?;
+            }
+            let what = "it was just written and cannot be read".to_owned();
+            return Self::map(&compact)?.ok_or(Error::BadTables { path: compact, what });
         }
-        let wheel = directory.join(WHEEL);
-        if !wheel.is_file() {
-            return Err(Error::NoMeteorTables { directory: directory.to_owned() });
-        }
-        // One thread of a process makes the file, the others find it made.
-        static BUILDING: Mutex<()> = Mutex::new(());
-        let _guard = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tables) = Self::map(&compact)? {
-            return Ok(tables);
-        }
-        build(&wheel, &compact)?;
-        Self::map(&compact)?.ok_or_else(|| Error::BadTables {
-            path: compact,
-            what: "it was just written and does not read back".to_owned(),
-        })
+        Err(Error::NoMeteorTables { directories: directories.to_vec() })
     }
 
-    /// Where the tables are kept unless said otherwise: `$RECAP_METEOR`, or `cache/meteor` in the working directory or the
-    /// nearest directory above it that has one.
-    pub fn default_directory() -> PathBuf {
-        if let Some(directory) = std::env::var_os("RECAP_METEOR") {
-            return PathBuf::from(directory);
-        }
-        let below = Path::new("cache").join("meteor");
-        let here = std::env::current_dir().unwrap_or_default();
-        let found = here.ancestors().map(|directory| directory.join(&below)).find(|path| path.is_dir());
-        found.unwrap_or(below)
-    }
-
-    /// Maps the compact file; `None` when it is missing or made from another wheel or by another version of this code.
+    /// Maps the compact file; `None` when it is missing or made from another wheel or by another version of
+    /// this code.
     fn map(path: &Path) -> Result<Option<Self>, Error> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(path, error)),
         };
-        // SAFETY: the file is written under another name, renamed when complete and never changed afterwards. Should somebody
-        // cut it short while it is mapped, the process would be stopped by a signal, not read what isn't there.
+        // SAFETY: the file is written under another name, renamed when complete and never changed afterwards.
+        // If it is truncated while it is mapped, a signal ends the process; no other memory is read.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
         if map.get(..MAGIC.len()) != Some(MAGIC)
@@ -127,15 +117,10 @@ impl MeteorTables {
         for (place, part) in parts.iter_mut().enumerate() {
             let entry = MAGIC.len() + 64 + place * 16;
             let bounds = map.get(entry..entry + 16).ok_or_else(bad)?;
-            let number = |bytes: &[u8]| {
-                bytes.iter().rev().fold(0_u64, |number, &byte| (number << 8) | u64::from(byte))
-            };
-            let start = usize::try_from(number(&bounds[..8])).map_err(|_| bad())?;
-            let end = usize::try_from(number(&bounds[8..])).map_err(|_| bad())?;
-            if start > end || end > map.len() {
-                return Err(bad());
-            }
-            *part = start..end;
+            let (bounds, _) = bounds.as_chunks::<8>();
+            let [start, end] = [0, 1].map(|at| usize::try_from(u64::from_le_bytes(bounds[at])));
+            *part = start.map_err(|_| bad())?..end.map_err(|_| bad())?;
+            map.get(part.clone()).ok_or_else(bad)?;
         }
         Ok(Some(Self { map, parts }))
     }
@@ -148,12 +133,11 @@ impl MeteorTables {
         std::str::from_utf8(self.bytes(part)).unwrap_or_default()
     }
 
-    /// An entry of a table of u32; the last one there is, when the file is damaged.
+    /// An entry of a table of u32; the last one if the file is damaged.
     fn number(&self, part: Part, place: usize) -> u32 {
         let bytes = self.bytes(part);
-        let entry =
-            bytes.get(4 * place..4 * place + 4).or_else(|| bytes.last_chunk::<4>().map(|chunk| &chunk[..]));
-        entry.and_then(|entry| entry.try_into().ok()).map_or(0, u32::from_le_bytes)
+        let (entries, _) = bytes.as_chunks::<4>();
+        entries.get(place).or(entries.last()).map_or(0, |entry| u32::from_le_bytes(*entry))
     }
 
     fn count(&self, part: Part) -> usize {
@@ -178,18 +162,18 @@ impl MeteorTables {
         self.find_text(Part::WordText, Part::WordStarts, word).and_then(|place| u16::try_from(place).ok())
     }
 
-    /// How many phrases the table has.
+    /// The number of phrases.
     pub(super) fn phrase_count(&self) -> usize {
         self.count(Part::PhraseStarts).saturating_sub(1)
     }
 
-    /// The phrases that begin with a word: first and behind the last.
+    /// The phrases that begin with a word: the first, and one past the last.
     pub(super) fn phrases_of(&self, first: u16) -> (u32, u32) {
         let range = self.range(Part::PhrasesByWord, usize::from(first));
         (range.start as u32, range.end as u32)
     }
 
-    /// Of phrases that have the first `depth` words in common those that go on with `word`.
+    /// Of phrases with the same first `depth` words, those whose next word is `word`.
     pub(super) fn phrases_followed_by(&self, phrases: (u32, u32), depth: usize, word: u16) -> (u32, u32) {
         let phrases = phrases.0 as usize..phrases.1 as usize;
         let start = partition(phrases.clone(), |phrase| self.phrase_word(phrase, depth) < Some(word));
@@ -197,12 +181,12 @@ impl MeteorTables {
         (start as u32, end as u32)
     }
 
-    /// How many words a phrase has.
+    /// The number of words of a phrase.
     pub(super) fn phrase_length(&self, phrase: u32) -> usize {
         self.range(Part::PhraseStarts, phrase as usize).len()
     }
 
-    /// A word of a phrase; `None`, which sorts first, behind its end.
+    /// A word of a phrase; `None`, which sorts first, after its end.
     fn phrase_word(&self, phrase: usize, depth: usize) -> Option<u16> {
         let range = self.range(Part::PhraseStarts, phrase);
         let place = range.start + depth;
@@ -217,10 +201,10 @@ impl MeteorTables {
     pub(super) fn paraphrases(&self, phrase: u32) -> impl Iterator<Item = u32> {
         let range = self.range(Part::ListStarts, phrase as usize);
         let bytes = self.bytes(Part::Lists).get(4 * range.start..4 * range.end).unwrap_or_default();
-        bytes.chunks_exact(4).map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]))
+        bytes.as_chunks::<4>().0.iter().map(|entry| u32::from_le_bytes(*entry))
     }
 
-    /// The synsets of a WordNet lemma, in no order; `None` when it is no lemma.
+    /// The synsets of a WordNet lemma, unsorted; `None` if it is no lemma.
     pub(super) fn synsets(&self, lemma: &str) -> Option<Vec<u32>> {
         let place = self.find_text(Part::LemmaText, Part::LemmaStarts, lemma)?;
         Some(self.range(Part::SynsetStarts, place).map(|entry| self.number(Part::Synsets, entry)).collect())
@@ -239,7 +223,7 @@ impl MeteorTables {
     }
 }
 
-/// The first place in the range for which the test is false; it must be true before and false after.
+/// The first index in the range for which the test is false; it must be true before and false after.
 fn partition(range: Range<usize>, test: impl Fn(usize) -> bool) -> usize {
     let Range { mut start, mut end } = range;
     while start < end {
@@ -253,7 +237,7 @@ fn partition(range: Range<usize>, test: impl Fn(usize) -> bool) -> usize {
     start
 }
 
-/// Reads the wheel and writes the compact file.
+/// Builds the compact file from the wheel.
 fn build(wheel: &Path, compact: &Path) -> Result<(), Error> {
     check_wheel(wheel)?;
     let bad = |what: String| Error::BadTables { path: wheel.to_owned(), what };
@@ -285,7 +269,7 @@ fn build(wheel: &Path, compact: &Path) -> Result<(), Error> {
     parts.extend(synset_parts(&synsets).map_err(bad)?);
     parts.extend([exceptions, function_words, prefixes].map(String::into_bytes));
 
-    // Another process may be doing the same: each writes its own file, the last rename wins, both are complete.
+    // Another process may do the same: each writes its own file, the last rename wins, both are complete.
     let draft = compact.with_extension(format!("draft-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = std::io::BufWriter::new(File::create(&draft)?);
@@ -321,7 +305,7 @@ fn check_wheel(wheel: &Path) -> Result<(), Error> {
     if got == WHEEL_SHA256 { Ok(()) } else { Err(Error::WrongWheel { path: wheel.to_owned(), got }) }
 }
 
-/// The table is a list of three lines each: a probability, a phrase, a paraphrase.
+/// The table has three lines an entry: a probability, a phrase, a paraphrase.
 fn paraphrase_parts(lines: impl BufRead) -> Result<Vec<Vec<u8>>, String> {
     let mut numbers: HashMap<String, u32> = HashMap::new();
     let mut pairs: Vec<(u32, u32)> = Vec::new();
@@ -331,14 +315,8 @@ fn paraphrase_parts(lines: impl BufRead) -> Result<Vec<Vec<u8>>, String> {
         if place % 3 == 0 {
             continue;
         }
-        let number = match numbers.get(&line) {
-            Some(&number) => number,
-            None => {
-                let number = u32::try_from(numbers.len()).map_err(|error| error.to_string())?;
-                numbers.insert(line, number);
-                number
-            }
-        };
+        let next = u32::try_from(numbers.len()).map_err(|error| error.to_string())?;
+        let number = *numbers.entry(line).or_insert(next);
         match (place % 3, phrase) {
             (1, _) => phrase = Some(number),
             (_, Some(phrase)) => pairs.push((phrase, number)),
@@ -404,7 +382,8 @@ fn paraphrase_parts(lines: impl BufRead) -> Result<Vec<Vec<u8>>, String> {
     ])
 }
 
-/// WordNet's synsets are two lines each: a lemma, and the numbers of its synsets. A later entry replaces an earlier.
+/// WordNet's synsets have two lines an entry: a lemma, and the numbers of its synsets. A later entry replaces
+/// an earlier.
 fn synset_parts(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut lemmas: std::collections::BTreeMap<&str, Vec<u32>> = std::collections::BTreeMap::new();
     let mut lines = text.lines();
@@ -440,4 +419,30 @@ fn concatenate<'a>(items: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Vec<u32>)
 
 fn bytes(numbers: &[u32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_was_searched_is_in_the_error() {
+        let (first, second) = (PathBuf::from("absent/one"), PathBuf::from("absent/two"));
+        let message = MeteorTables::find(&[first, second]).unwrap_err().to_string();
+        for word in ["absent/one", "absent/two", WHEEL, "make meteor-data"] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_first_directory_that_has_a_file_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(WHEEL), "another wheel").unwrap();
+        let directories = [PathBuf::from("absent"), directory.path().to_owned()];
+        let error = MeteorTables::find(&directories).unwrap_err();
+        assert!(
+            matches!(&error, Error::WrongWheel { path, .. } if path.starts_with(directory.path())),
+            "{error}"
+        );
+    }
 }

@@ -1,7 +1,8 @@
-//! The alphabet the rules are written in: one byte for each character.
+//! The alphabet of the rules: one byte per character.
 //!
-//! ASCII stands for itself. Every other character is replaced by the byte of its class, since the rules treat all
-//! characters of a class alike. The automaton stays small, and a place in the bytes is a place in the characters.
+//! ASCII characters are unchanged. Every other character is replaced by the byte of its class, since the
+//! rules treat all characters of a class alike. The automaton stays small, and a place in the bytes is a
+//! place in the characters.
 
 use super::characters::{DIGITS, LETTERS, MARKS, SYMBOLS};
 
@@ -32,7 +33,7 @@ pub(super) const LEFT_QUOTE: u8 = 0x97;
 pub(super) const UPPER_SYMBOL: u8 = 0x98;
 pub(super) const UPPER_DELETED: u8 = 0x99;
 
-/// The byte that stands for a character in the rules.
+/// The byte of a character in the rules.
 pub(super) fn symbol(c: char) -> u8 {
     match c {
         '\0'..='\u{7f}' => c as u8,
@@ -62,14 +63,15 @@ pub(super) fn symbol(c: char) -> u8 {
     }
 }
 
-/// Whether the reference deletes this character where it stands alone, without making it a space.
+/// Whether the reference deletes this character if it is alone, without replacing it by a space.
 pub(super) fn is_deleted(c: char) -> bool {
     let symbol = symbol(c);
     symbol >= DELETED && [DELETED, UPPER_DELETED, HYPHEN, DECIMAL_MARK].contains(&symbol)
         || c.is_control() && !c.is_whitespace()
 }
 
-/// Whether a sentence may begin with this character: upper case as Unicode had it when the reference was built.
+/// Whether a sentence may begin with this character: upper case as Unicode had it when the reference was
+/// built.
 fn is_upper(c: char) -> bool {
     c.is_uppercase()
         && !matches!(c, '\u{37f}' | '\u{528}'..='\u{52f}' | '\u{13a0}'..='\u{13f5}' | '\u{1c80}'..='\u{1cbf}'
@@ -83,6 +85,6 @@ fn contains(table: &[(u32, u32)], c: char) -> bool {
     after > 0 && code <= table[after - 1].1
 }
 
-/// The characters at which the reference ends a line of its output. Inside a caption they would shift every caption
-/// after it by one; only "\n" is replaced by a space beforehand.
+/// The characters at which the reference ends a line of its output. Inside a caption they would shift every
+/// caption after it by one; only "\n" is replaced by a space beforehand.
 pub(super) const LINE_ENDS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];

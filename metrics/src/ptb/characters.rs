@@ -1,10 +1,11 @@
 //! Which class of the tokeniser's alphabet each character belongs to.
 //!
-//! The tables were found by putting each of the 63,480 characters of the Basic Multilingual Plane through the reference
-//! (`edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase`, CoreNLP 3.4.1) in 21 contexts and grouping those
-//! that behave alike. A character in none of them, such as every emoji, is deleted by the reference.
+//! The tables were found by putting each of the 63,480 characters of the Basic Multilingual Plane through the
+//! reference (`edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase`, CoreNLP 3.4.1) in 21
+//! contexts and grouping those that behave alike. A character in none of them, such as every emoji, is
+//! deleted by the reference.
 
-/// Letters, as the reference knows them; newer ones are deleted.
+/// Letters of the reference; newer ones are deleted.
 #[rustfmt::skip]
 pub(super) const LETTERS: [(u32, u32); 368] = [
     (0xAA, 0xAA), (0xB5, 0xB5), (0xBA, 0xBA), (0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x2C1), (0x2C6, 0x2D1),
@@ -78,7 +79,7 @@ pub(super) const LETTERS: [(u32, u32); 368] = [
     (0xFFDA, 0xFFDC),
 ];
 
-/// Signs that may stand inside a word but not in a hyphenated one: combining and spacing marks, mostly.
+/// Signs that may be part of a word but not of a hyphenated one, mostly combining and spacing marks.
 #[rustfmt::skip]
 pub(super) const MARKS: [(u32, u32); 59] = [
     (0x2C2, 0x2C5), (0x2D2, 0x2DF), (0x2E5, 0x2EB), (0x2ED, 0x2ED), (0x2EF, 0x36F), (0x375, 0x375),
@@ -105,7 +106,7 @@ pub(super) const DIGITS: [(u32, u32); 34] = [
     (0xFF10, 0xFF19),
 ];
 
-/// Characters that are a token of their own.
+/// Characters that are single tokens.
 #[rustfmt::skip]
 pub(super) const SYMBOLS: [(u32, u32); 64] = [
     (0xA1, 0xA1), (0xA5, 0xA9), (0xAC, 0xAC), (0xAE, 0xB1), (0xB4, 0xB4), (0xB6, 0xB8), (0xBF, 0xBF),

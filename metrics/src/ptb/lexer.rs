@@ -16,7 +16,7 @@ pub(super) struct Lexer {
     rules: Vec<Rule>,
 }
 
-/// Room for the states the automaton builds as it meets them.
+/// Caches for the lazily built states of the automata.
 pub(super) struct Caches {
     whole: Cache,
     parts: Vec<Option<(Cache, Cache)>>,
@@ -81,7 +81,8 @@ fn automaton<P: AsRef<str>>(patterns: &[P]) -> Result<DFA, Box<regex_automata::h
         .map_err(Box::new)
 }
 
-/// The longest anchored match that passes the check: its end, and the earliest of the rules that match so far.
+/// The longest anchored match that passes the check: its end, and the earliest of the rules that match so
+/// far.
 fn longest(
     dfa: &DFA,
     cache: &mut Cache,
@@ -97,7 +98,7 @@ fn longest(
             None => dfa.next_eoi_state(cache, state).ok()?,
         };
         if state.is_tagged() {
-            // An automaton of this kind knows of a match one step late.
+            // this automaton reports a match one step late
             if state.is_match() && accept(place) {
                 let rules =
                     (0..dfa.match_len(cache, state)).map(|i| dfa.match_pattern(cache, state, i).as_usize());

@@ -1,12 +1,13 @@
 //! The Penn Treebank tokeniser as coco-caption runs it.
 //!
-//! Equal to `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` of CoreNLP 3.4.1 followed by coco-caption's
-//! list of punctuation to drop. It was written from observed behaviour: rules were guessed, millions of short texts were
-//! put through both, and the differences corrected the rules until none was left.
+//! Equal to `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` of CoreNLP 3.4.1 followed by
+//! coco-caption's list of punctuation to drop. It was derived from observed behaviour: the rules were
+//! corrected until millions of short texts gave equal results.
 //!
-//! Kept from the reference: captions are one text, so how a caption ends may depend on how the next one begins
-//! ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are kept, because the list
-//! of what to drop has them in capitals and the text is lower case by then; `!!`, `?!` and `/` are kept as well.
+//! Kept from the reference: captions are one text, so how a caption ends may depend on how the next one
+//! begins ("vitamin c." before "The boy" loses its period); brackets become `-lrb-` and the like and are
+//! kept, because the list of dropped tokens has them in capitals and the text is in lower case; `!!`, `?!`
+//! and `/` are kept as well.
 
 mod alphabet;
 mod characters;
@@ -34,7 +35,7 @@ const DROPPED: [&str; 18] = [
 pub struct TokenizedCaptions {
     /// Each caption's words joined by single spaces, punctuation dropped, in the order given.
     pub captions: Vec<String>,
-    /// Characters the reference deletes without a trace (emoji, controls, letters younger than it), with their counts.
+    /// Characters that the reference deletes (emoji, controls, newer letters), with their counts.
     pub deleted: BTreeMap<char, usize>,
 }
 
@@ -43,7 +44,8 @@ pub struct TokenizedCaptions {
 /// Hypotheses and references are two separate lists. A newline inside a caption becomes a space.
 ///
 /// # Errors
-/// [`Error::LineEnd`] when a caption holds another line end: the reference would shift every caption after it by one.
+/// [`Error::LineEnd`] when a caption holds another line end: the reference would shift every caption after it
+/// by one.
 pub fn tokenize_all<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, Error> {
     let raw = tokenize_raw(captions)?;
     let captions = raw.captions.iter().map(|line| drop_punctuation(line)).collect();
@@ -74,7 +76,7 @@ pub fn tokenize_raw<S: AsRef<str>>(captions: &[S]) -> Result<TokenizedCaptions, 
 
 /// The first character at which the reference would end a line, but for the newline, which becomes a space.
 pub(crate) fn line_end(caption: &str) -> Option<char> {
-    // The bytes such a character begins with; few captions have one.
+    // the first bytes of such characters; few captions have one
     let may_be = |byte: u8| matches!(byte, b'\r' | 0x0b | 0x0c | 0xc2 | 0xe2);
     if !caption.bytes().any(may_be) {
         return None;
@@ -85,7 +87,7 @@ pub(crate) fn line_end(caption: &str) -> Option<char> {
 fn drop_punctuation(line: &str) -> String {
     let mut kept = String::with_capacity(line.len());
     for token in line.trim_end().split(' ') {
-        // Most tokens are words, which no dropped one is.
+        // most tokens are words, and no dropped token is a word
         if !token.starts_with(|c: char| c.is_ascii_alphanumeric()) && DROPPED.contains(&token) {
             continue;
         }
@@ -100,10 +102,11 @@ fn drop_punctuation(line: &str) -> String {
 static LEXER: LazyLock<Result<Lexer, String>> =
     LazyLock::new(|| Lexer::new().map_err(|error| error.to_string()));
 
-/// Tokenises a text, its lines in pieces that are read at the same time.
+/// Tokenises a text in pieces of whole lines, in parallel.
 ///
-/// A token depends on what comes after it, not before: so a piece that begins with a line is read as it would be in the
-/// whole text, unless a token of the piece before runs over the line's end. Then the whole is read in one go.
+/// A token depends only on the text after it, so a piece that begins with a line gives the same tokens as in
+/// the whole text, unless a token of the previous piece continues over the line's end. Then the whole text is
+/// read sequentially.
 fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     let lexer =
         LEXER.as_ref().map_err(|error| Error::Bug { what: format!("the tokeniser's rules: {error}") })?;
@@ -129,9 +132,9 @@ fn run(text: &str) -> Result<TokenizedCaptions, Error> {
     Ok(reading.read(0..characters.len()).0.finished)
 }
 
-/// Cuts a text behind ends of lines into at most so many pieces of about the same size, none of them small.
-fn pieces(symbols: &[u8], most: usize) -> Vec<Range<usize>> {
-    let size = symbols.len().div_ceil(most).max(SMALLEST_PIECE);
+/// Cuts a text after ends of lines into at most `max` pieces of about the same size, none of them small.
+fn pieces(symbols: &[u8], max: usize) -> Vec<Range<usize>> {
+    let size = symbols.len().div_ceil(max).max(SMALLEST_PIECE);
     let mut pieces = Vec::new();
     let mut start = 0;
     while start < symbols.len() {
@@ -144,7 +147,7 @@ fn pieces(symbols: &[u8], most: usize) -> Vec<Range<usize>> {
     pieces
 }
 
-/// Each piece of a text has caches of its own, which are worth filling for so many characters.
+/// Minimum size of a piece in characters, as each piece fills its own caches.
 const SMALLEST_PIECE: usize = 20_000;
 
 /// A text that is being read.
@@ -168,7 +171,8 @@ impl Reading<'_> {
         (end == piece.end && output.finished.captions.len() == expected).then_some(output)
     }
 
-    /// Reads tokens from the start of a range until its end is reached; also returns where the last token ends.
+    /// Reads tokens from the start of a range until its end is reached; also returns where the last token
+    /// ends.
     fn read(&self, range: Range<usize>) -> (Output, usize) {
         let Self { lexer, characters, symbols } = *self;
         let mut caches = lexer.caches();
@@ -187,7 +191,8 @@ impl Reading<'_> {
             let own = &characters[place..place + found.length];
             let is_plain = |&c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '\'');
             place += found.length;
-            if matches!(found.action, Action::Keep | Action::Mend | Action::Lean) && own.iter().all(is_plain)
+            if matches!(found.action, Action::Keep | Action::Rewrite | Action::Clitic)
+                && own.iter().all(is_plain)
             {
                 output.push_plain(own);
                 continue;
@@ -195,10 +200,10 @@ impl Reading<'_> {
             let own: String = own.iter().collect();
             match found.action {
                 Action::Keep => output.push(&own.to_lowercase()),
-                Action::Mend => output.push(&mend(&own)),
+                Action::Rewrite => output.push(&rewrite(&own)),
                 Action::Tag => output.push(&own.to_lowercase().replace(' ', "\u{a0}")),
                 Action::Face => output.push(&name_round_brackets(&own.to_lowercase())),
-                Action::Lean => output.push(&plain_apostrophe(&own)),
+                Action::Clitic => output.push(&plain_apostrophe(&own)),
                 Action::Put(token) => output.push(token),
                 Action::Cut(length) => {
                     output.push(&own.chars().take(length).collect::<String>().to_lowercase());
@@ -222,7 +227,7 @@ impl Reading<'_> {
     }
 }
 
-/// The lines so far and the one being written.
+/// The finished lines and the current one.
 #[derive(Default)]
 struct Output {
     finished: TokenizedCaptions,
@@ -242,7 +247,8 @@ impl Output {
         if !self.line.is_empty() {
             self.line.push(' ');
         }
-        // A quoted attribute of a tag may run over the end of a caption; the reference prints that end inside it.
+        // A quoted attribute of a tag may run over the end of a caption; the reference prints that end inside
+        // it.
         for (place, part) in token.split('\n').enumerate() {
             if place > 0 {
                 self.end_line();
@@ -260,7 +266,7 @@ impl Output {
     }
 }
 
-fn mend(token: &str) -> String {
+fn rewrite(token: &str) -> String {
     let token = token.to_lowercase().replace('\u{ad}', "").replace("&amp;", "&").replace(' ', "\u{a0}");
     if token.is_empty() {
         // It was soft hyphens only.
@@ -369,8 +375,8 @@ mod tests {
         let lexer = LEXER.as_ref().unwrap();
         let reading = Reading { lexer, characters: &characters, symbols: &symbols };
         let whole = reading.read(0..characters.len()).0.finished;
-        for most in 1..9 {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(most).build().unwrap();
+        for threads in 1..9 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| run(&text)).unwrap(), whole);
         }
     }

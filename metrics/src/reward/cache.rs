@@ -1,15 +1,16 @@
-//! References weighed once: training meets the same videos in every epoch.
+//! Prepared references, kept over the epochs of a training run.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::cider::PreparedReferences;
-use crate::ngram::FastHasher;
+use rustc_hash::FxHasher;
 
-/// So many captions are remembered, which is more than any of the captioning sets has for training (COCO: 566,435). A
+use crate::cider::PreparedReferences;
+
+/// Maximum number of captions kept, more than the training set of any captioning data set (COCO: 566,435). A
 /// caption takes about 400 bytes.
-const MOST_CAPTIONS: usize = 600_000;
+const MAX_CAPTIONS: usize = 600_000;
 
 /// Prepared references by the references themselves.
 #[derive(Debug, Default)]
@@ -23,14 +24,14 @@ struct Kept {
     captions: usize,
 }
 
-/// One video's references and what they were prepared to.
+/// One video's references, as given and prepared.
 #[derive(Debug)]
 pub(super) struct Entry {
     references: Vec<String>,
     pub(super) prepared: PreparedReferences,
 }
 
-/// A copy starts anew: what is kept can be made again.
+/// A copy starts empty.
 impl Clone for Cache {
     fn clone(&self) -> Self {
         Self::default()
@@ -38,24 +39,24 @@ impl Clone for Cache {
 }
 
 impl Cache {
-    /// What was prepared for exactly these references, or what `prepare` makes of them now.
+    /// The entry of exactly these references, made by `prepare` if there is none.
     pub(super) fn get<S: AsRef<str>>(
         &self,
         references: &[S],
         prepare: impl FnOnce() -> PreparedReferences,
     ) -> Arc<Entry> {
-        self.get_within(MOST_CAPTIONS, references, prepare)
+        self.get_within(MAX_CAPTIONS, references, prepare)
     }
 
     fn get_within<S: AsRef<str>>(
         &self,
-        most: usize,
+        max: usize,
         references: &[S],
         prepare: impl FnOnce() -> PreparedReferences,
     ) -> Arc<Entry> {
         let hash = hash(references);
         let is_same = |entry: &&Arc<Entry>| {
-            // The hash only says where to look.
+            // hashes may collide
             entry.references.len() == references.len()
                 && entry.references.iter().zip(references).all(|(known, asked)| known == asked.as_ref())
         };
@@ -68,7 +69,7 @@ impl Cache {
         let references: Vec<String> = references.iter().map(|caption| caption.as_ref().to_owned()).collect();
         let entry = Arc::new(Entry { prepared: prepare(), references });
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.captions + entry.references.len() > most {
+        if kept.captions + entry.references.len() > max {
             *kept = Kept::default();
         }
         kept.captions += entry.references.len();
@@ -78,10 +79,10 @@ impl Cache {
 }
 
 fn hash<S: AsRef<str>>(references: &[S]) -> u64 {
-    let mut hasher = FastHasher::default();
+    let mut hasher = FxHasher::default();
     for reference in references {
         hasher.write(reference.as_ref().as_bytes());
-        hasher.write_u8(0xff); // no text has this byte, so the captions' ends count
+        hasher.write_u8(0xff); // separates the captions: no UTF-8 text has this byte
     }
     hasher.finish()
 }
@@ -89,10 +90,11 @@ fn hash<S: AsRef<str>>(references: &[S]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cider::{CiderScorer, DocumentFrequencies};
+    use crate::cider::CiderScorer;
+    use crate::frequencies::DocumentFrequencies;
 
     #[test]
-    fn references_are_prepared_once_and_told_apart_exactly() {
+    fn references_are_prepared_once_and_compared_exactly() {
         let scorer = CiderScorer::new(DocumentFrequencies::from_references(&[["a man"], ["a dog"]]));
         let cache = Cache::default();
         let mut prepared = 0;
@@ -103,7 +105,7 @@ mod tests {
             });
         }
         assert_eq!(prepared, 3);
-        // The same hash by force: what is found is still what was asked for.
+        // with a forced hash collision the result is still correct
         let mut kept = cache.kept.write().unwrap();
         let entries: Vec<_> = kept.by_hash.drain().flat_map(|(_, entries)| entries).collect();
         kept.by_hash.insert(hash(&["a dog"]), entries);

@@ -1,4 +1,4 @@
-//! What several tests need: METEOR's tables, and where the shared data lies.
+//! What several tests need: METEOR's tables, and the path of the shared data.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
@@ -14,11 +14,12 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// METEOR's tables, fetched with pip where they are missing. Where pip can't, the test says that it was skipped.
+/// METEOR's tables, fetched with pip where they are missing. Where pip can't, the test says that it was
+/// skipped.
 pub fn meteor_tables() -> Option<MeteorTables> {
     let directory =
         std::env::var_os("RECAP_METEOR").map_or_else(|| root().join("cache/meteor"), PathBuf::from);
-    match MeteorTables::open(&directory) {
+    match MeteorTables::find(std::slice::from_ref(&directory)) {
         Err(Error::NoMeteorTables { .. }) => {
             let script = root().join("scripts/meteor-data.sh");
             let fetched = Command::new("sh").arg(script).arg(&directory).status();
@@ -26,7 +27,7 @@ pub fn meteor_tables() -> Option<MeteorTables> {
                 eprintln!("skipped: no METEOR tables in {} and pip can't fetch them", directory.display());
                 return None;
             }
-            Some(MeteorTables::open(&directory).unwrap())
+            Some(MeteorTables::find(&[directory]).unwrap())
         }
         tables => Some(tables.unwrap()),
     }

@@ -9,16 +9,15 @@ use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
 use crate::lm::LanguageModelConfig;
 
-/// The kinds of model that are read, by `model_type`; the second says whether the Q-Former reads the instruction
-/// unless told otherwise, the third how frames are joined unless told otherwise.
+/// Supported values of `model_type`, with the default of `use_qformer_text_input` and of `fusion`.
 const MODEL_TYPES: &[(&str, bool, Fusion)] = &[
     ("blip-2", false, Fusion::Concat),
     ("instructblip", true, Fusion::ConcatQueries),
     ("instructblipvideo", true, Fusion::ConcatQueries),
 ];
 
-/// Settings that change what is computed and that only have one value here: place, key, value. A file that lacks the
-/// key means that value.
+/// Settings with only one supported value: section, language model, key, value. An absent key means that
+/// value.
 const FIXED: &[(&str, &str, &str, Value)] = &[
     ("vision_config", "", "qkv_bias", Value::Bool(true)),
     ("text_config", "opt", "do_layer_norm_before", Value::Bool(true)),
@@ -33,7 +32,7 @@ pub(super) fn read_config(path: &Path) -> Result<Blip2Config, CheckpointError> {
     parse(read_json(path)?).map_err(fail)
 }
 
-/// The `config.json` of a language model alone.
+/// The `config.json` of a language model.
 pub(super) fn read_language_model(path: &Path) -> Result<LanguageModelConfig, CheckpointError> {
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
     let mut value = json!({ "text_config": read_json(path)? });
@@ -75,7 +74,7 @@ fn parse(mut value: Value) -> Result<Blip2Config, String> {
     Ok(config)
 }
 
-/// Refuses what is not known here, and completes what is left out.
+/// Rejects unsupported settings, and adds absent ones.
 fn check_language_model(value: &mut Value) -> Result<(), String> {
     let language_model = value["text_config"]["model_type"].as_str().unwrap_or_default().to_owned();
     if !["opt", "t5", "llama"].contains(&language_model.as_str()) {
@@ -105,7 +104,7 @@ fn check_language_model(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives absent keys the values that transformers' classes give them; files hold what differs from those alone.
+/// Sets absent keys to the defaults of transformers, whose files contain only other values.
 fn fill_in(text: &mut Value, language_model: &str) {
     let defaults = match language_model {
         "opt" => {
@@ -127,11 +126,11 @@ fn fill_in(text: &mut Value, language_model: &str) {
         if text["num_decoder_layers"].is_null() {
             text["num_decoder_layers"] = text["num_layers"].clone();
         }
-        // transformers 5 writes every T5 as tied, and beside it what became of the key that it read
+        // transformers 5 may save every T5 as tied; this key has the original value
         if text["scale_decoder_outputs"].is_boolean() {
             text["tie_word_embeddings"] = text["scale_decoder_outputs"].clone();
         }
-        // null where the start is the padding, as it is in every published T5
+        // null means the padding token, as in every published T5
         if text["decoder_start_token_id"].is_null() {
             text["decoder_start_token_id"] = json!(text["pad_token_id"].as_u64().unwrap_or(0));
         }
@@ -141,7 +140,7 @@ fn fill_in(text: &mut Value, language_model: &str) {
     }
 }
 
-/// Newer files keep the base of the rotary positions in `rope_parameters`, older ones beside it a `rope_scaling`.
+/// Newer files have the base of the rotary positions in `rope_parameters`; older ones have a `rope_scaling`.
 fn read_rope(text: &mut Value) -> Result<(), String> {
     for key in ["rope_parameters", "rope_scaling"] {
         let rope = text[key].clone();
@@ -160,7 +159,7 @@ fn read_rope(text: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn write_config(config: &Blip2Config, path: &Path) -> Result<(), CheckpointError> {
+pub(super) fn save_config(config: &Blip2Config, path: &Path) -> Result<(), CheckpointError> {
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
     let mut value = serde_json::to_value(config).map_err(|error| fail(error.to_string()))?;
     let (model_type, architecture, vision, qformer) = if config.qformer_config.reads_text {
@@ -186,7 +185,7 @@ pub(super) fn write_config(config: &Blip2Config, path: &Path) -> Result<(), Chec
         LanguageModelConfig::T5(_) => {}
     }
     let text = serde_json::to_string_pretty(&value).map_err(|error| fail(error.to_string()))?;
-    super::write::write_file(path, (text + "\n").as_bytes())
+    super::save::save_file(path, (text + "\n").as_bytes())
 }
 
 #[cfg(test)]
@@ -198,7 +197,7 @@ mod tests {
     fn written(config: &Blip2Config) -> Value {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
-        write_config(config, &path).unwrap();
+        save_config(config, &path).unwrap();
         assert_eq!(&read_config(&path).unwrap(), config);
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_for_every_language_model() {
+    fn a_saved_configuration_is_loaded_for_every_language_model() {
         assert_eq!(written(&tiny(Fusion::Average))["text_config"]["model_type"], "t5");
         let opt = written(&with(LanguageModelConfig::Opt(opt::tests::tiny())));
         assert_eq!(opt["use_decoder_only_language_model"], true);
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_are_not_known_here_are_refused_by_name() {
+    fn unsupported_settings_are_errors_with_their_name() {
         let good = written(&with(LanguageModelConfig::Opt(opt::tests::tiny())));
         for (section, key, bad) in [
             ("text_config", "do_layer_norm_before", json!(false)),

@@ -5,8 +5,8 @@ use crate::blip2::Blip2Config;
 use crate::lm::LanguageModelConfig;
 use crate::lm::t5::FeedForward;
 
-/// Our names to Hugging Face's: wherever one of our names starts with the first column, the second column becomes the
-/// third. Rows apply from top to bottom.
+/// From names of parameters to Hugging Face's: in names that start with the first column, the second column
+/// is replaced by the third. Rows apply from top to bottom.
 const TABLE: &[(&str, &str, &str)] = &[
     ("ln_vision.", "ln_vision.", "vision_model.post_layernorm."),
     ("vision_model.class", "vision_model.", "vision_model.embeddings."),
@@ -27,11 +27,11 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("qformer.layers.", ".layer_norm.", ".LayerNorm."),
 ];
 
-/// Beside [`TABLE`], where the Q-Former reads text.
+/// After [`TABLE`], if the Q-Former reads text.
 const TEXT: &[(&str, &str, &str)] =
     &[("qformer.layernorm.", "qformer.layernorm.", "qformer.embeddings.layernorm.")];
 
-/// Beside [`TABLE`], for OPT.
+/// After [`TABLE`], for OPT.
 const OPT: &[(&str, &str, &str)] = &[
     ("language_model.embed_tokens", "embed_tokens", "model.decoder.embed_tokens.weight"),
     ("language_model.embed_positions", "embed_positions", "model.decoder.embed_positions.weight"),
@@ -39,9 +39,11 @@ const OPT: &[(&str, &str, &str)] = &[
     ("language_model.final_layer_norm.", "final_layer_norm.", "model.decoder.final_layer_norm."),
 ];
 
-/// Beside [`TABLE`], for T5.
+/// After [`TABLE`], for T5.
 const T5: &[(&str, &str, &str)] = &[
     ("language_model.shared", "shared", "shared.weight"),
+    ("language_model.encoder.embed_tokens", ".embed_tokens", ".embed_tokens.weight"),
+    ("language_model.decoder.embed_tokens", ".embed_tokens", ".embed_tokens.weight"),
     (
         "language_model.",
         ".relative_attention_bias.",
@@ -57,18 +59,18 @@ const T5: &[(&str, &str, &str)] = &[
     ("language_model.decoder.", ".feed_forward.", ".layer.2.DenseReluDense."),
 ];
 
-/// Beside [`TABLE`] and [`T5`], for the MLP without a gate.
+/// After [`T5`], for the MLP without a gate.
 const T5_WITHOUT_GATE: &[(&str, &str, &str)] = &[("language_model.", ".wi_0.", ".wi.")];
 
-/// Beside [`TABLE`], for LLaMA.
+/// After [`TABLE`], for LLaMA.
 const LLAMA: &[(&str, &str, &str)] = &[
     ("language_model.embed_tokens", "embed_tokens", "model.embed_tokens.weight"),
     ("language_model.layers.", "layers.", "model.layers."),
     ("language_model.norm.", "norm.", "model.norm."),
 ];
 
-/// Before [`TABLE`], for the first stage of pretraining: names of `Blip2ForImageTextRetrieval` where it has them, else
-/// LAVIS's.
+/// Before [`TABLE`], for the first stage of pretraining: names of `Blip2ForImageTextRetrieval` if it has
+/// them, else of LAVIS.
 const PRETRAINING: &[(&str, &str, &str)] = &[
     ("qformer.text.", "qformer.text.word", "embeddings.word_embeddings.weight"),
     ("qformer.text.", "qformer.text.position", "embeddings.position_embeddings.weight"),
@@ -80,21 +82,20 @@ const PRETRAINING: &[(&str, &str, &str)] = &[
     ("temperature", "temperature", "temp"),
 ];
 
-/// Tensors that a file may lack; they keep their fresh values (zero).
+/// Tensors that a file may lack; they keep their initial value, zero.
 pub(super) const MAY_BE_MISSING: &[&str] = &["temporal_embedding.weight"];
 
-/// Tensors that a file may hold beside the model's: copies of the embedding, and tables of positions that follow from
-/// their length.
+/// Tensors that a file may contain without a parameter: copies of the embedding, and tables of positions.
 const MAY_BE_LEFT: &[&str] = &[
     "language_model.encoder.embed_tokens.weight",
     "language_model.decoder.embed_tokens.weight",
     "qformer.embeddings.position_ids",
 ];
 
-/// As [`MAY_BE_LEFT`], where the head is the embedding.
+/// As [`MAY_BE_LEFT`], if the head is tied to the embedding.
 const MAY_BE_LEFT_WHEN_TIED: &str = "language_model.lm_head.weight";
 
-/// Where the values of the first lie if they are not under its own name: transformers writes equal tensors once.
+/// Other names of a tensor, used if its own is absent: transformers saves equal tensors once.
 const ALIASES: &[(&str, &str)] = &[
     ("language_model.lm_head.weight", "language_model.shared.weight"),
     ("language_model.shared.weight", "language_model.encoder.embed_tokens.weight"),
@@ -102,36 +103,36 @@ const ALIASES: &[(&str, &str)] = &[
     ("language_model.model.decoder.embed_tokens.weight", "language_model.lm_head.weight"),
 ];
 
-/// Endings of tensors that older LLaMA files hold and that follow from the configuration.
+/// Endings of tensors in older LLaMA files that follow from the configuration.
 const MAY_BE_LEFT_ENDINGS: &[&str] = &[".rotary_emb.inv_freq"];
 
-/// The name under which `tensors` hold a tensor: its own, or an alias where they lack that.
+/// The name of a tensor in `tensors`: its own, or an alias.
 pub(super) fn held_name(name: &str, tensors: &dyn Tensors) -> Option<String> {
     let aliases = ALIASES.iter().filter(|(of, _)| *of == name).map(|(_, alias)| *alias);
     std::iter::once(name).chain(aliases).find(|held| tensors.shape(held).is_some()).map(str::to_owned)
 }
 
-/// Where the values of one of our parameters lie in a checkpoint.
+/// The location of a parameter in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Hugging Face's name.
+pub(super) struct Location {
+    /// Hugging Face's name of the tensor.
     pub name: String,
-    /// Which part of that tensor.
-    pub part: Part,
+    /// The slice of the tensor.
+    pub slice: Slice,
 }
 
-/// A part of a tensor along its first axis.
+/// A slice of a tensor along its first axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Slice {
     /// All of it.
     Whole,
-    /// Its first third: the queries' part of a fused bias.
+    /// The first third: the bias of the queries in a fused bias.
     First,
-    /// Its last third: the values' part of a fused bias. (What lies between, the keys' part, changes nothing.)
+    /// The last third: the bias of the values. (The second third, the bias of the keys, has no effect.)
     Last,
 }
 
-/// The names of one model.
+/// The names of the parameters of one model.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     tables: Vec<&'static [(&'static str, &'static str, &'static str)]>,
@@ -164,28 +165,28 @@ impl Names {
         Self { tables, is_tied }
     }
 
-    /// The names of the model of the first stage of pretraining.
+    /// The names of a model of the first stage of pretraining.
     pub(super) fn pretraining() -> Self {
         Self { tables: vec![PRETRAINING, TABLE], is_tied: false }
     }
 
-    /// Where the parameter of this name of ours lies.
-    pub(super) fn place(&self, ours: &str) -> Place {
+    /// The location of a parameter.
+    pub(super) fn location(&self, ours: &str) -> Location {
         let mut name = ours.to_owned();
         for (start, from, to) in self.tables.iter().copied().flatten() {
             if ours.starts_with(start) {
                 name = name.replacen(from, to, 1);
             }
         }
-        let part = match ours.rsplit('.').next() {
-            Some("q_bias") => Part::First,
-            Some("v_bias") => Part::Last,
-            _ => Part::Whole,
+        let slice = match ours.rsplit('.').next() {
+            Some("q_bias") => Slice::First,
+            Some("v_bias") => Slice::Last,
+            _ => Slice::Whole,
         };
-        Place { name, part }
+        Location { name, slice }
     }
 
-    /// Whether a tensor of a checkpoint that no parameter asked for is nothing to complain of.
+    /// Whether a tensor without a parameter is no error.
     pub(super) fn may_be_left(&self, name: &str) -> bool {
         MAY_BE_LEFT.contains(&name)
             || MAY_BE_LEFT_ENDINGS.iter().any(|ending| name.ends_with(ending))
@@ -206,7 +207,7 @@ mod tests {
 
     fn check(names: &Names, pairs: &[(&str, &str)]) {
         for (ours, theirs) in pairs {
-            assert_eq!(names.place(ours), Place { name: (*theirs).to_owned(), part: Part::Whole });
+            assert_eq!(names.location(ours), Location { name: (*theirs).to_owned(), slice: Slice::Whole });
         }
     }
 
@@ -305,12 +306,12 @@ mod tests {
         let names = Names::new(&tiny(Fusion::Concat));
         let fused = "vision_model.encoder.layers.0.self_attn.qkv.bias".to_owned();
         assert_eq!(
-            names.place("vision_model.layers.0.self_attn.q_bias"),
-            Place { name: fused.clone(), part: Part::First }
+            names.location("vision_model.layers.0.self_attn.q_bias"),
+            Location { name: fused.clone(), slice: Slice::First }
         );
         assert_eq!(
-            names.place("vision_model.layers.0.self_attn.v_bias"),
-            Place { name: fused, part: Part::Last }
+            names.location("vision_model.layers.0.self_attn.v_bias"),
+            Location { name: fused, slice: Slice::Last }
         );
     }
 }

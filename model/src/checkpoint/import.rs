@@ -1,4 +1,4 @@
-//! From anybody's files to a Hugging Face directory, tensor by tensor: no model is ever held in memory.
+//! Import of files in any layout into a Hugging Face directory, tensor by tensor, without a model in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,67 +7,65 @@ use burn::tensor::Device;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use super::huggingface::{MAY_BE_MISSING, Names, Part, held_name};
+use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::parts::Parts;
 use super::read::nearest;
+use super::save::{Entry, save_tensors};
 use super::source::ElementType;
-use super::write::{Entry, write_tensors};
-use super::{CONFIG_FILE, CheckpointError, Tensors, WEIGHTS_FILE, config as config_file};
+use super::{CONFIG_FILE, CheckpointError, Tensors, WEIGHTS_FILE, config as config_file, create_directory};
 use crate::blip2::Blip2Config;
 use crate::parameters;
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
-    /// Tensors written.
+    /// Number of tensors saved.
     pub tensors: usize,
-    /// Their values.
+    /// Number of their values.
     pub parameters: usize,
-    /// Tensors of the sources that were not, each with the reason.
+    /// Tensors of the sources that were left out, each with the reason.
     pub left_out: Vec<String>,
 }
 
-/// The image size that the ViT's positions were made for, where there are any.
+/// The image size of the ViT's positions, if there are any.
 pub fn image_size(parts: &Parts, config: &Blip2Config) -> Option<usize> {
     let shape = parts.shape("vision_model.embeddings.position_embedding")?;
     let patches = shape.get(1)?.checked_sub(1)?;
     Some(patches.isqrt() * config.vision_config.patch_size)
 }
 
-/// Writes `config.json` and `model.safetensors`; each file appears whole or not at all. Half-precision tensors stay
-/// what they are.
+/// Saves `config.json` and `model.safetensors`; each file is complete or absent. Half-precision tensors keep
+/// their type.
 ///
 /// # Errors
-/// When the sources lack a tensor of the configured model, have one too many or of another shape (all are listed), or a
-/// file cannot be read or written.
+/// If a tensor of the configured model is missing, unexpected or wrongly shaped (all are listed), or a file
+/// cannot be read or written.
 pub fn import(mut parts: Parts, config: &Blip2Config, out: &Path) -> Result<Imported, CheckpointError> {
     let fail = |reason| CheckpointError::Config { reason, path: out.join(CONFIG_FILE) };
     config.check().map_err(fail)?;
-    parts.leave_out_what_captioning_does_not_use(config);
+    parts.exclude_pretraining(config);
+    let mut config = config.clone();
+    parts.find_embeddings(&mut config)?;
+    let config = &config;
     let names = Names::new(config);
     let expected = expected(config, &names);
     let entries = plan(&parts, &names, &expected, out)?;
     let (tensors, parameters) =
         (entries.len(), entries.iter().map(|entry| entry.shape.iter().product::<usize>()).sum());
-    let io = |source| CheckpointError::Io {
-        action: "create the checkpoint's directory",
-        source,
-        path: out.to_owned(),
-    };
-    std::fs::create_dir_all(out).map_err(io)?;
-    write_tensors(entries, &out.join(WEIGHTS_FILE))?;
-    config_file::write_config(config, &out.join(CONFIG_FILE))?;
+    create_directory(out)?;
+    save_tensors(entries, &out.join(WEIGHTS_FILE))?;
+    config_file::save_config(config, &out.join(CONFIG_FILE))?;
     Ok(Imported { tensors, parameters, left_out: parts.left_out().to_vec() })
 }
 
 /// The tensors of a model, by Hugging Face's names.
 fn expected(config: &Blip2Config, names: &Names) -> BTreeMap<String, Vec<usize>> {
-    // parameters are drawn when they are first read, so that this allocates none
+    // parameters are initialised at first use, so this allocates none
     let list = parameters::list(&config.init(&Device::flex()));
     let tensors = list.into_iter().filter(|parameter| !parameter.name.contains(".lora.")).map(|parameter| {
-        let place = names.place(&parameter.name);
+        let place = names.location(&parameter.name);
         let mut shape = parameter.shape;
-        if place.part != Part::Whole {
+        if place.slice != Slice::Whole {
             shape[0] *= 3;
         }
         (place.name, shape)
@@ -75,7 +73,7 @@ fn expected(config: &Blip2Config, names: &Names) -> BTreeMap<String, Vec<usize>>
     tensors.collect()
 }
 
-/// Finds every expected tensor among the sources', or says what is wrong with all of those that do not fit.
+/// Finds every expected tensor in the sources, or lists all that do not fit.
 fn plan<'a>(
     parts: &'a Parts,
     names: &Names,

@@ -1,8 +1,8 @@
-//! Checkpoints in and out: a directory as Hugging Face lays it out (`config.json`, `model.safetensors`, an adapter of
-//! peft beside them), and anybody's files to make one of.
+//! Loading and saving checkpoints: a directory in Hugging Face's layout (`config.json`, `model.safetensors`,
+//! an adapter of peft), and the import of files in other layouts.
 //!
-//! A tensor that is missing, unexpected or of another shape is an error that lists them all; no partly loaded model is
-//! ever handed out.
+//! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model
+//! is never returned.
 
 mod config;
 mod huggingface;
@@ -11,8 +11,8 @@ pub mod layout;
 mod parts;
 mod peft;
 mod read;
+mod save;
 pub mod source;
-mod write;
 
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
@@ -27,86 +27,86 @@ use crate::lm::LanguageModelConfig;
 use crate::pretraining::{Pretraining, PretrainingConfig};
 use huggingface::Names;
 
-/// File of the sizes.
+/// File of the configuration.
 pub const CONFIG_FILE: &str = "config.json";
-/// File of the settings of text generation; a checkpoint may lack it.
+/// File of the settings of text generation; optional.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// File of the weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
-/// Why a checkpoint could not be read or written.
+/// Why a checkpoint cannot be loaded or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file system said no.
+    /// The file system reported an error.
     #[error("cannot {action}: {source}: {path}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// The system's reason.
+        /// The cause.
         source: std::io::Error,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// `config.json` is not JSON, or not that of a BLIP-2.
+    /// `config.json` is not JSON, or not the configuration of a BLIP-2.
     #[error("not the configuration of a BLIP-2: {reason}: {path}")]
     Config {
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// The weights' file is damaged.
+    /// The file of weights is damaged.
     #[error("not a readable safetensors file (truncated or damaged?): {reason}: {path}")]
     Weights {
-        /// What the reader stumbled over.
+        /// The cause.
         reason: String,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// A file cannot be read, or one of its tensors.
+    /// A file or one of its tensors cannot be read.
     #[error(transparent)]
     Source(#[from] source::SourceError),
-    /// The weights are not those of the configured model.
+    /// The tensors do not fit the configured model.
     #[error("{} tensors do not fit the model that config.json describes:\n  {}\nin {path}", problems.len(), problems.join("\n  "))]
     Mismatch {
-        /// One line a tensor.
+        /// One line per tensor.
         problems: Vec<String>,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
 }
 
-/// Reads the configuration alone.
+/// Loads the configuration of a checkpoint.
 ///
 /// # Errors
-/// When there is none or it is not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
+/// If it is absent or not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
 pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
     let mut config = load_config_file(&directory.join(CONFIG_FILE))?;
     config.lora = load_adapter_config(directory)?;
     Ok(config)
 }
 
-/// Reads a configuration, whatever the file's name.
+/// Loads a configuration file of any name.
 ///
 /// # Errors
-/// When there is none or it is not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
+/// If it is absent or not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
 pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
     config::read_config(path)
 }
 
-/// Reads the configuration of a language model that lies alone.
+/// Loads the configuration of a directory with only a language model.
 ///
 /// # Errors
-/// When there is none or it is not that of an OPT, T5 or LLaMA.
+/// If it is absent or not that of an OPT, T5 or LLaMA.
 pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfig, CheckpointError> {
     config::read_language_model(&directory.join(CONFIG_FILE))
 }
 
-/// What ends a sequence of a checkpoint's language model: as its `generation_config.json` says, else its
+/// The end tokens of a checkpoint's language model, from its `generation_config.json`, else its
 /// `config.json`.
 ///
 /// # Errors
-/// When there is a damaged `generation_config.json`.
+/// If `generation_config.json` is damaged.
 pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, CheckpointError> {
     let path = directory.join(GENERATION_CONFIG_FILE);
     let text = match std::fs::read_to_string(&path) {
@@ -135,23 +135,22 @@ pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, Ch
     })
 }
 
-/// Tensors under Hugging Face's names, to be read one by one.
+/// Tensors under Hugging Face's names, read one at a time.
 pub trait Tensors {
     /// All names.
     fn names(&self) -> Vec<String>;
 
-    /// The shape of one, if it is there.
+    /// The shape of a tensor, if it exists.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
-    /// The values of one, row by row.
+    /// The values of a tensor in row-major order.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If they cannot be read.
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
 }
 
-/// The types that weights are held in. What lies between the ViT and the language model is always f32, and whatever is
-/// trained should be.
+/// The types of the weights. Everything between ViT and language model is f32, and trained weights should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision {
     /// Of the ViT.
@@ -166,11 +165,12 @@ impl Default for Precision {
     }
 }
 
-/// Reads a checkpoint onto a device in f32. `adapt` may change what weights do not decide (fusion, dropout) and the
-/// image size, to which the ViT's positions are resampled; a temporal embedding that the file lacks starts at zero.
+/// Loads a checkpoint onto a device in f32. `adapt` may change settings that do not depend on the weights
+/// (fusion, dropout) and the image size, to which the ViT's positions are resampled. A temporal embedding
+/// that the file lacks is zero.
 ///
 /// # Errors
-/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+/// If a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
 pub fn load(
     directory: &Path,
     adapt: impl FnOnce(&mut Blip2Config),
@@ -179,10 +179,10 @@ pub fn load(
     load_in(directory, adapt, Precision::default(), device)
 }
 
-/// [`load`], in other types than f32.
+/// [`load`] with other types than f32.
 ///
 /// # Errors
-/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+/// If a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
 pub fn load_in(
     directory: &Path,
     adapt: impl FnOnce(&mut Blip2Config),
@@ -194,7 +194,8 @@ pub fn load_in(
     let fail = |reason: String| CheckpointError::Config { reason, path: directory.join(CONFIG_FILE) };
     config.check().map_err(fail)?;
     let mut tensors = Parts::open(&[(Role::Whole, directory)])?;
-    tensors.leave_out_what_captioning_does_not_use(&config);
+    tensors.exclude_pretraining(&config);
+    tensors.find_embeddings(&mut config)?;
     let mut model = read::fill(config.init(device), &Names::new(&config), &tensors, precision, directory)?;
     if config.lora.is_some() && directory.join(ADAPTER_CONFIG_FILE).is_file() {
         let dropout = config.lora.as_ref().map_or(0.0, |lora| lora.lora_dropout);
@@ -203,43 +204,50 @@ pub fn load_in(
     Ok((config, model))
 }
 
-/// Reads what the first stage of pretraining trained, and the ViT that it started from.
+/// Loads a model of the first stage of pretraining, as saved by [`save_pretraining`] or by LAVIS together
+/// with its ViT.
 ///
 /// # Errors
-/// When a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
+/// If a file cannot be read, or any tensor is missing, unexpected or wrongly shaped.
 pub fn load_pretraining(
     mut parts: Parts,
     config: &PretrainingConfig,
     device: &Device,
 ) -> Result<Pretraining, CheckpointError> {
-    parts.leave_out_evas_last_block(config.vision_config.num_hidden_layers);
+    parts.exclude_evas_last_block(config.vision_config.num_hidden_layers);
     let path = parts.path().to_owned();
     read::fill(config.init(device), &Names::pretraining(), &parts, Precision::default(), &path)
 }
 
-/// Writes a checkpoint; each file appears whole or not at all.
+/// Saves a checkpoint; each file is complete or absent.
 ///
 /// # Errors
-/// When the directory cannot be written to.
+/// If the directory is not writable.
 pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
-    let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
-    std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
-    write::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
+    create_directory(directory)?;
+    save::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
     if let Some(lora) = &config.lora {
         save_adapter(&mut model.clone(), lora, directory)?;
     }
-    config::write_config(config, &directory.join(CONFIG_FILE))
+    config::save_config(config, &directory.join(CONFIG_FILE))
 }
 
-/// Writes what the first stage of pretraining trained, its ViT too, so that [`load_pretraining`] reads it; the file appears
-/// whole or not at all.
+/// Saves a model of the first stage of pretraining, with its ViT; the file is complete or absent.
 ///
 /// # Errors
-/// When the directory cannot be written to.
+/// If the directory is not writable.
 pub fn save_pretraining(model: &Pretraining, directory: &Path) -> Result<(), CheckpointError> {
-    let io = |action| move |source| CheckpointError::Io { action, source, path: directory.to_owned() };
-    std::fs::create_dir_all(directory).map_err(io("create the checkpoint's directory"))?;
-    write::save_weights(model, &Names::pretraining(), &directory.join(WEIGHTS_FILE))
+    create_directory(directory)?;
+    save::save_weights(model, &Names::pretraining(), &directory.join(WEIGHTS_FILE))
+}
+
+fn create_directory(path: &Path) -> Result<(), CheckpointError> {
+    let action = "create the checkpoint's directory";
+    std::fs::create_dir_all(path).map_err(|source| CheckpointError::Io {
+        action,
+        source,
+        path: path.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -264,7 +272,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn whoever_may_read_the_configuration_may_read_the_weights() {
+    fn weights_have_the_permissions_of_the_configuration() {
         use std::os::unix::fs::PermissionsExt;
         let (directory, _) = saved(6);
         let mode = |file: &str| std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
@@ -291,6 +299,79 @@ mod tests {
         let (config, loaded) = load(directory.path(), |_| {}, &Device::flex()).unwrap();
         assert_eq!(config, tiny(Fusion::Concat));
         assert_eq!(values(&model), values(&loaded));
+    }
+
+    fn embeddings(config: &Blip2Config) -> (bool, bool) {
+        let LanguageModelConfig::T5(t5) = &config.text_config else { panic!("a T5") };
+        (t5.encoder_has_embedding, t5.decoder_has_embedding)
+    }
+
+    const SHARED: &str = "language_model.shared.weight";
+    const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
+
+    /// Saves each tensor of the fixture under all names that `names_of` gives it.
+    fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/t5-three-tables");
+        let source = &source::Source::open(&fixture).unwrap();
+        let entries = source.names().flat_map(|tensor| {
+            let shape = source.get(tensor).unwrap().shape.to_vec();
+            names_of(tensor).into_iter().map(move |name| save::Entry {
+                name,
+                dtype: safetensors::Dtype::F32,
+                shape: shape.clone(),
+                fetch: Box::new(move || Ok(source.read_bytes(tensor)?.into_owned())),
+            })
+        });
+        save::save_tensors(entries.collect(), &directory.join(WEIGHTS_FILE)).unwrap();
+        std::fs::copy(fixture.join(CONFIG_FILE), directory.join(CONFIG_FILE)).unwrap();
+        load_config(directory).unwrap()
+    }
+
+    #[test]
+    fn three_embeddings_of_a_t5_are_loaded_and_saved_bit_for_bit() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        three_tables(first.path(), |name| vec![name.to_owned()]);
+        let (config, model) = load(first.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
+        save(&model, &config, second.path()).unwrap();
+        let (config, again) = load(second.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
+        assert_eq!(values(&model), values(&again));
+    }
+
+    #[test]
+    fn equal_and_absent_embeddings_are_no_separate_parameters() {
+        let copy = |name: &str| match name {
+            SHARED => vec![SHARED.to_owned(), DECODERS.to_owned()],
+            DECODERS => vec![],
+            name => vec![name.to_owned()],
+        };
+        let without = |absent: &'static [&'static str]| {
+            move |name: &str| if absent.contains(&name) { vec![] } else { vec![name.to_owned()] }
+        };
+        let found = |names_of: &dyn Fn(&str) -> Vec<String>| {
+            let directory = tempfile::tempdir().unwrap();
+            three_tables(directory.path(), names_of);
+            embeddings(&load(directory.path(), |_| {}, &Device::flex()).unwrap().0)
+        };
+        assert_eq!(found(&copy), (true, false));
+        assert_eq!(found(&without(&[DECODERS])), (true, false));
+        // the encoder's table replaces an absent `shared`
+        assert_eq!(found(&without(&[SHARED])), (false, true));
+    }
+
+    #[test]
+    fn a_language_model_in_a_separate_directory_keeps_its_three_embeddings() {
+        let (whole, bare, out) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let others = |name: &str| (!name.starts_with("language_model.")).then(|| name.to_owned());
+        let config = three_tables(whole.path(), |name| others(name).into_iter().collect());
+        let inner = |name: &str| name.strip_prefix("language_model.").map(str::to_owned);
+        three_tables(bare.path(), |name| inner(name).into_iter().collect());
+        let sources = [(Role::Whole, whole.path()), (Role::LanguageModel, bare.path())];
+        import(Parts::open(&sources).unwrap(), &config, out.path()).unwrap();
+        let (config, _) = load(out.path(), |_| {}, &Device::flex()).unwrap();
+        assert_eq!(embeddings(&config), (true, true));
     }
 
     #[test]

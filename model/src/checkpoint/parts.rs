@@ -1,32 +1,34 @@
-//! A checkpoint under Hugging Face's names, out of one place or several: LAVIS keeps the ViT, the Q-Former and the
-//! language model in files of their own.
+//! A checkpoint under Hugging Face's names, from one or several sources: LAVIS has separate files for the
+//! ViT, the Q-Former and the language model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::huggingface::held_name;
 use super::layout::{Layout, Mapped};
 use super::source::{ElementType, Source};
 use super::{CheckpointError, Tensors};
 use crate::blip2::Blip2Config;
+use crate::lm::LanguageModelConfig;
 
-/// What a source is there for.
+/// The part of the model that a source provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Everything that no other source is there for.
+    /// Everything that no other source provides.
     Whole,
     /// The ViT.
     Vision,
-    /// The Q-Former, its queries, the norm before it and the projection behind it.
+    /// The Q-Former, its queries, the norm before it and the projection after it.
     QFormer,
     /// The language model.
     LanguageModel,
 }
 
-/// The norm behind the ViT. It is trained with the Q-Former and lies with it, or with the ViT where that lies alone.
+/// The norm after the ViT. It is stored with the Q-Former, which it is trained with, or with the ViT.
 const LN_VISION: &str = "vision_model.post_layernorm.";
 
-/// What a part's own files leave off the front of its names: role, start of the name there, what to put before it.
-/// The first row that fits decides.
+/// Prefixes that are absent from the files of one part: role, start of the name, prefix. The first matching
+/// row applies.
 const FRONTS: &[(Role, &str, &str)] = &[
     (Role::Vision, "embeddings.", "vision_model."),
     (Role::Vision, "encoder.", "vision_model."),
@@ -40,16 +42,17 @@ const FRONTS: &[(Role, &str, &str)] = &[
     (Role::LanguageModel, "encoder.", "language_model."),
     (Role::LanguageModel, "decoder.block.", "language_model."),
     (Role::LanguageModel, "decoder.final_layer_norm.", "language_model."),
+    (Role::LanguageModel, "decoder.embed_tokens.", "language_model."),
     // an OPT saved without its head
     (Role::LanguageModel, "decoder.", "language_model.model."),
 ];
 
-/// Starts of names that only pretraining uses, which a captioner is imported without.
+/// Starts of names that only pretraining uses.
 const PRETRAINING: &[&str] =
     &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls.", "temp"];
 
 impl Role {
-    /// Whether a tensor of this full name is what the source is there for.
+    /// Whether the role includes a tensor of this full name.
     fn holds(self, name: &str) -> bool {
         match self {
             Self::Whole => true,
@@ -64,14 +67,14 @@ impl Role {
         }
     }
 
-    /// A part's own name for a tensor, in full.
+    /// The full name of a tensor in a part's file.
     fn full_name(self, name: &str, is_opt: bool) -> String {
         if self.holds(name) && self != Self::Whole {
             return name.to_owned();
         }
         let fits = |(role, start, front): &&(Self, &str, &str)| {
-            // the last norm of a T5's decoder and of an OPT's have the same name
-            let is_t5s = *start == "decoder.final_layer_norm." && *front == "language_model.";
+            // the last norm and the embedding of a T5's decoder have the same names as an OPT's
+            let is_t5s = start.starts_with("decoder.") && *front == "language_model.";
             *role == self && name.starts_with(start) && !(is_opt && is_t5s)
         };
         match FRONTS.iter().find(fits) {
@@ -81,28 +84,28 @@ impl Role {
     }
 }
 
-/// Opened sources and who has which tensor.
+/// Opened sources, and the source of each tensor.
 #[derive(Debug)]
 pub struct Parts {
     sources: Vec<Mapped>,
-    places: BTreeMap<String, Place>,
+    locations: BTreeMap<String, Location>,
     left_out: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Location {
     source: usize,
     name: String,
     role: Role,
 }
 
 impl Parts {
-    /// Opens every source. Where two have a tensor, the one that is there for it counts.
+    /// Opens every source. If two have the same tensor, the one whose role names its part is used.
     ///
     /// # Errors
-    /// When a source cannot be read, or holds nothing of what it is there for.
+    /// If a source cannot be read, or has no tensor of its role.
     pub fn open(sources: &[(Role, &Path)]) -> Result<Self, CheckpointError> {
-        let mut parts = Self { sources: Vec::new(), places: BTreeMap::new(), left_out: Vec::new() };
+        let mut parts = Self { sources: Vec::new(), locations: BTreeMap::new(), left_out: Vec::new() };
         for (role, path) in sources {
             let mapped = Mapped::new(Source::open(path)?)?;
             parts.add(*role, mapped, path)?;
@@ -110,18 +113,18 @@ impl Parts {
         Ok(parts)
     }
 
-    /// Which layouts the sources have.
+    /// The layouts of the sources.
     pub fn layouts(&self) -> Vec<Layout> {
         self.sources.iter().map(Mapped::layout).collect()
     }
 
-    /// The type that a tensor's values have in its file.
+    /// The type of a tensor's values in its file.
     pub fn element_type(&self, name: &str) -> Option<ElementType> {
-        let Place { source, name, .. } = self.places.get(name)?;
+        let Location { source, name, .. } = self.locations.get(name)?;
         self.sources[*source].get(name).map(|(_, element_type)| element_type)
     }
 
-    /// Tensors of the sources that were passed over, each with the reason.
+    /// Tensors that were left out, each with the reason.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -140,7 +143,7 @@ impl Parts {
                 continue;
             }
             held += 1;
-            let other = self.places.get(&full).map(|place| place.role);
+            let other = self.locations.get(&full).map(|location| location.role);
             let gives_way = match other {
                 None => false,
                 Some(Role::Whole | Role::QFormer) if full.starts_with(LN_VISION) => true,
@@ -152,7 +155,7 @@ impl Parts {
                 continue;
             }
             if let Some(replaced) =
-                self.places.insert(full.clone(), Place { source, name: name.to_owned(), role })
+                self.locations.insert(full.clone(), Location { source, name: name.to_owned(), role })
             {
                 let path = self.sources[replaced.source].source().path();
                 self.left_out
@@ -167,42 +170,61 @@ impl Parts {
         Ok(())
     }
 
-    /// Where the first source lies.
+    /// The path of the first source.
     pub(super) fn path(&self) -> &Path {
         self.sources.first().map_or(Path::new(""), |mapped| mapped.source().path())
     }
 
-    /// Leaves out what only pretraining uses, and what a ViT holds beyond the configured one.
-    pub(super) fn leave_out_what_captioning_does_not_use(&mut self, config: &Blip2Config) {
+    /// Sets in the configuration which stacks of a T5 have an embedding that differs from `shared`. Files may
+    /// have copies of `shared` for both stacks; a copy is not a separate parameter.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub(super) fn find_embeddings(&self, config: &mut Blip2Config) -> Result<(), CheckpointError> {
+        let LanguageModelConfig::T5(t5) = &mut config.text_config else { return Ok(()) };
+        let shared = held_name("language_model.shared.weight", self);
+        let differs = |stack: &str| -> Result<bool, CheckpointError> {
+            let own = format!("language_model.{stack}.embed_tokens.weight");
+            let Some(shared) = shared.as_ref().filter(|shared| **shared != own) else { return Ok(false) };
+            let role = |name: &String| self.locations.get(name).map(|location| location.role);
+            Ok(role(&own) == role(shared) && self.read_f32(&own)? != self.read_f32(shared)?)
+        };
+        t5.encoder_has_embedding = differs("encoder")?;
+        t5.decoder_has_embedding = differs("decoder")?;
+        Ok(())
+    }
+
+    /// Leaves out tensors that only pretraining uses, and the last block of EVA.
+    pub(super) fn exclude_pretraining(&mut self, config: &Blip2Config) {
         let reads_text = config.qformer_config.reads_text;
         let is_text_path = |name: &str| {
             let layer = name.strip_prefix("qformer.encoder.layer.").and_then(|rest| rest.split_once('.'));
             layer.is_some_and(|(_, rest)| rest.starts_with("intermediate.") || rest.starts_with("output."))
         };
-        self.leave_out("only pretraining uses it", |_, name| {
+        self.exclude("only pretraining uses it", |_, name| {
             PRETRAINING.iter().any(|start| name.starts_with(start)) || (!reads_text && is_text_path(name))
         });
-        self.leave_out_evas_last_block(config.vision_config.num_hidden_layers);
+        self.exclude_evas_last_block(config.vision_config.num_hidden_layers);
     }
 
-    /// EVA has one block more than BLIP-2 uses.
-    pub(super) fn leave_out_evas_last_block(&mut self, blocks: usize) {
+    /// Leaves out the last block of EVA, which BLIP-2 does not use.
+    pub(super) fn exclude_evas_last_block(&mut self, blocks: usize) {
         let last = format!("vision_model.encoder.layers.{blocks}.");
-        self.leave_out("EVA's last block, which BLIP-2 does not use", |layout, name| {
+        self.exclude("EVA's last block, which BLIP-2 does not use", |layout, name| {
             layout == Layout::EvaVit && name.starts_with(&last)
         });
     }
 
-    fn leave_out(&mut self, reason: &str, choose: impl Fn(Layout, &str) -> bool) {
+    fn exclude(&mut self, reason: &str, choose: impl Fn(Layout, &str) -> bool) {
         let layouts = self.layouts();
         let left: Vec<String> = self
-            .places
+            .locations
             .iter()
-            .filter(|(name, place)| choose(layouts[place.source], name))
+            .filter(|(name, location)| choose(layouts[location.source], name))
             .map(|(name, _)| name.clone())
             .collect();
         for name in left {
-            self.places.remove(&name);
+            self.locations.remove(&name);
             self.left_out.push(format!("{name}: {reason}"));
         }
     }
@@ -210,16 +232,16 @@ impl Parts {
 
 impl Tensors for Parts {
     fn names(&self) -> Vec<String> {
-        self.places.keys().cloned().collect()
+        self.locations.keys().cloned().collect()
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let Place { source, name, .. } = self.places.get(name)?;
+        let Location { source, name, .. } = self.locations.get(name)?;
         self.sources[*source].get(name).map(|(shape, _)| shape)
     }
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let Some(Place { source, name, .. }) = self.places.get(name) else {
+        let Some(Location { source, name, .. }) = self.locations.get(name) else {
             return Err(CheckpointError::Weights {
                 reason: format!("{name} is absent"),
                 path: Default::default(),

@@ -9,21 +9,21 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::CheckpointError;
+use super::save::{Entry, save_file, save_tensors};
 use super::source::Source;
-use super::write::{Entry, write_file, write_tensors};
 use crate::blip2::Blip2;
 use crate::lora::{self, Lora, LoraConfig};
 
 /// File of an adapter's settings.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
-/// File of an adapter's weights, and what older versions of peft wrote.
+/// File of an adapter's weights, and its name in older versions of peft.
 const WEIGHTS_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
-/// What peft puts before the path of a layer, when it wraps the whole model or the language model alone.
+/// Prefixes of layers in peft, if it wraps the whole model or only the language model.
 const WHOLE: &str = "base_model.model.language_model.";
 const ALONE: &str = "base_model.model.";
 
-/// Settings that change what is computed, and the only value that is known here; `null` is as good.
+/// Settings with only one supported value; `null` means the same.
 const FIXED: &[(&str, Value)] = &[
     ("peft_type", Value::Null),
     ("use_dora", Value::Bool(false)),
@@ -39,7 +39,7 @@ const FIXED: &[(&str, Value)] = &[
 /// The settings of the adapter in a directory, if there is one.
 ///
 /// # Errors
-/// When they cannot be read, or ask for what is not known here.
+/// If they cannot be read, or have unsupported values.
 pub fn load_adapter_config(directory: &Path) -> Result<Option<LoraConfig>, CheckpointError> {
     let path = directory.join(ADAPTER_CONFIG_FILE);
     let fail = |reason: String| CheckpointError::Config { reason, path: path.clone() };
@@ -77,11 +77,12 @@ pub fn load_adapter_config(directory: &Path) -> Result<Option<LoraConfig>, Check
     Ok(Some(config))
 }
 
-/// Gives a model the updates of the adapter in a directory, instead of any that it has. `adapt` may change what the
-/// weights do not decide (dropout).
+/// Loads the adapter of a directory into a model, replacing its updates. `adapt` may change settings that do
+/// not depend on the weights (dropout).
 ///
 /// # Errors
-/// When there is no adapter, it cannot be read, or its tensors do not fit the layers that it targets (all are listed).
+/// If there is no adapter, it cannot be read, or its tensors do not fit the layers that it targets (all are
+/// listed).
 pub fn load_adapter(
     blip2: &mut Blip2,
     directory: &Path,
@@ -131,10 +132,10 @@ pub fn load_adapter(
     if problems.is_empty() { Ok(config) } else { Err(CheckpointError::Mismatch { problems, path }) }
 }
 
-/// Writes a model's updates, for a peft model around the whole BLIP-2; each file appears whole or not at all.
+/// Saves a model's updates as peft does for a whole BLIP-2; each file is complete or absent.
 ///
 /// # Errors
-/// When the directory cannot be written to.
+/// If the directory is not writable.
 pub fn save_adapter(blip2: &mut Blip2, config: &LoraConfig, directory: &Path) -> Result<(), CheckpointError> {
     let entries =
         lora::updates(&mut blip2.language_model).into_iter().flat_map(|(layer, Lora { a, b, .. })| {
@@ -148,7 +149,7 @@ pub fn save_adapter(blip2: &mut Blip2, config: &LoraConfig, directory: &Path) ->
                 }
             })
         });
-    write_tensors(entries.collect(), &directory.join(WEIGHTS_FILES[0]))?;
+    save_tensors(entries.collect(), &directory.join(WEIGHTS_FILES[0]))?;
     let path = directory.join(ADAPTER_CONFIG_FILE);
     let fail =
         |error: serde_json::Error| CheckpointError::Config { reason: error.to_string(), path: path.clone() };
@@ -159,10 +160,10 @@ pub fn save_adapter(blip2: &mut Blip2, config: &LoraConfig, directory: &Path) ->
     value["base_model_name_or_path"] = Value::Null;
     value["inference_mode"] = json!(true);
     let text = serde_json::to_string_pretty(&value).map_err(fail)?;
-    write_file(&path, (text + "\n").as_bytes())
+    save_file(&path, (text + "\n").as_bytes())
 }
 
-/// An adapter's name for a factor without what says how it was wrapped: `LAYER.lora_A.weight`.
+/// A factor's name without the prefix of the wrapped model: `LAYER.lora_A.weight`.
 fn plain(name: &str) -> String {
     let name = name.strip_prefix(WHOLE).or_else(|| name.strip_prefix(ALONE)).unwrap_or(name);
     name.replace(".default.weight", ".weight")

@@ -1,4 +1,4 @@
-//! Filling a model from a checkpoint, tensor by tensor: what is held at any time is the model and one tensor.
+//! Filling a model from a checkpoint, tensor by tensor: memory holds the model and one tensor.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use super::huggingface::{MAY_BE_MISSING, Names, Part, held_name};
+use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::{CheckpointError, Precision, Tensors};
-use crate::parameters::FieldPath;
+use crate::parameters::{FieldPath, track_path};
 use crate::vit::interpolate_positions;
 
-/// The ViT's learned positions, which a checkpoint of another image size holds in another number.
+/// The ViT's learned positions, whose number depends on the image size of the checkpoint.
 const POSITIONS: &str = "vision_model.position_embedding";
 
-/// Fills every parameter, or says of all tensors that do not fit what is wrong with them.
+/// Fills every parameter, or lists all tensors that do not fit.
 pub(super) fn fill<M: Module>(
     model: M,
     names: &Names,
@@ -56,13 +56,7 @@ struct Loader<'a> {
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.failure.is_some() {
@@ -70,7 +64,7 @@ impl ModuleMapper for Loader<'_> {
         }
         let ours = self.path.name();
         if ours.contains(".lora.") {
-            return parameter; // lies in a file of its own
+            return parameter; // stored in a separate file
         }
         match self.values(&ours, &parameter.lazy_shape().to_vec()) {
             Ok(Some((values, shape))) => {
@@ -89,13 +83,13 @@ impl ModuleMapper for Loader<'_> {
     }
 }
 
-/// Values row by row, and the shape they have.
+/// Values in row-major order, and their shape.
 type Values = (Vec<f32>, Vec<usize>);
 
 impl Loader<'_> {
-    /// The values of one parameter; nothing where they are missing, which is noted unless it is excused.
+    /// The values of one parameter; `None` if they are missing or do not fit, which is added to the problems.
     fn values(&mut self, ours: &str, expected: &[usize]) -> Result<Option<Values>, CheckpointError> {
-        let mut place = self.names.place(ours);
+        let mut place = self.names.location(ours);
         if let Some(held) = held_name(&place.name, self.tensors) {
             place.name = held;
         }
@@ -108,13 +102,13 @@ impl Loader<'_> {
         };
         self.unread.remove(&place.name);
         let stored = shape.clone();
-        if place.part != Part::Whole
+        if place.slice != Slice::Whole
             && let [rows] = shape.as_mut_slice()
         {
             *rows /= 3;
         }
         if shape.is_empty() {
-            shape.push(1); // PyTorch's scalars have no axis
+            shape.push(1); // scalars of PyTorch have no axis
         }
         let may_interpolate = ours == POSITIONS && is_square_grid(&shape, expected);
         if shape != expected && !may_interpolate {
@@ -123,10 +117,10 @@ impl Loader<'_> {
         }
         let mut values = self.tensors.read_f32(&place.name)?;
         let third = values.len() / 3;
-        match place.part {
-            Part::Whole => {}
-            Part::First => values.truncate(third),
-            Part::Last => drop(values.drain(..2 * third)),
+        match place.slice {
+            Slice::Whole => {}
+            Slice::First => values.truncate(third),
+            Slice::Last => drop(values.drain(..2 * third)),
         }
         if shape != expected {
             values = interpolate_positions(&values, shape[2], expected[1]);
@@ -142,7 +136,7 @@ fn is_square_grid(found: &[usize], expected: &[usize]) -> bool {
         if d == d_expected && is_square(*p) && is_square(*p_expected))
 }
 
-/// The name that is most like a missing one, among those that nobody asked for.
+/// The name that is most similar to a missing one, among those without a parameter.
 pub(super) fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
     let best = candidates.iter().map(|other| (strsim::normalized_levenshtein(name, other), other));
     match best.max_by(|a, b| a.0.total_cmp(&b.0)) {
@@ -152,7 +146,7 @@ pub(super) fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
 }
 
 impl Precision {
-    /// The type of the parameter of this name of ours.
+    /// The type of a parameter.
     fn of(self, ours: &str) -> FloatDType {
         if ours.starts_with("vision_model.") {
             self.vision_model

@@ -1,90 +1,34 @@
-//! Beam search, whole (as `transformers` 5 does it) and in diverse groups (as `transformers` 4 did).
+//! Beam search, in one group (as in `transformers` 5) and in diverse groups (as in `transformers` 4).
 //!
-//! Each prompt is searched on its own: none of the others changes what is found for it.
+//! Each prompt has a search that is independent of the others.
 
 use rayon::prelude::*;
 
 use super::config::{DiverseBeam, EarlyStopping, GenerateConfig, Search, length_divisor};
 use super::penalties::{Change, Penalties};
 use super::scores::{Candidate, Row};
-use super::{GenerateError, Generated, NextToken, Obstacle, Request, logits, worth_dropping};
+use super::steps::{Obstacle, PromptSearch, first_obstacle};
+use super::{Generated, PromptInfo};
 
-/// Scores of beams are compared with this where there is no beam. What scores no better does not exist.
+/// The score of a beam that does not exist. Continuations that score no better are dropped.
 const IMPOSSIBLE: f32 = -1e9;
 
-/// Runs the search.
-pub(super) fn write<M>(
-    model: &mut M,
-    request: Request<'_>,
-) -> Result<Vec<Vec<Generated>>, GenerateError<M::Error>>
-where
-    M: NextToken,
-    M::Error: std::fmt::Debug,
-{
-    let Request { prompts, vocabulary, config } = request;
-    let mut results = vec![Vec::new(); prompts.len()];
-    let mut searches: Vec<PromptSearch<'_>> = prompts
-        .iter()
-        .enumerate()
-        .map(|(index, prompt)| PromptSearch::new(index, &prompt.history, config))
-        .collect();
-    let mut scores = logits(model, vocabulary, 1, searches.len(), M::start)?;
-    let mut rows = 1;
-    for step in 1..=config.max_new_tokens {
-        let obstacles: Vec<Option<(usize, Obstacle)>> = searches
-            .par_iter_mut()
-            .zip(scores.par_chunks_mut(rows * vocabulary))
-            .map(|(search, logits)| {
-                let obstacle = search.step(logits, vocabulary, step, config).err();
-                obstacle.map(|obstacle| (search.index, obstacle))
-            })
-            .collect();
-        if let Some((prompt, obstacle)) = obstacles.into_iter().flatten().next() {
-            return Err(obstacle.at(step, prompt));
-        }
-        let finished = searches.iter().filter(|search| search.done()).count();
-        if finished == searches.len() {
-            break;
-        }
-        let drop = finished > 0 && worth_dropping(finished, searches.len());
-        let (mut tokens, mut parents) = (Vec::new(), Vec::new());
-        let kept = searches.iter_mut().enumerate().filter(|(_, search)| !(drop && search.done()));
-        for (position, search) in kept {
-            search.next(|token, parent| {
-                tokens.push(token);
-                parents.push(position * rows + parent.min(rows - 1));
-            });
-        }
-        if drop {
-            for search in searches.extract_if(.., |search| search.done()) {
-                results[search.index] = search.sequences(config);
-            }
-        }
-        rows = config.num_beams;
-        scores = logits(model, vocabulary, step + 1, tokens.len(), |model| model.advance(&tokens, &parents))?;
-    }
-    for search in searches {
-        results[search.index] = search.sequences(config);
-    }
-    Ok(results)
-}
-
-/// A token and what it follows.
+/// A token and its predecessor.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     token: u32,
-    /// Index of the node before; none for the first token.
+    /// Index of the previous node; `None` for the first token.
     parent: Option<u32>,
 }
 
-/// A sequence that may go on.
+/// An unfinished sequence.
 #[derive(Debug, Clone, Copy)]
 struct Beam {
-    /// Its last token; none before the first.
+    /// Its last token; `None` before the first.
     node: Option<u32>,
     /// The row of the prompt that it continues.
     row: usize,
-    /// Sum of the changed log-probabilities, in f32 as there.
+    /// Sum of the log-probabilities with penalties, in f32 as in transformers.
     score: f32,
     log_probability: f64,
 }
@@ -97,12 +41,12 @@ struct Finished {
     log_probability: f64,
 }
 
-/// A way for a beam to go on.
+/// A beam followed by one more token.
 #[derive(Debug, Clone, Copy)]
 struct Continuation {
     beam: usize,
     candidate: Candidate,
-    /// The beam's score and the candidate's.
+    /// Sum of the beam's score and the candidate's.
     score: f32,
 }
 
@@ -116,15 +60,13 @@ struct Group {
 
 /// The search for one prompt.
 #[derive(Debug)]
-struct PromptSearch<'a> {
-    /// Which prompt of the request.
-    index: usize,
+pub(super) struct BeamSearch<'a> {
     history: &'a [u32],
-    /// Most beams of a group.
+    /// Maximum number of beams of a group.
     size: usize,
     groups: Vec<Group>,
     nodes: Vec<Node>,
-    // buffers that live on from step to step
+    // buffers that are reused at every step
     rows: Vec<Row>,
     best: Vec<Candidate>,
     changed: Vec<Candidate>,
@@ -132,8 +74,8 @@ struct PromptSearch<'a> {
     continuations: Vec<Continuation>,
 }
 
-impl<'a> PromptSearch<'a> {
-    fn new(index: usize, history: &'a [u32], config: &GenerateConfig) -> Self {
+impl<'a> BeamSearch<'a> {
+    pub(super) fn new(prompt: &'a PromptInfo, config: &GenerateConfig) -> Self {
         let groups = match config.search {
             Search::DiverseBeam(DiverseBeam { groups, .. }) => groups,
             Search::Beam | Search::Sample(_) => 1,
@@ -141,8 +83,7 @@ impl<'a> PromptSearch<'a> {
         let first = Beam { node: None, row: 0, score: 0.0, log_probability: 0.0 };
         let group = || Group { running: vec![first], finished: Vec::new(), done: false };
         Self {
-            index,
-            history,
+            history: &prompt.history,
             size: config.num_beams / groups,
             groups: (0..groups).map(|_| group()).collect(),
             nodes: Vec::new(),
@@ -154,33 +95,7 @@ impl<'a> PromptSearch<'a> {
         }
     }
 
-    fn done(&self) -> bool {
-        self.groups.iter().all(|group| group.done)
-    }
-
-    /// Chooses the next tokens of all groups.
-    ///
-    /// # Shapes
-    /// - logits: `[rows, v]`
-    fn step(
-        &mut self,
-        logits: &mut [f32],
-        vocabulary: usize,
-        step: usize,
-        config: &GenerateConfig,
-    ) -> Result<(), Obstacle> {
-        self.read(logits, vocabulary)?;
-        let penalties = Penalties::new(config, step - 1);
-        let mut chosen = Vec::new();
-        for group in (0..self.groups.len()).filter(|&group| !self.groups[group].done).collect::<Vec<_>>() {
-            self.find(group, logits, vocabulary, &penalties, &chosen, config);
-            self.choose(group, step, config, &mut chosen);
-        }
-        let nothing = |group: &Group| group.running.is_empty() && group.finished.is_empty();
-        if self.groups.iter().all(nothing) { Err(Obstacle::NothingLeft) } else { Ok(()) }
-    }
-
-    /// Reads the rows that running beams go on from.
+    /// Reads the rows that running beams continue.
     fn read(&mut self, logits: &[f32], vocabulary: usize) -> Result<(), Obstacle> {
         let rows = logits.len() / vocabulary;
         self.rows.resize_with(rows, Row::default);
@@ -188,22 +103,14 @@ impl<'a> PromptSearch<'a> {
         let live = |row: usize| {
             groups.iter().any(|group| !group.done && group.running.iter().any(|beam| beam.row == row))
         };
-        let faults: Vec<Option<Obstacle>> = self
-            .rows
-            .par_iter_mut()
-            .zip(logits.par_chunks(vocabulary))
-            .enumerate()
-            .map(|(index, (row, logits))| {
-                if !live(index) {
-                    return None;
-                }
-                row.read(logits).err().map(|fault| Obstacle::Fault(index, fault))
-            })
-            .collect();
-        faults.into_iter().flatten().next().map_or(Ok(()), Err)
+        let read = self.rows.par_iter_mut().zip(logits.par_chunks(vocabulary)).enumerate();
+        first_obstacle(read.map(|(index, (row, logits))| {
+            let fault = if live(index) { row.read(logits).err() } else { None };
+            fault.map(|fault| Obstacle::Fault(index, fault))
+        }))
     }
 
-    /// Finds the best continuations of a group's beams, best first.
+    /// Finds the best continuations of a group's beams, sorted by score.
     fn find(
         &mut self,
         group: usize,
@@ -214,7 +121,7 @@ impl<'a> PromptSearch<'a> {
         config: &GenerateConfig,
     ) {
         let Self { rows, best, changed, changes, continuations, nodes, .. } = self;
-        // however many of them end, as many beams as there are can go on
+        // enough that `size` beams can continue even if all end tokens are among the best
         let count = self.size * (config.end_tokens.len() + 1).max(2);
         continuations.clear();
         for (index, beam) in self.groups[group].running.iter().enumerate() {
@@ -243,8 +150,8 @@ impl<'a> PromptSearch<'a> {
         continuations.truncate(count);
     }
 
-    /// Finishes the continuations that end, keeps the best others running, and sees whether the group is done. What the
-    /// running ones go on with is added to `chosen`.
+    /// Finishes the continuations that end, keeps the best others running, and decides whether the group is
+    /// done. The tokens of the running ones are added to `chosen`.
     fn choose(&mut self, group: usize, step: usize, config: &GenerateConfig, chosen: &mut Vec<u32>) {
         let Group { running, finished, done } = &mut self.groups[group];
         let last = step == config.max_new_tokens;
@@ -259,7 +166,7 @@ impl<'a> PromptSearch<'a> {
             let before = running[continuation.beam];
             let ends = config.end_tokens.contains(&token);
             let finishes = ends || (last && !diverse);
-            // an end that is not among the best is no better finished than running
+            // an end that is not among the best is dropped
             if if finishes { rank >= self.size } else { next.len() == self.size } {
                 continue;
             }
@@ -300,26 +207,49 @@ impl<'a> PromptSearch<'a> {
         }
         *done |= last || running.is_empty();
     }
+}
 
-    /// Names the tokens of the next rows and the rows they continue, then counts the beams as these rows.
-    fn next(&mut self, mut row: impl FnMut(u32, usize)) {
+impl PromptSearch for BeamSearch<'_> {
+    fn done(&self) -> bool {
+        self.groups.iter().all(|group| group.done)
+    }
+
+    fn step(
+        &mut self,
+        logits: &mut [f32],
+        vocabulary: usize,
+        step: usize,
+        config: &GenerateConfig,
+    ) -> Result<(), Obstacle> {
+        self.read(logits, vocabulary)?;
+        let penalties = Penalties::new(config, step - 1);
+        let mut chosen = Vec::new();
+        for group in (0..self.groups.len()).filter(|&group| !self.groups[group].done).collect::<Vec<_>>() {
+            self.find(group, logits, vocabulary, &penalties, &chosen, config);
+            self.choose(group, step, config, &mut chosen);
+        }
+        let nothing = |group: &Group| group.running.is_empty() && group.finished.is_empty();
+        if self.groups.iter().all(nothing) { Err(Obstacle::NothingLeft) } else { Ok(()) }
+    }
+
+    fn next(&mut self, mut push: impl FnMut(u32, usize)) {
         for (group, Group { running, done, .. }) in self.groups.iter_mut().enumerate() {
             for place in 0..self.size {
                 let own = group * self.size + place;
                 match running.get_mut(place).filter(|_| !*done) {
                     Some(beam) => {
-                        row(beam.node.map_or(0, |node| self.nodes[node as usize].token), beam.row);
+                        push(beam.node.map_or(0, |node| self.nodes[node as usize].token), beam.row);
                         beam.row = own;
                     }
-                    // nobody reads what a row without a beam gives
-                    None => row(0, own),
+                    // the scores of a row without a beam are ignored
+                    None => push(0, own),
                 }
             }
         }
     }
 
     /// The best finished sequences of all groups.
-    fn sequences(&self, config: &GenerateConfig) -> Vec<Generated> {
+    fn generated(&self, config: &GenerateConfig) -> Vec<Generated> {
         let mut finished: Vec<&Finished> =
             self.groups.iter().rev().flat_map(|group| &group.finished).collect();
         finished.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -333,8 +263,8 @@ impl<'a> PromptSearch<'a> {
     }
 }
 
-/// Puts a beam among the finished ones if it is one of the best `size`. Of equal ones, the first stays ahead in whole
-/// beam search and the last in diverse search.
+/// Adds a beam to the finished ones if it is one of the best `size`. Of equal scores, the first stays ahead
+/// in beam search and the last in diverse beam search.
 fn finish(finished: &mut Vec<Finished>, beam: Beam, score: f64, size: usize, diverse: bool) {
     let place = finished.partition_point(|other| other.score >= score);
     if place == size {
@@ -345,7 +275,7 @@ fn finish(finished: &mut Vec<Finished>, beam: Beam, score: f64, size: usize, div
     finished.truncate(size);
 }
 
-/// The tokens of a sequence from its last to its first.
+/// The tokens of a sequence, last first.
 fn backwards(nodes: &[Node], last: Option<u32>) -> impl Iterator<Item = u32> {
     let mut next = last;
     std::iter::from_fn(move || {

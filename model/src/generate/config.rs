@@ -1,35 +1,35 @@
-//! How text is written: the search, its limits and its penalties, under the names that Hugging Face gives them.
+//! Settings of text generation: search, limits and penalties, under Hugging Face's names.
 
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-/// Most rows that one prompt may spread to: beams, or samples.
-const MOST_ROWS: usize = 1024;
+/// Maximum number of beams or samples of a prompt.
+const MAX_ROWS: usize = 1024;
 
-/// How text is written. Greedy by default: one beam, nothing penalised.
+/// Settings of text generation. The default is greedy search: one beam, no penalties.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerateConfig {
-    /// Most new tokens, the end of sequence counted; 32 by default.
+    /// Maximum number of new tokens, with the end of sequence; 32 by default.
     pub max_new_tokens: usize,
-    /// Ends of sequence are impossible before so many new tokens; 0 by default.
+    /// Minimum number of new tokens before an end of sequence; 0 by default.
     pub min_new_tokens: usize,
-    /// Tokens that end a sequence, each of them; none by default: all sequences then have `max_new_tokens` tokens.
+    /// Tokens that end a sequence; none by default: all sequences then have `max_new_tokens` tokens.
     pub end_tokens: Vec<u32>,
-    /// Sequences that are followed side by side for each prompt; 1 by default, which is greedy search.
+    /// Number of beams of each prompt; 1 by default, which is greedy search.
     pub num_beams: usize,
-    /// Sequences returned for each prompt: the best of the beams, or so many samples; 1 by default.
+    /// Sequences returned for each prompt: the best beams, or the number of samples; 1 by default.
     pub num_return_sequences: usize,
-    /// A sequence's score is its summed log-probability over its length to this power; 1 by default. Above 0 favours
-    /// long sequences, below 0 short ones.
+    /// Length penalty: the score of a sequence is its log-probability divided by length^length_penalty; 1 by
+    /// default. Above 0 favours long sequences, below 0 short ones.
     pub length_penalty: f64,
-    /// When a beam search that holds enough finished sequences stops; `false` by default.
+    /// When a beam search with enough finished sequences stops; `false` by default.
     pub early_stopping: EarlyStopping,
-    /// Divides the positive and multiplies the negative scores of tokens that the text already holds; 1 by default.
+    /// Divides the positive and multiplies the negative scores of tokens that the text contains; 1 by
+    /// default.
     pub repetition_penalty: f64,
-    /// How the next tokens are chosen; `"beam"` by default.
+    /// The search; `"beam"` by default.
     pub search: Search,
 }
 
@@ -49,17 +49,17 @@ impl Default for GenerateConfig {
     }
 }
 
-/// How the next tokens are chosen. In a file: `search = "beam"`, `search = { sample = { top_p = 0.9 } }` or
+/// The search. In a file: `search = "beam"`, `search = { sample = { top_p = 0.9 } }` or
 /// `search = { diverse_beam = { groups = 2 } }`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Search {
-    /// The `num_beams` best continuations of all beams; with one beam the likeliest token at every step.
+    /// The `num_beams` best continuations of all beams; with one beam the most probable token at every step.
     #[default]
     Beam,
-    /// Beams in groups, each pushed away from the tokens that the groups before it have just chosen.
+    /// Beams in groups; each group is penalised for tokens that earlier groups chose at the same step.
     DiverseBeam(DiverseBeam),
-    /// Tokens drawn by their probability.
+    /// Tokens sampled by probability.
     Sample(Sample),
 }
 
@@ -67,10 +67,10 @@ pub enum Search {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiverseBeam {
-    /// Groups that `num_beams` is divided into; 2 by default.
+    /// Number of groups of equal size; 2 by default.
     pub groups: usize,
-    /// Taken off a token's log-probability for each beam of an earlier group that chose it at this step; 0.5 by
-    /// default.
+    /// Subtracted from a token's log-probability for each beam of an earlier group with it at this step; 0.5
+    /// by default.
     pub penalty: f64,
 }
 
@@ -84,14 +84,15 @@ impl Default for DiverseBeam {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sample {
-    /// Divides the logits; 1 by default. Above 1 evens the distribution out, below 1 sharpens it.
+    /// Divides the logits; 1 by default. Above 1 flattens the distribution, below 1 sharpens it.
     pub temperature: f64,
-    /// Only the so many likeliest tokens (and all that equal the last of them) are drawn from; 0, the default: all.
-    /// (Hugging Face's default is 50.)
+    /// Samples from the `top_k` most probable tokens and all that equal the last of them; 0, the default:
+    /// from all. (Hugging Face's default is 50.)
     pub top_k: usize,
-    /// Only the fewest likeliest tokens whose probabilities reach this sum are drawn from; 1, the default: all.
+    /// Samples from the fewest most probable tokens whose probabilities reach this sum; 1, the default: from
+    /// all.
     pub top_p: f64,
-    /// Where the draws start; 0 by default.
+    /// Random seed; 0 by default.
     pub seed: u64,
 }
 
@@ -101,54 +102,55 @@ impl Default for Sample {
     }
 }
 
-/// When a beam search that holds `num_beams` finished sequences stops: `false`, `true` or `"never"` in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// When a beam search with `num_beams` finished sequences stops: `false`, `true` or `"never"` in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub enum EarlyStopping {
-    /// When the best running beam, scored as if it ended now, is no better than the worst finished sequence.
+    /// When the best running beam, with its current length, scores no better than the worst finished
+    /// sequence.
     #[default]
     No,
-    /// At once.
+    /// Immediately.
     Yes,
-    /// When no running beam can end better than the worst finished sequence, at whichever length favours it.
+    /// When no running beam can score better than the worst finished sequence at any length.
     Never,
 }
 
-impl Serialize for EarlyStopping {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::No => serializer.serialize_bool(false),
-            Self::Yes => serializer.serialize_bool(true),
-            Self::Never => serializer.serialize_str("never"),
+/// The form in files.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"never\"")]
+enum Stored {
+    Flag(bool),
+    Word(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Never,
+}
+
+impl From<Stored> for EarlyStopping {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Flag(false) => Self::No,
+            Stored::Flag(true) => Self::Yes,
+            Stored::Word(Word::Never) => Self::Never,
         }
     }
 }
 
-impl<'de> Deserialize<'de> for EarlyStopping {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value;
-        impl Visitor<'_> for Value {
-            type Value = EarlyStopping;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("true, false or \"never\"")
-            }
-
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<EarlyStopping, E> {
-                Ok(if value { EarlyStopping::Yes } else { EarlyStopping::No })
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<EarlyStopping, E> {
-                if value == "never" {
-                    return Ok(EarlyStopping::Never);
-                }
-                Err(E::invalid_value(de::Unexpected::Str(value), &self))
-            }
+impl From<EarlyStopping> for Stored {
+    fn from(stopping: EarlyStopping) -> Self {
+        match stopping {
+            EarlyStopping::No => Self::Flag(false),
+            EarlyStopping::Yes => Self::Flag(true),
+            EarlyStopping::Never => Self::Word(Word::Never),
         }
-        deserializer.deserialize_any(Value)
     }
 }
 
-/// A setting that cannot be.
+/// An invalid setting.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A count or a factor is outside its range.
@@ -156,12 +158,12 @@ pub enum ConfigError {
     OutOfRange {
         /// The setting.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// What it may hold.
+        /// The valid range.
         range: String,
     },
-    /// More sequences are asked for than are kept.
+    /// More sequences are requested than there are beams.
     #[error(
         "num_return_sequences is {sequences}, but num_beams is {beams} and no more sequences are kept; raise \
          num_beams, or draw them with search = {{ sample = {{ }} }}"
@@ -172,7 +174,7 @@ pub enum ConfigError {
         /// `num_beams`.
         beams: usize,
     },
-    /// Sampling with beams is not offered.
+    /// Sampling with beams is not supported.
     #[error(
         "search is \"sample\" and num_beams is {0}; samples are drawn one by one, so num_beams must be 1"
     )]
@@ -185,10 +187,10 @@ pub enum ConfigError {
         /// `num_beams`.
         beams: usize,
     },
-    /// One end token is named twice.
+    /// A repeated end token.
     #[error("end_tokens names {0} twice")]
     EndTwice(u32),
-    /// An end token that the model cannot write.
+    /// An end token outside the vocabulary.
     #[error("end_tokens names {token}, but the language model's vocabulary ends at {vocabulary}")]
     EndOutsideVocabulary {
         /// The token.
@@ -199,23 +201,23 @@ pub enum ConfigError {
 }
 
 impl GenerateConfig {
-    /// Whether the settings fit each other.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// Names the first setting that does not.
+    /// The first invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let range = |inside: bool, field: &'static str, value: &dyn fmt::Display, range: String| {
             let error = || ConfigError::OutOfRange { field, value: value.to_string(), range };
             if inside { Ok(()) } else { Err(error()) }
         };
-        let rows = || format!("1 to {MOST_ROWS}");
+        let rows = || format!("1 to {MAX_ROWS}");
         range(self.max_new_tokens >= 1, "max_new_tokens", &self.max_new_tokens, "at least 1".into())?;
         let fits = self.min_new_tokens <= self.max_new_tokens;
-        let most = || format!("at most max_new_tokens, {}", self.max_new_tokens);
-        range(fits, "min_new_tokens", &self.min_new_tokens, most())?;
-        range((1..=MOST_ROWS).contains(&self.num_beams), "num_beams", &self.num_beams, rows())?;
+        let limit = || format!("at most max_new_tokens, {}", self.max_new_tokens);
+        range(fits, "min_new_tokens", &self.min_new_tokens, limit())?;
+        range((1..=MAX_ROWS).contains(&self.num_beams), "num_beams", &self.num_beams, rows())?;
         let sequences = self.num_return_sequences;
-        range((1..=MOST_ROWS).contains(&sequences), "num_return_sequences", &sequences, rows())?;
+        range((1..=MAX_ROWS).contains(&sequences), "num_return_sequences", &sequences, rows())?;
         let penalty = self.repetition_penalty;
         let usable = penalty > 0.0 && (penalty as f32).is_normal();
         range(usable, "repetition_penalty", &penalty, "a number above 0".into())?;
@@ -255,7 +257,7 @@ impl GenerateConfig {
     }
 }
 
-/// What a summed log-probability is divided by: length to the power of the length penalty.
+/// The divisor of a log-probability: length^length_penalty.
 pub(super) fn length_divisor(length: usize, penalty: f64) -> f64 {
     (length as f64).powf(penalty)
 }

@@ -1,13 +1,13 @@
-//! What changes a token's score before the choice: diversity between groups, the repetition penalty, the least length.
+//! Changes of scores before the choice: diversity penalty, repetition penalty, minimum length.
 
 use super::config::{DiverseBeam, GenerateConfig, Search};
 
-/// How scores change at one step.
+/// The changes at one step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Penalties<'a> {
     diversity: f32,
     repetition: f32,
-    /// Tokens that are impossible at this step.
+    /// Tokens that are excluded at this step.
     forbidden: &'a [u32],
 }
 
@@ -17,15 +17,15 @@ pub(super) struct Change {
     pub(super) token: u32,
     /// Beams of earlier groups that chose the token at this step.
     chosen: u32,
-    /// The text holds the token already.
+    /// The text contains the token.
     repeated: bool,
     forbidden: bool,
 }
 
 impl<'a> Penalties<'a> {
-    /// The penalties for the token that follows `written` new ones.
-    pub(super) fn new(config: &'a GenerateConfig, written: usize) -> Self {
-        let forbidden = if written < config.min_new_tokens { &config.end_tokens[..] } else { &[] };
+    /// The penalties of the token after `generated` new ones.
+    pub(super) fn new(config: &'a GenerateConfig, generated: usize) -> Self {
+        let forbidden = if generated < config.min_new_tokens { &config.end_tokens[..] } else { &[] };
         let diversity = match config.search {
             Search::DiverseBeam(DiverseBeam { penalty, .. }) => penalty as f32,
             Search::Beam | Search::Sample(_) => 0.0,
@@ -33,8 +33,8 @@ impl<'a> Penalties<'a> {
         Self { diversity, repetition: config.repetition_penalty as f32, forbidden }
     }
 
-    /// Writes down the tokens whose scores change, each once, in order: those `earlier` in the text, those `chosen` by
-    /// earlier groups, the forbidden ones. Tokens outside the vocabulary are left out: the model cannot write them.
+    /// Collects the tokens whose scores change, sorted and without repeats: those `earlier` in the text,
+    /// those `chosen` by earlier groups, the forbidden ones. Tokens outside the vocabulary are left out.
     pub(super) fn changes(
         &self,
         earlier: impl Iterator<Item = u32>,

@@ -1,4 +1,4 @@
-//! Draws from the distribution of the next token, filtered as Hugging Face's warpers do, on a generator of our own.
+//! Sampling the next token from a distribution, filtered as by Hugging Face's logits warpers.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -6,15 +6,15 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::config::Sample;
 use super::scores::exp;
 
-/// Tokens that are ordered first when looking for the likeliest that reach `top_p`.
+/// Number of tokens sorted first in the search for those that reach `top_p`.
 const FEW: usize = 64;
 
-/// The random numbers of one sequence: the same whatever the other sequences of the batch are.
+/// The random numbers of one sequence, independent of the other sequences of the batch.
 #[derive(Debug, Clone)]
 pub(super) struct RandomStream(ChaCha8Rng);
 
 impl RandomStream {
-    /// The stream of the prompt's `number`th sample.
+    /// The stream of sample `number` of a prompt.
     pub(super) fn new(seed: u64, stream: u64, number: u64) -> Self {
         let mut key = [0; 32];
         for (bytes, value) in key.chunks_exact_mut(8).zip([seed, stream, number]) {
@@ -23,12 +23,12 @@ impl RandomStream {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// Evenly from 0 up to but not including 1.
+    /// Uniform in [0, 1).
     fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Draws one of the tokens by weight.
+    /// Samples a token by weight.
     pub(super) fn token(&mut self, distribution: &Distribution) -> u32 {
         let mut left = self.unit() * distribution.total;
         for &(token, weight) in &distribution.tokens {
@@ -37,15 +37,15 @@ impl RandomStream {
                 return token;
             }
         }
-        // rounding may leave a little of the sum after the last
+        // rounding may leave a rest after the last token
         distribution.tokens.last().map_or(0, |&(token, _)| token)
     }
 }
 
-/// Tokens that may be drawn.
+/// The tokens to sample from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Distribution {
-    /// Tokens in order, and their weights, all above 0.
+    /// Tokens in order with their weights, all above 0.
     tokens: Vec<(u32, f32)>,
     /// Sum of the weights.
     total: f64,
@@ -53,7 +53,7 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
-    /// Filters a row of scores, none of which is NaN or +∞. False where no token is possible.
+    /// Filters a row of scores without NaN and +∞. False if no token is possible.
     pub(super) fn filter(&mut self, scores: &[f32], sample: &Sample) -> bool {
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         self.tokens.clear();
@@ -65,7 +65,7 @@ impl Distribution {
         let temperature = sample.temperature as f32;
         let kept = (0..).zip(scores).filter(|&(_, &score)| score >= least);
         let weighted = kept.map(|(token, &score)| (token, exp((score - max) / temperature), score));
-        // exp stops short of 0, but what is impossible must have no weight at all
+        // `exp` is never 0, but an impossible token must have no weight
         let possible = weighted.filter(|&(_, _, score)| score > f32::NEG_INFINITY);
         self.tokens.extend(possible.map(|(token, weight, _)| (token, weight)));
         if sample.top_p < 1.0 {
@@ -75,7 +75,7 @@ impl Distribution {
         true
     }
 
-    /// The score of the `k`th likeliest token: what equals it is kept too.
+    /// The score of the `k`th most probable token; equal ones are kept too.
     fn least_of_top_k(&mut self, scores: &[f32], k: usize) -> f32 {
         if k == 0 || k >= scores.len() {
             return f32::NEG_INFINITY;
@@ -85,7 +85,8 @@ impl Distribution {
         *self.buffer.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
     }
 
-    /// Keeps the likeliest tokens until their probabilities reach `top_p`, of equal ones the lower tokens.
+    /// Keeps the most probable tokens until their probabilities reach `top_p`, of equal ones the lower
+    /// tokens.
     fn keep_top_p(&mut self, top_p: f64) {
         let by_weight = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         let wanted = top_p * self.tokens.iter().map(|&(_, weight)| f64::from(weight)).sum::<f64>();
@@ -94,7 +95,7 @@ impl Distribution {
         let mut kept = 0;
         while reached < wanted && kept < self.tokens.len() {
             if kept == ordered {
-                // order the next few tokens, eight times as many at each go: nobody sorts the whole vocabulary
+                // sort the next tokens, eight times as many each time, instead of the whole vocabulary
                 let rest = &mut self.tokens[ordered..];
                 let few = (ordered * 7).max(FEW).min(rest.len());
                 if few < rest.len() {
@@ -160,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_filtered_distributions_are_those_of_transformers() {
-        // made by scripts/reference/generation.py; probabilities are compared to 1e-5, as the fixture has six digits
+        // made by scripts/reference/generation.py; probabilities are compared to 1e-5, as the fixture has six
+        // digits
         let fixture: Fixture =
             serde_json::from_str(include_str!("../../tests/fixtures/generation.json")).unwrap();
         let mut filtered = 0;

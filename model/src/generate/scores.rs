@@ -1,13 +1,14 @@
-//! What a search needs to know of one row of logits: their log-sum and the best few, without sorting the vocabulary.
+//! The log-sum of a row of logits and its best tokens, without sorting the vocabulary.
 
-/// Logits that are looked at together. A whole number of [`LANES`].
+/// Number of logits in a block, a multiple of [`LANES`].
 const BLOCK: usize = 64;
-/// Values that are computed side by side, so that the compiler makes vector instructions of them.
+/// Number of values computed together, so that the compiler vectorises.
 const LANES: usize = 16;
-/// Blocks this far below the greatest logit add nothing to the sum: 50,000 tokens there are less than 5e-9 of it.
+/// Blocks this far below the greatest logit are left out of the sum: 50,000 such tokens are less than 5e-9 of
+/// it.
 const NEGLIGIBLE: f32 = -30.0;
 
-/// Why a row of logits says nothing about the next token.
+/// Why a row of logits is unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The score of this token is not a number.
@@ -28,13 +29,13 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// A token that may come next.
+/// A candidate for the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
     pub(super) token: u32,
-    /// What candidates are compared by, with all penalties.
+    /// The score with all penalties.
     pub(super) score: f32,
-    /// The model's own log-probability, without any.
+    /// The model's log-probability, without penalties.
     pub(super) log_probability: f32,
 }
 
@@ -45,12 +46,12 @@ impl Candidate {
     }
 }
 
-/// What is known of a row of logits. Buffers live on from step to step.
+/// A row of logits. Buffers are reused at every step.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Row {
-    /// Logarithm of the sum of all logits' exponentials.
+    /// Log-sum-exp of the row.
     log_sum: f64,
-    /// Greatest logit of each block of the row, as read.
+    /// Greatest logit of each block.
     block_max: Vec<f32>,
 }
 
@@ -86,8 +87,8 @@ impl Row {
         (f64::from(logit) - self.log_sum) as f32
     }
 
-    /// The best `count` possible tokens of the row, best first, of equal ones the lowest first. `changed` holds the
-    /// tokens whose scores are not their log-probabilities; the row is left as it was.
+    /// The best `count` possible tokens of the row, sorted; of equal ones the lowest first. `changed` holds
+    /// the tokens whose scores differ from their log-probabilities. The row is restored afterwards.
     pub(super) fn best(
         &self,
         logits: &mut [f32],
@@ -117,7 +118,7 @@ impl Row {
         }
     }
 
-    /// The greatest `count` logits, as scores, in order. Most blocks hold none and cost one comparison.
+    /// The greatest `count` logits, sorted. Most blocks have none and cost one comparison.
     fn scan(&self, logits: &[f32], count: usize, best: &mut Vec<Candidate>) {
         let mut least = f32::NEG_INFINITY;
         for (index, (block, &block_max)) in logits.chunks(BLOCK).zip(&self.block_max).enumerate() {
@@ -172,11 +173,12 @@ fn exp_sum(block: &[f32], max: f32) -> f32 {
     sums.into_iter().sum()
 }
 
-/// `eˣ` for x of at most 0 as `2ⁿ·eʳ`, n the integer nearest to `x/ln 2`; relative error below 2e-7. `ln 2` is taken
-/// off in two parts, so that the argument's rounding does not grow with `|x|`; below -87 it is as good as nothing.
+/// `eˣ` for x ≤ 0 as `2ⁿ·eʳ`, `n` the integer nearest to `x/ln 2`; relative error below 2e-7. `ln 2` is
+/// subtracted in two parts, so that the error does not grow with `|x|` as that of the faster `exp` of the
+/// layers; x is clamped at -87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // adding 1.5·2²³ rounds to an integer and leaves it in the lowest bits
+    // adding 1.5·2²³ rounds to an integer and stores it in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;

@@ -1,8 +1,9 @@
 //! Activation functions under the names that Hugging Face configs give them.
 //!
-//! On the CPU, GELU is ours: the CPU backend computes `erf` and `tanh` one value at a time on one thread, which made
-//! GELU 25 times slower than PyTorch's. Value and derivative are computed in one pass over plain data, and the graph
-//! sees the tangent, `x·f'(x₀) + (f(x₀) - x₀·f'(x₀))`, whose value is `f(x₀)` and whose gradient is `f'(x₀)`.
+//! GELU on the CPU is implemented here: the CPU backend computes `erf` and `tanh` one value at a time on one
+//! thread, 25 times slower than PyTorch. One pass over plain data computes value and derivative. The graph
+//! holds the tangent, `x·f'(x₀) + (f(x₀) - x₀·f'(x₀))`, whose value is `f(x₀)` and whose gradient is
+//! `f'(x₀)`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
 use rayon::prelude::*;
@@ -37,7 +38,7 @@ impl Activation {
     }
 }
 
-/// Whether a tensor's values lie in the computer's own memory, as f32.
+/// Whether a tensor's values are in host memory, as f32.
 pub(super) fn is_host_f32<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
@@ -50,22 +51,24 @@ fn on_host<const D: usize>(
     function: impl Fn(f32) -> (f32, f32) + Copy + Send + Sync,
 ) -> Tensor<D> {
     let device = x.device().inner();
+    // the widest vector instructions of this machine; they neither fuse nor reorder, so every machine has the
+    // same bits
+    let vectors = pulp::Arch::new();
     if !x.is_tracked() {
-        // in training a block may run a second time with a graph, and must give the same bits: those of the tangent
+        // in training a block may run a second time with a graph, and must give the bits of the tangent
         let is_in_training = x.device().is_autodiff();
         let value_of = move |x: f32| {
             let (value, slope) = function(x);
             if is_in_training { x * slope + (value - x * slope) } else { value }
         };
-        // the only owner of its values gives them away without a copy, and they are replaced where they lie
+        // without a copy if this is the only owner of the values
         let mut data = x.without_autodiff().into_data();
         if let Ok(values) = data.as_mut_slice::<f32>() {
             values.par_chunks_mut(CHUNK).for_each(|values| {
-                with_vectors(|| {
-                    for x in values.iter_mut() {
-                        *x = value_of(*x);
-                    }
-                });
+                vectors.dispatch(
+                    #[inline(always)]
+                    || values.iter_mut().for_each(|x| *x = value_of(*x)),
+                );
             });
         }
         return Tensor::from_data(data, &device);
@@ -76,36 +79,20 @@ fn on_host<const D: usize>(
     let (mut rest, mut slope) = (vec![0.0f32; input.len()], vec![0.0f32; input.len()]);
     let chunks = rest.par_chunks_mut(CHUNK).zip(slope.par_chunks_mut(CHUNK)).zip(input.par_chunks(CHUNK));
     chunks.for_each(|((rest, slope), input)| {
-        with_vectors(|| {
-            for ((rest, slope), &x) in rest.iter_mut().zip(slope).zip(input) {
-                let value;
-                (value, *slope) = function(x);
-                *rest = value - x * *slope;
-            }
-        });
+        vectors.dispatch(
+            #[inline(always)]
+            || {
+                for ((rest, slope), &x) in rest.iter_mut().zip(slope).zip(input) {
+                    let value;
+                    (value, *slope) = function(x);
+                    *rest = value - x * *slope;
+                }
+            },
+        );
     });
     let rest = Tensor::from_data(TensorData::new(rest, shape.clone()), &device);
     let slope = Tensor::from_data(TensorData::new(slope, shape), &device);
     x * slope + rest
-}
-
-/// Runs a loop over plain values, compiled for the widest vectors that are common and that this machine has. The values
-/// are the same either way: nothing is fused or reordered.
-#[inline]
-pub(super) fn with_vectors<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the machine has what the function is compiled for.
-        #[allow(unsafe_code)]
-        return unsafe { with_avx2(work) };
-    }
-    work()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-    work()
 }
 
 /// `x·Φ(x)` and `Φ(x) + x·φ(x)`.
@@ -126,8 +113,8 @@ fn gelu_new_with_slope(x: f32) -> (f32, f32) {
     (x * sigmoid, sigmoid + x * 2.0 * sigmoid * (1.0 - sigmoid) * inner_slope)
 }
 
-/// A rational minimax approximation of the error function on [-4, 4] (as Eigen's; absolute error below 1.3e-6), which
-/// the compiler turns into vector instructions. `a * b + c` and not `mul_add`: the latter is a library call where the
+/// A rational minimax approximation of the error function on [-4, 4] (as in Eigen; absolute error below
+/// 1.3e-6), which the compiler vectorises. It uses `a * b + c` because `mul_add` is a library call where the
 /// target has no fused instruction.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
@@ -145,12 +132,12 @@ fn erf(x: f32) -> f32 {
     x * numerator / denominator
 }
 
-/// `eˣ` as `2ⁿ·2ᶠ`, `n` the integer nearest to `x/ln 2`: a polynomial for `2ᶠ` (relative error below 2e-7) and `n` put
-/// straight into the exponent's bits. The standard library's is a call for each value, which keeps the loop around it
-/// from being turned into vector instructions.
+/// `eˣ` as `2ⁿ·2ᶠ`, `n` the integer nearest to `x/ln 2`: a polynomial for `2ᶠ` (relative error below 2e-7)
+/// and `n` in the exponent's bits. The standard library's `exp` is a call for each value, which prevents
+/// vectorisation. The search over logits has another one, more exact far below 0.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // adding 1.5·2²³ rounds to an integer and leaves it in the lowest bits
+    // adding 1.5·2²³ rounds to an integer and stores it in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     let t = x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E;
     let shifted = t + ROUND;

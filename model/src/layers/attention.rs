@@ -1,21 +1,21 @@
-//! Scaled dot-product attention with everything that the networks here need at once: an additive bias (T5), a mask, a
-//! scale of one's own, and dropout on the probabilities (Burn's own module drops the scores).
+//! Scaled dot-product attention with an additive bias (T5), a mask, a given scale, and dropout on the
+//! probabilities (Burn's module applies it to the scores).
 //!
-//! On the CPU and outside any graph it is ours: scores, softmax and the weighted sum of one head after the other stay in
-//! the cache, heads are shared among the cores, and no head is ever split off into a tensor of its own.
+//! On the CPU and without a graph it is implemented here: the scores of one head stay in the cache, sequences
+//! are distributed over the cores, and heads are not copied into separate tensors.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::activation::{exp, is_host_f32, with_vectors};
+use super::activation::{exp, is_host_f32};
 use super::{Dropout, cast};
 
-/// The bias of a position that must not be attended to: far below any score, and finite, so that a row with every
-/// position masked gives equal weights and not NaN.
+/// The bias of a masked position: far below any score, and finite, so that a fully masked row gives equal
+/// weights, not NaN.
 pub const MASKED: f32 = -1.0e9;
 
-/// What [`attend`] takes.
+/// Arguments of [`attend`].
 pub struct AttentionInput<'a> {
     /// `[b, t_query, h·d_head]`
     pub query: Tensor<3>,
@@ -25,7 +25,7 @@ pub struct AttentionInput<'a> {
     pub value: Tensor<3>,
     /// `h`
     pub heads: usize,
-    /// What the scores are multiplied by: `1/√d_head`, or 1 for T5.
+    /// Factor of the scores: `1/√d_head`, or 1 for T5.
     pub scale: f64,
     /// Added to the scores before the softmax, broadcast: `[b|1, h|1, t_query|1, t_key]`. A mask is a bias of
     /// [`MASKED`].
@@ -45,13 +45,13 @@ pub fn attend(input: AttentionInput<'_>) -> Tensor<3> {
     if is_plain(&query) && is_plain(&key) && is_plain(&value) && is_bias_plain {
         return attend_on_host([query, key, value], heads, scale as f32, bias.as_ref());
     }
-    // scaled before it is split, while its values still lie in order
+    // scaled before it is split, while its values are contiguous
     let query = if scale == 1.0 { query } else { query * scale };
     let [query, key, value] = [query, key, value].map(|x| split_heads(x, heads));
     join_heads(attend_heads(HeadsInput { query, key, value, scale: 1.0, bias, dropout }))
 }
 
-/// What [`attend_heads`] takes.
+/// Arguments of [`attend_heads`].
 pub struct HeadsInput<'a> {
     /// `[b, h, t_query, d_head]`
     pub query: Tensor<4>,
@@ -67,7 +67,7 @@ pub struct HeadsInput<'a> {
     pub dropout: &'a Dropout,
 }
 
-/// [`attend`] for heads that are already split.
+/// [`attend`] for split heads.
 ///
 /// # Shapes
 /// - output: `[b, h, t_query, d_head]`
@@ -103,7 +103,7 @@ pub fn join_heads(x: Tensor<4>) -> Tensor<3> {
     x.swap_dims(1, 2).reshape([b, t, h * d_head])
 }
 
-/// Plain values of a bias and how far apart its rows lie along each axis; 0 where it is broadcast.
+/// Values of a bias, and the strides of its first three axes; 0 where it is broadcast.
 struct HostBias {
     values: Vec<f32>,
     strides: [usize; 3],
@@ -130,7 +130,8 @@ fn attend_on_host(
     let [query, key, value] = [query, key, value].map(Tensor::into_data);
     let [query, key, value] = [&query, &key, &value].map(values);
     let mut output = vec![0.0f32; b * t * d];
-    // One piece of work is all heads of one sequence: its rows of the output lie together.
+    let vectors = pulp::Arch::new();
+    // one task is all heads of one sequence, whose rows of the output are contiguous
     output.par_chunks_mut((t * d).max(1)).enumerate().for_each(|(row, output)| {
         let (query, key, value) =
             (&query[row * t * d..][..t * d], &key[row * s * d..][..s * d], &value[row * s * d..][..s * d]);
@@ -153,7 +154,10 @@ fn attend_on_host(
                         *score += bias;
                     }
                 }
-                with_vectors(|| softmax_in_place(scores));
+                vectors.dispatch(
+                    #[inline(always)]
+                    || softmax_in_place(scores),
+                );
             }
             multiply(Product {
                 rows: t,
@@ -169,12 +173,12 @@ fn attend_on_host(
     Tensor::from_data(TensorData::new(output, [b, t, d]), &Device::flex())
 }
 
-/// The values of a tensor that was seen to be of f32.
+/// The values of an f32 tensor.
 fn values(data: &TensorData) -> &[f32] {
     data.as_slice::<f32>().unwrap_or_else(|error| unreachable!("f32 values are f32: {error:?}"))
 }
 
-/// `output = factor · left · right`; each matrix with how far apart its rows (and columns) lie.
+/// `output = factor · left · right`; each matrix with its strides of rows and columns.
 struct Product<'a> {
     rows: usize,
     columns: usize,
@@ -199,8 +203,8 @@ fn multiply(product: Product<'_>) {
             && last(rows, output_row, columns, 1) < output.len(),
         "a product must stay within its matrices"
     );
-    // SAFETY: the assertion keeps every element that is read or written within its slice; nothing of `output` is read,
-    // as `read_dst` is false.
+    // SAFETY: the assertion keeps every element that is read or written within its slice; nothing of `output`
+    // is read, as `read_dst` is false.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(
@@ -229,10 +233,10 @@ fn multiply(product: Product<'_>) {
 
 #[inline(always)]
 fn softmax_in_place(scores: &mut [f32]) {
-    let most = scores.iter().fold(f32::NEG_INFINITY, |most, &score| if score > most { score } else { most });
+    let max = scores.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
     let mut sum = 0.0;
     for score in scores.iter_mut() {
-        *score = exp(*score - most);
+        *score = exp(*score - max);
         sum += *score;
     }
     let share = 1.0 / sum;

@@ -1,7 +1,7 @@
-//! Dropout whose random numbers can be named, so that a forward pass can be run a second time with the same ones.
+//! Dropout with reproducible random numbers, so that a forward pass can be repeated.
 //!
-//! Burn's CPU backend has one generator for all threads, which can be seeded but not read. Within a [`RandomStream`] the
-//! numbers are the stream's alone: no other thread and nothing that was drawn before changes them.
+//! Burn's CPU backend has one generator for all threads. Within a [`RandomStream`] dropout uses the stream's
+//! numbers, which depend neither on other threads nor on earlier draws.
 
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ thread_local! {
     static GENERATOR: RefCell<Option<ChaCha8Rng>> = const { RefCell::new(None) };
 }
 
-/// Random numbers by name.
+/// A stream of random numbers, selected by seed and number.
 #[derive(Debug, Clone)]
 pub(crate) struct RandomStream {
     pub device: Device,
@@ -25,10 +25,11 @@ pub(crate) struct RandomStream {
 }
 
 impl RandomStream {
-    /// Runs `work` with this stream's numbers, from the first on. A stream that `work` interrupts goes on behind it.
+    /// Runs `work` with this stream's numbers, from the first on. A stream that is active already continues
+    /// afterwards.
     ///
-    /// On a device other than the CPU the numbers are the device's own, seeded here: what else runs there at the same time
-    /// must draw none.
+    /// On a device other than the CPU this seeds the device's generator; nothing else may use it at the same
+    /// time.
     pub(crate) fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
         generator.set_stream(self.number);
@@ -40,7 +41,7 @@ impl RandomStream {
     }
 }
 
-/// What goes on when a stream ends, by return or by panic.
+/// Restores the outer stream at the end of an inner one, also after a panic.
 struct Interrupted(Option<ChaCha8Rng>);
 
 impl Drop for Interrupted {
@@ -80,7 +81,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Drops values, where both the layer and its input are in training.
+    /// Drops values if both the layer and its input are in training.
     ///
     /// # Shapes
     /// - input and output: any
@@ -101,9 +102,9 @@ impl Dropout {
     }
 }
 
-/// What each of so many values is multiplied by, from the stream that runs; nothing outside of one.
+/// The factor of each value, from the active stream; `None` without one.
 fn draw(len: usize, keep: f64) -> Option<Vec<f32>> {
-    // as many of the generator's 2³² values as come nearest to the probability
+    // the share of the generator's 2³² values that is nearest to the probability
     let below = (keep * 2f64.powi(32)) as u32;
     let scale = (1.0 / keep) as f32;
     GENERATOR.with_borrow_mut(|generator| {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_names_its_numbers_and_goes_on_behind_one_that_interrupts_it() {
+    fn a_stream_is_reproducible_and_continues_after_an_inner_one() {
         let layer = DropoutConfig::new(0.5).init();
         let twice = stream(1, 0).run(|| [dropped(&layer), dropped(&layer)]);
         let interrupted = stream(1, 0).run(|| {

@@ -4,11 +4,10 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::cast;
-use crate::lora::Lora;
+use super::{Lora, cast};
 
-/// Up to this many rows a product with a transposed right-hand side is slower on the CPU than the transposed product
-/// with a transposed result: the CPU backend repacks the whole weight at every call.
+/// Up to this many rows `x wᵀ` is slower on the CPU than `(w xᵀ)ᵀ`: the CPU backend repacks the whole weight
+/// at every call.
 const FEW_ROWS: usize = 64;
 
 /// Sizes and initial values of a [`Linear`].
@@ -20,7 +19,7 @@ pub struct LinearConfig {
     pub d_output: usize,
     /// Whether a bias is added.
     pub bias: bool,
-    /// How the weight starts; the bias starts at zero.
+    /// Initial values of the weight; the bias is initially zero.
     pub initializer: Initializer,
 }
 
@@ -37,7 +36,7 @@ impl LinearConfig {
         self
     }
 
-    /// Makes the layer; its values are drawn when they are first read.
+    /// Makes the layer; its values are drawn at first use.
     pub fn init(&self, device: &Device) -> Linear {
         Linear {
             weight: self.initializer.init([self.d_output, self.d_input], device),
@@ -54,7 +53,7 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// A low-rank update beside the weight, where one was attached.
+    /// A low-rank update of the weight, if attached.
     pub lora: Option<Lora>,
 }
 

@@ -1,5 +1,5 @@
-//! Layer normalisation and its root-mean-square relative. Both compute in f32 whatever the weights' dtype, as the
-//! reference implementations do, and give back the input's dtype.
+//! Layer norm and RMS norm. Both compute in f32, as the reference implementations, and return the input's
+//! type.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::layer_norm;

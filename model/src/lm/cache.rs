@@ -1,4 +1,4 @@
-//! Keys and values of the tokens that a decoder has read, in memory that is set aside once.
+//! Keys and values of earlier tokens of a decoder, in memory that is allocated once.
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
@@ -8,7 +8,7 @@ pub(crate) struct KeyValuesConfig {
     pub rows: usize,
     /// Heads of keys and values.
     pub heads: usize,
-    /// Most tokens a sequence.
+    /// Maximum number of tokens of a sequence.
     pub capacity: usize,
     /// Width of a head.
     pub d_head: usize,
@@ -32,7 +32,7 @@ pub(crate) struct KeyValues {
 }
 
 impl KeyValues {
-    /// Writes the keys and values of tokens that stand at `at` and behind, `[rows, h, t, d_head]`, and gives back those
+    /// Stores the keys and values of tokens from position `at` on, `[rows, h, t, d_head]`, and returns those
     /// of all tokens so far.
     pub(crate) fn extend(&mut self, at: usize, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [rows, h, t, d_head] = keys.dims();
@@ -50,13 +50,13 @@ impl KeyValues {
     }
 }
 
-/// Moves a tensor out: it is written in place only while it has no other owner.
+/// Moves a tensor out: it is modified in place only while it has no other owner.
 fn take(tensor: &mut Tensor<4>) -> Tensor<4> {
     let device = tensor.device();
     std::mem::replace(tensor, Tensor::empty([1, 1, 1, 1], &device))
 }
 
-/// Numbers of rows as a tensor.
+/// Indices of rows as a tensor.
 pub(crate) fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
     let values: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     Tensor::from_data(TensorData::new(values, [rows.len()]), device)

@@ -1,20 +1,20 @@
-//! What the decoder-only language models, OPT and LLaMA, have in common: they read one sequence of embedded tokens, the
-//! video first, and see no later token.
+//! Common code of the decoder-only language models OPT and LLaMA: one sequence of embedded tokens, the video
+//! first, with causal attention.
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
 use super::cache::{KeyValues, KeyValuesConfig};
 use crate::layers::MASKED;
 
-/// Embedded tokens on their way through a decoder.
+/// The input of a decoder.
 pub(crate) struct CausalInput<'a> {
     /// `[b, t, d]`
     pub embedded: Tensor<3>,
     /// Position of each token among the tokens that count: `[b, t]`.
     pub positions: Tensor<2, Int>,
-    /// [`MASKED`] where a token must not look, else 0: `[b|1, 1, t, keys]`.
+    /// [`MASKED`] where a token must not attend, else 0: `[b|1, 1, t, keys]`.
     pub bias: Tensor<4>,
-    /// What was read before, which these tokens extend.
+    /// Keys and values of earlier tokens.
     pub cache: Option<&'a mut CausalCache>,
 }
 
@@ -22,17 +22,17 @@ pub(crate) struct CausalInput<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct CausalCache {
     pub layers: Vec<KeyValues>,
-    /// Tokens read.
+    /// Number of tokens.
     pub length: usize,
 }
 
 impl CausalCache {
-    /// An empty cache for so many layers.
+    /// An empty cache.
     pub(crate) fn new(layers: usize, config: &KeyValuesConfig, device: &Device) -> Self {
         Self { layers: (0..layers).map(|_| config.init(device)).collect(), length: 0 }
     }
 
-    /// Extends the keys and values of the layer of a number, where there is a cache.
+    /// Extends the keys and values of one layer, if there is a cache.
     pub(crate) fn extend(
         cache: Option<(&mut Self, usize)>,
         keys: Tensor<4>,
@@ -45,11 +45,11 @@ impl CausalCache {
     }
 }
 
-/// Positions and bias of sequences that are read from their first token on. Positions count the tokens that `mask` lets
-/// count; one that does not shares its neighbour's, which nobody sees.
+/// Positions and bias of sequences from their first token on. Only tokens of `mask` are counted; a masked
+/// token has the position of a neighbour, which has no effect.
 ///
 /// # Shapes
-/// - mask: `[b, t]`; every token counts where it is absent
+/// - mask: `[b, t]`; every token counts where absent
 /// - output: `[b, t]` and `[b|1, 1, t, t]`
 pub(crate) fn positions_and_bias(
     mask: Option<Tensor<2>>,

@@ -1,4 +1,4 @@
-//! A language model in the middle of writing: the keys and values it has computed, and the next token's scores.
+//! A language model during generation: keys and values of earlier tokens, and the scores of the next one.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -10,12 +10,12 @@ use super::t5::{T5, T5Cache};
 use super::{LanguageModel, Prefix};
 use crate::generate::NextToken;
 
-/// The device failed to give its results back.
+/// The device failed to return its results.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the device failed while decoding: {0}")]
 pub struct DeviceError(String);
 
-/// Sequences being written, one or more for each prompt.
+/// Sequences being generated, one or more for each prompt.
 pub struct Decoding<'a> {
     device: Device,
     state: State<'a>,
@@ -30,12 +30,12 @@ enum State<'a> {
 /// A decoder-only model's state.
 struct Causal<'a> {
     model: CausalModel<'a>,
-    /// What is read at the start.
+    /// The input of the first step.
     prefix: Option<Prefix>,
     cache: CausalCache,
-    /// Which tokens so far count: `[rows, t]`.
+    /// 1 for a token and 0 for padding: `[rows, t]`.
     mask: Tensor<2>,
-    /// The newest tokens' positions: `[rows, 1]`.
+    /// Positions of the newest tokens: `[rows, 1]`.
     next: Tensor<2, Int>,
 }
 
@@ -56,11 +56,8 @@ impl CausalModel<'_> {
     }
 
     fn embed(self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let table = match self {
-            Self::Opt(opt) => &opt.embed_tokens,
-            Self::Llama(llama) => &llama.embed_tokens,
-        };
-        burn::tensor::module::embedding(table.val(), ids)
+        let (Self::Opt(Opt { embed_tokens, .. }) | Self::Llama(Llama { embed_tokens, .. })) = self;
+        burn::tensor::module::embedding(embed_tokens.val(), ids)
     }
 }
 
@@ -158,7 +155,7 @@ impl NextToken for Decoding<'_> {
     }
 }
 
-/// Whether every row continues itself.
+/// Whether every row is its own parent.
 fn in_place(parents: &[usize], rows: usize) -> bool {
     parents.len() == rows && parents.iter().enumerate().all(|(row, &parent)| row == parent)
 }

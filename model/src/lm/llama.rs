@@ -1,5 +1,6 @@
-//! LLaMA (arXiv:2302.13971) and Vicuna, as `LlamaForCausalLM` in transformers: RMS norms before each sub-layer, rotary
-//! positions, a SwiGLU MLP, no biases; several query heads may share one head of keys and values.
+//! LLaMA (arXiv:2302.13971) and Vicuna, as `LlamaForCausalLM` in transformers: RMS norms before each
+//! sub-layer, rotary positions, a SwiGLU MLP, no biases; several query heads may share one head of keys and
+//! values.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;
@@ -13,7 +14,7 @@ use crate::layers::{
     Activation, Dropout, DropoutConfig, HeadsInput, Linear, LinearConfig, RmsNorm, RmsNormConfig,
     attend_heads, join_heads, split_heads,
 };
-use crate::recompute::{BlockInput, Part, stack};
+use crate::recompute::{BlockInput, ModelPart, stack};
 
 /// Sizes of a [`Llama`], under the keys of Hugging Face's `text_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub struct LlamaConfig {
     pub num_hidden_layers: usize,
     /// Heads of the queries.
     pub num_attention_heads: usize,
-    /// Heads of keys and values; as many as of queries where absent.
+    /// Heads of keys and values; as many as query heads where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_key_value_heads: Option<usize>,
     /// Width of a head; the width over the heads where absent.
@@ -37,7 +38,7 @@ pub struct LlamaConfig {
     pub head_dim: Option<usize>,
     /// Activation of the MLP's gate.
     pub hidden_act: Activation,
-    /// Longest sequence, the video's tokens counted.
+    /// Maximum length of a sequence, with the video's tokens.
     pub max_position_embeddings: usize,
     /// Base of the rotary positions' wavelengths.
     pub rope_theta: f64,
@@ -51,7 +52,7 @@ pub struct LlamaConfig {
     pub mlp_bias: bool,
     /// Standard deviation of fresh weights.
     pub initializer_range: f64,
-    /// Whether the head is the embedding.
+    /// Whether the head is tied to the embedding.
     pub tie_word_embeddings: bool,
     /// Padding, where the tokenizer has one.
     pub pad_token_id: Option<u32>,
@@ -161,12 +162,12 @@ impl Llama {
     pub(crate) fn hidden(&self, input: CausalInput<'_>) -> Tensor<3> {
         let CausalInput { embedded: x, positions, bias, cache } = input;
         let [_, t, _] = x.dims();
-        let most = t + cache.as_ref().map_or(0, |cache| cache.length);
-        let angles = self.rotary.angles(&positions, most, x.dtype().into());
+        let end = t + cache.as_ref().map_or(0, |cache| cache.length);
+        let angles = self.rotary.angles(&positions, end, x.dtype().into());
         let x = match cache {
             Some(cache) => (self.layers.iter().enumerate())
                 .fold(x, |x, (index, layer)| layer.forward(x, &angles, &bias, Some((&mut *cache, index)))),
-            None => stack(Part::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
+            None => stack(ModelPart::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
                 layer.forward(input.hidden, &angles, &bias, None)
             }),
         };
@@ -195,7 +196,7 @@ impl Llama {
         CausalCache::new(self.layers.len(), &config, &weight.device().inner())
     }
 
-    /// Shows every dense layer with its path in Hugging Face's names.
+    /// Visits every dense layer with its Hugging Face path.
     pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
             let Block { self_attn: Attention { q_proj, k_proj, v_proj, o_proj, .. }, mlp, .. } = layer;
@@ -305,8 +306,8 @@ impl Mlp {
     }
 }
 
-/// Rotary positions (arXiv:2104.09864) in the layout of LLaMA: channel `i` is turned together with channel `i + d/2`.
-/// (Burn's own turns neighbours, as GPT-J does.)
+/// Rotary positions (arXiv:2104.09864) in the layout of LLaMA: channel `i` is rotated with channel `i + d/2`.
+/// (Burn's layer rotates neighbouring channels, as GPT-J.)
 #[derive(Debug, Clone, Copy)]
 struct Rotary {
     theta: f64,
@@ -314,19 +315,19 @@ struct Rotary {
 }
 
 impl Rotary {
-    /// The angles at given positions below `most`, in the type that queries and keys have.
-    fn angles(&self, positions: &Tensor<2, Int>, most: usize, dtype: FloatDType) -> Angles {
+    /// The angles at given positions, in the type of queries and keys.
+    fn angles(&self, positions: &Tensor<2, Int>, end: usize, dtype: FloatDType) -> Angles {
         let half = self.d_head / 2;
         let angle = |position: usize, channel: usize| {
-            // in f32, as the reference, whose wavelengths are rounded before they meet the position
+            // in f32 as in the reference, which rounds wavelengths before the product with positions
             let frequency = (self.theta.powf(-2.0 * channel as f64 / self.d_head as f64)) as f32;
             position as f32 * frequency
         };
         let table = |function: fn(f32) -> f32| {
             let values: Vec<f32> =
-                (0..most * half).map(|index| function(angle(index / half, index % half))).collect();
+                (0..end * half).map(|index| function(angle(index / half, index % half))).collect();
             let table =
-                Tensor::<2>::from_data(TensorData::new(values, [most, half]), &positions.device().inner());
+                Tensor::<2>::from_data(TensorData::new(values, [end, half]), &positions.device().inner());
             let [b, t] = positions.dims();
             embedding(table, positions.clone()).reshape([b, 1, t, half]).cast(dtype)
         };

@@ -1,4 +1,4 @@
-//! The language models that read the projected queries and write the caption.
+//! The language models, which read the projected queries and generate the caption.
 
 mod cache;
 mod causal;
@@ -20,7 +20,7 @@ use llama::{Llama, LlamaConfig};
 use opt::{Opt, OptConfig};
 use t5::{T5, T5Config};
 
-/// Sizes of a language model: Hugging Face's `text_config`, told apart by its `model_type`.
+/// Sizes of a language model: Hugging Face's `text_config`, by its `model_type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
 pub enum LanguageModelConfig {
@@ -30,6 +30,17 @@ pub enum LanguageModelConfig {
     T5(T5Config),
     /// Decoder with rotary positions.
     Llama(LlamaConfig),
+}
+
+/// The same expression for every variant.
+macro_rules! each {
+    ($value:expr, $variant:ident => $result:expr) => {
+        match $value {
+            Self::Opt($variant) => $result,
+            Self::T5($variant) => $result,
+            Self::Llama($variant) => $result,
+        }
+    };
 }
 
 impl LanguageModelConfig {
@@ -44,53 +55,38 @@ impl LanguageModelConfig {
 
     /// Number of tokens.
     pub fn vocabulary_size(&self) -> usize {
-        match self {
-            Self::Opt(config) => config.vocab_size,
-            Self::T5(config) => config.vocab_size,
-            Self::Llama(config) => config.vocab_size,
-        }
+        each!(self, config => config.vocab_size)
     }
 
     /// Sets the number of tokens.
     pub fn set_vocabulary_size(&mut self, size: usize) {
-        match self {
-            Self::Opt(config) => config.vocab_size = size,
-            Self::T5(config) => config.vocab_size = size,
-            Self::Llama(config) => config.vocab_size = size,
-        }
+        each!(self, config => config.vocab_size = size);
     }
 
-    /// Sizes that must not be zero, by key.
+    /// Sizes that must not be zero, with their keys.
     pub(crate) fn sizes(&self) -> Vec<(&'static str, usize)> {
+        macro_rules! sizes {
+            ($config:ident: $($field:ident),*) => {
+                vec![$((concat!("text_config.", stringify!($field)), $config.$field)),*]
+            };
+        }
         match self {
-            Self::Opt(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.hidden_size", config.hidden_size),
-                ("text_config.ffn_dim", config.ffn_dim),
-                ("text_config.num_attention_heads", config.num_attention_heads),
-                ("text_config.max_position_embeddings", config.max_position_embeddings),
-            ],
-            Self::T5(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.d_model", config.d_model),
-                ("text_config.d_kv", config.d_kv),
-                ("text_config.d_ff", config.d_ff),
-                ("text_config.num_heads", config.num_heads),
-                ("text_config.relative_attention_num_buckets", config.relative_attention_num_buckets),
-                ("text_config.relative_attention_max_distance", config.relative_attention_max_distance),
-            ],
-            Self::Llama(config) => vec![
-                ("text_config.vocab_size", config.vocab_size),
-                ("text_config.hidden_size", config.hidden_size),
-                ("text_config.intermediate_size", config.intermediate_size),
-                ("text_config.num_attention_heads", config.num_attention_heads),
-                ("text_config.num_key_value_heads", config.key_value_heads()),
-                ("text_config.head_dim", config.d_head()),
-            ],
+            Self::Opt(opt) => {
+                sizes!(opt: vocab_size, hidden_size, ffn_dim, num_attention_heads, max_position_embeddings)
+            }
+            Self::T5(t5) => sizes!(t5: vocab_size, d_model, d_kv, d_ff, num_heads,
+                relative_attention_num_buckets, relative_attention_max_distance),
+            Self::Llama(llama) => {
+                let mut sizes =
+                    sizes!(llama: vocab_size, hidden_size, intermediate_size, num_attention_heads);
+                sizes.push(("text_config.num_key_value_heads", llama.key_value_heads()));
+                sizes.push(("text_config.head_dim", llama.d_head()));
+                sizes
+            }
         }
     }
 
-    /// Sizes that must divide others: key, what is divided, by what.
+    /// Sizes that must divide others: key, dividend, divisor.
     pub(crate) fn divisions(&self) -> Vec<(&'static str, usize, usize)> {
         match self {
             Self::Opt(config) => {
@@ -110,7 +106,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Number of blocks; of a T5, of the longer stack.
+    /// Number of blocks; for T5, of the longer stack.
     pub(crate) fn layers(&self) -> usize {
         match self {
             Self::Opt(config) => config.num_hidden_layers,
@@ -121,14 +117,10 @@ impl LanguageModelConfig {
 
     /// The token that ends a sequence.
     pub fn end(&self) -> u32 {
-        match self {
-            Self::Opt(config) => config.eos_token_id,
-            Self::T5(config) => config.eos_token_id,
-            Self::Llama(config) => config.eos_token_id,
-        }
+        each!(self, config => config.eos_token_id)
     }
 
-    /// What decoding starts from, in an encoder-decoder model.
+    /// The first token of the decoder, in an encoder-decoder model.
     pub fn start(&self) -> Option<u32> {
         match self {
             Self::T5(config) => Some(config.decoder_start_token_id),
@@ -136,7 +128,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// The token that fills rows up, where there is one.
+    /// The padding token, if there is one.
     pub fn padding(&self) -> Option<u32> {
         match self {
             Self::Opt(config) => Some(config.pad_token_id),
@@ -145,7 +137,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// The largest rate of dropout.
+    /// The largest dropout rate.
     pub fn dropout(&self) -> f64 {
         match self {
             Self::Opt(config) => config.dropout.max(config.attention_dropout),
@@ -154,7 +146,7 @@ impl LanguageModelConfig {
         }
     }
 
-    /// Sets the rates of dropout; LLaMA has none but on the attention's probabilities.
+    /// Sets all dropout rates; LLaMA has only that of the attention's probabilities.
     pub fn set_dropout(&mut self, rate: f64) {
         match self {
             Self::Opt(config) => (config.dropout, config.attention_dropout) = (rate, rate),
@@ -185,17 +177,17 @@ pub enum LanguageModel {
     Llama(Llama),
 }
 
-/// What a language model reads before it writes: the projected queries and the prompt behind them.
+/// The input of a language model: the projected queries, then the prompt.
 #[derive(Debug, Clone)]
 pub struct Prefix {
     /// `[b, s, d]`
     pub embedded: Tensor<3>,
-    /// `[b, s]`, 1 where there is a token and 0 at padding; all are read where it is absent.
+    /// `[b, s]`, 1 for a token and 0 for padding; no padding where absent.
     pub mask: Option<Tensor<2>>,
 }
 
 impl Prefix {
-    /// Every row so many times, one after another.
+    /// Repeats every row `times` times; copies are adjacent.
     #[must_use]
     pub fn repeat(self, times: usize) -> Self {
         if times == 1 {
@@ -212,7 +204,7 @@ impl Prefix {
 }
 
 impl LanguageModel {
-    /// Looks tokens up.
+    /// Embeds tokens.
     ///
     /// # Shapes
     /// - ids: `[b, t]`
@@ -226,7 +218,7 @@ impl LanguageModel {
         self.embedding_table().lazy_shape()[0]
     }
 
-    /// The type that embedded tokens have.
+    /// The type of embedded tokens.
     pub fn dtype(&self) -> FloatDType {
         self.embedding_table().val().dtype().into()
     }
@@ -240,19 +232,19 @@ impl LanguageModel {
         }
     }
 
-    /// Scores given tokens behind a prefix (teacher forcing).
+    /// Scores given tokens after a prefix (teacher forcing).
     ///
     /// # Shapes
-    /// - targets: `[b, t]`; padding behind a sequence may hold any id, as no position sees a later one
+    /// - targets: `[b, t]`; padding after a sequence may hold any id, as no position attends to a later one
     /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
     pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Tensor<3> {
         self.score_each(prefix, targets, 1)
     }
 
-    /// As [`score`](Self::score), `times` texts behind each prefix; an encoder reads it once for all of them.
+    /// As [`score`](Self::score), with `times` texts for each prefix; an encoder reads it once.
     ///
     /// # Shapes
-    /// - targets: `[b · times, t]`, those of a prefix one after another
+    /// - targets: `[b · times, t]`, those of a prefix adjacent
     /// - output: `[b · times, t, v]`, in f32
     pub fn score_each(&self, prefix: Prefix, targets: Tensor<2, Int>, times: usize) -> Tensor<3> {
         match self {
@@ -272,18 +264,14 @@ impl LanguageModel {
         }
     }
 
-    /// Gets ready to write up to `max_new_tokens` tokens behind a prefix; call it on plain tensors.
+    /// Prepares the generation of up to `max_new_tokens` tokens after a prefix, without autodiff.
     pub fn decoding(&self, prefix: Prefix, max_new_tokens: usize) -> Decoding<'_> {
         Decoding::new(self, prefix, max_new_tokens)
     }
 
-    /// Shows every dense layer with its path in Hugging Face's names.
+    /// Visits every dense layer with its Hugging Face path.
     pub fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
-        match self {
-            Self::Opt(opt) => opt.visit_linears(visit),
-            Self::T5(t5) => t5.visit_linears(visit),
-            Self::Llama(llama) => llama.visit_linears(visit),
-        }
+        each!(self, model => model.visit_linears(visit));
     }
 
     /// `[prefix; embed(targets without the last)]`, and the length of the prefix.
@@ -306,7 +294,7 @@ impl LanguageModel {
     }
 }
 
-/// Scores every token of the vocabulary by the head, or by the embedding where the two are one.
+/// Scores every token of the vocabulary by the head, or by the embedding if they are tied.
 ///
 /// # Shapes
 /// - hidden: `[b, t, d]`
@@ -323,7 +311,7 @@ fn score_vocabulary(hidden: Tensor<3>, head: Option<&Linear>, embedding: &Param<
     cast(logits, FloatDType::F32)
 }
 
-/// The rows that score the tokens behind a prefix of length `s`: from its last on.
+/// The rows that score the tokens after a prefix of length `s`: from its last row on.
 fn scoring_rows(hidden: Tensor<3>, s: usize) -> Tensor<3> {
     let [b, all, d] = hidden.dims();
     hidden.slice([0..b, s - 1..all, 0..d])
@@ -350,8 +338,8 @@ mod tests {
         Prefix { embedded: Tensor::random([2, 5, 16], Distribution::Normal(0.0, 1.0), device), mask }
     }
 
-    /// The cache, the positions and the masks of decoding are other code than teacher forcing's, and must agree:
-    /// logits of size 1 to 1e-4, as sums run in another order.
+    /// The cache, the positions and the masks of decoding are other code than teacher forcing's, and must
+    /// agree: logits of size 1 to 1e-4, as sums run in another order.
     #[test]
     fn decoding_token_by_token_equals_teacher_forcing() {
         let device = Device::flex();
@@ -411,7 +399,7 @@ mod tests {
         let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
         for model in models(&device) {
             let expected = model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone());
-            // padding stands behind the prompt of an encoder and before that of a decoder
+            // padding follows the prompt of an encoder and precedes that of a decoder
             let (parts, mask) = match model {
                 LanguageModel::T5(_) => (vec![short.clone(), padding.clone()], [[1.0, 1.0, 1.0, 0.0, 0.0]]),
                 _ => (vec![padding.clone(), short.clone()], [[0.0, 0.0, 1.0, 1.0, 1.0]]),

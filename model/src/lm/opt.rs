@@ -1,5 +1,5 @@
-//! OPT (arXiv:2205.01068), as `OPTForCausalLM` in transformers: a decoder with learned positions, norms before each
-//! sub-layer, a ReLU MLP and a head that is the embedding.
+//! OPT (arXiv:2205.01068), as `OPTForCausalLM` in transformers: a decoder with learned positions, norms
+//! before each sub-layer, a ReLU MLP and a tied head.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::embedding;
@@ -13,9 +13,9 @@ use crate::layers::{
     Activation, Dropout, DropoutConfig, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     attend_heads, join_heads, split_heads,
 };
-use crate::recompute::{BlockInput, Part, stack};
+use crate::recompute::{BlockInput, ModelPart, stack};
 
-/// The table of positions starts with this many rows that no token uses: fairseq counted positions from the padding id on.
+/// Unused rows at the start of the table of positions: fairseq counts positions from the padding id on.
 const POSITION_OFFSET: usize = 2;
 
 /// Sizes of an [`Opt`], under the keys of Hugging Face's `text_config`.
@@ -32,7 +32,7 @@ pub struct OptConfig {
     pub num_attention_heads: usize,
     /// Width inside the MLP.
     pub ffn_dim: usize,
-    /// Longest sequence, the video's tokens counted.
+    /// Maximum length of a sequence, with the video's tokens.
     pub max_position_embeddings: usize,
     /// Activation of the MLP.
     pub activation_function: Activation,
@@ -42,7 +42,7 @@ pub struct OptConfig {
     pub attention_dropout: f64,
     /// Standard deviation of fresh weights.
     pub init_std: f64,
-    /// Whether the head is the embedding.
+    /// Whether the head is tied to the embedding.
     pub tie_word_embeddings: bool,
     /// Padding.
     pub pad_token_id: u32,
@@ -139,7 +139,7 @@ impl Opt {
         let x = match cache {
             Some(cache) => (self.layers.iter().enumerate())
                 .fold(x, |x, (index, layer)| layer.forward(x, &bias, Some((&mut *cache, index)))),
-            None => stack(Part::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
+            None => stack(ModelPart::LanguageModel, &self.layers, BlockInput::new(x), move |layer, input| {
                 layer.forward(input.hidden, &bias, None)
             }),
         };
@@ -169,7 +169,7 @@ impl Opt {
         CausalCache::new(self.layers.len(), &config, &weight.device().inner())
     }
 
-    /// Shows every dense layer with its path in Hugging Face's names.
+    /// Visits every dense layer with its Hugging Face path.
     pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
             let Block { self_attn: Attention { q_proj, k_proj, v_proj, out_proj, .. }, fc1, fc2, .. } = layer;

@@ -17,7 +17,7 @@ pub(crate) fn peak_of<R>(work: impl FnOnce() -> R) -> (usize, R) {
     (PEAK.load(Ordering::Relaxed) - before, result)
 }
 
-// SAFETY: every call goes to the inner allocator as it is.
+// SAFETY: every call is passed to the inner allocator unchanged.
 #[allow(unsafe_code)]
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -142,7 +142,7 @@ impl Scst {
             Decoding::Beams => GenerateConfig { num_beams: k, num_return_sequences: k, ..greedy.clone() },
         };
         let generate = |config: &GenerateConfig| -> Result<(Vec<Generated>, Vec<String>), TrainError> {
-            let rows = model.write(prefix.clone(), Some(&streams), config)?;
+            let rows = model.generate(prefix.clone(), Some(&streams), config)?;
             let expected = config.num_return_sequences;
             if let Some(row) = rows.iter().find(|row| row.len() != expected) {
                 return Err(TrainError::Data(format!(

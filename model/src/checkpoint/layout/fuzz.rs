@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! ulimit -v 4000000   # an absurd allocation fails instead of passing unseen
-//! RECAP_FUZZ_SECONDS=600 RECAP_FUZZ_SEED=1 cargo test -p model --lib checkpoint::layout::fuzz -- --ignored --nocapture
+//! RECAP_FUZZ_SECONDS=600 RECAP_FUZZ_SEED=1 \
+//!     cargo test -p model --lib checkpoint::layout::fuzz -- --ignored --nocapture
 //! ```
 //!
-//! Every fixture is a seed. The file that is being read lies in `RECAP_FUZZ_FOLDER` (default: the system's temporary
-//! folder), so that it is still there when the process dies; files that panic or take longer than [`SLOW`] are kept
-//! there too, and fail the test at its end.
+//! Every fixture is a seed. The current file is in `RECAP_FUZZ_FOLDER` (default: the system's
+//! temporary folder), so that it is still there when the process dies; files that panic or take longer than
+//! [`SLOW`] are kept there too, and fail the test at its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

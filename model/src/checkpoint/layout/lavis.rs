@@ -1,14 +1,14 @@
-//! LAVIS's names, and EVA's own, for Hugging Face's.
+//! From LAVIS's and EVA's names to Hugging Face's.
 //!
-//! LAVIS saves what it trained: the Q-Former, the projection, `ln_vision`, and the ViT where that was tuned. The ViT it
-//! starts from is `eva_vit_g.pth`, with the same names less `visual_encoder.`.
+//! LAVIS saves the trained parts: the Q-Former, the projection, `ln_vision`, and the ViT if it was trained.
+//! Its initial ViT is `eva_vit_g.pth`, with the same names without `visual_encoder.`.
 
-use super::{Excused, Part, Recipe, Rules};
+use super::{Excused, Piece, Recipe, Rules};
 
-/// Wherever a name starts with the first column, that becomes the second. The first row that fits decides.
+/// A name that starts with the first column gets the second instead. The first matching row applies.
 ///
-/// What only pretraining uses has the names of `Blip2ForImageTextRetrieval` where Hugging Face has it (embeddings, text
-/// path, `itm_head`, the two projections); the rest (`qformer.cls.`, `temp`) keeps LAVIS's.
+/// Tensors of pretraining get the names of `Blip2ForImageTextRetrieval` if it has them (embeddings, text
+/// path, `itm_head`, the two projections), else keep LAVIS's (`qformer.cls.`, `temp`).
 const STARTS: &[(&str, &str)] = &[
     ("query_tokens", "query_tokens"),
     ("ln_vision.", "vision_model.post_layernorm."),
@@ -29,7 +29,7 @@ const STARTS: &[(&str, &str)] = &[
     ("temp", "temp"),
 ];
 
-/// InstructBLIP's Q-Former keeps its embeddings to itself.
+/// The embeddings of InstructBLIP's Q-Former are part of the Q-Former.
 const INSTRUCT_STARTS: &[(&str, &str)] = &[
     ("Qformer.bert.embeddings.LayerNorm.", "qformer.embeddings.layernorm."),
     ("Qformer.bert.embeddings.", "qformer.embeddings."),
@@ -51,7 +51,7 @@ const VIT: &[(&str, &str)] = &[
     ("attn.proj", "self_attn.projection"),
 ];
 
-/// What a file may hold beside the model: starts of names, before mapping, and why they are not needed.
+/// Tensors without a parameter: starts of names, before mapping, and the reason.
 const EXCUSED: &[(&str, &str)] = &[
     ("Qformer.bert.embeddings.position_ids", "a buffer of counting numbers"),
     // copies of one parameter each
@@ -71,14 +71,14 @@ const EXCUSED_VIT: &[(&str, &str)] = &[
 
 const VISUAL: &str = "visual_encoder.";
 
-/// Whether the names are those of a file of LAVIS.
+/// Whether it is a name of a LAVIS file.
 pub(super) fn is_lavis(name: &str) -> bool {
     ["Qformer.bert.", "visual_encoder.", "ln_vision.", "t5_model.", "opt_model.", "llm_model."]
         .iter()
         .any(|start| name.starts_with(start))
 }
 
-/// Whether the names are those of EVA's own state dict.
+/// Whether it is a name of EVA's state dict.
 pub(super) fn is_eva(name: &str) -> bool {
     name == "patch_embed.proj.weight" || name == "blocks.0.attn.qkv.weight"
 }
@@ -119,17 +119,17 @@ fn map_vit(inner: &str, start: &str, names: &[&str], rules: &mut Rules) {
         rules.excused.push(Excused { name, reason });
         return;
     }
-    // EVA has biases for queries and values only: Hugging Face keeps one for all three, whose middle is zero.
+    // EVA has biases for queries and values only; Hugging Face has one for all three, with zeros for the keys
     if let Some(attention) = inner.strip_suffix(".v_bias") {
         let query = format!("{start}{attention}.q_bias");
         if names.binary_search(&query.as_str()).is_ok() {
-            return; // with its q_bias
+            return; // part of the bias of its q_bias
         }
     }
     if let Some(attention) = inner.strip_suffix(".q_bias") {
         let value = format!("{start}{attention}.v_bias");
         let target = format!("vision_model.{}", rename_vit(&format!("{attention}.qkv.bias")));
-        let parts = vec![Part::Tensor(name.clone()), Part::Zeros { like: name }, Part::Tensor(value)];
+        let parts = vec![Piece::Tensor(name.clone()), Piece::Zeros { like: name }, Piece::Tensor(value)];
         rules.add(target, Recipe::Concat(parts));
         return;
     }
@@ -162,12 +162,12 @@ fn target_of(name: &str, is_instruct: bool) -> String {
     mapped
 }
 
-/// What PEFT puts around a language model: adapters go by the names of an adapter of the whole model
-/// (`adapter_model.safetensors`), the weights under them by their own.
+/// Names of a language model wrapped by PEFT: adapters get the names of an adapter of the whole model
+/// (`adapter_model.safetensors`), base weights their own names.
 fn language_model(rest: &str) -> String {
     let Some(inner) = rest.strip_prefix("base_model.model.") else { return format!("language_model.{rest}") };
     if inner.contains(".lora_") {
-        // PEFT leaves the adapter's name out of files
+        // PEFT's files omit the name of the adapter
         let inner = inner.replacen(".default.", ".", 1);
         return format!("base_model.model.language_model.{inner}");
     }

@@ -1,8 +1,8 @@
-//! Checkpoints of any layout under Hugging Face's names.
+//! Checkpoints of several layouts under Hugging Face's names.
 //!
-//! A [`Mapped`] is a view over a [`Source`]: it has the same tensors under the names that
-//! `Blip2ForConditionalGeneration` gives them, each by a [`Recipe`] that says how it is made of the source's. One mapping
-//! table a layout stands at the top of its file. A name that no table knows keeps its own, for the loader to report.
+//! A [`Mapped`] is a view of a [`Source`] with the names of `Blip2ForConditionalGeneration`. A [`Recipe`]
+//! computes each tensor from tensors of the source. Every layout has a mapping table at the top of its file.
+//! Names that are in no table are kept, and the loader reports them.
 
 mod lavis;
 mod onnx;
@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 
 use super::source::{ElementType, Source, SourceError};
 
-/// Who named a checkpoint's tensors.
+/// The origin of a checkpoint's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// transformers: the names are right already.
+    /// transformers: the names are kept.
     HuggingFace,
     /// A `.pth` of LAVIS: `Qformer.bert.`, `visual_encoder.`, ...
     Lavis,
@@ -30,7 +30,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout of a source, told by its names.
+    /// The layout of a source, from its names.
     pub fn of(source: &Source) -> Self {
         if source.graph().is_some() {
             Self::Onnx
@@ -44,25 +44,25 @@ impl Layout {
     }
 }
 
-/// How a tensor is made of the source's.
+/// How a tensor is computed from tensors of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipe {
-    /// It is the source's.
+    /// A tensor of the source.
     Tensor(String),
-    /// A matrix whose rows are the source's columns.
+    /// A matrix of the source, transposed.
     Transposed(String),
-    /// The first of many equal entries along the first axis: what an exporter makes of an expanded tensor.
+    /// The first of equal entries along the first axis, as exporters save an expanded tensor.
     First(String),
-    /// Several tensors one after another along the first axis.
-    Concat(Vec<Part>),
+    /// Several tensors, concatenated along the first axis.
+    Concat(Vec<Piece>),
 }
 
 /// A piece of [`Recipe::Concat`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Piece {
     /// The source's tensor.
     Tensor(String),
-    /// Zeros in the shape of a tensor of the source.
+    /// Zeros with the shape of a tensor of the source.
     Zeros {
         /// That tensor.
         like: String,
@@ -78,12 +78,12 @@ pub struct Excused {
     pub reason: &'static str,
 }
 
-/// What a layout's table makes of a source's names.
+/// The result of a layout's table for a source.
 #[derive(Debug, Default)]
 struct Rules {
     recipes: BTreeMap<String, Recipe>,
     excused: Vec<Excused>,
-    /// Targets that two tensors of the source claim.
+    /// Names that two tensors of the source map to.
     doubled: Vec<String>,
 }
 
@@ -104,10 +104,10 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps a source by the layout that its names tell.
+    /// Maps a source by its layout.
     ///
     /// # Errors
-    /// When two of its tensors claim one name, or a recipe does not fit the tensors it is made of.
+    /// If two of its tensors map to one name, or a recipe does not fit its tensors.
     pub fn new(source: Source) -> Result<Self, SourceError> {
         let layout = Layout::of(&source);
         let names: Vec<_> = source.names().collect();
@@ -138,7 +138,7 @@ impl Mapped {
         self.rules.recipes.keys().map(String::as_str)
     }
 
-    /// Shape and type of a tensor; `None` where there is none of that name.
+    /// Shape and type of a tensor; `None` if it does not exist.
     pub fn get(&self, name: &str) -> Option<(Vec<usize>, ElementType)> {
         self.describe(name).ok()
     }
@@ -146,7 +146,7 @@ impl Mapped {
     /// Reads a tensor of floating-point numbers, in row-major order.
     ///
     /// # Errors
-    /// When there is no such tensor, or a tensor it is made of cannot be read.
+    /// If it does not exist, or a tensor of its recipe cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
         match self.recipe_of(name)? {
             Recipe::Tensor(tensor) => self.source.read_f32(tensor),
@@ -168,8 +168,8 @@ impl Mapped {
                 let mut values = Vec::new();
                 for part in parts {
                     match part {
-                        Part::Tensor(tensor) => values.extend(self.source.read_f32(tensor)?),
-                        Part::Zeros { like } => {
+                        Piece::Tensor(tensor) => values.extend(self.source.read_f32(tensor)?),
+                        Piece::Zeros { like } => {
                             let count: usize = self.shape(like, name)?.iter().product();
                             values.resize(values.len() + count, 0.0);
                         }
@@ -180,7 +180,7 @@ impl Mapped {
         }
     }
 
-    /// How a tensor is made; `None` where there is none of that name.
+    /// The recipe of a tensor; `None` if it does not exist.
     pub fn recipe(&self, name: &str) -> Option<&Recipe> {
         self.rules.recipes.get(name)
     }
@@ -211,11 +211,12 @@ impl Mapped {
 
     fn describe(&self, name: &str) -> Result<(Vec<usize>, ElementType), SourceError> {
         let recipe = self.recipe_of(name)?;
+        let fail = |reason: String| Err(fail(&self.source, name, &reason));
         let source = match recipe {
             Recipe::Tensor(tensor) | Recipe::Transposed(tensor) | Recipe::First(tensor) => tensor,
             Recipe::Concat(parts) => match parts.first() {
-                Some(Part::Tensor(tensor) | Part::Zeros { like: tensor }) => tensor,
-                None => return Err(fail(&self.source, name, "made of nothing")),
+                Some(Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) => tensor,
+                None => return fail("made of nothing".to_owned()),
             },
         };
         let mut shape = self.shape(source, name)?.to_vec();
@@ -225,29 +226,17 @@ impl Mapped {
             Recipe::Transposed(_) if shape.len() == 2 => shape.swap(0, 1),
             Recipe::First(_) if !shape.is_empty() => shape[0] = 1,
             Recipe::Transposed(_) | Recipe::First(_) => {
-                return Err(fail(
-                    &self.source,
-                    name,
-                    &format!("made of {source}, whose shape {shape:?} does not fit"),
-                ));
+                return fail(format!("made of {source}, whose shape {shape:?} does not fit"));
             }
             Recipe::Concat(parts) => {
                 let mut length = 0usize;
                 for part in parts {
-                    let (Part::Tensor(tensor) | Part::Zeros { like: tensor }) = part;
+                    let (Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) = part;
                     let [first, rest @ ..] = self.shape(tensor, name)? else {
-                        return Err(fail(
-                            &self.source,
-                            name,
-                            &format!("made of {tensor}, which has no axes"),
-                        ));
+                        return fail(format!("made of {tensor}, which has no axes"));
                     };
                     if shape.get(1..) != Some(rest) {
-                        return Err(fail(
-                            &self.source,
-                            name,
-                            &format!("made of {source} and {tensor}, of other shapes"),
-                        ));
+                        return fail(format!("made of {source} and {tensor}, of other shapes"));
                     }
                     length = length.saturating_add(*first);
                 }
@@ -262,7 +251,7 @@ fn fail(source: &Source, name: &str, reason: &str) -> SourceError {
     SourceError::Tensor { name: name.to_owned(), reason: reason.to_owned(), path: source.path().to_owned() }
 }
 
-/// The transpose of a matrix of so many columns.
+/// The transpose of a matrix with `columns` columns.
 fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
     const BLOCK: usize = 32; // rows and columns that the cache holds together
     let rows = values.len().checked_div(columns).unwrap_or(0);

@@ -1,17 +1,17 @@
-//! The parameters behind the tensors of torch.onnx's exports.
+//! The parameters of torch.onnx exports.
 //!
-//! Exporters keep a parameter's name where they leave it alone. The weight of a linear layer they transpose, and what
-//! does not depend on the inputs they compute; both become anonymous (`onnx::MatMul_123`, `val_7`). The operation that
-//! uses an anonymous tensor tells whose it was: the TorchScript exporter names it by the module's path
-//! (`/encoder/layers.0/mlp/fc1/MatMul`), the newer one notes the module's full name beside it.
+//! Exporters keep the name of an unchanged parameter. They transpose weights of linear layers and fold
+//! constants; both become anonymous (`onnx::MatMul_123`, `val_7`). The operation that uses an anonymous
+//! tensor shows its module: its name contains the module's path with the TorchScript exporter
+//! (`/encoder/layers.0/mlp/fc1/MatMul`), and the newer exporter stores the module's full name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::source::{Node, Source};
 use super::{Excused, Recipe, Rules};
 
-/// What an anonymous tensor is, by the operation that uses it: its operator, the last name of its module (any, where
-/// empty), the tensor's place among its inputs (any, where `None`), and the tensor's axes.
+/// The parameter of an anonymous tensor, by the operation that uses it: operator, last name of the module
+/// (any if empty), index among the inputs (any if `None`), number of axes of the tensor.
 const USES: &[(&str, &str, Option<usize>, usize, Use)] = &[
     ("MatMul", "", Some(1), 2, Use::Transposed("weight")),
     ("Gather", "", Some(0), 2, Use::Whole("weight")),
@@ -29,8 +29,8 @@ enum Use {
     First(&'static str),
 }
 
-/// One name of each part of BLIP-2, and what Hugging Face puts before the part's names. Whatever an export has before
-/// such a name (nothing, or the name of a wrapper) gives way to that. The first row that fits a place decides.
+/// One name of each part of BLIP-2, and Hugging Face's prefix of the part. The prefix in the export (none, or
+/// that of a wrapper) is replaced by it. The first matching row applies.
 const PARTS: &[(&str, &str)] = &[
     ("embeddings.patch_embedding.weight", "vision_model."),
     ("encoder.layer.0.attention.attention.query.weight", "qformer."),
@@ -44,27 +44,27 @@ const PARTS: &[(&str, &str)] = &[
     ("layers.0.self_attn.q_proj.weight", "language_model.model."),
 ];
 
-/// Parameters that share their numbers: an exporter keeps one of the names, and the second column is wanted.
+/// Tied parameters: an exporter keeps one of the names; the second column is needed.
 const TIED: &[(&str, &str)] = &[
     ("language_model.encoder.embed_tokens.weight", "language_model.shared.weight"),
     ("language_model.decoder.embed_tokens.weight", "language_model.shared.weight"),
 ];
 
-/// Names of parameters that stand in no module. Any other name without a dot is an exporter's.
+/// Names of parameters outside of modules. Other names without a dot are made by the exporter.
 const TOP_LEVEL: &[&str] = &["query_tokens"];
 
-/// Buffers, which an export may hold under their names: ends of names, and why they are not needed.
+/// Buffers of an export: endings of names, and the reason to leave them out.
 const EXCUSED: &[(&str, &str)] = &[
     (".rotary_emb.inv_freq", "follows from the configuration"),
     (".rotary_emb.original_inv_freq", "follows from the configuration"),
     (".position_ids", "a buffer of counting numbers"),
 ];
 
-/// No module lies deeper; a bound, as every dot of a path is looked at.
-const LONGEST_PATH: usize = 1024;
+/// Maximum length of a module path, as the search is quadratic in it.
+const MAX_PATH: usize = 1024;
 
-/// No export holds more parts of a model; a bound, as every name is held against each.
-const MOST_PARTS: usize = 16;
+/// Maximum number of parts, as every name is compared with each.
+const MAX_PARTS: usize = 16;
 
 const FOLDED: &str = "a constant of the graph";
 
@@ -89,7 +89,7 @@ pub(super) fn map(source: &Source) -> Rules {
                 continue;
             };
             used.insert(input);
-            // A name that the file has outright is the surer one.
+            // an explicit name has precedence
             parameters.entry(name).or_insert(recipe);
         }
     }
@@ -118,7 +118,7 @@ fn is_parameter(name: &str) -> bool {
     TOP_LEVEL.contains(&name) || (name.contains('.') && !name.contains(['/', ':']))
 }
 
-/// The parameter that an input of a node is, and how it is made of that.
+/// The parameter of a node's input, and its recipe.
 fn parameter(
     node: &Node,
     place: usize,
@@ -134,7 +134,7 @@ fn parameter(
             && wanted_place.is_none_or(|wanted| wanted == place)
             && *wanted_axes == axes
     })?;
-    // A tensor with a parameter's name may be used by a second module that shares it, but only as it is.
+    // a second module may use a tensor with a parameter's name, but only unchanged
     let input = input.to_owned();
     let (name, recipe) = match *found {
         Use::Whole(name) => (name, Recipe::Tensor(input)),
@@ -145,22 +145,22 @@ fn parameter(
     Some((format!("{module}.{name}"), recipe))
 }
 
-/// The module that a node belongs to, with dots.
+/// The path of a node's module, with dots.
 fn module_of(node: &Node) -> Option<String> {
     // The newer exporter: modules, outermost first, then the operation's own name.
     if let [modules @ .., _operation] = &node.scopes[..] {
         return modules.last().filter(|module| !module.is_empty()).cloned();
     }
-    let path = node.name.strip_prefix('/').filter(|path| path.len() <= LONGEST_PATH)?;
+    let path = node.name.strip_prefix('/').filter(|path| path.len() <= MAX_PATH)?;
     Some(path.rsplit_once('/')?.0.replace('/', "."))
 }
 
-/// Where the TorchScript exporter's paths differ from the modules' names.
+/// Differences between the paths of the TorchScript exporter and the names of modules.
 ///
-/// It names a module by the calls that lead there, so that where a model calls its grandchild, the child's name is
-/// absent: `/model/decoder/layers.0` is `model.model.decoder.layers.0`. Operations that use a named parameter show both.
+/// Its paths follow the calls: if a module calls its grandchild, the child's name is absent, and
+/// `/model/decoder/layers.0` is `model.model.decoder.layers.0`. Operations with a named parameter show both.
 struct Aliases {
-    /// From the path up to the first segment that both have in common from there on, to the module's name up to it.
+    /// From the path up to the first segment of the common ending, to the module's name up to it.
     prefixes: HashMap<String, String>,
 }
 
@@ -175,8 +175,8 @@ impl Aliases {
                 let (path, module): (Vec<_>, Vec<_>) =
                     (path.split('.').collect(), module.split('.').collect());
                 let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
-                // In `model.model.decoder` either `model` may be the one that the path lacks: leave the first in peace,
-                // for what else it may hold (`model.lm_head`).
+                // in `model.model.decoder` the path may lack either `model`: keep the first, which may have
+                // other children (`model.lm_head`)
                 let common = common.min(path.len() - 1);
                 if common == 0 || path == module {
                     continue;
@@ -199,9 +199,9 @@ impl Aliases {
     }
 }
 
-/// What stands before the names of each part.
+/// The prefixes of the parts.
 struct Prefixes {
-    /// Longest first, with what replaces it.
+    /// Longest first, with the replacement.
     found: Vec<(String, &'static str)>,
 }
 
@@ -212,9 +212,9 @@ impl Prefixes {
             for name in parameters.keys() {
                 let Some(prefix) = name.strip_suffix(anchor) else { continue };
                 let is_whole = prefix.is_empty() || prefix.ends_with('.');
-                // a place that an earlier row has explained
+                // a prefix that an earlier row has matched
                 let is_known = found.iter().any(|(known, _)| prefix.starts_with(known.as_str()));
-                if is_whole && !is_known && found.len() < MOST_PARTS {
+                if is_whole && !is_known && found.len() < MAX_PARTS {
                     found.push((prefix.to_owned(), part));
                 }
             }

@@ -1,4 +1,5 @@
-//! Views over the fixtures of `scripts/reference/checkpoint_fixtures.py` and `scripts/reference/onnx_export.py`.
+//! Views over the fixtures of `scripts/reference/checkpoint_fixtures.py` and
+//! `scripts/reference/onnx_export.py`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ fn mapped(name: &str) -> Mapped {
 }
 
 #[test]
-fn layouts_are_told_by_their_names() {
+fn layouts_follow_from_the_names() {
     for (name, layout) in [
         ("lavis_stage1.pth", Layout::Lavis),
         ("lavis_coco.pth", Layout::Lavis),

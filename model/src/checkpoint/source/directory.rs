@@ -1,4 +1,4 @@
-//! A directory as Hugging Face lays it out: one file of weights, or shards and an index that says what lies where.
+//! A directory in Hugging Face's layout: one file of weights, or shards and an index of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::file::MappedFile;
 use super::{Opened, SourceError, open_file};
 
-/// The files looked for, in transformers' order.
+/// File names in the order of transformers.
 const WHOLE: &[(&str, Kind)] = &[
     ("model.safetensors", Kind::Weights),
     ("model.safetensors.index.json", Kind::Index),
@@ -45,7 +45,7 @@ pub(super) fn open(directory: &Path) -> Result<Opened, SourceError> {
     })
 }
 
-/// Opens the shards that an index names. A tensor that lies in a shard but not in the index is listed too.
+/// Opens the shards of an index. Tensors of a shard that are not in the index are included.
 pub(super) fn open_index(index: &Path) -> Result<Opened, SourceError> {
     let file = MappedFile::open(index)?;
     let damaged = |reason: String| file.damaged("index of shards", reason);
@@ -67,12 +67,12 @@ pub(super) fn open_index(index: &Path) -> Result<Opened, SourceError> {
         opened.left_out.extend(part.left_out);
         for (name, stored) in part.tensors {
             match weight_map.get(&name) {
-                Some(placed) if placed != shard => continue, // a copy; the index decides
+                Some(listed) if listed != shard => continue, // a copy; the index decides
                 _ => {}
             }
             if let Some(other) = found_in.insert(name.clone(), shard) {
                 return Err(damaged(format!(
-                    "tensor {name} lies in {other} and in {shard}, and it names neither"
+                    "tensor {name} is in {other} and in {shard}, and the index names neither"
                 )));
             }
             opened.tensors.insert(name, stored);

@@ -1,51 +1,51 @@
-//! What can be wrong with a checkpoint's files.
+//! Errors of reading checkpoint files.
 
 use std::path::PathBuf;
 
-/// Why a checkpoint's file, or one tensor of it, could not be read.
+/// Why a checkpoint file, or one of its tensors, cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The file system said no.
+    /// The file system reported an error.
     #[error("cannot {action}: {source}: {path}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// The system's reason.
+        /// The cause.
         source: std::io::Error,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// The file breaks its own format.
+    /// The file violates its format.
     #[error("not a readable {format} file (truncated or damaged?): {reason}: {path}")]
     Damaged {
-        /// The format that the file claims to be of.
+        /// The format.
         format: &'static str,
-        /// What the reader stumbled over.
+        /// The cause.
         reason: String,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// The file, or the directory, is sound but holds nothing that can be read as tensors.
+    /// The file or directory has no readable tensors.
     #[error("{reason}: {path}")]
     Unsupported {
         /// What was found, what was expected, and what to do.
         reason: String,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// A pickle asks for a call where a tensor is expected, or for a call that no checkpoint needs.
+    /// A pickle has a call in place of a tensor.
     #[error("{place} is made by calling `{callable}`, which is never executed; {advice}: {path}")]
     Call {
-        /// The value that the call would make.
+        /// The value in place of which the call stands.
         place: String,
         /// The Python callable, by its full name.
         callable: String,
         /// What to do.
         advice: &'static str,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// An index names a shard that is not there.
+    /// A shard of an index is absent.
     #[error("shard {shard} is named by the index but absent; download it beside {index}")]
     ShardAbsent {
         /// The shard's file name.
@@ -53,7 +53,7 @@ pub enum SourceError {
         /// The index.
         index: PathBuf,
     },
-    /// An index places a tensor in a shard that lacks it.
+    /// A tensor is absent from the shard that the index names.
     #[error("tensor {tensor} is absent from {shard}, where {index} places it")]
     NotInShard {
         /// The tensor.
@@ -68,9 +68,9 @@ pub enum SourceError {
     Tensor {
         /// The tensor, as the file names it.
         name: String,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
     },
 }

@@ -1,9 +1,9 @@
-//! Tensors by name out of checkpoint files, whatever their format.
+//! Tensors by name from checkpoint files of several formats.
 //!
-//! A [`Source`] is opened from a path: a directory as Hugging Face lays it out, a safetensors file, a file of
-//! `torch.save`, or an ONNX model. Files are mapped into memory and described, not read; [`Source::read_f32`] reads one
-//! tensor at a time, so that peak memory is one tensor. Nothing in a file is executed, and no claim that a file makes is
-//! believed before it is checked against the file's length.
+//! A [`Source`] is opened from a path: a directory in Hugging Face's layout, a safetensors file, a file of
+//! `torch.save`, or an ONNX model. Files are mapped into memory; [`Source::read_f32`] reads one tensor at a
+//! time, so that peak memory is one tensor. Nothing in a file is executed, and every length in a file is
+//! checked against the length of the file.
 
 mod directory;
 mod error;
@@ -37,18 +37,18 @@ pub struct Source {
     path: std::path::PathBuf,
 }
 
-/// What a tensor is, without its elements.
+/// Shape, type and file of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorInfo<'a> {
     /// Extents, outermost first.
     pub shape: &'a [usize],
     /// The elements' type in the file.
     pub element_type: ElementType,
-    /// The file that holds the elements.
+    /// The file with the elements.
     pub file: &'a Path,
 }
 
-/// What a reader finds in one file, or in several that belong together.
+/// The content of one file, or of several shards.
 #[derive(Debug, Default)]
 struct Opened {
     tensors: BTreeMap<String, Stored>,
@@ -57,11 +57,12 @@ struct Opened {
 }
 
 impl Source {
-    /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a file
-    /// (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). A file's format is told by its content.
+    /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a
+    /// file (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). The content decides the format of a
+    /// file.
     ///
     /// # Errors
-    /// When a file is absent, damaged, of another format, or asks for a call where a tensor is expected.
+    /// If a file is absent, damaged, of another format, or has a call in place of a tensor.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
         let opened = if path.is_dir() {
@@ -79,7 +80,7 @@ impl Source {
         self.opened.tensors.keys().map(String::as_str)
     }
 
-    /// What a tensor is; `None` where there is none of that name.
+    /// Shape and type of a tensor; `None` if it does not exist.
     pub fn get(&self, name: &str) -> Option<TensorInfo<'_>> {
         self.opened.tensors.get(name).map(|stored| TensorInfo {
             shape: &stored.shape,
@@ -91,13 +92,13 @@ impl Source {
     /// Reads a tensor of floating-point numbers, in row-major order.
     ///
     /// # Errors
-    /// When there is no such tensor, it is of another type, or its bytes are damaged.
+    /// If it does not exist, has another type, or its bytes are damaged.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, SourceError> {
         let stored = self.stored(name)?;
         stored.to_f32().map_err(|reason| stored.file.tensor(name, reason))
     }
 
-    /// Reads a tensor as its file has it: little-endian, in row-major order. Borrowed where the file has it so.
+    /// Reads the bytes of a tensor: little-endian, in row-major order; borrowed if the file has this order.
     ///
     /// # Errors
     /// As [`Source::read_f32`].
@@ -106,17 +107,17 @@ impl Source {
         stored.to_bytes().map_err(|reason| stored.file.tensor(name, reason))
     }
 
-    /// The names beside the tensors that were passed over: `optimizer`, `config`, plain values of the state dict.
+    /// Names without a tensor that were skipped: `optimizer`, `config`, plain values of the state dict.
     pub fn left_out(&self) -> &[String] {
         &self.opened.left_out
     }
 
-    /// The graph, where the source is an ONNX model.
+    /// The graph of an ONNX model.
     pub fn graph(&self) -> Option<&Graph> {
         self.opened.graph.as_ref()
     }
 
-    /// What the source was opened from.
+    /// The path of the source.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -133,7 +134,7 @@ impl Source {
 fn open_file(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     let bytes = file.bytes();
     let extension = file.path().extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    // A truncated file may have lost what tells its format, so the name has a say.
+    // a truncated file may have lost its signature, so the name counts, too
     if torch::is_zip(bytes) {
         torch::open_zip(file)
     } else if torch::is_legacy(bytes) {

@@ -1,7 +1,7 @@
-//! ONNX models: their tensors, and the graph that tells what anonymous tensors are for.
+//! ONNX models: their tensors, and the graph, which shows the use of anonymous tensors.
 //!
-//! Field numbers are those of `onnx.proto`. Of the graph only what names a tensor's use is kept; nested graphs (`If`,
-//! `Loop`) are passed over.
+//! Field numbers are those of `onnx.proto`. Only the parts of the graph that show the use of a tensor are
+//! kept; nested graphs (`If`, `Loop`) are skipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -15,9 +15,9 @@ use super::{Opened, SourceError};
 
 const FORMAT: &str = "ONNX";
 
-/// More nodes, inputs, outputs and tensors than any model has (LLaMA-13B: some 40,000); every one of them costs more
-/// memory than the two bytes by which a file can claim it.
-const MOST_PARTS: usize = 2 << 20;
+/// Maximum number of nodes, inputs, outputs and tensors (LLaMA-13B: some 40,000). Each takes more memory than
+/// its two bytes in a malicious file.
+const MAX_PARTS: usize = 2 << 20;
 
 /// The operations of a model.
 #[derive(Debug, Default)]
@@ -29,20 +29,21 @@ pub struct Graph {
 /// One operation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its own name; the TorchScript exporter puts the module's path in it: `/encoder/layers.0/mlp/fc1/MatMul`.
+    /// Its name; with the TorchScript exporter it contains the module's path:
+    /// `/encoder/layers.0/mlp/fc1/MatMul`.
     pub name: String,
     /// `MatMul`, `Add`, `Gather`, ...
     pub operator: String,
-    /// Names of tensors, or of other operations' outputs.
+    /// Names of tensors, or of outputs of other operations.
     pub inputs: Vec<String>,
     /// Names of its results.
     pub outputs: Vec<String>,
-    /// The modules that it belongs to, outermost first, by their full names (`encoder.layers.0.mlp.fc1`): noted by the
-    /// newer exporter only.
+    /// The full names of its modules, outermost first (`encoder.layers.0.mlp.fc1`); only from the newer
+    /// exporter.
     pub scopes: Vec<String>,
 }
 
-/// Whether a file without a telling name is a model: a message with a graph in it.
+/// Whether a file is a model: a message with a graph.
 pub(super) fn is_model(bytes: &[u8]) -> bool {
     let mut has_graph = false;
     for field in fields(bytes) {
@@ -96,10 +97,10 @@ impl Reader<'_> {
 
     fn count(&mut self) -> Result<(), SourceError> {
         self.parts += 1;
-        if self.parts > MOST_PARTS {
+        if self.parts > MAX_PARTS {
             return Err(self
                 .file
-                .damaged(FORMAT, format!("more than {MOST_PARTS} nodes, inputs and tensors")));
+                .damaged(FORMAT, format!("more than {MAX_PARTS} nodes, inputs and tensors")));
         }
         Ok(())
     }
@@ -142,7 +143,7 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        // A constant is a tensor as any other, under the name of the node's result.
+        // a constant is a tensor with the name of the node's output
         if node.operator == "Constant"
             && let (Some(tensor), [output]) = (constant, &node.outputs[..])
         {
@@ -152,7 +153,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The tensor in the attribute `value`, if it is this one.
+    /// The tensor of an attribute named `value`.
     fn tensor_attribute<'m>(&self, attribute: &'m [u8]) -> Result<Option<&'m [u8]>, SourceError> {
         let (mut is_value, mut tensor) = (false, None);
         for field in fields(attribute) {
@@ -186,7 +187,7 @@ impl Reader<'_> {
                 (1, Field::Bytes(packed)) => {
                     for size in packed_varints(packed) {
                         tensor.dims.push(size.map_err(|error| self.wire(&error))?);
-                        if tensor.dims.len() > MOST_AXES {
+                        if tensor.dims.len() > MAX_AXES {
                             break;
                         }
                     }
@@ -202,7 +203,7 @@ impl Reader<'_> {
                 _ => {}
             }
             let pieces = tensor.plain.len() + tensor.varints.len() + tensor.external.len();
-            if tensor.dims.len() > MOST_AXES || pieces > MOST_PIECES {
+            if tensor.dims.len() > MAX_AXES || pieces > MAX_PIECES {
                 return Err(self
                     .file
                     .damaged(FORMAT, format!("tensor {} of too many axes or pieces", tensor.name)));
@@ -258,13 +259,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Where a slice of the map lies in the file.
+    /// The range of a slice of the map.
     fn range_of(&self, slice: &[u8]) -> Range<usize> {
         let start = slice.as_ptr() as usize - self.file.bytes().as_ptr() as usize;
         start..start + slice.len()
     }
 
-    /// A tensor that lies in a file beside the model.
+    /// A tensor in another file of the model's folder.
     fn external(
         &mut self,
         name: &str,
@@ -273,14 +274,14 @@ impl Reader<'_> {
     ) -> Result<(Arc<MappedFile>, Range<usize>), SourceError> {
         let fail = |reason: String| self.file.tensor(name, reason);
         let value = |key| entries.iter().find(|entry| entry.0 == key).map(|entry| entry.1.as_str());
-        let location = value("location")
-            .ok_or_else(|| fail("its data lies elsewhere, but not said where".to_owned()))?;
+        let location =
+            value("location").ok_or_else(|| fail("its data is external, without a location".to_owned()))?;
         let is_beside = Path::new(location)
             .components()
             .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
         if !is_beside || location.is_empty() {
             return Err(fail(format!(
-                "its data lies outside of the model's folder, in {location:?}: not opened"
+                "its data is outside of the model's folder, in {location:?}: not opened"
             )));
         }
         let number = |key| match value(key) {
@@ -309,8 +310,8 @@ impl Reader<'_> {
     }
 }
 
-const MOST_AXES: usize = 64;
-const MOST_PIECES: usize = 16;
+const MAX_AXES: usize = 64;
+const MAX_PIECES: usize = 16;
 
 #[derive(Default)]
 struct TensorMessage<'a> {
@@ -345,7 +346,7 @@ fn element_type(data_type: u64) -> ElementType {
     }
 }
 
-/// The items of a list as Python prints it: `['', 'encoder', 'encoder.layers.0']`.
+/// The items of a list in Python's notation: `['', 'encoder', 'encoder.layers.0']`.
 fn quoted(list: &str) -> Vec<String> {
     list.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -1,43 +1,20 @@
-//! Python's pickle format, read without ever running anything.
+//! Python's pickle format, read without executing anything.
 //!
-//! A pickle is a program for a small stack machine, and some of its instructions call any Python function that the file
-//! names. Here such a call is only noted down ([`Value::Call`]): whoever reads the result decides what it stands for,
-//! from a list of known names. Values live in one table and refer to each other by place, so that shared, cyclic and
-//! very deep structures cost nothing and need no recursion. Every instruction takes at least one byte and makes at most
-//! one value, and the number of values is bounded.
+//! A pickle is a program for a stack machine, and some of its instructions call a Python function that the
+//! file names. Such a call is only recorded ([`Value::Call`]); the reader of the result recognises a few of
+//! them by name. Values are stored in one table and refer to each other by index, so that shared, cyclic and
+//! deep structures need no copy and no recursion. Every instruction takes at least one byte and makes at most
+//! two values, and the number of values is bounded.
 //!
-//! The instructions are those of protocols 0 to 5 as Python's `pickletools` documents them.
+//! The instructions are those of protocols 0 to 5 in Python's `pickletools`.
 
 use std::collections::HashMap;
 
-/// More values than any checkpoint's description needs (BLIP-2 with an optimizer: some 50,000), and few enough that a
-/// hostile file cannot fill the memory (32 bytes each).
-const MOST_VALUES: usize = 8 << 20;
+/// Maximum number of values: more than any checkpoint's description needs (BLIP-2 with an optimizer: some
+/// 50,000), and few enough that a malicious file cannot fill the memory (32 bytes each).
+const MAX_VALUES: usize = 8 << 20;
 
-/// Modules (or one function of a module) that no checkpoint needs, and that only an attack calls.
-const ATTACKS: &[(&str, &[&str])] = &[
-    ("os", &[]),
-    ("posix", &[]),
-    ("nt", &[]),
-    ("subprocess", &[]),
-    ("sys", &[]),
-    ("socket", &[]),
-    ("shutil", &[]),
-    ("runpy", &[]),
-    ("pty", &[]),
-    ("ctypes", &[]),
-    ("importlib", &[]),
-    ("webbrowser", &[]),
-    ("pickle", &[]),
-    ("_pickle", &[]),
-    ("builtins", &["eval", "exec", "compile", "open", "__import__", "input", "breakpoint", "exit", "quit"]),
-    (
-        "__builtin__",
-        &["eval", "exec", "execfile", "compile", "open", "file", "__import__", "input", "raw_input"],
-    ),
-];
-
-/// The place of a value in [`Pickle::values`].
+/// The index of a value in [`Pickle::values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Id(u32);
 
@@ -52,17 +29,17 @@ pub(super) enum Value<'a> {
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// A name that stands for a class or a function.
+    /// The name of a class or a function.
     Global {
         module: &'a str,
         name: &'a str,
     },
-    /// A call that was not made.
+    /// A call that was not executed.
     Call {
         callable: Id,
         arguments: Id,
     },
-    /// What the pickle's writer keeps outside of it, under this identifier: for PyTorch, a storage.
+    /// An object that is stored outside of the pickle under this identifier: in PyTorch, a storage.
     Persistent(Id),
     /// A value that no tensor needs: a floating-point number, bytes, a set.
     Other,
@@ -77,24 +54,12 @@ pub(super) struct Pickle<'a> {
     pub(super) length: usize,
 }
 
-/// Why a pickle could not be read.
-#[derive(Debug)]
-pub(super) enum PickleError {
-    /// It breaks the format.
-    Damaged(String),
-    /// It asks for a call that no checkpoint needs.
-    Attack(String),
-}
-
 impl<'a> Pickle<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
+    /// Reads the pickle at the start of `bytes`, or says what is wrong with it.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine::new(bytes);
-        let root = machine.run().map_err(|failure| match failure {
-            Failure::Damaged(reason) => {
-                PickleError::Damaged(format!("{reason} at byte {} of the pickle", machine.position))
-            }
-            Failure::Attack(callable) => PickleError::Attack(callable),
-        })?;
+        let root =
+            machine.run().map_err(|reason| format!("{reason} at byte {} of the pickle", machine.position))?;
         Ok(Self { values: machine.values, root, length: machine.position })
     }
 
@@ -106,7 +71,7 @@ impl<'a> Pickle<'a> {
         self.values.get(id.0 as usize).unwrap_or(&Value::None)
     }
 
-    /// Every value, in the order of making.
+    /// Every value, in the order of the file.
     pub(super) fn values(&self) -> impl Iterator<Item = &Value<'a>> {
         self.values.iter()
     }
@@ -117,17 +82,6 @@ impl<'a> Pickle<'a> {
             Value::Global { module, name } => format!("{module}.{name}"),
             _ => "the result of another call".to_owned(),
         }
-    }
-}
-
-enum Failure {
-    Damaged(String),
-    Attack(String),
-}
-
-impl From<&str> for Failure {
-    fn from(reason: &str) -> Self {
-        Self::Damaged(reason.to_owned())
     }
 }
 
@@ -145,6 +99,9 @@ struct Machine<'a> {
     copied: usize,
 }
 
+/// Reads bytes after their length.
+type Read<'a> = fn(&mut Machine<'a>) -> Result<&'a [u8], String>;
+
 impl<'a> Machine<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let mut values = vec![Value::None, Value::Other];
@@ -160,90 +117,53 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<Id, Failure> {
+    fn run(&mut self) -> Result<Id, String> {
         loop {
             match self.byte()? {
                 // framing
-                0x80 => {
-                    let protocol = self.byte()?;
-                    if protocol > 5 {
-                        return Err(Failure::Damaged(format!("protocol {protocol}, expected at most 5")));
-                    }
-                }
-                0x95 => {
-                    self.take(8)?; // a frame's length: a hint for buffered reading
-                }
+                0x80 => match self.byte()? {
+                    0..=5 => {}
+                    protocol => return Err(format!("protocol {protocol}, expected at most 5")),
+                },
+                0x95 => drop(self.take(8)?), // a frame's length
                 b'.' => return self.pop(),
 
                 // numbers and other scalars
                 b'N' => self.stack.push(NONE),
                 0x88 => self.push_integer(1)?,
                 0x89 => self.push_integer(0)?,
-                b'I' | b'L' => {
-                    let line = self.line()?;
-                    match line.trim_end_matches('L').trim().parse() {
-                        Ok(value) => self.push_integer(value)?,
-                        Err(_) => self.stack.push(OTHER),
-                    }
-                }
+                b'I' | b'L' => match self.line()?.trim_end_matches('L').trim().parse() {
+                    Ok(value) => self.push_integer(value)?,
+                    Err(_) => self.stack.push(OTHER),
+                },
                 b'J' => {
-                    let value = i64::from(i32::from_le_bytes(self.array()?));
-                    self.push_integer(value)?;
+                    let value = i32::from_le_bytes(self.array()?);
+                    self.push_integer(value.into())?;
                 }
                 b'K' => {
-                    let value = i64::from(self.byte()?);
-                    self.push_integer(value)?;
+                    let value = self.byte()?;
+                    self.push_integer(value.into())?;
                 }
                 b'M' => {
-                    let value = i64::from(u16::from_le_bytes(self.array()?));
-                    self.push_integer(value)?;
+                    let value = u16::from_le_bytes(self.array()?);
+                    self.push_integer(value.into())?;
                 }
-                0x8a => {
-                    let length = usize::from(self.byte()?);
-                    self.push_long(length)?;
-                }
-                0x8b => {
-                    let length = self.length_u32()?;
-                    self.push_long(length)?;
-                }
-                b'F' => {
-                    self.line()?;
-                    self.stack.push(OTHER);
-                }
-                b'G' => {
-                    self.take(8)?;
-                    self.stack.push(OTHER);
-                }
+                0x8a => self.push_long(Self::bytes_1)?,
+                0x8b => self.push_long(Self::bytes_4)?,
+                b'F' => self.skip(|machine| Ok(machine.line()?.as_bytes()))?,
+                b'G' => self.skip(|machine| machine.take(8))?,
 
                 // text and bytes
                 b'S' | b'V' => {
                     let line = self.line()?;
                     self.push(Value::Text(line.trim_matches(['\'', '"'])))?;
                 }
-                b'U' | 0x8c => {
-                    let length = usize::from(self.byte()?);
-                    self.push_text(length)?;
-                }
-                b'T' | b'X' => {
-                    let length = self.length_u32()?;
-                    self.push_text(length)?;
-                }
-                0x8d => {
-                    let length = self.length_u64()?;
-                    self.push_text(length)?;
-                }
-                b'C' => {
-                    let length = usize::from(self.byte()?);
-                    self.skip(length)?;
-                }
-                b'B' => {
-                    let length = self.length_u32()?;
-                    self.skip(length)?;
-                }
-                0x8e | 0x96 => {
-                    let length = self.length_u64()?;
-                    self.skip(length)?;
-                }
+                b'U' | 0x8c => self.push_text(Self::bytes_1)?,
+                b'T' | b'X' => self.push_text(Self::bytes_4)?,
+                0x8d => self.push_text(Self::bytes_8)?,
+                b'C' => self.skip(Self::bytes_1)?,
+                b'B' => self.skip(Self::bytes_4)?,
+                0x8e | 0x96 => self.skip(Self::bytes_8)?,
 
                 // containers
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -289,60 +209,30 @@ impl<'a> Machine<'a> {
                     self.set_items(&items)?;
                 }
                 0x90 => {
-                    self.pop_to_mark()?; // into a set
+                    self.pop_to_mark()?; // items of a set
                     self.top()?;
                 }
 
                 // the stack and the memo
-                b'0' => {
-                    // pops a mark where one lies on top, as Python does
-                    if self.marks.last() == Some(&self.stack.len()) {
-                        self.marks.pop();
-                    } else {
-                        self.pop()?;
-                    }
-                }
-                b'1' => {
-                    self.pop_to_mark()?;
-                }
+                b'0' if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()), // as Python does
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.pop_to_mark()?),
                 b'2' => {
                     let top = self.top()?;
                     self.stack.push(top);
                 }
-                b'p' => {
-                    let key = self.line()?.trim().parse().map_err(|_| "a memo key that is no number")?;
-                    self.memoise(key)?;
-                }
-                b'q' => {
-                    let key = u32::from(self.byte()?);
-                    self.memoise(key)?;
-                }
-                b'r' => {
-                    let key = u32::from_le_bytes(self.array()?);
-                    self.memoise(key)?;
-                }
-                0x94 => {
-                    let key = u32::try_from(self.memo.len()).map_err(|_| "too many values")?;
-                    self.memoise(key)?;
-                }
-                b'g' => {
-                    let key = self.line()?.trim().parse().map_err(|_| "a memo key that is no number")?;
-                    self.recall(key)?;
-                }
-                b'h' => {
-                    let key = u32::from(self.byte()?);
-                    self.recall(key)?;
-                }
-                b'j' => {
-                    let key = u32::from_le_bytes(self.array()?);
-                    self.recall(key)?;
-                }
+                b'p' => self.memoise(Self::key_in_text)?,
+                b'q' => self.memoise(Self::key_1)?,
+                b'r' => self.memoise(Self::key_4)?,
+                0x94 => self.memoise(Self::next_key)?,
+                b'g' => self.recall(Self::key_in_text)?,
+                b'h' => self.recall(Self::key_1)?,
+                b'j' => self.recall(Self::key_4)?,
 
-                // names, and calls that are not made
+                // names, and calls that are not executed
                 b'c' => {
-                    let module = self.line()?;
-                    let name = self.line()?;
-                    self.push(Value::Global { module, name })?;
+                    let global = Value::Global { module: self.line()?, name: self.line()? };
+                    self.push(global)?;
                 }
                 0x93 => {
                     let parts = self.pop_last(2)?;
@@ -353,19 +243,15 @@ impl<'a> Machine<'a> {
                     };
                     self.push(Value::Global { module, name })?;
                 }
-                b'R' | 0x81 => {
-                    let parts = self.pop_last(2)?;
-                    self.call(parts[0], parts[1])?;
-                }
-                0x92 => {
-                    let parts = self.pop_last(3)?; // class, positional and named arguments
+                byte @ (b'R' | 0x81 | 0x92) => {
+                    // class, positional arguments and, in 0x92, named arguments
+                    let parts = self.pop_last(if byte == 0x92 { 3 } else { 2 })?;
                     self.call(parts[0], parts[1])?;
                 }
                 b'i' => {
-                    let module = self.line()?;
-                    let name = self.line()?;
+                    let global = Value::Global { module: self.line()?, name: self.line()? };
                     let arguments = self.pop_to_mark()?;
-                    let callable = self.add(Value::Global { module, name })?;
+                    let callable = self.add(global)?;
                     let arguments = self.add(Value::Tuple(arguments))?;
                     self.call(callable, arguments)?;
                 }
@@ -379,7 +265,7 @@ impl<'a> Machine<'a> {
                     self.call(callable, arguments)?;
                 }
                 b'b' => {
-                    self.pop()?; // the state of an object: attributes, which no tensor of a state dict needs
+                    self.pop()?; // the attributes of an object, which no tensor of a state dict needs
                     self.top()?;
                 }
                 b'P' => {
@@ -391,36 +277,61 @@ impl<'a> Machine<'a> {
                     let id = self.pop()?;
                     self.push(Value::Persistent(id))?;
                 }
-                other => return Err(Failure::Damaged(format!("an unknown instruction (0x{other:02x})"))),
+                other => return Err(format!("an unknown instruction (0x{other:02x})")),
             }
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Failure> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
         let rest = self.bytes.get(self.position..).unwrap_or_default();
         let taken = rest.get(..length).ok_or("the file ends too early")?;
         self.position += length;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
         self.take(N)?.try_into().map_err(|_| "the file ends too early".into())
     }
 
-    fn byte(&mut self) -> Result<u8, Failure> {
+    fn byte(&mut self) -> Result<u8, String> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn length_u32(&mut self) -> Result<usize, Failure> {
-        Ok(u32::from_le_bytes(self.array()?) as usize)
+    /// Bytes after their length of one byte, of four, of eight.
+    fn bytes_1(&mut self) -> Result<&'a [u8], String> {
+        let length = self.byte()?;
+        self.take(length.into())
     }
 
-    fn length_u64(&mut self) -> Result<usize, Failure> {
-        usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| "the file ends too early".into())
+    fn bytes_4(&mut self) -> Result<&'a [u8], String> {
+        let length = u32::from_le_bytes(self.array()?);
+        self.take(length as usize)
     }
 
-    /// The text up to the next line feed, which is passed over.
-    fn line(&mut self) -> Result<&'a str, Failure> {
+    fn bytes_8(&mut self) -> Result<&'a [u8], String> {
+        let length = u64::from_le_bytes(self.array()?);
+        self.take(usize::try_from(length).map_err(|_| "the file ends too early")?)
+    }
+
+    /// The key of a memo entry in three encodings, and the next free one.
+    fn key_in_text(&mut self) -> Result<u32, String> {
+        self.line()?.trim().parse().map_err(|_| "a memo key that is no number".into())
+    }
+
+    fn key_1(&mut self) -> Result<u32, String> {
+        Ok(self.byte()?.into())
+    }
+
+    fn key_4(&mut self) -> Result<u32, String> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn next_key(&mut self) -> Result<u32, String> {
+        u32::try_from(self.memo.len()).map_err(|_| "too many values".into())
+    }
+
+    /// The text up to the next line feed, which is consumed.
+    fn line(&mut self) -> Result<&'a str, String> {
         let rest = self.bytes.get(self.position..).unwrap_or_default();
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or("the file ends too early")?;
         let line = self.take(length)?;
@@ -432,21 +343,21 @@ impl<'a> Machine<'a> {
         self.values.get(id.0 as usize).unwrap_or(&Value::None)
     }
 
-    fn add(&mut self, value: Value<'a>) -> Result<Id, Failure> {
-        if self.values.len() >= MOST_VALUES {
-            return Err(Failure::Damaged(format!("more than {MOST_VALUES} values")));
+    fn add(&mut self, value: Value<'a>) -> Result<Id, String> {
+        if self.values.len() >= MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
         }
         self.values.push(value);
         Ok(Id((self.values.len() - 1) as u32))
     }
 
-    fn push(&mut self, value: Value<'a>) -> Result<(), Failure> {
+    fn push(&mut self, value: Value<'a>) -> Result<(), String> {
         let id = self.add(value)?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn push_integer(&mut self, value: i64) -> Result<(), Failure> {
+    fn push_integer(&mut self, value: i64) -> Result<(), String> {
         match u8::try_from(value) {
             Ok(small) => self.stack.push(Id(FIRST_SMALL + u32::from(small))),
             Err(_) => self.push(Value::Integer(value))?,
@@ -454,8 +365,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push_long(&mut self, length: usize) -> Result<(), Failure> {
-        let bytes = self.take(length)?;
+    fn push_long(&mut self, read: Read<'a>) -> Result<(), String> {
+        let bytes = read(self)?;
         if bytes.len() > 8 {
             return self.push(Value::Long(bytes));
         }
@@ -466,8 +377,8 @@ impl<'a> Machine<'a> {
         self.push_integer(i64::from_le_bytes(wide))
     }
 
-    fn push_text(&mut self, length: usize) -> Result<(), Failure> {
-        let bytes = self.take(length)?;
+    fn push_text(&mut self, read: Read<'a>) -> Result<(), String> {
+        let bytes = read(self)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => self.push(Value::Text(text)),
             // Python 2 wrote bytes as text
@@ -478,63 +389,65 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn skip(&mut self, length: usize) -> Result<(), Failure> {
-        self.take(length)?;
+    fn skip(&mut self, read: Read<'a>) -> Result<(), String> {
+        read(self)?;
         self.stack.push(OTHER);
         Ok(())
     }
 
-    /// The height below which the innermost mark forbids to reach.
+    /// The height of the innermost mark: no instruction pops below it.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn top(&self) -> Result<Id, Failure> {
+    fn top(&self) -> Result<Id, String> {
         if self.stack.len() <= self.floor() {
             return Err("an instruction without its operand".into());
         }
         self.stack.last().copied().ok_or_else(|| "an instruction without its operand".into())
     }
 
-    fn pop(&mut self) -> Result<Id, Failure> {
+    fn pop(&mut self) -> Result<Id, String> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
-    fn pop_last(&mut self, count: usize) -> Result<Vec<Id>, Failure> {
+    fn pop_last(&mut self, count: usize) -> Result<Vec<Id>, String> {
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= self.floor());
         Ok(self.stack.split_off(start.ok_or("an instruction without its operands")?))
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Failure> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().ok_or("an instruction without its mark")?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn memoise(&mut self, key: u32) -> Result<(), Failure> {
+    fn memoise(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
+        let key = key(self)?;
         let top = self.top()?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn recall(&mut self, key: u32) -> Result<(), Failure> {
+    fn recall(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
+        let key = key(self)?;
         let id = *self.memo.get(&key).ok_or("a reference to a value that was not kept")?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn append(&mut self, items: &[Id]) -> Result<(), Failure> {
+    fn append(&mut self, items: &[Id]) -> Result<(), String> {
         let top = self.top()?;
         match self.values.get_mut(top.0 as usize) {
             Some(Value::List(list)) => list.extend_from_slice(items),
-            Some(Value::Call { .. }) => {} // an object of a class of its own: nothing that a state dict needs
+            Some(Value::Call { .. }) => {} // an object of another class, which no state dict needs
             _ => return Err("items for a value that is no list".into()),
         }
         Ok(())
     }
 
-    fn set_items(&mut self, items: &[Id]) -> Result<(), Failure> {
+    fn set_items(&mut self, items: &[Id]) -> Result<(), String> {
         let top = self.top()?;
         if !items.len().is_multiple_of(2) {
             return Err("a key without its value".into());
@@ -547,33 +460,28 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Notes a call down. Only dictionaries are made: they are plain data.
-    fn call(&mut self, callable: Id, arguments: Id) -> Result<(), Failure> {
-        if let &Value::Global { module, name } = self.value(callable) {
-            if is_attack(module, name) {
-                return Err(Failure::Attack(format!("{module}.{name}")));
+    /// Records a call. Only dictionaries are made: they are plain data.
+    fn call(&mut self, callable: Id, arguments: Id) -> Result<(), String> {
+        let value = match self.value(callable) {
+            Value::Global { module: "collections", name: "OrderedDict" | "defaultdict" }
+            | Value::Global { module: "builtins" | "__builtin__", name: "dict" } => {
+                Value::Dict(self.pairs(arguments)?)
             }
-            if matches!(
-                (module, name),
-                ("collections", "OrderedDict" | "defaultdict") | ("builtins" | "__builtin__", "dict")
-            ) {
-                let items = self.pairs(arguments)?;
-                return self.push(Value::Dict(items));
-            }
-        }
-        self.push(Value::Call { callable, arguments })
+            _ => Value::Call { callable, arguments },
+        };
+        self.push(value)
     }
 
-    /// The entries in `OrderedDict([(key, value), ...])`: how Python 2 wrote it.
-    fn pairs(&mut self, arguments: Id) -> Result<Vec<(Id, Id)>, Failure> {
+    /// The entries in `OrderedDict([(key, value), ...])`, the form of Python 2.
+    fn pairs(&mut self, arguments: Id) -> Result<Vec<(Id, Id)>, String> {
         let Value::Tuple(arguments) = self.value(arguments) else { return Ok(Vec::new()) };
         let Some(Value::List(items)) = arguments.first().map(|&first| self.value(first)) else {
             return Ok(Vec::new());
         };
-        // One list may be named by many calls, each of a few bytes.
+        // many calls of a few bytes each may name the same list
         let copied = self.copied.saturating_add(items.len());
-        if copied > MOST_VALUES {
-            return Err(Failure::Damaged(format!("more than {MOST_VALUES} values")));
+        if copied > MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
         }
         let pair = |&item: &Id| match self.value(item) {
             Value::List(pair) | Value::Tuple(pair) => <[Id; 2]>::try_from(pair.as_slice()).ok(),
@@ -583,11 +491,4 @@ impl<'a> Machine<'a> {
         self.copied = copied;
         Ok(pairs)
     }
-}
-
-fn is_attack(module: &str, name: &str) -> bool {
-    let package = module.split('.').next().unwrap_or(module);
-    ATTACKS
-        .iter()
-        .any(|(attack, functions)| *attack == package && (functions.is_empty() || functions.contains(&name)))
 }

@@ -1,7 +1,7 @@
-//! The wire format of Protocol Buffers, as far as ONNX needs it: fields walked in place, nothing copied, nothing
-//! allocated, no recursion.
+//! The wire format of Protocol Buffers, as used by ONNX: an iterator over fields, without copies, allocation
+//! or recursion.
 
-/// Why a message cannot be walked.
+/// Why a message cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WireError {
     #[error("a number runs past the end of its message")]
@@ -24,7 +24,7 @@ pub(super) enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Walks the fields of a message; after an error there is nothing more.
+/// The fields of a message; an error ends the iteration.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }

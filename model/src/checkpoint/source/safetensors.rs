@@ -13,11 +13,11 @@ use super::{Opened, SourceError};
 
 const FORMAT: &str = "safetensors";
 
-/// The longest header that the format allows.
-const LONGEST_HEADER: usize = 100_000_000;
+/// Maximum length of the header in the format.
+const MAX_HEADER: usize = 100_000_000;
 
-/// What the header says of one tensor. The crate's own reader of headers names no tensor in its errors, and adds the
-/// last offset to the header's length without a check for overflow.
+/// The header's entry of a tensor. The reader of the safetensors crate names no tensor in its errors, and
+/// adds the last offset to the header's length without a check for overflow.
 #[derive(Deserialize)]
 struct Entry {
     dtype: Dtype,
@@ -32,7 +32,7 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     let length = u64::from_le_bytes(*length);
     let data_start = usize::try_from(length)
         .ok()
-        .filter(|&length| length <= LONGEST_HEADER)
+        .filter(|&length| length <= MAX_HEADER)
         .and_then(|length| length.checked_add(8))
         .filter(|&end| end <= bytes.len())
         .ok_or_else(|| damaged(format!("its header claims {length} bytes of a file of {}", bytes.len())))?;
@@ -67,7 +67,7 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
             },
         );
     }
-    // The format wants the tensors to follow each other without gaps.
+    // the format requires contiguous tensors
     places.sort_unstable();
     let mut position = 0;
     for (start, end, name) in places {

@@ -1,4 +1,4 @@
-//! One tensor as it lies in a file, and its elements read out in row-major order.
+//! One tensor of a file, and reading its elements in row-major order.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,12 +26,12 @@ pub enum ElementType {
     U16,
     U8,
     Bool,
-    /// Complex, quantised, 8-bit floating point and smaller types: listed, never read.
+    /// Complex, quantised, 8-bit floating-point and smaller types, which cannot be read.
     Other,
 }
 
 impl ElementType {
-    /// Bytes of one element, where the type is one that can be read.
+    /// Bytes of an element, if the type can be read.
     pub fn size(self) -> Option<usize> {
         match self {
             Self::F64 | Self::I64 | Self::U64 => Some(8),
@@ -48,16 +48,17 @@ impl ElementType {
     }
 }
 
-/// Where the elements lie, and how they are coded.
+/// The position and encoding of the elements.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
-    /// Little-endian elements. Contiguous in row-major order, or at these strides (in elements) from the range's start.
+    /// Little-endian elements. Contiguous in row-major order, or at these strides (in elements) from the
+    /// range's start.
     Plain { range: Range<usize>, strides: Option<Vec<usize>> },
-    /// Protobuf varints, one an element, contiguous in row-major order: how ONNX may keep 16-bit floats.
+    /// Protobuf varints, one per element, contiguous in row-major order: a form of 16-bit floats in ONNX.
     Varints { range: Range<usize> },
 }
 
-/// The checksum that a zip archive keeps of a whole storage; tested once, when one of its tensors is first read.
+/// The checksum of a whole storage in a zip archive, verified when one of its tensors is first read.
 #[derive(Debug)]
 pub(super) struct Checksum {
     pub(super) range: Range<usize>,
@@ -65,8 +66,8 @@ pub(super) struct Checksum {
     pub(super) is_sound: OnceLock<bool>,
 }
 
-/// One tensor of a mapped file. Whoever makes it has checked that its range lies within the file and that shape,
-/// strides and type stay within the range; reading checks once more.
+/// One tensor of a mapped file. Its constructors check that the range is within the file and the elements
+/// within the range; reading checks again.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) file: Arc<MappedFile>,
@@ -98,7 +99,8 @@ impl Stored {
         Ok(values)
     }
 
-    /// The elements as they are, little-endian, in row-major order; borrowed from the map where they lie so already.
+    /// The bytes of the elements, little-endian, in row-major order; borrowed from the map if it has this
+    /// order.
     pub(super) fn to_bytes(&self) -> Result<Cow<'_, [u8]>, String> {
         let Some(size) = self.element_type.size() else {
             return Err(
@@ -120,7 +122,7 @@ impl Stored {
             }
             Data::Plain { range, strides: Some(strides) } => {
                 let bytes = self.file.slice(range).ok_or("leaves the file")?;
-                // Strides of zero make many elements out of one; without this a short file could ask for all memory.
+                // with strides of zero a short file could otherwise request any amount of memory
                 if length > self.file.bytes().len() {
                     return Err(format!("{length} bytes made out of a file of {}", self.file.bytes().len()));
                 }
@@ -151,7 +153,7 @@ impl Stored {
     fn verify(&self, checksum: &Checksum) -> Result<(), String> {
         let is_sound = checksum.is_sound.get_or_init(|| {
             let mut hasher = crc32fast::Hasher::new();
-            // a storage may hold many tensors, so it is not kept in memory
+            // a storage may hold many tensors, so its memory is released
             for start in checksum.range.clone().step_by(HASHED_AT_ONCE) {
                 let range = start..checksum.range.end.min(start + HASHED_AT_ONCE);
                 hasher.update(self.file.slice(&range).unwrap_or_default());
@@ -165,10 +167,10 @@ impl Stored {
     }
 }
 
-/// Bytes of a storage that are in memory while its checksum is made.
+/// Bytes of a storage in memory during the verification of its checksum.
 const HASHED_AT_ONCE: usize = 64 << 20;
 
-/// The number of elements of a shape, or `None` where it overflows.
+/// The number of elements of a shape, or `None` if it overflows.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
@@ -180,7 +182,7 @@ fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// Appends the elements at the given strides in row-major order; `None` where one of them leaves `bytes`.
+/// Appends the elements at the given strides in row-major order; `None` if one is outside of `bytes`.
 fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize], into: &mut Vec<u8>) -> Option<()> {
     if shape.contains(&0) {
         return Some(());

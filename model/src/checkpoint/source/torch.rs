@@ -1,7 +1,7 @@
 //! Files of `torch.save`: the zip archive of PyTorch 1.6 and later, and the stream of pickles before it.
 //!
-//! Both hold a pickle that describes the tensors, and the tensors' storages beside it. Only the few functions by which
-//! PyTorch describes a tensor are understood ([`describe`]); nothing is ever called.
+//! Both contain a pickle that describes the tensors, and the storages of the tensors. The functions by which
+//! PyTorch describes a tensor are recognised by name ([`describe`]); nothing is called.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Cursor;
@@ -9,26 +9,26 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::file::MappedFile;
-use super::pickle::{Id, Pickle, PickleError, Value};
+use super::pickle::{Id, Pickle, Value};
 use super::stored::{Checksum, Data, ElementType, Stored, element_count};
 use super::{Opened, SourceError};
 
 const ZIP: &str = "torch.save zip";
 const LEGACY: &str = "torch.save (before PyTorch 1.6)";
 
-/// Keys under which trainers wrap a state dict, the most telling first.
+/// Keys under which trainers store a state dict, in order of precedence.
 const WRAPPERS: &[&str] = &["state_dict", "model_state_dict", "model", "module"];
 
-/// How deep wrappers may nest: `{"model": {"module": {...}}}` is two.
-const DEEPEST_WRAPPER: usize = 8;
+/// Maximum nesting of these keys: `{"model": {"module": {...}}}` is two.
+const MAX_WRAPPERS: usize = 8;
 
-/// No tensor's name is longer. A bound, as a few bytes suffice to use one long text as a key once more.
-const LONGEST_NAME: usize = 4096;
+/// Maximum length of a name: a few bytes suffice to use one long text as a key again.
+const MAX_NAME: usize = 4096;
 
-/// What every legacy file begins with: PyTorch's magic number as a pickle.
+/// The start of every legacy file: PyTorch's magic number as a pickle.
 const MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Storages by key: where they lie, and their checksum where there is one.
+/// Range and checksum of the storages, by key.
 type Storages = HashMap<String, (Range<usize>, Option<Arc<Checksum>>)>;
 
 /// Whether a file begins like a zip archive.
@@ -53,7 +53,7 @@ pub(super) fn open_zip(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
         let range = range
             .filter(|range| entry.size() == entry.compressed_size() && file.slice(range).is_some())
             .ok_or_else(|| damaged(format!("{name} claims {} bytes, more than there are", entry.size())))?;
-        // PyTorch leaves checksums out on demand (0)
+        // 0 if PyTorch was asked to omit checksums
         let checksum = (entry.crc32() != 0).then(|| {
             Arc::new(Checksum { range: range.clone(), expected: entry.crc32(), is_sound: OnceLock::new() })
         });
@@ -120,7 +120,7 @@ pub(super) fn open_legacy(file: &Arc<MappedFile>) -> Result<Opened, SourceError>
     let Value::List(keys_in_order) = keys.value(keys.root()) else {
         return Err(file.damaged(LEGACY, "no list of storages after the tensors"));
     };
-    // The stream does not say how wide its elements are; the tensors that use a storage do.
+    // the stream has no element sizes; they follow from the tensors of a storage
     let mut widths = HashMap::new();
     for value in pickle.values() {
         if let Value::Persistent(id) = value
@@ -156,24 +156,16 @@ fn read_pickle<'a>(
     file: &MappedFile,
     format: &'static str,
 ) -> Result<Pickle<'a>, SourceError> {
-    Pickle::read(bytes).map_err(|error| match error {
-        PickleError::Damaged(reason) => file.damaged(format, reason),
-        PickleError::Attack(callable) => SourceError::Call {
-            place: "a value".to_owned(),
-            callable,
-            advice: "no checkpoint needs it: do not trust this file",
-            path: file.path().to_owned(),
-        },
-    })
+    Pickle::read(bytes).map_err(|reason| file.damaged(format, reason))
 }
 
-/// The text-keyed entries of a dictionary; none where the value is no dictionary.
+/// The entries of a dictionary with text keys; none if the value is no dictionary.
 fn entries<'p>(pickle: &'p Pickle<'_>, id: Id) -> impl Iterator<Item = (&'p str, Id)> {
     let entries: &[(Id, Id)] = match pickle.value(id) {
         Value::Dict(entries) => entries,
         _ => &[],
     };
-    let name = |key| text(pickle, key).filter(|name| name.len() <= LONGEST_NAME);
+    let name = |key| text(pickle, key).filter(|name| name.len() <= MAX_NAME);
     entries.iter().filter_map(move |&(key, value)| Some((name(key)?, value)))
 }
 
@@ -204,7 +196,7 @@ impl StateDict<'_> {
                 left_out.insert(name);
             }
         }
-        // what DistributedDataParallel puts before every name
+        // the prefix of DistributedDataParallel
         if tensors.keys().all(|name| name.starts_with("module.")) {
             tensors = tensors
                 .into_iter()
@@ -215,11 +207,11 @@ impl StateDict<'_> {
         Ok(Opened { tensors, left_out, graph: None })
     }
 
-    /// The dictionary of tensors: the root, or what is wrapped in it.
+    /// The dictionary of tensors: the root, or a dictionary nested in it.
     fn find<'a>(&'a self, left_out: &mut BTreeSet<&'a str>) -> Result<Id, SourceError> {
         let mut dictionary = self.pickle.root();
         let mut place = "the whole of the file".to_owned();
-        for _ in 0..DEEPEST_WRAPPER {
+        for _ in 0..MAX_WRAPPERS {
             match self.pickle.value(dictionary) {
                 Value::Dict(_) => {}
                 Value::Call { callable, .. } => return Err(self.not_called(place, *callable)),
@@ -288,10 +280,8 @@ impl StateDict<'_> {
         };
         let Description { storage, element_type, offset, shape, strides } = description;
         let (range, checksum) = self.storages.get(storage.key).ok_or_else(|| {
-            self.file.damaged(
-                self.format,
-                format!("tensor {name} lies in storage {}, which is absent", storage.key),
-            )
+            self.file
+                .damaged(self.format, format!("tensor {name} is in storage {}, which is absent", storage.key))
         })?;
         let stored = |data, checksum| {
             Some(Stored { file: Arc::clone(self.file), element_type, shape: shape.clone(), data, checksum })
@@ -303,7 +293,7 @@ impl StateDict<'_> {
         if count == 0 {
             return Ok(stored(Data::Plain { range: range.start..range.start, strides: None }, None));
         }
-        // one past the last element that the strides reach
+        // the last element that the strides reach
         let reach = shape
             .iter()
             .zip(&strides)
@@ -350,7 +340,7 @@ struct Description<'a> {
     strides: Vec<usize>,
 }
 
-/// What a value says about a tensor; `None` where it is not a tensor.
+/// The description of a tensor; `None` if the value is no tensor.
 fn describe<'p>(pickle: &'p Pickle<'_>, value: Id) -> Result<Option<Description<'p>>, &'static str> {
     let Value::Call { callable, arguments } = pickle.value(value) else { return Ok(None) };
     let (mut callable, mut arguments) = (*callable, *arguments);

@@ -1,4 +1,4 @@
-//! Writing weights as one safetensors file with Hugging Face's names, tensor by tensor.
+//! Saving weights as one safetensors file with Hugging Face's names, tensor by tensor.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -9,17 +9,17 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use safetensors::{Dtype, View};
 
 use super::CheckpointError;
-use super::huggingface::{Names, Part};
-use crate::parameters::FieldPath;
+use super::huggingface::{Names, Slice};
+use crate::parameters::{FieldPath, track_path};
 
 pub(super) fn save_weights<M: Module>(model: &M, names: &Names, path: &Path) -> Result<(), CheckpointError> {
     let mut collector =
         Collector { path: FieldPath::default(), names, entries: Vec::new(), first: Vec::new() };
     model.visit(&mut collector);
-    write_tensors(collector.entries, path)
+    save_tensors(collector.entries, path)
 }
 
-/// A tensor to be written, whose values are fetched when their turn comes.
+/// A tensor to save; its values are fetched when it is written.
 pub(super) struct Entry<'a> {
     pub name: String,
     pub dtype: Dtype,
@@ -27,11 +27,11 @@ pub(super) struct Entry<'a> {
     pub fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + 'a>,
 }
 
-/// Writes tensors to a safetensors file that is whole or absent.
-pub(super) fn write_tensors(entries: Vec<Entry<'_>>, path: &Path) -> Result<(), CheckpointError> {
+/// Saves tensors to a safetensors file that is complete or absent.
+pub(super) fn save_tensors(entries: Vec<Entry<'_>>, path: &Path) -> Result<(), CheckpointError> {
     let failure = RefCell::new(None);
     let views = entries.into_iter().map(|entry| (entry.name.clone(), Lazy { entry, failure: &failure }));
-    // transformers refuses files that do not say so
+    // transformers rejects files without it
     let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
     let damaged = |reason: String| CheckpointError::Weights { reason, path: path.to_owned() };
     replace(path, |temporary| {
@@ -43,7 +43,8 @@ pub(super) fn write_tensors(entries: Vec<Entry<'_>>, path: &Path) -> Result<(), 
     })
 }
 
-/// The library asks for a tensor's bytes at the moment it writes them, and has no way to be told that there are none.
+/// safetensors requests the bytes of a tensor when it writes them, and accepts no error: it is stored in
+/// `failure`.
 struct Lazy<'a> {
     entry: Entry<'a>,
     failure: &'a RefCell<Option<CheckpointError>>,
@@ -83,35 +84,29 @@ struct Collector<'a> {
     path: FieldPath,
     names: &'a Names,
     entries: Vec<Entry<'a>>,
-    /// The first third of the fused bias whose last third comes next.
+    /// The first third of a fused bias; its last third follows.
     first: Vec<u8>,
 }
 
 impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
+    track_path!();
 
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let ours = self.path.name();
         if ours.contains(".lora.") {
-            return; // goes into a file of its own, in the layout of peft
+            return; // saved in a separate file, in the layout of peft
         }
-        let place = self.names.place(&ours);
+        let place = self.names.location(&ours);
         let tensor = parameter.val().without_autodiff();
         let dtype = if tensor.dtype() == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
         let mut shape = tensor.dims().to_vec();
-        let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match place.part {
-            Part::Whole => Box::new(move || Ok(bytes(tensor.clone()))),
-            Part::First => {
+        let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match place.slice {
+            Slice::Whole => Box::new(move || Ok(bytes(tensor.clone()))),
+            Slice::First => {
                 self.first = bytes(tensor);
                 return;
             }
-            Part::Last => {
+            Slice::Last => {
                 shape[0] *= 3;
                 let last = bytes(tensor);
                 let mut fused = std::mem::take(&mut self.first);
@@ -129,12 +124,12 @@ fn bytes<const D: usize>(tensor: Tensor<D>) -> Vec<u8> {
     tensor.into_data().as_bytes().to_vec()
 }
 
-/// Writes bytes to a file that is whole or absent.
-pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+/// Saves bytes to a file that is complete or absent.
+pub(super) fn save_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     replace(path, |temporary| std::fs::write(temporary, bytes).map_err(cannot_write(path)))
 }
 
-/// Lets a file be written under a temporary name beside `path`, syncs it, and renames it: it is whole or absent.
+/// Writes a file under a temporary name in the same directory, syncs it, and renames it.
 fn replace(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
@@ -144,11 +139,11 @@ fn replace(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask takes its share
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
     }
     let file = builder.tempfile_in(directory).map_err(cannot_write(path))?;
     write(file.path())?;
-    // safetensors puts a file of its own there, which only its owner may read
+    // safetensors replaces the file by one that only its owner may read
     let settle = || {
         let written = std::fs::File::open(file.path())?;
         written.set_permissions(file.as_file().metadata()?.permissions())?;

@@ -1,162 +1,21 @@
-//! The whole captioner, as in Fig. 1 of the paper: frames -> ViT -> fusion -> Q-Former -> projection -> language model.
+//! The captioner, as in Fig. 1 of the paper: frames -> ViT -> fusion -> Q-Former -> projection -> language
+//! model.
 
-use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, FloatDType, Int, Tensor};
-use serde::{Deserialize, Serialize};
+mod config;
 
-use crate::fusion::{Fusion, Temporal, TemporalEmbedding};
-use crate::layers::{LayerNorm, Linear, LinearConfig, cast};
-use crate::lm::t5::T5Config;
-use crate::lm::{LanguageModel, LanguageModelConfig, Prefix};
-use crate::lora::{LoraConfig, attach};
+pub use config::Blip2Config;
+
+use burn::module::{Module, Param};
+use burn::tensor::{FloatDType, Int, Tensor};
+
+use crate::fusion::{Fusion, TemporalEmbedding};
+use crate::generate::{self, GenerateConfig, GenerateError, Generated, PromptInfo, Request};
+use crate::layers::{LayerNorm, Linear, cast};
+use crate::lm::{DeviceError, LanguageModel, Prefix};
 use crate::loss::{Targets, cross_entropy};
 use crate::parameters::is_frozen;
-use crate::qformer::{NoTextPath, QFormer, QFormerConfig, QFormerText, TextAttention};
-use crate::vit::{Vit, VitConfig};
-
-/// Sizes of a [`Blip2`], under the keys of Hugging Face's `config.json`; `fusion`, `temporal` and `max_frames`
-/// are ours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Blip2Config {
-    /// The image encoder.
-    pub vision_config: VitConfig,
-    /// The Q-Former.
-    pub qformer_config: QFormerConfig,
-    /// The language model.
-    pub text_config: LanguageModelConfig,
-    /// Number of queries.
-    pub num_query_tokens: usize,
-    /// How frames are joined.
-    pub fusion: Fusion,
-    /// Whether frames are told apart.
-    pub temporal: Temporal,
-    /// Most frames that a temporal embedding knows.
-    pub max_frames: usize,
-    /// Low-rank updates of the language model, which lie in files of their own.
-    #[serde(skip)]
-    pub lora: Option<LoraConfig>,
-}
-
-impl Default for Blip2Config {
-    /// BLIP-2 with FLAN-T5-XL.
-    fn default() -> Self {
-        Self {
-            vision_config: VitConfig::default(),
-            qformer_config: QFormerConfig::default(),
-            text_config: LanguageModelConfig::T5(T5Config::default()),
-            num_query_tokens: 32,
-            fusion: Fusion::Concat,
-            temporal: Temporal::None,
-            max_frames: 32,
-            lora: None,
-        }
-    }
-}
-
-impl Blip2Config {
-    /// Sets the rates of dropout in the Q-Former and the language model.
-    pub fn set_dropout(&mut self, rate: f64) {
-        self.qformer_config.hidden_dropout_prob = rate;
-        self.qformer_config.attention_probs_dropout_prob = rate;
-        self.text_config.set_dropout(rate);
-        if let Some(lora) = &mut self.lora {
-            lora.lora_dropout = rate;
-        }
-    }
-
-    /// Whether training draws random numbers.
-    pub fn has_dropout(&self) -> bool {
-        let (vision, qformer) = (&self.vision_config, &self.qformer_config);
-        let rates =
-            [vision.attention_dropout, qformer.hidden_dropout_prob, qformer.attention_probs_dropout_prob];
-        rates
-            .into_iter()
-            .chain([self.text_config.dropout()])
-            .chain(self.lora.as_ref().map(|lora| lora.lora_dropout))
-            .any(|rate| rate > 0.0)
-    }
-
-    /// Refuses sizes that make no model, naming the key.
-    ///
-    /// # Errors
-    /// What is wrong, in one line.
-    pub fn check(&self) -> Result<(), String> {
-        let (vision, qformer) = (&self.vision_config, &self.qformer_config);
-        let sizes = [
-            ("num_query_tokens", self.num_query_tokens),
-            ("max_frames", self.max_frames),
-            ("vision_config.hidden_size", vision.hidden_size),
-            ("vision_config.intermediate_size", vision.intermediate_size),
-            ("vision_config.patch_size", vision.patch_size),
-            ("vision_config.num_attention_heads", vision.num_attention_heads),
-            ("qformer_config.hidden_size", qformer.hidden_size),
-            ("qformer_config.intermediate_size", qformer.intermediate_size),
-            ("qformer_config.num_attention_heads", qformer.num_attention_heads),
-            ("qformer_config.cross_attention_frequency", qformer.cross_attention_frequency),
-        ];
-        let sizes = sizes.into_iter().chain(self.text_config.sizes());
-        for (key, size) in sizes {
-            // a larger one is no model's, and its square would not fit a 64-bit number
-            if size == 0 || size > 1 << 24 {
-                return Err(format!("{key} is {size}"));
-            }
-        }
-        let divisions = [
-            ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),
-            ("qformer_config.num_attention_heads", qformer.hidden_size, qformer.num_attention_heads),
-            ("vision_config.patch_size", vision.image_size, vision.patch_size),
-        ];
-        for (key, whole, part) in divisions.into_iter().chain(self.text_config.divisions()) {
-            if whole % part != 0 {
-                return Err(format!("{key} is {part}, which does not divide {whole}"));
-            }
-        }
-        if qformer.encoder_hidden_size != vision.hidden_size {
-            let (expected, found) = (vision.hidden_size, qformer.encoder_hidden_size);
-            return Err(format!(
-                "qformer_config.encoder_hidden_size is {found}, expected {expected}, the ViT's width"
-            ));
-        }
-        let rates = [
-            ("vision_config.attention_dropout", vision.attention_dropout),
-            ("qformer_config.hidden_dropout_prob", qformer.hidden_dropout_prob),
-            ("qformer_config.attention_probs_dropout_prob", qformer.attention_probs_dropout_prob),
-            ("text_config's dropout", self.text_config.dropout()),
-        ];
-        for (key, rate) in rates {
-            if !(0.0..1.0).contains(&rate) {
-                return Err(format!("{key} is {rate}, expected 0 or more and less than 1"));
-            }
-        }
-        let layers = [vision.num_hidden_layers, qformer.num_hidden_layers, self.text_config.layers()];
-        if layers.iter().any(|&layers| layers > 1000) {
-            return Err(format!("a model of {layers:?} layers"));
-        }
-        Ok(())
-    }
-
-    /// Makes the captioner with fresh weights.
-    pub fn init(&self, device: &Device) -> Blip2 {
-        let (d_image, d_query) = (self.vision_config.hidden_size, self.qformer_config.hidden_size);
-        let std = self.qformer_config.initializer_range;
-        let mut language_model = self.text_config.init(device);
-        if let Some(lora) = &self.lora {
-            attach(&mut language_model, lora);
-        }
-        Blip2 {
-            vision_model: self.vision_config.init(device),
-            ln_vision: self.vision_config.ln_vision().init(device),
-            temporal: self.temporal.init(self.max_frames, d_image, device),
-            query_tokens: Initializer::Normal { mean: 0.0, std }
-                .init([1, self.num_query_tokens, d_query], device),
-            qformer: self.qformer_config.init(device),
-            language_projection: LinearConfig::new(d_query, self.text_config.width(), std).init(device),
-            language_model,
-            fusion: self.fusion,
-        }
-    }
-}
+use crate::qformer::{NoTextPath, QFormer, QFormerText, TextAttention};
+use crate::vit::Vit;
 
 /// A video captioner.
 #[derive(Module, Debug)]
@@ -165,21 +24,21 @@ pub struct Blip2 {
     pub vision_model: Vit,
     /// Norm of the ViT's output; trained when the ViT is frozen.
     pub ln_vision: LayerNorm,
-    /// Tells frames apart, where asked for.
+    /// Marks the position of each frame, where configured.
     pub temporal: Option<TemporalEmbedding>,
     /// The learned queries: `[1, q, d]`.
     pub query_tokens: Param<Tensor<3>>,
-    /// Reads the frames' tokens into the queries.
+    /// Reads the frames' tokens with the queries.
     pub qformer: QFormer,
-    /// From the Q-Former's width to the language model's.
+    /// Maps the Q-Former's width to the language model's.
     pub language_projection: Linear,
-    /// Writes the caption.
+    /// Generates the caption.
     pub language_model: LanguageModel,
     #[module(skip)]
     fusion: Fusion,
 }
 
-/// A batch of videos: frames, or what the ViT made of them (a frozen ViT needs to run once only).
+/// A batch of videos: frames, or their ViT features (a frozen ViT needs to run only once).
 #[derive(Debug, Clone)]
 pub enum Visual {
     /// Normalised frames: `[b, f, 3, S, S]`.
@@ -198,15 +57,15 @@ impl Visual {
     }
 }
 
-/// What the model reads beside the video; nothing by default.
+/// Text that the model reads with the video; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
-    /// Read by the language model, behind the video.
+    /// Read by the language model, after the video.
     pub text: Option<PromptTokens>,
-    /// Read by the Q-Former beside its queries (InstructBLIP).
+    /// Read by the Q-Former together with its queries (InstructBLIP).
     pub instruction: Option<PromptTokens>,
-    /// Names each video's stream of random numbers, where captions are sampled: say its place in its data set, so that
-    /// what is drawn does not hang on the rest of the batch. The place in the batch where absent.
+    /// Selects each video's stream of random numbers when captions are sampled, for example its index in the
+    /// data set, so that samples do not depend on the rest of the batch. The index in the batch where absent.
     pub streams: Option<Vec<u64>>,
 }
 
@@ -215,8 +74,8 @@ pub struct Prompt {
 pub struct PromptTokens {
     /// `[b, t]`
     pub ids: Tensor<2, Int>,
-    /// `[b, t]`, 1 where there is a token and 0 at padding, which stands before the prompt of a decoder-only language
-    /// model and behind that of a T5 and of the Q-Former.
+    /// `[b, t]`, 1 for a token and 0 for padding. Padding precedes the prompt of a decoder-only language
+    /// model and follows that of a T5 and of the Q-Former.
     pub mask: Option<Tensor<2>>,
 }
 
@@ -227,8 +86,19 @@ impl Prompt {
     }
 }
 
+/// Why no caption was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptionError {
+    /// There is an instruction, and the Q-Former reads no text.
+    #[error(transparent)]
+    Instruction(#[from] NoTextPath),
+    /// The search failed.
+    #[error(transparent)]
+    Generate(#[from] GenerateError<DeviceError>),
+}
+
 impl Blip2 {
-    /// Encodes each frame by itself. A frozen ViT runs on plain tensors, without a graph.
+    /// Encodes each frame separately. A frozen ViT runs on plain tensors, without a graph.
     ///
     /// # Shapes
     /// - frames: `[b, f, 3, S, S]`
@@ -237,7 +107,7 @@ impl Blip2 {
         frame_features(&self.vision_model, frames)
     }
 
-    /// The norm of what the ViT made of the frames, in f32, as all that is between ViT and language model.
+    /// The layer norm of the ViT features, in f32, as everything between ViT and language model.
     ///
     /// # Shapes
     /// - output: `[b, f, p, d]`
@@ -249,11 +119,11 @@ impl Blip2 {
         self.ln_vision.forward(cast(features, FloatDType::F32))
     }
 
-    /// Joins the frames of each video, told apart where the model has a temporal embedding.
+    /// Fuses the frames of each video, after the temporal embedding if the model has one.
     ///
     /// # Shapes
     /// - features: `[b, f, p, d]`
-    /// - output: `[b, m, d]`, or `[b·f, p, d]` where frames are joined after the Q-Former
+    /// - output: `[b, m, d]`, or `[b·f, p, d]` where frames are fused after the Q-Former
     pub fn fuse(&self, features: Tensor<4>) -> Tensor<3> {
         self.fusion.before(match &self.temporal {
             Some(temporal) => temporal.forward(features),
@@ -261,14 +131,14 @@ impl Blip2 {
         })
     }
 
-    /// Lets the queries read the fused frames, and the instruction where there is one.
+    /// Runs the Q-Former: its queries read the fused frames, and the instruction if there is one.
     ///
     /// # Shapes
     /// - image: `[b, m, d]` or `[b·f, p, d]`
     /// - output: `[b, q, d_q]`, or `[b, f·q, d_q]` for [`Fusion::ConcatQueries`]
     ///
     /// # Errors
-    /// When there is an instruction and the Q-Former cannot read text.
+    /// If there is an instruction and the Q-Former reads no text.
     pub fn query(
         &self,
         image: &Tensor<3>,
@@ -281,7 +151,7 @@ impl Blip2 {
         let queries = match instruction {
             None => self.qformer.forward(queries, image),
             Some(PromptTokens { ids, mask }) => {
-                // where frames are joined after the Q-Former, each of them is read with the instruction
+                // where frames are fused after the Q-Former, each frame is read with the instruction
                 let times = (rows / ids.dims()[0]) as i32;
                 let videos: Vec<i32> = (0..rows as i32).map(|row| row / times).collect();
                 let device = ids.device().inner();
@@ -298,13 +168,13 @@ impl Blip2 {
         Ok(self.fusion.after(queries, frames))
     }
 
-    /// What the language model reads: every frame's tokens fused, queried and projected, then the prompt.
+    /// The language model's input: the fused frames, queried and projected, then the prompt.
     ///
     /// # Shapes
     /// - output: `[b, q + t, d_lm]`, or `[b, f·q + t, d_lm]` for [`Fusion::ConcatQueries`]
     ///
     /// # Errors
-    /// When there is an instruction and the Q-Former cannot read text.
+    /// If there is an instruction and the Q-Former reads no text.
     pub fn prefix(&self, visual: Visual, prompt: &Prompt) -> Result<Prefix, NoTextPath> {
         let features = self.normed_features(visual);
         let [_, f, _, _] = features.dims();
@@ -312,7 +182,7 @@ impl Blip2 {
         Ok(self.with_prompt(self.language_projection.forward(queries), prompt.text.as_ref()))
     }
 
-    /// Puts the prompt behind the projected queries, in the language model's type.
+    /// Appends the prompt to the projected queries, in the language model's type.
     ///
     /// # Shapes
     /// - projected: `[b, q, d_lm]`
@@ -335,7 +205,7 @@ impl Blip2 {
     /// - output: `[b, t, v]`, in f32
     ///
     /// # Errors
-    /// When there is an instruction and the Q-Former cannot read text.
+    /// If there is an instruction and the Q-Former reads no text.
     pub fn logits(
         &self,
         visual: Visual,
@@ -345,13 +215,52 @@ impl Blip2 {
         Ok(self.language_model.score(self.prefix(visual, prompt)?, captions))
     }
 
+    /// Generates captions: for each video `num_return_sequences` of them, best first. The model must be in
+    /// evaluation mode.
+    ///
+    /// # Errors
+    /// If the settings are invalid, the device fails, or the model returns scores that are not numbers.
+    pub fn caption(
+        &self,
+        visual: Visual,
+        prompt: &Prompt,
+        config: &GenerateConfig,
+    ) -> Result<Vec<Vec<Generated>>, CaptionError> {
+        self.generate(self.prefix(visual, prompt)?, prompt.streams.as_deref(), config)
+    }
+
+    /// As [`caption`](Self::caption), from the language model's input; `streams` are those of a [`Prompt`].
+    ///
+    /// # Errors
+    /// If the settings are invalid, the device fails, or the model returns scores that are not numbers.
+    pub fn generate(
+        &self,
+        prefix: Prefix,
+        streams: Option<&[u64]>,
+        config: &GenerateConfig,
+    ) -> Result<Vec<Vec<Generated>>, CaptionError> {
+        let [b, _, _] = prefix.embedded.dims();
+        // A repetition penalty counts a T5's start token, and no token of the prompt: that reaches the
+        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids.
+        let history: Vec<u32> = match &self.language_model {
+            LanguageModel::T5(t5) => vec![t5.start_token()],
+            LanguageModel::Opt(_) | LanguageModel::Llama(_) => Vec::new(),
+        };
+        let stream = |row: usize| streams.and_then(|streams| streams.get(row)).copied().unwrap_or(row as u64);
+        let prompts: Vec<_> =
+            (0..b).map(|row| PromptInfo { history: history.clone(), stream: stream(row) }).collect();
+        let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
+        let vocabulary = self.language_model.vocabulary_size();
+        Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)
+    }
+
     /// Mean cross-entropy of the captions' tokens.
     ///
     /// # Shapes
     /// - output: `[1]`
     ///
     /// # Errors
-    /// When there is an instruction and the Q-Former cannot read text.
+    /// If there is an instruction and the Q-Former reads no text.
     pub fn caption_loss(
         &self,
         visual: Visual,
@@ -362,7 +271,7 @@ impl Blip2 {
     }
 }
 
-/// Encodes each frame by itself: `[b, f, 3, S, S]` to `[b, f, p, d]`. A frozen ViT runs without a graph.
+/// Encodes each frame separately: `[b, f, 3, S, S]` to `[b, f, p, d]`. A frozen ViT runs without a graph.
 pub(crate) fn frame_features(vit: &Vit, frames: Tensor<5>) -> Tensor<4> {
     let [b, f, channels, height, width] = frames.dims();
     let images = frames.reshape([b * f, channels, height, width]);
@@ -375,7 +284,11 @@ pub(crate) fn frame_features(vit: &Vit, frames: Tensor<5>) -> Tensor<4> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use burn::tensor::{Distribution, Tolerance};
+    use crate::fusion::Temporal;
+    use crate::lm::LanguageModelConfig;
+    use crate::qformer::QFormerConfig;
+    use crate::vit::VitConfig;
+    use burn::tensor::{Device, Distribution, Tolerance};
 
     pub(crate) fn tiny(fusion: Fusion) -> Blip2Config {
         Blip2Config {
@@ -418,7 +331,7 @@ pub(crate) mod tests {
 
     /// Order enters through no layer, so only the sums' order may differ: 1e-4 on logits of size 1.
     #[test]
-    fn concat_and_average_are_blind_to_the_order_of_frames() {
+    fn concat_and_average_ignore_the_order_of_frames() {
         for fusion in [Fusion::Concat, Fusion::Average, Fusion::AverageQueries] {
             let device = Device::flex();
             device.seed(21);
