@@ -30,175 +30,32 @@ use crate::provenance::{self, Named, Provenance};
 use crate::run::Session;
 use stages::{Folders, Pretrained, Stages};
 
-const PRETRAININGS: &[(&str, &str)] = &[
-    ("tiny", include_str!("../../configs/pretrain/tiny.toml")),
-    ("smoke", include_str!("../../configs/pretrain/smoke.toml")),
-];
-
 /// A pretraining's runs, by their folders' names.
 const STAGES: [&str; 3] = ["text", "first_stage", "second_stage"];
 
-/// Everything that decides what a pretraining computes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PretrainConfig {
-    /// Decides initial weights, order and draws.
-    pub seed: u64,
-    /// A checkpoint whose ViT, language model and tokenizer are taken: then no language model is trained, and the Q-Former
-    /// is what is new.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<PathBuf>,
-    /// Sizes of the model; the size of the vocabulary is that of the words there are. Those of a ViT and a language model
-    /// that are taken from a checkpoint are the checkpoint's.
-    pub model: Blip2Config,
-    /// The tiny world.
-    pub world: WorldConfig,
-    /// What the language model reads.
-    pub sentences: SentencesConfig,
-    /// What both stages see.
-    #[serde(default)]
-    pub pairs: PairsConfig,
-    /// The language model on sentences.
-    pub text: TrainConfig,
-    /// The Q-Former on pairs.
-    pub first_stage: FirstStageConfig,
-    /// The Q-Former through the language model.
-    pub second_stage: SecondStageConfig,
-    /// Writing captions of held-out images.
-    pub evaluate: EvaluateConfig,
-}
-
-/// What the language model reads before it sees anything.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SentencesConfig {
-    /// Sentences of the tiny world.
-    pub count: usize,
-    /// Sentences with a question that each answers.
-    pub questions: usize,
-    /// Probability that a word of a sentence is shown to the encoder.
-    pub keep: f64,
-    /// Probability that a sentence's first part is given, and its second to be written.
-    pub prefix_probability: f64,
-}
-
-/// The first stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FirstStageConfig {
-    /// Width in which images and texts are compared.
-    pub embed_dim: usize,
-    /// What similarities are divided by, at first.
-    pub temperature: f64,
-    /// Label smoothing of contrast and generation.
-    pub label_smoothing: f64,
-    /// Most tokens of a text, class and end counted; a longer one is cut.
-    pub max_tokens: usize,
-    /// BERT's tokenizer, or another with a class token; one of the words there are where none is named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<PathBuf>,
-    /// Training.
-    pub train: TrainConfig,
-}
-
-/// The second stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecondStageConfig {
-    /// Whether captions are split, their first part read by the encoder and the rest written: for T5 only.
-    pub prefix: bool,
-    /// Share of the captions that stay whole all the same.
-    #[serde(default)]
-    pub whole: f64,
-    /// Training.
-    pub train: TrainConfig,
-}
-
-impl PretrainConfig {
-    /// Refuses what would only be found out when a stage begins.
-    fn check(&self) -> anyhow::Result<()> {
-        let shares = [
-            ("sentences.keep", self.sentences.keep),
-            ("sentences.prefix_probability", self.sentences.prefix_probability),
-            ("second_stage.whole", self.second_stage.whole),
-        ];
-        for (key, share) in shares {
-            ensure!((0.0..=1.0).contains(&share), "{key} is {share}, expected 0 to 1");
-        }
+/// Refuses pairs that a configuration cannot be trained on.
+fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
+    let parts = [
+        ("first_stage.train.batch_size", config.first_stage.train.batch_size, pairs.train.pairs.len()),
+        ("evaluate.batch_size", config.evaluate.batch_size, pairs.held_out.pairs.len()),
+    ];
+    for (key, batch_size, count) in parts {
         ensure!(
-            self.sentences.count > 0,
-            "sentences.count is 0: the language model would have nothing to read"
+            batch_size >= 2,
+            "{key} is {batch_size}: a pair alone has nothing that it could be told from"
         );
-        let is_t5 = matches!(self.model.text_config, LanguageModelConfig::T5(_));
         ensure!(
-            is_t5 || !self.second_stage.prefix,
-            "second_stage.prefix is for T5, whose encoder reads the first part; a decoder alone learns whole captions: \
-             set it to false"
+            count % batch_size != 1,
+            "of {count} pairs {key} = {batch_size} leaves one alone in the last batch, with nothing that it could \
+             be told from: change it, pairs.count or pairs.held_out"
         );
-        for (key, train) in [("text", &self.text), ("first_stage.train", &self.first_stage.train)] {
-            ensure!(
-                train.select == Selection::loss(),
-                "{key}.select is \"{}\", but only the loss is measured there: set it to \"loss\"",
-                train.select
-            );
-        }
-        Ok(())
     }
-
-    /// Refuses pairs that this configuration cannot be trained on.
-    fn check_pairs(&self, pairs: &Pairs) -> anyhow::Result<()> {
-        let parts = [
-            ("first_stage.train.batch_size", self.first_stage.train.batch_size, pairs.train.pairs.len()),
-            ("evaluate.batch_size", self.evaluate.batch_size, pairs.held_out.pairs.len()),
-        ];
-        for (key, batch_size, count) in parts {
-            ensure!(
-                batch_size >= 2,
-                "{key} is {batch_size}: a pair alone has nothing that it could be told from"
-            );
-            ensure!(
-                count % batch_size != 1,
-                "of {count} pairs {key} = {batch_size} leaves one alone in the last batch, with nothing that it could \
-                 be told from: change it, pairs.count or pairs.held_out"
-            );
-        }
-        ensure!(
-            pairs.world.is_some() || self.second_stage.train.select == Selection::loss(),
-            "second_stage.train.select is \"{}\", which is known of the tiny world's images only: set it to \"loss\"",
-            self.second_stage.train.select
-        );
-        Ok(())
-    }
-}
-
-/// A pretraining by its name, or by the path of a TOML file of one's own, with settings changed.
-///
-/// # Errors
-/// When there is none of that name, or a key or value is not known or cannot be.
-pub fn find(name: &str, sets: &[String]) -> anyhow::Result<PretrainConfig> {
-    let built_in = PRETRAININGS.iter().find(|(known, _)| *known == name);
-    let text = match built_in {
-        Some((_, text)) => (*text).to_owned(),
-        None if name.ends_with(".toml") => {
-            std::fs::read_to_string(name).with_context(|| format!("cannot read the pretraining {name}"))?
-        }
-        None => {
-            let known: Vec<&str> = PRETRAININGS.iter().map(|(known, _)| *known).collect();
-            bail!(
-                "there is no pretraining \"{name}\"{}",
-                choices(name, &known, "experiments pretrain --help")
-            )
-        }
-    };
-    let mut config: PretrainConfig = merge_sets(&text, sets, name)?;
-    if let Some(start) = &config.start {
-        let sizes = model::checkpoint::load_config(&find_checkpoint(start)?)?;
-        config.model.qformer_config.encoder_hidden_size = sizes.vision_config.hidden_size;
-        config.model.vision_config = sizes.vision_config;
-        config.model.text_config = sizes.text_config;
-    }
-    config.check().with_context(|| format!("pretraining {name}"))?;
-    Ok(config)
+    ensure!(
+        pairs.world.is_some() || config.second_stage.train.select == Selection::loss(),
+        "second_stage.train.select is \"{}\", which is known of the tiny world's images only: set it to \"loss\"",
+        config.second_stage.train.select
+    );
+    Ok(())
 }
 
 /// Runs all stages and writes the checkpoint.
@@ -327,16 +184,6 @@ fn save(made: &Pretrained, provenance: &Provenance, out: &Path) -> anyhow::Resul
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_pretraining_is_valid_and_misspellings_are_answered() {
-        for (name, _) in PRETRAININGS {
-            find(name, &[]).unwrap();
-        }
-        assert!(find("tinny", &[]).unwrap_err().to_string().contains("tiny"));
-        let error = find("tiny", &["second_stage.train.epoch=1".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("did you mean \"epochs\"?"), "{error}");
-    }
-
     fn session() -> Session {
         Session {
             device: burn::tensor::Device::flex(),
@@ -410,17 +257,4 @@ mod tests {
         assert_eq!(provenance["config_hash"], hash(&find("tiny", &[]).unwrap(), data, None).unwrap());
     }
 
-    #[test]
-    fn settings_that_contradict_each_other_are_refused_with_the_key() {
-        let message = |set: &str| format!("{:#}", find("tiny", &[set.to_owned()]).unwrap_err());
-        assert!(message("sentences.keep=1.5").contains("sentences.keep is 1.5"));
-        assert!(message("sentences.count=0").contains("sentences.count"));
-        assert!(message("first_stage.train.select=cider").contains("first_stage.train.select"));
-        assert!(message("text.select=shape").contains("text.select"));
-        let mut config = find("tiny", &[]).unwrap();
-        config.model.text_config = LanguageModelConfig::Opt(model::lm::opt::OptConfig::default());
-        assert!(config.check().unwrap_err().to_string().contains("second_stage.prefix is for T5"));
-        config.second_stage.prefix = false;
-        config.check().unwrap();
-    }
 }

@@ -20,30 +20,6 @@ use crate::world::{self, Shown};
 /// Of a user's own pairs, one in this many is held out where nothing else is said.
 const HELD_OUT_SHARE: usize = 20;
 
-/// Image-text pairs; the tiny world's where neither shards nor a table is named.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PairsConfig {
-    /// Webdataset shards: `folder/start*.tar`, or one tar file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shards: Option<PathBuf>,
-    /// A table of image files and captions (CSV, TSV, JSON or JSON lines).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub table: Option<PathBuf>,
-    /// The folder that the table's images are named from; the table's own where it is not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
-    /// How many of the user's own pairs, the last ones, are held out of training.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<usize>,
-    /// Share of the training pairs that is learned from, the first ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub share: Option<f64>,
-    /// Number of training pairs that are learned from, the first ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<usize>,
-}
-
 /// Pairs to learn from and pairs to measure on.
 pub struct Pairs {
     /// To learn from.
@@ -57,39 +33,6 @@ pub struct Pairs {
     /// A user's own captions, also those that are not learned from: what a language model may read beforehand.
     pub sentences: Vec<String>,
     is_whole: bool,
-}
-
-impl PairsConfig {
-    fn is_own(&self) -> bool {
-        self.shards.is_some() || self.table.is_some()
-    }
-
-    /// How many of so many training pairs are learned from.
-    fn chosen(&self, all: usize) -> anyhow::Result<usize> {
-        let chosen = match (self.share, self.count) {
-            (None, None) => all,
-            (Some(_), Some(_)) => {
-                bail!("pairs.share and pairs.count say the same thing twice; give one of them")
-            }
-            (Some(share), None) => {
-                ensure!(
-                    share > 0.0 && share <= 1.0,
-                    "pairs.share is {share}, expected more than 0 and at most 1"
-                );
-                (all as f64 * share).round() as usize
-            }
-            (None, Some(count)) => {
-                ensure!(count > 0, "pairs.count is 0, expected at least 2");
-                ensure!(count <= all, "pairs.count is {count}, but there are {all} pairs to learn from");
-                count
-            }
-        };
-        ensure!(
-            chosen >= 2,
-            "{chosen} of {all} pairs would be learned from; telling pairs apart takes at least 2"
-        );
-        Ok(chosen)
-    }
 }
 
 impl Pairs {

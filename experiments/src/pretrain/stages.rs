@@ -372,28 +372,3 @@ fn ended<T>(outcome: Outcome<T>) -> Option<(T, Metrics)> {
 fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {
     Validation { split: Split::Validate, ids: Vec::new(), examples, judge, batch_size }
 }
-
-/// Held-out images: does a caption name shape and colour of what is there? Only images of one object count.
-struct PictureJudge {
-    world: World,
-}
-
-impl Scorer for PictureJudge {
-    fn names(&self) -> Vec<String> {
-        [LOSS, SHAPE, COLOUR].map(str::to_owned).to_vec()
-    }
-
-    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
-        let pictures = self.world.held_out_pictures();
-        let judged: Vec<(bool, bool)> = written
-            .iter()
-            .filter_map(|written| Some((pictures.get(written.item)?, &written.caption)))
-            .filter(|(truth, _)| truth.picture.objects.len() == 1)
-            .map(|(truth, caption)| judge_picture(&read(caption), &truth.picture))
-            .collect();
-        let share = |right: &dyn Fn(&(bool, bool)) -> bool| {
-            judged.iter().filter(|judged| right(judged)).count() as f64 / judged.len().max(1) as f64
-        };
-        Ok(Metrics::one(SHAPE, share(&|judged| judged.0)).with(COLOUR, share(&|judged| judged.1)))
-    }
-}

@@ -1,4 +1,4 @@
-//! Numbers of the paper, to be shown beside ours and marked as the paper's.
+//! The numbers of the paper, which tables and plots show beside the numbers of our runs.
 
 use serde::{Deserialize, Serialize};
 

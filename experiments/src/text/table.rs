@@ -1,6 +1,6 @@
 //! Aligned tables, for the terminal and as Markdown.
 
-use crate::report::escape::markdown;
+use super::escape::markdown;
 
 /// Rows under a heading; every row has as many cells as the heading.
 #[derive(Debug, Clone, Default)]

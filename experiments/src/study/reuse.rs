@@ -1,5 +1,5 @@
-//! Runs that studies share: the same configuration, seed, data and weights give the same run, so that it is made once. Most
-//! studies have the same variant to compare with, and would train it again each.
+//! Runs that studies share: the same program, configuration, seed, data and weights give the same run, so a finished one is copied
+//! instead of trained again. Most studies share the variant to compare with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,23 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use train::{STATES, files};
 
-use crate::ablation::ASIDE;
-use crate::provenance::{self, Provenance};
-use crate::run::{RESULT, read_json};
+use crate::records::{PROVENANCE, Provenance, RESULT, read_json, run_folder};
 
-/// A finished run of another study that is what `wanted` tells, made there or itself taken over. Studies that were moved
-/// aside are left alone: they were to be made anew.
+/// Start of the extension of a study's folder that was moved aside.
+const ASIDE: &str = "old-";
+
+/// A free name for a study's folder that is moved aside.
+pub(super) fn free_name_aside(folder: &Path) -> PathBuf {
+    let names = (1u64..).map(|n| folder.with_extension(format!("{ASIDE}{n}")));
+    names.into_iter().find(|path| !path.exists()).unwrap_or_else(|| folder.with_extension(ASIDE))
+}
+
+/// A finished run of another study with the same identity as `wanted`. Studies that were moved aside do not count: their user wanted
+/// new runs.
 ///
 /// # Errors
 /// When a folder cannot be read.
-pub fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Option<PathBuf>> {
+pub(super) fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Option<PathBuf>> {
     if !wanted.is_reproducible() {
         return Ok(None);
     }
@@ -26,9 +33,10 @@ pub fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Op
             continue;
         }
         for variant in folders(&other)? {
-            let run = variant.join(format!("seed-{}", wanted.seed));
-            // a folder of somebody else's, or of another version, is no equal run
-            let known = read_json::<Provenance>(&run.join(provenance::FILE)).ok();
+            let name = variant.file_name().unwrap_or_default().to_string_lossy();
+            let run = run_folder(&other, &name, wanted.seed);
+            // a folder of other files, or of another version, is no equal run
+            let known = read_json::<Provenance>(&run.join(PROVENANCE)).ok().flatten();
             if run.join(RESULT).is_file() && known.is_some_and(|known| known.is_equal_run(wanted)) {
                 return Ok(Some(run));
             }
@@ -37,30 +45,30 @@ pub fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Op
     Ok(None)
 }
 
-/// Copies a finished run, and notes in its provenance where it was made. States to resume from are not copied.
+/// Copies a finished run without its training states, and records its origin in the provenance.
 ///
 /// # Errors
-/// When a file cannot be read or written; then nothing is there under the new name.
-pub fn take_over(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// When a file cannot be read or written; then nothing exists under the new name.
+pub(super) fn copy_run(from: &Path, to: &Path) -> anyhow::Result<()> {
     let unfinished = to.with_extension("copying");
     if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).with_context(|| told("remove", &unfinished))?;
+        fs::remove_dir_all(&unfinished).with_context(|| failed("remove", &unfinished))?;
     }
     copy(from, &unfinished)?;
-    let path = unfinished.join(provenance::FILE);
-    let mut provenance: Provenance = read_json(&path)?;
+    let path = unfinished.join(PROVENANCE);
+    let mut provenance: Provenance = read_json(&path)?.with_context(|| failed("find", &path))?;
     provenance.made_in.get_or_insert_with(|| from.display().to_string());
     files::replace_json(&path, &provenance)?;
-    fs::rename(&unfinished, to).with_context(|| told("move the copied run to", to))
+    fs::rename(&unfinished, to).with_context(|| failed("move the copied run to", to))
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to).with_context(|| told("make", to))?;
-    for entry in fs::read_dir(from).with_context(|| told("read", from))? {
-        let entry = entry.with_context(|| told("read", from))?;
+    fs::create_dir_all(to).with_context(|| failed("make", to))?;
+    for entry in fs::read_dir(from).with_context(|| failed("read", from))? {
+        let entry = entry.with_context(|| failed("read", from))?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if !path.is_dir() {
-            fs::copy(&path, &target).with_context(|| told("copy", &path))?;
+            fs::copy(&path, &target).with_context(|| failed("copy", &path))?;
         } else if entry.file_name() != STATES {
             copy(&path, &target)?;
         }
@@ -68,19 +76,19 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn told(what: &str, path: &Path) -> String {
+fn failed(what: &str, path: &Path) -> String {
     format!("cannot {what} {}", path.display())
 }
 
-/// The folders in a folder, by name; none where it is not there.
+/// The folders in a folder, by name; none where it does not exist.
 fn folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(folder).with_context(|| told("read", folder))?;
+    let entries = fs::read_dir(folder).with_context(|| failed("read", folder))?;
     let mut found = Vec::new();
     for entry in entries {
-        let path = entry.with_context(|| told("read", folder))?.path();
+        let path = entry.with_context(|| failed("read", folder))?.path();
         if path.is_dir() {
             found.push(path);
         }
@@ -115,7 +123,7 @@ mod tests {
         fs::create_dir_all(run.join("best")).unwrap();
         fs::write(run.join("checkpoints/step-1/state"), "large").unwrap();
         fs::write(run.join("best/model"), "weights").unwrap();
-        files::replace_json(&run.join(provenance::FILE), provenance).unwrap();
+        files::replace_json(&run.join(PROVENANCE), provenance).unwrap();
         files::replace_json(&run.join(RESULT), &json!({})).unwrap();
     }
 
@@ -162,17 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_over_tells_where_it_was_made() {
+    fn a_copied_run_records_its_origin() {
         let desk = tempfile::tempdir().unwrap();
         let (first, second, third) =
             (desk.path().join("a/x/seed-2"), desk.path().join("b/y/seed-2"), desk.path().join("c/z/seed-2"));
         write(&first, &provenance());
         for (from, to) in [(&first, &second), (&second, &third)] {
             fs::create_dir_all(to.with_extension("copying").join("left behind")).unwrap();
-            take_over(from, to).unwrap();
+            copy_run(from, to).unwrap();
             assert_eq!(fs::read_to_string(to.join("best/model")).unwrap(), "weights");
             assert!(!to.join("checkpoints").exists() && !to.join("left behind").exists());
-            let taken: Provenance = read_json(&to.join(provenance::FILE)).unwrap();
+            let taken: Provenance = read_json(&to.join(PROVENANCE)).unwrap().unwrap();
             assert_eq!(taken.made_in, Some(first.display().to_string()));
             assert_eq!(Provenance { made_in: None, ..taken }, provenance());
         }

@@ -1,65 +1,46 @@
-//! Scoring captions: the published metrics, and for the tiny world what a caption gets right.
+//! Scores of captions: the published metrics, and for the tiny world the share of captions that are right in each respect.
+
+use std::collections::BTreeSet;
 
 use data::datasets::Clip;
-use data::datasets::synthetic::{ChanceLevels, World, judge, read};
+use data::datasets::synthetic::{ChanceLevels, World, judge, judge_picture, read};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
-use train::dashboard::{BLEU_4, CIDER, Metrics};
+use train::dashboard::{LOSS, Metrics};
 use train::{Prediction, Scorer, TrainError};
 
-/// Names of BLEU-1 to BLEU-3 among the figures.
-pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];
-/// Name of METEOR among the figures; it is not computed where its tables are not there.
-pub const METEOR: &str = "METEOR";
-/// Name of ROUGE-L among the figures.
-pub const ROUGE_L: &str = "ROUGE-L";
-/// CIDEr of the clips whose captions depend on the frames' order.
-pub const ORDERED_CIDER: &str = "CIDEr, order";
-/// CIDEr of the clips that look the same backwards.
-pub const UNORDERED_CIDER: &str = "CIDEr, no order";
-/// Share of captions that name the right shape.
-pub const SHAPE: &str = "shape";
-/// Share of captions that name the right colour.
-pub const COLOUR: &str = "colour";
-/// Share of captions that name the right kinds of events, all of them and no others.
-pub const EVENT: &str = "event";
-/// Share with the right direction, among captions that state one.
-pub const DIRECTION: &str = "direction";
-/// Share with the right order, among captions that state both events of two.
-pub const ORDER: &str = "order";
-/// Number of different captions.
-pub const DISTINCT: &str = "different";
+use crate::text::metrics::{
+    BLEU_4, CIDER, COLOUR, DIRECTION, DISTINCT, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE, SHORTER_BLEUS,
+    UNORDERED_CIDER,
+};
 
-/// A split, ready to score captions of it.
-pub struct CaptionScorer {
+/// Scores captions of the clips of a split.
+pub(super) struct CaptionScorer {
     clips: Vec<Clip>,
     world: Option<World>,
     meteor: Option<MeteorTables>,
-    /// Whether every published metric is computed, or only those that training is steered by.
+    /// Whether every published metric is computed.
     is_final: bool,
 }
 
 impl CaptionScorer {
-    /// Scores captions of these clips, which are in the order of the examples and may be of the tiny world. A final score
-    /// has every published metric, METEOR where its tables are there; others are quick.
-    ///
-    /// # Errors
-    /// When METEOR's tables are there and damaged.
-    pub fn new(world: Option<&World>, clips: &[&Clip], is_final: bool) -> Result<Self, metrics::Error> {
+    /// A scorer of captions of clips, in order. A final score has every published metric, METEOR where there are tables; other
+    /// scores have only the metrics by which epochs are selected.
+    pub(super) fn new(
+        world: Option<&World>,
+        clips: &[&Clip],
+        is_final: bool,
+        meteor: Option<MeteorTables>,
+    ) -> Self {
         let clips = clips.iter().map(|&clip| clip.clone()).collect();
-        let meteor = match is_final.then(|| MeteorTables::open(&MeteorTables::default_directory())) {
-            Some(Ok(tables)) => Some(tables),
-            Some(Err(metrics::Error::NoMeteorTables { .. })) | None => None,
-            Some(Err(error)) => return Err(error),
-        };
-        Ok(Self { clips, world: world.cloned(), meteor, is_final })
+        Self { clips, world: world.cloned(), meteor, is_final }
     }
 
-    /// Scores one caption a clip, in the clips' order.
+    /// Scores one caption a clip, in order.
     ///
     /// # Errors
     /// When there is not one caption a clip.
-    pub fn score(&self, captions: &[String]) -> Result<Metrics, metrics::Error> {
+    pub(super) fn score(&self, captions: &[String]) -> Result<Metrics, metrics::Error> {
         let videos = self.clips.iter().zip(captions).map(|(clip, caption)| Video {
             id: clip.id.clone(),
             hypothesis: caption.clone(),
@@ -80,11 +61,11 @@ impl CaptionScorer {
             Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, metrics)),
             None => metrics,
         };
-        let distinct: std::collections::BTreeSet<&String> = captions.iter().collect();
+        let distinct: BTreeSet<&String> = captions.iter().collect();
         Ok(metrics.with(DISTINCT, distinct.len() as f64))
     }
 
-    /// Of a final score, CIDEr of either kind of clips, with the document frequencies of both.
+    /// Adds CIDEr of either kind of clips, with the document frequencies of all, to a final score.
     fn by_order(&self, world: &World, scores: &[VideoScores], metrics: Metrics) -> Metrics {
         if !self.is_final {
             return metrics;
@@ -114,7 +95,7 @@ impl CaptionScorer {
     }
 }
 
-/// Share of trues; 0 of nothing.
+/// Share of true values; 0 of none.
 fn share(values: impl Iterator<Item = bool>) -> f64 {
     let (mut right, mut all) = (0usize, 0usize);
     for value in values {
@@ -142,20 +123,44 @@ impl Scorer for CaptionScorer {
             .collect()
     }
 
-    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
+    fn score_predictions(&self, predictions: &[Prediction]) -> Result<Metrics, TrainError> {
         let mut captions = vec![String::new(); self.clips.len()];
-        for written in written {
-            captions[written.item].clone_from(&written.caption);
+        for prediction in predictions {
+            captions[prediction.item].clone_from(&prediction.caption);
         }
         Ok(self.score(&captions)?)
     }
 }
 
-/// Chance levels under the names of the figures they belong to.
-pub fn chance_metrics(chance: &ChanceLevels) -> Metrics {
+/// Chance levels under the names of their metrics.
+pub(super) fn chance_metrics(chance: &ChanceLevels) -> Metrics {
     Metrics::one(SHAPE, chance.shape)
         .with(COLOUR, chance.colour)
         .with(EVENT, chance.event_kind)
         .with(DIRECTION, chance.direction)
         .with(ORDER, chance.order)
+}
+
+/// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object count.
+pub struct PictureScorer {
+    /// The world.
+    pub world: World,
+}
+
+impl Scorer for PictureScorer {
+    fn names(&self) -> Vec<String> {
+        [LOSS, SHAPE, COLOUR].map(str::to_owned).to_vec()
+    }
+
+    fn score_predictions(&self, predictions: &[Prediction]) -> Result<Metrics, TrainError> {
+        let pictures = self.world.held_out_pictures();
+        let judged: Vec<(bool, bool)> = predictions
+            .iter()
+            .filter_map(|prediction| Some((pictures.get(prediction.item)?, &prediction.caption)))
+            .filter(|(truth, _)| truth.picture.objects.len() == 1)
+            .map(|(truth, caption)| judge_picture(&read(caption), &truth.picture))
+            .collect();
+        Ok(Metrics::one(SHAPE, share(judged.iter().map(|judged| judged.0)))
+            .with(COLOUR, share(judged.iter().map(|judged| judged.1))))
+    }
 }

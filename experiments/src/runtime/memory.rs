@@ -1,29 +1,29 @@
-//! How much memory a run took at its most.
+//! Peak memory of a run.
 
 use burn::tensor::Device;
 use std::fs;
 
-/// Watches the process's memory from its making on.
+/// Measures the peak memory of the process since this value was made.
 ///
-/// Linux keeps the most memory that a process ever had, and forgets it on request, which is what lets one run of a grid be
-/// told from the run before. Other systems only keep it for the process's whole life; there nothing is told.
+/// Linux records the peak and resets it on request, so that each run of a study has its own. Other systems record it for the
+/// whole life of the process; nothing is reported there.
 #[derive(Debug)]
 pub struct PeakMemory {
-    starts_anew: bool,
+    is_reset: bool,
 }
 
 impl PeakMemory {
-    /// From now on.
+    /// Resets the peak.
     #[must_use]
     pub fn watch() -> Self {
         // proc(5): 5 sets the peak resident set size to the present one
-        Self { starts_anew: fs::write("/proc/self/clear_refs", "5").is_ok() }
+        Self { is_reset: fs::write("/proc/self/clear_refs", "5").is_ok() }
     }
 
-    /// The most bytes of physical memory since then; none where the system does not tell.
+    /// Peak physical memory since then, bytes; none where the system does not report it.
     #[must_use]
     pub fn bytes(&self) -> Option<u64> {
-        let status = self.starts_anew.then(|| fs::read_to_string("/proc/self/status").ok())??;
+        let status = self.is_reset.then(|| fs::read_to_string("/proc/self/status").ok())??;
         peak(&status)
     }
 }
@@ -35,8 +35,8 @@ fn peak(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// The bytes that the program's pools hold of a device's memory: near enough the most it needed so far, as a pool keeps
-/// what it has. None where the backend does not tell, as on the CPU, where [`PeakMemory`] has it all.
+/// Bytes that the program's memory pools hold on a device, which is close to the peak because pools do not shrink. None where
+/// the backend has no such number, as on the CPU, which [`PeakMemory`] covers.
 #[must_use]
 pub fn of_device(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_is_read_as_proc_writes_it() {
+    fn the_peak_is_read_from_proc_status() {
         assert_eq!(peak("Name:\tx\nVmPeak:\t   99 kB\nVmHWM:\t  343736 kB\n"), Some(343_736 * 1024));
         assert_eq!(peak("VmHWM:\tmuch\n"), None);
         assert_eq!(peak(""), None);

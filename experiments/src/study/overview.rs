@@ -1,5 +1,4 @@
-//! How far a grid has come, told from its folder alone: between the runs' dashboards, and in a second terminal beside
-//! them.
+//! How far a study is, read from its folder: between the dashboards of its runs, and by `report --watch`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -7,34 +6,33 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::report::folder::{Epoch, Summary, Timing, VariantSummary, read_json_if_there, text_if_there};
-use crate::report::metrics::{Shown, number, seconds};
-use crate::run::TIMING;
-use crate::table::Table;
+use crate::records::{CROSS_ENTROPY, Summary, TIMING, Timing, VariantSummary, read_epochs, read_json, run_folder};
+use crate::text::Table;
+use crate::text::metrics::headline;
+use crate::text::numbers::{NumberFormat, seconds};
 
-/// A grid's runs, with what is known of each.
+/// The state of every run of a study.
 pub struct Overview {
     table: Table,
     finished: usize,
     failed: usize,
     all: usize,
-    /// Seconds that finished runs took.
-    taken: Vec<f64>,
+    /// Durations of finished runs, seconds.
+    durations: Vec<f64>,
 }
 
 impl Overview {
     /// Reads a study's folder.
     ///
     /// # Errors
-    /// When it is no study's folder, or a file in it is damaged.
+    /// When it is not a study's folder, or a file in it is damaged.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
         let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
-        let mut overview = Self { table, finished: 0, failed: 0, all: 0, taken: Vec::new() };
+        let mut overview = Self { table, finished: 0, failed: 0, all: 0, durations: Vec::new() };
         for variant in &summary.variants {
             for seed in 1..=summary.seeds.unwrap_or(1) {
-                let place = folder.join(&variant.name).join(format!("seed-{seed}"));
-                overview.add(variant, seed, &place)?;
+                overview.add(variant, seed, &run_folder(folder, &variant.name, seed))?;
             }
         }
         Ok(overview)
@@ -43,83 +41,61 @@ impl Overview {
     fn add(&mut self, variant: &VariantSummary, seed: u64, place: &Path) -> anyhow::Result<()> {
         let run = variant.runs.iter().find(|run| run.seed == seed);
         let has_failed = variant.failures.iter().any(|failure| failure.seed == seed);
-        let cross_entropy = place.join("cross_entropy");
-        let (stage, history) = match (epochs(place)?, epochs(&cross_entropy)?) {
+        let (stage, history) = match (read_epochs(place)?, read_epochs(&place.join(CROSS_ENTROPY))?) {
             (epochs, before) if epochs.is_empty() && !before.is_empty() => (", cross-entropy", before),
             (epochs, _) => ("", epochs),
         };
-        let timing: Option<Timing> = run.and(read_json_if_there(&place.join(TIMING))?);
+        let timing: Option<Timing> = run.and(read_json(&place.join(TIMING))?);
         let time = timing.and_then(|timing| timing.seconds);
         let state = match run {
             Some(_) => "finished".to_owned(),
             None if has_failed => "failed".to_owned(),
             None if history.is_empty() && !place.exists() => "waiting".to_owned(),
-            None => format!("begun{stage}"),
+            None => format!("started{stage}"),
         };
         self.all += 1;
         self.finished += usize::from(run.is_some());
         self.failed += usize::from(run.is_none() && has_failed);
-        self.taken.extend(time);
+        self.durations.extend(time);
         let best = history
             .iter()
             .filter_map(|epoch| headline(epoch.validation.iter()))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         let test = run.and_then(|run| headline(run.test.iter()));
+        let print = |(name, value)| format!("{name} {}", NumberFormat::of(name).print(value));
         self.table.push(vec![
             variant.name.clone(),
             seed.to_string(),
             state,
             history.len().to_string(),
-            best.map_or_else(String::new, told),
-            test.map_or_else(String::new, told),
+            best.map_or_else(String::new, print),
+            test.map_or_else(String::new, print),
             time.map_or_else(String::new, seconds),
         ]);
         Ok(())
     }
 
-    /// Whether no run is left.
-    pub fn is_over(&self) -> bool {
+    /// Whether every run has ended.
+    pub fn is_complete(&self) -> bool {
         self.finished + self.failed == self.all
     }
 
-    /// A table of all runs, and how long those that are left may take.
+    /// A table of all runs, and an estimate of the remaining time.
     pub fn text(&self) -> String {
         let mut line = format!("{} of {} runs finished", self.finished, self.all);
         if self.failed > 0 {
             line += &format!(", {} failed", self.failed);
         }
         let left = self.all - self.finished - self.failed;
-        if left > 0 && !self.taken.is_empty() {
-            let each = self.taken.iter().sum::<f64>() / self.taken.len() as f64;
+        if left > 0 && !self.durations.is_empty() {
+            let each = self.durations.iter().sum::<f64>() / self.durations.len() as f64;
             line += &format!("; about {} left, if the others take as long", seconds(each * left as f64));
         }
         format!("{}\n\n{line}", self.table.to_text())
     }
 }
 
-/// What a run is told by: CIDEr, or accuracy where questions are answered.
-fn headline<'a>(mut metrics: impl Iterator<Item = (&'a str, f64)>) -> Option<(&'static str, f64)> {
-    metrics.find_map(|(name, value)| {
-        ["CIDEr", "accuracy"].into_iter().find(|known| *known == name).map(|known| (known, value))
-    })
-}
-
-fn told((name, value): (&'static str, f64)) -> String {
-    format!("{name} {}", number(value, &Shown::of(name)))
-}
-
-/// The epochs that a run has ended so far.
-fn epochs(place: &Path) -> anyhow::Result<Vec<Epoch>> {
-    let path = place.join("metrics.jsonl");
-    let text = text_if_there(&path)?.unwrap_or_default();
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("damaged: {}", path.display()))
-}
-
-/// Shows the overview again and again until no run is left.
+/// Prints the overview whenever it changes, until every run has ended.
 ///
 /// # Errors
 /// As [`Overview::read`], and when nothing can be printed.
@@ -135,7 +111,7 @@ pub fn watch(folder: &Path) -> anyhow::Result<()> {
             writeln!(out, "{clear}{text}\n").and_then(|()| out.flush()).context("cannot print")?;
             before = text;
         }
-        if overview.is_over() {
+        if overview.is_complete() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -148,7 +124,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_run_is_told_as_far_as_it_came() {
+    fn every_run_is_shown_as_far_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let write = |path: &str, text: String| {
             let path = folder.path().join(path);
@@ -181,14 +157,14 @@ mod tests {
             text.lines().nth(number + 2).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(row(0), "one 1 finished 3 CIDEr 190.0 CIDEr 191.4 40.0 s");
-        assert_eq!(row(1), "one 2 begun, cross-entropy 1 CIDEr 70.0");
+        assert_eq!(row(1), "one 2 started, cross-entropy 1 CIDEr 70.0");
         assert_eq!(row(2), "two 1 failed 0");
         assert_eq!(row(3), "two 2 waiting 0");
         assert!(
             text.ends_with("1 of 4 runs finished, 1 failed; about 80.0 s left, if the others take as long"),
             "{text}"
         );
-        assert!(!overview.is_over());
+        assert!(!overview.is_complete());
         write("one/seed-2/metrics.jsonl", "{ half".to_owned());
         assert!(format!("{:#}", Overview::read(folder.path()).err().unwrap()).contains("damaged"));
     }

@@ -1,5 +1,5 @@
-//! `clips.json`: the test clips of a study, in the test split's order, written when the study begins. With each run's
-//! captions it is all that a report needs to score captions again and to show the clips.
+//! `clips.json`: the test clips of a study in the order of the test split, written when the study begins. A report scores the
+//! predictions of each run again with it and shows the clips.
 
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
@@ -10,30 +10,29 @@ use data::datasets::synthetic::scene::{Event, Scene};
 use serde::{Deserialize, Serialize};
 use train::files;
 
-/// The file's name in a study's folder.
-pub const CLIPS: &str = "clips.json";
+use super::{CLIPS, read_json};
 
 /// One test clip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestClip {
-    /// Its name, the `image_id` of its predictions.
+    /// Its id in the predictions.
     pub id: String,
-    /// Its captions, as published; the answers, where there is a question.
+    /// Its published captions; the answer, where there is a question.
     pub references: Vec<String>,
-    /// Its video or image. A relative path counts from the study's folder.
+    /// Its video or image. A relative path starts at the study's folder.
     pub video: PathBuf,
-    /// What is asked about it, where answers and not captions are predicted.
+    /// The question about it, where answers are predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// What it shows, where that is known: in the tiny world.
+    /// Its content, which is known in the tiny world.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<Scene>,
 }
 
 impl TestClip {
-    /// A captioned clip of a data set.
-    pub fn of(clip: &Clip, truth: Option<&Scene>) -> Self {
+    /// A clip with its captions.
+    pub fn captioned(clip: &Clip, truth: Option<&Scene>) -> Self {
         Self {
             id: clip.id.clone(),
             references: clip.captions.clone(),
@@ -43,18 +42,18 @@ impl TestClip {
         }
     }
 
-    /// Every question about a clip.
+    /// One entry for each question about a clip.
     pub fn asked<'a>(clip: &'a Clip, truth: Option<&'a Scene>) -> impl Iterator<Item = Self> + 'a {
         clip.questions.iter().map(move |question| Self {
             id: question.id.clone(),
             references: vec![question.answer.clone()],
             question: Some(question.text.clone()),
-            ..Self::of(clip, truth)
+            ..Self::captioned(clip, truth)
         })
     }
 
-    /// What happens in it, in a few words; none where that is not known.
-    pub fn told(&self) -> Option<String> {
+    /// Its content in a few words; none where that is not known.
+    pub fn content(&self) -> Option<String> {
         let scene = self.truth.as_ref()?;
         let events: Vec<&str> = scene.events.iter().map(|&event| word(event)).collect();
         let named = |object: &data::datasets::synthetic::scene::Object| {
@@ -81,12 +80,12 @@ fn word(event: Event) -> &'static str {
     }
 }
 
-/// Writes `clips.json` into a study's folder. Relative paths of videos, which count from the working directory, are made
-/// to count from the folder, so that runs and data can be moved together.
+/// Saves `clips.json` in a study's folder. Relative paths of videos are changed from the working directory to that folder, so
+/// that runs and data can be moved together.
 ///
 /// # Errors
 /// When the folder cannot be written to.
-pub fn write(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
+pub fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let moved: Vec<TestClip> =
@@ -94,14 +93,14 @@ pub fn write(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
     Ok(files::replace_json(&folder.join(CLIPS), &moved)?)
 }
 
-/// Reads and checks `clips.json`; none where there is no such file.
+/// Reads and checks `clips.json`; none where it does not exist.
 ///
 /// # Errors
-/// When it is damaged, or no list of clips with distinct ids and references.
-pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
+/// When it is damaged, or not a list of clips with distinct ids and references.
+pub fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
     let path = folder.join(CLIPS);
-    let Some(clips) = super::folder::read_json_if_there::<Vec<TestClip>>(&path)? else { return Ok(None) };
-    let next = "`experiments ablation NAME --resume` writes it anew";
+    let Some(clips) = read_json::<Vec<TestClip>>(&path)? else { return Ok(None) };
+    let next = "`experiments ablation NAME --resume` writes it again";
     let mut seen = HashSet::new();
     for clip in &clips {
         if !seen.insert(&clip.id) {
@@ -125,9 +124,9 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
     Ok(Some(clips))
 }
 
-/// The way from a folder to a file, both counted from the working directory; the file's own path where there is none.
+/// The relative path from a folder to a file; the absolute path where they share only the root.
 fn relative(folder: &Path, file: &Path) -> PathBuf {
-    let (Ok(folder), Ok(file)) = (whole(folder), whole(file)) else { return file.to_owned() };
+    let (Ok(folder), Ok(file)) = (absolute(folder), absolute(file)) else { return file.to_owned() };
     let common = folder.components().zip(file.components()).take_while(|(a, b)| a == b).count();
     let shares_more_than_the_root =
         folder.components().take(common).any(|part| matches!(part, Component::Normal(_)));
@@ -138,8 +137,8 @@ fn relative(folder: &Path, file: &Path) -> PathBuf {
     up.chain(file.components().skip(common)).collect()
 }
 
-/// An absolute path without links, also of a file that is not there.
-fn whole(path: &Path) -> std::io::Result<PathBuf> {
+/// An absolute path without links, also of a file that does not exist.
+fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     path.canonicalize().or_else(|_| std::path::absolute(path))
 }
 
@@ -158,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_its_paths_count_from_the_folder() {
+    fn saved_clips_are_read_back_with_paths_relative_to_the_folder() {
         let place = tempfile::tempdir().unwrap();
         let video = place.path().join("cache").join("a.webm");
         std::fs::create_dir(place.path().join("cache")).unwrap();
         std::fs::write(&video, b"x").unwrap();
         let folder = place.path().join("runs").join("study");
-        write(&folder, &[clip("a", &video)]).unwrap();
+        save(&folder, &[clip("a", &video)]).unwrap();
         let read = read(&folder).unwrap().unwrap();
         assert_eq!(read[0].video, Path::new("../../cache/a.webm"));
         assert!(folder.join(&read[0].video).is_file());

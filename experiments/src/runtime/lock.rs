@@ -1,38 +1,38 @@
-//! One process at a time in a folder that it writes to: two of them would take each other's files apart.
+//! A lock that lets one process at a time write to a folder.
 //!
-//! The lock is the system's, on a file beside the folder, so that it ends with its process, however that ends. The file
-//! stays, since removing it would let a third process in beside a second that waits.
+//! It is the operating system's lock on a file beside the folder, so that it ends with its process. The file stays: if it
+//! were removed, a third process could enter while a second one waits.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Held for as long as the folder is worked on.
+/// A locked folder; dropping the value unlocks it.
 #[derive(Debug)]
 pub struct FolderLock {
     _locked: File,
 }
 
 impl FolderLock {
-    /// Locks a folder, which need not be there yet.
+    /// Locks a folder, which need not exist yet.
     ///
     /// # Errors
-    /// When another process holds it, or its lock cannot be had.
+    /// When another process holds the lock, or the lock file cannot be written.
     pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
         match Self::attempt(folder)? {
             Ok(lock) => Ok(lock),
             Err(_) => bail!(
-                "another process is at work in {}; wait for it, or give this one a folder of its own with --runs",
+                "another process is at work in {}; wait for it, or choose another folder with --runs",
                 folder.display()
             ),
         }
     }
 
-    /// Locks a folder, after whoever holds it, which is told.
+    /// Locks a folder; waits, with a message, while another process holds the lock.
     ///
     /// # Errors
-    /// When the lock cannot be had.
+    /// When the lock file cannot be written.
     pub fn wait(folder: &Path) -> anyhow::Result<Self> {
         match Self::attempt(folder)? {
             Ok(lock) => Ok(lock),

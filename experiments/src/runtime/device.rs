@@ -1,19 +1,32 @@
-//! `--device`: words to devices that are there.
+//! `--device`: from a word to a device of this machine.
 
 use anyhow::bail;
 use burn::tensor::Device;
 
-/// Every word that `--device` takes.
+/// Every word that `--device` accepts.
 pub const WORDS: &str = "auto, cpu, cuda, cuda:1, wgpu, vulkan, metal";
 
-/// The device of that name.
-///
-/// Library code asks for Burn's default device here and there, so that default is set to the same one; call this
-/// before any tensor or thread is made.
+/// Burn's name of the CPU.
+const CPU: &str = "flex";
+
+/// A device and the names by which it is chosen.
+#[derive(Debug, Clone)]
+pub struct Selected {
+    /// The device.
+    pub device: Device,
+    /// The word that names it; `auto` is replaced by what it chose.
+    pub word: String,
+    /// The value of `BURN_DEVICE` that makes it Burn's default device. Burn can name only the first CUDA device; for another
+    /// one the default is the CPU, so that library code which asks for the default allocates nothing on the first.
+    pub burn_name: &'static str,
+}
+
+/// The device of a word. It changes nothing in the process; [`Selected::burn_name`] is for `main`.
 ///
 /// # Errors
 /// When the word is unknown, the program was built without that device, or the machine has none.
-pub fn select(word: &str) -> anyhow::Result<Device> {
+pub fn select(word: &str) -> anyhow::Result<Selected> {
+    let word = if word == "auto" { best_compiled() } else { word };
     let (kind, index) = match word.split_once(':') {
         Some((kind, index)) => match index.parse::<usize>() {
             Ok(index) => (kind, index),
@@ -22,41 +35,40 @@ pub fn select(word: &str) -> anyhow::Result<Device> {
         None => (word, 0),
     };
     let (device, burn_name) = match kind {
-        "auto" => return select(resolve(word)),
-        "cpu" => (Device::flex(), "flex"),
-        "cuda" => (cuda(index)?, "cuda"),
+        "cpu" => (Device::flex(), CPU),
+        "cuda" => (cuda(index)?, if index == 0 { "cuda" } else { CPU }),
         "wgpu" => (wgpu()?, "wgpu"),
         "vulkan" => (vulkan()?, "vulkan"),
         "metal" => (metal()?, "metal"),
         _ => bail!("--device {word}: unknown; expected one of {WORDS}"),
     };
-    // SAFETY: called once at the program's start, before any other thread exists.
-    #[allow(unsafe_code)]
-    unsafe {
-        std::env::set_var("BURN_DEVICE", burn_name);
-    }
-    Ok(device)
+    Ok(Selected { device, word: word.to_owned(), burn_name })
 }
 
-/// The word for what a word chooses on this machine: that of the device behind `auto`, any other word itself.
-pub fn resolve(word: &str) -> &str {
-    if word == "auto" { best_compiled() } else { word }
-}
-
+/// The fastest device that the program was built with and the machine has.
 fn best_compiled() -> &'static str {
     #[cfg(feature = "cuda")]
-    if !Device::enumerate(burn::tensor::DeviceType::Cuda).is_empty() {
+    if has(burn::tensor::DeviceType::Cuda) {
         return "cuda";
     }
-    if cfg!(feature = "metal") {
-        "metal"
-    } else if cfg!(feature = "vulkan") {
-        "vulkan"
-    } else if cfg!(feature = "wgpu") {
-        "wgpu"
-    } else {
-        "cpu"
+    #[cfg(feature = "metal")]
+    if has(burn::tensor::DeviceType::Metal) {
+        return "metal";
     }
+    #[cfg(feature = "vulkan")]
+    if has(burn::tensor::DeviceType::Vulkan) {
+        return "vulkan";
+    }
+    #[cfg(feature = "wgpu")]
+    if has(burn::tensor::DeviceType::Wgpu) {
+        return "wgpu";
+    }
+    "cpu"
+}
+
+#[cfg(any(feature = "cuda", feature = "metal", feature = "vulkan", feature = "wgpu"))]
+fn has(kind: burn::tensor::DeviceType) -> bool {
+    !Device::enumerate(kind).is_empty()
 }
 
 #[cfg(feature = "cuda")]
@@ -116,11 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_told_as_what_it_chose() {
-        assert_ne!(resolve("auto"), "auto");
-        assert_eq!(resolve("cuda:1"), "cuda:1");
+    fn auto_is_reported_as_the_device_that_it_chose() {
+        let chosen = select("auto").unwrap();
+        assert_ne!(chosen.word, "auto");
         if cfg!(not(any(feature = "cuda", feature = "wgpu", feature = "vulkan", feature = "metal"))) {
-            assert_eq!(resolve("auto"), "cpu");
+            assert_eq!((chosen.word.as_str(), chosen.burn_name), ("cpu", "flex"));
         }
     }
 
@@ -131,5 +143,12 @@ mod tests {
         if cfg!(not(feature = "vulkan")) {
             assert!(select("vulkan").unwrap_err().to_string().contains("--features vulkan"));
         }
+    }
+
+    #[test]
+    fn choosing_a_device_changes_no_environment_variable() {
+        let before = std::env::var_os("BURN_DEVICE");
+        select("cpu").unwrap();
+        assert_eq!(std::env::var_os("BURN_DEVICE"), before);
     }
 }

@@ -1,0 +1,238 @@
+//! `summary.json`, `result.json` and `timing.json`.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use train::checkpoint::{EpochRecord, Seconds};
+use train::dashboard::Metrics;
+
+use super::{RESTORE, SUMMARY, read_json};
+use crate::config::Published;
+
+/// `summary.json`: every score of a study. It holds no times, so that the same command writes the same file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the study.
+    pub ablation: String,
+    /// Its question.
+    #[serde(default)]
+    pub question: String,
+    /// Figure or table of the paper.
+    #[serde(default)]
+    pub paper: String,
+    /// Name of the profile.
+    #[serde(default)]
+    pub profile: String,
+    /// Name of the data set.
+    #[serde(default)]
+    pub data_set: Option<String>,
+    /// Hash of the data.
+    #[serde(default)]
+    pub world: Option<String>,
+    /// Seeds of each variant: 1 to this.
+    #[serde(default)]
+    pub seeds: Option<u64>,
+    /// Clips of train, validate and test.
+    #[serde(default)]
+    pub clips: Option<[usize; 3]>,
+    /// Scores without a model.
+    #[serde(default)]
+    pub baselines: Baselines,
+    /// The pretrained models that the variants start from.
+    #[serde(default)]
+    pub models: Vec<ModelSummary>,
+    /// Every variant, in the study's order.
+    pub variants: Vec<VariantSummary>,
+    /// The paper's numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
+}
+
+/// Scores on the test split without a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Baselines {
+    /// The training caption with the highest average CIDEr on the training split; empty where there is none.
+    pub constant_caption: String,
+    /// Scores of that caption.
+    pub constant: Metrics,
+    /// Chance levels of the tiny world's metrics, or accuracy of the most frequent answers.
+    pub chance: Metrics,
+}
+
+/// A pretrained model before training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelSummary {
+    /// Hash of its files.
+    pub weights_hash: String,
+    /// Its checkpoint.
+    pub checkpoint: String,
+    /// Number of weights.
+    pub parameters: usize,
+    /// The variants that start from it.
+    pub variants: Vec<String>,
+    /// Scores on the test split, with the settings of the first of these variants.
+    pub test: Metrics,
+}
+
+/// The runs of a variant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariantSummary {
+    /// Its name, which is its folder's.
+    pub name: String,
+    /// A short description.
+    #[serde(default)]
+    pub description: String,
+    /// The results of its finished runs.
+    #[serde(default)]
+    pub runs: Vec<RunResult>,
+    /// Its failed runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+}
+
+/// A failed run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// The error.
+    pub reason: String,
+}
+
+/// `result.json`: the result of a finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Hash of configuration and seed.
+    #[serde(default)]
+    pub config_hash: String,
+    /// The seed.
+    pub seed: u64,
+    /// Number of trained weights.
+    #[serde(default)]
+    pub trainable: Option<usize>,
+    /// Number of weights.
+    #[serde(default)]
+    pub parameters: Option<usize>,
+    /// The epoch that validation chose.
+    #[serde(default)]
+    pub best_epoch: usize,
+    /// Every epoch.
+    #[serde(default)]
+    pub history: Vec<Epoch>,
+    /// Scores of the chosen epoch on the test split.
+    pub test: Metrics,
+}
+
+/// One evaluation and the training steps before it, as a line of `metrics.jsonl` has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Number from 1.
+    pub epoch: usize,
+    /// Steps taken at its end.
+    #[serde(default)]
+    pub step: usize,
+    /// Learning rate of its last step.
+    #[serde(default)]
+    pub learning_rate: f64,
+    /// Mean training loss; none where it is not a number.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Means of the other metrics of the training steps.
+    #[serde(default)]
+    pub training: Metrics,
+    /// Metrics of the validation split.
+    #[serde(default)]
+    pub validation: Metrics,
+    /// Whether it is the best so far.
+    #[serde(default)]
+    pub is_best: bool,
+}
+
+impl From<EpochRecord> for Epoch {
+    fn from(record: EpochRecord) -> Self {
+        let EpochRecord { epoch, step, learning_rate, loss, training, validation, is_best } = record;
+        let loss = Some(loss).filter(|loss| loss.is_finite());
+        Self { epoch, step, learning_rate, loss, training, validation, is_best }
+    }
+}
+
+/// `timing.json`: duration and memory of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Mean seconds of training steps an epoch.
+    #[serde(default)]
+    pub seconds_per_epoch: Option<f64>,
+    /// Seconds of the run in this session: features, training, validation and test.
+    #[serde(default)]
+    pub seconds: Option<f64>,
+    /// The time of the training steps by kind of work, over all sessions.
+    #[serde(default)]
+    pub training: Option<Seconds>,
+    /// Peak physical memory of the process in this session, bytes.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
+    /// Memory that the program held on the accelerator at the end, bytes.
+    #[serde(default)]
+    pub device_memory: Option<u64>,
+}
+
+impl Summary {
+    /// Reads the summary of a study's folder.
+    ///
+    /// # Errors
+    /// When the folder has none, or it is damaged or inconsistent.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(SUMMARY);
+        let Some(summary) = read_json::<Self>(&path)? else {
+            bail!(
+                "there is no summary.json in {}; expected the folder of an ablation, such as runs/freeze_vit",
+                folder.display()
+            );
+        };
+        check(&summary).with_context(|| format!("{} was changed; {RESTORE}", path.display()))?;
+        Ok(summary)
+    }
+}
+
+/// The highest plausible number of seeds.
+const MAX_SEEDS: u64 = 1000;
+
+/// Refuses a summary that this program does not write.
+fn check(summary: &Summary) -> anyhow::Result<()> {
+    let mut names = HashSet::new();
+    if summary.variants.is_empty() {
+        bail!("it has no variant");
+    }
+    if let Some(seeds) = summary.seeds.filter(|seeds| *seeds > MAX_SEEDS) {
+        bail!("it says that {seeds} seeds were to be run");
+    }
+    for variant in &summary.variants {
+        let name = &variant.name;
+        let is_folder =
+            !name.is_empty() && Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+        if !is_folder {
+            bail!("the variant {name:?} does not have the name of a folder");
+        }
+        if !names.insert(name) {
+            bail!("the variant {name:?} is there twice");
+        }
+        let mut seeds = HashSet::new();
+        for run in &variant.runs {
+            if !(1..=MAX_SEEDS).contains(&run.seed) || !seeds.insert(run.seed) {
+                bail!("variant {name:?}: seed {} is there twice, or no seed", run.seed);
+            }
+            let has_best = run.history.iter().any(|epoch| epoch.epoch == run.best_epoch);
+            if !run.history.is_empty() && !has_best {
+                bail!(
+                    "variant {name:?}, seed {}: its best epoch {} is not in its history",
+                    run.seed,
+                    run.best_epoch
+                );
+            }
+        }
+    }
+    Ok(())
+}
