@@ -1,33 +1,15 @@
-//! The one runner: command line, typed configurations, ablations, reports.
+//! The runner: command line, typed configurations, studies and reports.
+//!
+//! Imports run downwards only: [`commands`] -> [`study`] -> [`pretrain`], [`plan`] -> [`tasks`], [`report`] -> [`records`] ->
+//! [`config`], [`runtime`], [`text`].
 
-pub mod ablation;
-pub mod answering;
-pub mod caption;
-pub mod cli;
-pub mod clips;
 pub mod commands;
 pub mod config;
-pub mod datasets;
-pub mod device;
-pub mod evaluate;
-pub mod examples;
-pub mod frames;
-pub mod import;
-pub mod judge;
-pub mod lock;
-pub mod memory;
-pub mod overview;
 pub mod plan;
-pub mod plots;
 pub mod pretrain;
-pub mod pretrained;
-pub mod provenance;
+pub mod records;
 pub mod report;
-pub mod reuse;
-pub mod run;
-pub mod score;
-pub mod show;
-pub mod statistics;
-pub mod table;
-pub mod verify;
-pub mod world;
+pub mod runtime;
+pub mod study;
+pub mod tasks;
+pub mod text;

@@ -1,42 +1,76 @@
-//! `experiments data check|prepare|probe`: what is in a data set, and in single files.
+//! `experiments data check|prepare|probe|synthesize`
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use clap::Args;
-use data::check::{Inspected, check_with};
-use data::datasets::{DataSet, Split, open};
-use data::prepare::prepare;
-use data::probe::{Probe, probe};
-use data::progress::Progress;
-use data::sampling::Sampling;
-use data::video::FrameRequest;
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::{Args, Subcommand};
+use ::data::check::{Inspected, check_with};
+use ::data::datasets::{DataSet, Split, open};
+use ::data::prepare::prepare;
+use ::data::probe::{Probe, probe};
+use ::data::sampling::Sampling;
+use ::data::video::FrameRequest;
 use train::files;
 
-use crate::clips::{DatasetConfig, SKIP_LIST};
-use crate::report::thousands;
-use crate::table::Table;
+use super::options::{ProfileOptions, parse_split};
+use super::{Outcome, Usage, done, verdict};
+use crate::config::{DatasetConfig, SKIP_LIST, resolve_plain};
+use crate::runtime::{ProgressBars, synthesize};
+use crate::text::{Table, thousands};
 
-/// Where a data set lies.
+/// Commands on data sets.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read a data set once: clips that are present, missing, corrupt or not in the official split, overlaps of splits; saves the list
+    /// of clips that training leaves out
+    Check(CheckArguments),
+    /// Decode the sampled frames of every clip before training
+    Prepare(PrepareArguments),
+    /// Decode whole files and print their properties
+    Probe(ProbeArguments),
+    /// Make the tiny world: video files annotated like MSR-VTT, and image-text pairs
+    Synthesize {
+        /// Folder of the new world
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        profile: ProfileOptions,
+    },
+}
+
+pub(super) fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Check(arguments) => check(arguments).failure().map(verdict),
+        Command::Prepare(arguments) => prepare_frames(arguments).failure().map(done),
+        Command::Probe(arguments) => probe_files(arguments).failure().map(verdict),
+        Command::Synthesize { out, profile } => {
+            let config = resolve_plain(profile.or_tiny(), &profile.set.sets).usage()?;
+            let world = synthesize(&config.world, out).failure()?;
+            println!("the tiny world {} is in {}", world.hash(), world.directory().display());
+            Ok(std::process::ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The files of a data set.
 #[derive(Debug, Args)]
-pub struct PlaceArguments {
+struct PlaceArguments {
     /// Folder of the data set: its videos, and its annotation files unless --annotations names them
     #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-    /// Which data set it is: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions file)
+    directory: PathBuf,
+    /// Data set: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions file)
     #[arg(long, value_parser = parse_dataset)]
-    pub dataset: DataSet,
+    dataset: DataSet,
     /// The annotation file, or the folder of annotation files
     #[arg(long, value_name = "PATH")]
-    pub annotations: Option<PathBuf>,
-    /// The split is my own: take the annotations' as it is, whatever the official one
+    annotations: Option<PathBuf>,
+    /// Use the split of the annotations although it is not the official one
     #[arg(long)]
-    pub own_split: bool,
+    own_split: bool,
 }
 
 fn parse_dataset(word: &str) -> Result<DataSet, String> {
-    word.parse().map_err(|error: data::Error| error.to_string())
+    word.parse().map_err(|error: ::data::Error| error.to_string())
 }
 
 impl PlaceArguments {
@@ -53,26 +87,26 @@ impl PlaceArguments {
 
 /// Arguments of `data check`.
 #[derive(Debug, Args)]
-pub struct CheckArguments {
-    /// Where the data set lies
+pub(super) struct CheckArguments {
+    /// The data set
     #[command(flatten)]
-    pub place: PlaceArguments,
-    /// Where to write the list of clips that training leaves out; DIR/skip.json unless given
+    place: PlaceArguments,
+    /// List of clips that training leaves out [default: DIR/skip.json]
     #[arg(long, value_name = "FILE")]
-    pub skip_list: Option<PathBuf>,
-    /// Also write everything that was found to this JSON file
+    skip_list: Option<PathBuf>,
+    /// Save all findings in this JSON file
     #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    json: Option<PathBuf>,
 }
 
-/// Reads a data set once; gives back whether it is in order.
+/// Reads a data set once; returns whether it is complete and correct.
 ///
 /// # Errors
 /// When its annotations cannot be read or a list cannot be written.
-pub fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
-    let bar = Bar::default();
-    let report = check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.show(progress))?;
-    bar.finish();
+fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
+    let bar = ProgressBars::default();
+    let report = check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
+    drop(bar);
     println!("{report}");
     if let Some(path) = &arguments.json {
         files::replace_json(path, &report)?;
@@ -84,7 +118,7 @@ pub fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     Ok(report.is_sound())
 }
 
-/// What decoding a file whole tells about it.
+/// Properties of a file that was decoded as a whole.
 fn inspect(path: &Path) -> Inspected {
     let Probe { width, height, frames, duration_s, error, .. } = probe(path);
     let size = |pixels: Option<u32>| pixels.unwrap_or(0) as usize;
@@ -93,36 +127,31 @@ fn inspect(path: &Path) -> Inspected {
 
 /// Arguments of `data prepare`.
 #[derive(Debug, Args)]
-pub struct PrepareArguments {
-    /// Where the data set lies
+pub(super) struct PrepareArguments {
+    /// The data set
     #[command(flatten)]
-    pub place: PlaceArguments,
+    place: PlaceArguments,
     /// Folder of the decoded frames
     #[arg(long)]
-    pub out: PathBuf,
+    out: PathBuf,
     /// Frames a clip
     #[arg(long, default_value_t = 8)]
-    pub frames: usize,
+    frames: usize,
     /// Height and width in pixels
     #[arg(long, default_value_t = 224)]
-    pub size: u32,
-    /// Which frames: uniform, headtail, random, middle
+    size: u32,
+    /// Sampling of the frames: uniform, headtail, random, middle
     #[arg(long, default_value = "uniform", value_parser = parse_sampling)]
-    pub sampling: Sampling,
-    /// Seed of the rules that draw
+    sampling: Sampling,
+    /// Random seed of sampling
     #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    seed: u64,
     /// Prepare this split only: train, validate, test
     #[arg(long, value_parser = parse_split)]
-    pub split: Option<Split>,
-    /// The list of clips to leave out, as `data check` wrote it; DIR/skip.json where there is one
+    split: Option<Split>,
+    /// List of clips to leave out, from `data check` [default: DIR/skip.json where it exists]
     #[arg(long, value_name = "FILE")]
-    pub skip_list: Option<PathBuf>,
-}
-
-/// A split by its name.
-pub(crate) fn parse_split(word: &str) -> Result<Split, String> {
-    Split::named(word).ok_or_else(|| "expected train, validate or test".to_owned())
+    skip_list: Option<PathBuf>,
 }
 
 fn parse_sampling(word: &str) -> Result<Sampling, String> {
@@ -131,11 +160,11 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
         .map_err(|_| "expected uniform, headtail, random or middle".to_owned())
 }
 
-/// Decodes a data set's chosen frames ahead of training.
+/// Decodes the sampled frames of a data set before training.
 ///
 /// # Errors
 /// When a clip that is not on the skip list cannot be decoded, or the folder cannot be written.
-pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
+fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
     let clips: Vec<_> =
         set.clips.iter().filter(|clip| arguments.split.is_none_or(|split| clip.split == split)).collect();
@@ -146,16 +175,16 @@ pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
         seed: arguments.seed,
         size: Some(arguments.size),
     };
-    let bar = Bar::default();
-    let prepared = prepare(&clips, &request, &arguments.out, &|progress| bar.show(progress)).context(
-        "`experiments data check` lists every clip that cannot be decoded, and writes the list that leaves them out",
+    let bar = ProgressBars::default();
+    let prepared = prepare(&clips, &request, &arguments.out, &|progress| bar.update(progress)).context(
+        "`experiments data check` lists every clip that cannot be decoded, and saves the list that leaves them out",
     )?;
-    bar.finish();
+    drop(bar);
     for split in Split::ALL.into_iter().filter(|split| arguments.split.is_none_or(|only| only == *split)) {
         println!("{:<9} {}", split.name(), set.account(split));
     }
     println!(
-        "{} clips decoded, {} kept from before, {} MB in {}",
+        "{} clips decoded, {} decoded earlier, {} MB in {}",
         thousands(prepared.decoded),
         thousands(prepared.kept),
         thousands((prepared.bytes / 1_000_000) as usize),
@@ -166,21 +195,21 @@ pub fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
 
 /// Arguments of `data probe`.
 #[derive(Debug, Args)]
-pub struct ProbeArguments {
+pub(super) struct ProbeArguments {
     /// Video, GIF or image files
     #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     /// Print one JSON object a line instead of a table
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
-/// Decodes files whole and says what they hold; gives back whether all of them could be.
+/// Prints the properties of files; returns whether all could be decoded.
 ///
 /// # Errors
 /// When standard output is closed.
-pub fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
-    let mut table = Table::new(&["file", "codec", "size", "turned", "frames", "seconds", "error"]);
+fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
+    let mut table = Table::new(&["file", "codec", "size", "rotation", "frames", "seconds", "error"]);
     let mut all_whole = true;
     for path in &arguments.files {
         let found = probe(path);
@@ -207,29 +236,4 @@ pub fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
         println!("{}", table.to_text());
     }
     Ok(all_whole)
-}
-
-/// A bar on the terminal for work that tells how far it is; nothing where there is no terminal.
-#[derive(Default)]
-struct Bar(std::sync::Mutex<Option<ProgressBar>>);
-
-impl Bar {
-    fn show(&self, Progress { stage, done, total }: Progress) {
-        let Ok(mut bar) = self.0.lock() else { return };
-        let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
-            ProgressBar::new(total as u64)
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                .with_message(stage)
-        });
-        bar.set_position(done as u64);
-    }
-
-    fn finish(&self) {
-        if let Ok(mut bar) = self.0.lock()
-            && let Some(bar) = bar.take()
-        {
-            bar.finish_and_clear();
-        }
-    }
 }

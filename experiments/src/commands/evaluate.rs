@@ -1,82 +1,71 @@
-//! `experiments evaluate`: a checkpoint's captions of a split, and their scores.
+//! `experiments evaluate`: predictions of a checkpoint for a split, and their scores.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::ExitCode;
 
 use clap::Args;
-use data::datasets::Split;
-use train::Captioner;
+use ::data::datasets::Split;
 
-use crate::cli::Folders;
-use crate::clips::Clips;
-use crate::config::{RunConfig, dataset_sets, resolve_plain};
-use crate::pretrained::Pretrained;
-use crate::run::{Session, measure};
-use crate::table::Table;
+use super::options::{CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split};
+use super::{Outcome, Usage, session};
+use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint};
+use crate::runtime::Session;
+use crate::study::Evaluation;
+use crate::tasks::{self, Clips};
+use crate::text::Table;
 
-/// Arguments of `evaluate`.
+/// Evaluate a checkpoint as its run did: the settings that the run saved in recap.toml are used, and every change of them by an option
+/// is printed
 #[derive(Debug, Args)]
-pub struct EvaluateArguments {
-    /// Folder of the checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
-    /// The data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
-    #[arg(long, default_value = "tiny", value_name = "NAME[=DIR]")]
-    pub dataset: String,
-    /// Which split: train, validate or test
-    #[arg(long, default_value = "test", value_parser = crate::datasets::parse_split)]
-    pub split: Split,
-    /// Where frames, fusion and the settings of writing come from: tiny or smoke
-    #[arg(long, default_value = "tiny")]
-    pub profile: String,
-    /// Change a setting, as in --set evaluate.num_beams=5
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub sets: Vec<String>,
-    /// Write the captions, as COCO results, to this file
+pub(super) struct Arguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    #[command(flatten)]
+    dataset: DatasetOption,
+    /// Split: train, validate or test
+    #[arg(long, default_value = "test", value_parser = parse_split)]
+    split: Split,
+    #[command(flatten)]
+    profile: ProfileOptions,
+    /// Save the predictions, as COCO or VQA results, in this file
     #[arg(long, value_name = "FILE")]
-    pub predictions: Option<PathBuf>,
+    predictions: Option<PathBuf>,
     /// Print one JSON object instead of a table
     #[arg(long)]
-    pub json: bool,
-    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
-    /// Where results and caches go
+    json: bool,
     #[command(flatten)]
-    pub folders: Folders,
+    pub(super) device: DeviceOption,
+    #[command(flatten)]
+    cache: CacheOption,
 }
 
-impl EvaluateArguments {
-    /// The configuration that the arguments ask for.
-    ///
-    /// # Errors
-    /// When a profile, key, value or data set is not known.
-    pub fn config(&self) -> anyhow::Result<RunConfig> {
-        let mut sets = vec![format!("checkpoint={}", self.checkpoint.display())];
-        sets.extend(dataset_sets(&self.dataset)?);
-        sets.extend(self.sets.clone());
-        resolve_plain(&self.profile, &sets)
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let sets = arguments.dataset.sets(&arguments.profile.set).usage()?;
+    let directory = &arguments.checkpoint.checkpoint;
+    let evaluated = Evaluated::of(directory, arguments.profile.named(), &sets).usage()?;
+    let session = session(&arguments.device, &arguments.cache, true)?;
+    evaluate(arguments, &evaluated, &session).failure().map(|()| ExitCode::SUCCESS)
+}
+
+fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> anyhow::Result<()> {
+    let Evaluated { config, changes } = evaluated;
+    let directory = find_checkpoint(&config.checkpoint)?;
+    let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
+    for change in changes.iter().cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
+        eprintln!("changed: {change}");
     }
-}
-
-/// Captions the split and prints the scores.
-///
-/// # Errors
-/// When the checkpoint or a clip cannot be read, or the captions cannot be written or scored.
-pub fn run(arguments: &EvaluateArguments, config: &RunConfig, session: &Session) -> anyhow::Result<()> {
-    let pretrained = Pretrained::load(config, &session.device)?;
-    let clips = Clips::load(config, pretrained.image_size(), &arguments.folders.cache)?;
-    let captioner = Captioner::new(pretrained.model.clone(), pretrained.context(config)?);
-    let judge = Arc::new(clips.judge(arguments.split)?);
-    let split = clips.videos(arguments.split)?;
-    let split = split.validation(arguments.split, judge, config.evaluate.batch_size);
-    let measured = measure(&captioner, &split, arguments.predictions.as_deref())?;
+    let task = tasks::of(config);
+    let clips = Clips::open(config, &*task, image_size(config)?, &session.caches)?;
+    let context = task.context(&checkpoint)?;
+    let predictions = arguments.predictions.as_deref();
+    let evaluation = Evaluation { task: &*task, config, clips: &clips };
+    let metrics = evaluation.of(arguments.split, &checkpoint.model, &context, predictions)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&measured.metrics)?);
+        println!("{}", serde_json::to_string(&metrics)?);
         return Ok(());
     }
-    let mut table = Table::new(&["figure", "value"]);
-    for (name, value) in measured.metrics.iter() {
+    let mut table = Table::new(&["metric", "value"]);
+    for (name, value) in metrics.iter() {
         table.push(vec![name.to_owned(), format!("{value:.4}")]);
     }
     println!("{}", table.to_text());

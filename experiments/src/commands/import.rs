@@ -1,10 +1,13 @@
-//! `experiments import` and `experiments export`: checkpoints from anybody's files, and for anybody.
+//! `experiments import` and `experiments export`: checkpoints from and for other programs.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use burn::tensor::Device;
+use captioner::TOKENIZER_FILE;
+use captioner::checkpoint::check_tokenizer;
 use clap::Args;
-use data::text::Tokenizer;
+use ::data::text::Tokenizer;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
 use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
@@ -13,33 +16,33 @@ use model::lm::LanguageModelConfig;
 use model::presets::Preset;
 use model::{Blip2Config, Fusion};
 
-use crate::pretrained::{TOKENIZER_FILE, check_tokenizer};
-use crate::report::thousands;
+use super::options::CheckpointOption;
+use crate::text::thousands;
 
 /// Arguments of `import`.
 #[derive(Debug, Args)]
-pub struct ImportArguments {
-    /// A whole checkpoint, or what the other options leave open: a Hugging Face directory or hub name, .pth, .safetensors, .onnx
+pub(super) struct ImportArguments {
+    /// A whole checkpoint, or the parts that no other option names: a Hugging Face directory or hub name, .pth, .safetensors, .onnx
     #[arg(value_name = "SRC")]
-    pub source: Option<String>,
-    /// The ViT from here
+    source: Option<String>,
+    /// File or directory with the ViT
     #[arg(long, value_name = "F")]
-    pub vision: Option<String>,
-    /// The Q-Former, its queries and the projection from here
+    vision: Option<String>,
+    /// File or directory with Q-Former, queries and projection
     #[arg(long, value_name = "F")]
-    pub qformer: Option<String>,
-    /// The language model from here; may be given twice, for an encoder and a decoder exported one by one
+    qformer: Option<String>,
+    /// File or directory with the language model; may be given twice, for an encoder and a decoder in two files
     #[arg(long, value_name = "F")]
-    pub language_model: Vec<String>,
-    /// Sizes that the weights do not tell, as a Hugging Face Blip2 config.json; else they are those of the published model that a name implies
+    language_model: Vec<String>,
+    /// Sizes of the model, as a Hugging Face Blip2 config.json; by default those of the published model of that name
     #[arg(long, value_name = "CONFIG.json")]
-    pub config: Option<PathBuf>,
-    /// Folder to write
+    config: Option<PathBuf>,
+    /// Folder of the new checkpoint
     #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Print what was passed over, and why, tensor by tensor
+    out: PathBuf,
+    /// Print every tensor that was skipped, and the reason
     #[arg(long)]
-    pub verbose: bool,
+    verbose: bool,
 }
 
 /// Files of a language model's tokenizer, and other small ones that belong to a checkpoint.
@@ -61,7 +64,7 @@ const SMALL_FILES: [&str; 11] = [
 ///
 /// # Errors
 /// When a source is absent, damaged, or not of the configured model.
-pub fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let given = arguments.source.iter().map(|source| (Role::Whole, source));
     let given = given
         .chain(arguments.vision.iter().map(|source| (Role::Vision, source)))
@@ -91,17 +94,17 @@ pub fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         if small.is_empty() { String::new() } else { format!(", {}", small.join(", ")) },
     );
     if !imported.left_out.is_empty() {
-        println!("{} tensors of the sources were passed over", imported.left_out.len());
-        let told = if arguments.verbose { imported.left_out.len() } else { 3 };
-        for line in imported.left_out.iter().take(told) {
+        println!("{} tensors of the sources were skipped", imported.left_out.len());
+        let shown = if arguments.verbose { imported.left_out.len() } else { 3 };
+        for line in imported.left_out.iter().take(shown) {
             println!("  {line}");
         }
-        if imported.left_out.len() > told {
-            println!("  ... (--verbose tells all)");
+        if imported.left_out.len() > shown {
+            println!("  ... (--verbose prints all)");
         }
     }
     if !tokenizer.exists() && !small.iter().any(|name| TOKENIZERS.contains(&name.as_str())) {
-        println!("no tokenizer came along; put the language model's into {}", arguments.out.display());
+        println!("the sources have no tokenizer; put the language model's into {}", arguments.out.display());
     }
     Ok(())
 }
@@ -109,7 +112,7 @@ pub fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
 /// Files that alone make a tokenizer.
 const TOKENIZERS: [&str; 4] = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json"];
 
-/// A path as it is, else a repository of the hub, downloaded to the cache that Hugging Face's own programs use.
+/// A path, or a repository of the hub, which is downloaded to the cache of Hugging Face's programs.
 fn find(source: &str) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(source);
     if path.exists() {
@@ -126,7 +129,7 @@ fn find(source: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Downloads what a checkpoint needs of a repository; what the cache has is not downloaded again.
+/// Downloads the files of a checkpoint from a repository; files in the cache are not downloaded again.
 fn download(name: &str) -> anyhow::Result<PathBuf> {
     let api = ApiBuilder::from_env().with_progress(true).build()?;
     let repository = api.model(name.to_owned());
@@ -170,7 +173,7 @@ fn configure<'a>(
             (None, None) => {
                 let known: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
                 bail!(
-                    "no name says which sizes these weights have; give --config CONFIG.json, or name a file after one of {}",
+                    "the sizes of these weights are unknown; give --config CONFIG.json, or name a file after one of {}",
                     known.join(", ")
                 )
             }
@@ -185,7 +188,7 @@ fn configure<'a>(
         }
     }
     if is_lavis {
-        // what LAVIS computes with, whatever the language model's own file says
+        // LAVIS computes with these, independently of the language model's own file
         if let LanguageModelConfig::T5(t5) = &mut config.text_config {
             t5.dense_act_fn = Some(Activation::Gelu);
         }
@@ -217,38 +220,37 @@ fn copy_small_files(sources: &[(Role, PathBuf)], out: &Path) -> anyhow::Result<V
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
-pub struct ExportArguments {
-    /// Folder of the checkpoint
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    /// Folder of the new checkpoint in the layout and names that transformers loads
     #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
-    /// Folder to write, in the layout and names that transformers loads
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Add LoRA updates to the weights they belong to, instead of writing them beside (as peft loads them)
+    out: PathBuf,
+    /// Merge LoRA updates into their weights instead of saving them separately, as peft loads them
     #[arg(long)]
-    pub merge_lora: bool,
+    merge_lora: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the checkpoint cannot be read, holds what transformers has no place for, or the folder cannot be written.
-pub fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
-    let device = crate::device::select("cpu")?;
-    let (mut config, mut blip2) = checkpoint::load(&arguments.checkpoint, |_| {}, &device)?;
+/// When the checkpoint cannot be read, has parts that transformers does not support, or the folder cannot be written.
+pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let directory = &arguments.checkpoint.checkpoint;
+    let (mut config, mut blip2) = checkpoint::load(directory, |_| {}, &Device::flex())?;
     ensure!(
         config.temporal == model::Temporal::None,
-        "{} has a temporal embedding, which transformers has no place for",
-        arguments.checkpoint.display()
+        "{} has a temporal embedding, which transformers does not support",
+        directory.display()
     );
     if arguments.merge_lora && config.lora.take().is_some() {
         model::lora::merge(&mut blip2.language_model);
     }
     checkpoint::save(&blip2, &config, &arguments.out)?;
-    copy_small_files(&[(Role::Whole, arguments.checkpoint.clone())], &arguments.out)?;
+    copy_small_files(&[(Role::Whole, directory.clone())], &arguments.out)?;
     println!("{}", arguments.out.display());
     if config.fusion != Fusion::Concat {
-        println!("transformers reads one image at a time; it does not know the fusion {:?}", config.fusion);
+        println!("transformers reads one image at a time and has no fusion {:?}", config.fusion);
     }
     Ok(())
 }

@@ -5,47 +5,49 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use metrics::files::{join, read_predictions, read_references};
 use metrics::meteor::MeteorTables;
-use metrics::{Error, Options, Scores, VideoScores, score};
+use metrics::{Options, Scores, VideoScores, score};
 use serde_json::{Map, Value, json};
 use train::files;
 
-use crate::table::Table;
+use super::options::CacheOption;
+use crate::runtime::Caches;
+use crate::runtime::cache::MeteorError;
+use crate::text::Table;
 
 /// Arguments of `score`.
 #[derive(Debug, Args)]
-pub struct ScoreArguments {
+pub(super) struct Arguments {
     /// COCO results ([{"image_id": .., "caption": ".."}]), or an object of id to caption
     #[arg(long)]
-    pub predictions: PathBuf,
+    predictions: PathBuf,
     /// COCO annotations, or MSR-VTT's, MSVD's or VATEX's own file (zipped or not)
     #[arg(long)]
-    pub references: PathBuf,
-    /// Score this split only, where the references' file tells splits apart (train, validate, test)
+    references: PathBuf,
+    /// Score this split only, where the file of references has splits (train, validate, test)
     #[arg(long)]
-    pub split: Option<String>,
+    split: Option<String>,
     /// Metrics to compute
     #[arg(long, value_delimiter = ',', default_values_t = [Metric::Bleu, Metric::Meteor, Metric::Rouge, Metric::Cider])]
-    pub metrics: Vec<Metric>,
-    /// Also write every video's scores to this JSON file
+    metrics: Vec<Metric>,
+    /// Save the scores of every video in this JSON file
     #[arg(long, value_name = "OUT.json")]
-    pub per_video: Option<PathBuf>,
+    per_video: Option<PathBuf>,
     /// Print one JSON object instead of a table
     #[arg(long)]
-    pub json: bool,
-    /// Score the videos that both files have, and say how many were left out
+    json: bool,
+    /// Score the videos that both files have, and print how many were left out
     #[arg(long)]
-    pub partial: bool,
-    /// Folder of METEOR's tables
+    partial: bool,
+    /// Folder of METEOR's tables; by default `meteor` in the cache folders
     #[arg(long, value_name = "DIR")]
-    pub meteor_data: Option<PathBuf>,
+    meteor_data: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheOption,
 }
-
-/// How a note about METEOR begins; whether it is computed is told when its tables are looked for.
-const METEOR: &str = "METEOR";
 
 /// A metric to be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Metric {
+pub(super) enum Metric {
     /// BLEU-1 to BLEU-4
     Bleu,
     /// METEOR 1.5
@@ -84,7 +86,7 @@ impl Metric {
 ///
 /// # Errors
 /// When a file cannot be read, is not what it should be, or the two are about different videos.
-pub fn run(arguments: &ScoreArguments) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let predictions = read_predictions(&arguments.predictions)?;
     let references = read_references(&arguments.references, arguments.split.as_deref())?;
     let joined = join(predictions, references, arguments.partial)?;
@@ -123,17 +125,16 @@ pub fn run(arguments: &ScoreArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// METEOR's tables where METEOR is asked for and they are there.
-fn meteor_tables(arguments: &ScoreArguments) -> anyhow::Result<Option<MeteorTables>> {
+/// METEOR's tables, where METEOR is chosen and they are installed.
+fn meteor_tables(arguments: &Arguments) -> anyhow::Result<Option<MeteorTables>> {
     if !arguments.metrics.contains(&Metric::Meteor) {
         return Ok(None);
     }
-    let directory = arguments.meteor_data.clone().unwrap_or_else(MeteorTables::default_directory);
-    match MeteorTables::open(&directory) {
+    match Caches::new(arguments.cache.cache.as_deref()).meteor_tables(arguments.meteor_data.as_deref()) {
         Ok(tables) => Ok(Some(tables)),
-        // every other metric is still worth having; a folder that was named must have them
-        Err(error @ Error::NoMeteorTables { .. }) if arguments.meteor_data.is_none() => {
-            eprintln!("{METEOR}: not computed: {error}");
+        // the other metrics are still useful; a folder that was named must have tables
+        Err(error @ MeteorError::Missing { .. }) if arguments.meteor_data.is_none() => {
+            eprintln!("METEOR: not computed: {error}");
             Ok(None)
         }
         Err(error) => Err(error.into()),

@@ -23,7 +23,7 @@ pub use layers::{ConfigError, flatten, merge_sets};
 pub use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SecondStageConfig, SentencesConfig};
 pub use published::Published;
 pub use run::{
-    CaptionUse, EvaluateConfig, FrozenType, ModelChanges, PretrainingChoice, Recipe, RunConfig, ScstStage,
+    EvaluateConfig, FrozenType, ModelChanges, PretrainingChoice, Recipe, RunConfig, ScstStage,
 };
 pub use study::{
     Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve, resolve_all,

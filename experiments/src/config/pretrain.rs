@@ -8,7 +8,7 @@ use data::datasets::synthetic::WorldConfig;
 use model::Blip2Config;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
-use train::{Selection, TrainConfig};
+use train::{SelectionMetric, TrainConfig};
 
 use super::{EvaluateConfig, choices, find_checkpoint, merge_sets};
 
@@ -154,7 +154,7 @@ impl PretrainConfig {
         );
         for (key, train) in [("text", &self.text), ("first_stage.train", &self.first_stage.train)] {
             ensure!(
-                train.select == Selection::loss(),
+                train.select == SelectionMetric::loss(),
                 "{key}.select is \"{}\", but only the loss is measured there: set it to \"loss\"",
                 train.select
             );

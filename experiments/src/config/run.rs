@@ -9,7 +9,7 @@ use model::{Fusion, Temporal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Table;
-use train::TrainConfig;
+use train::{CaptionUse, TrainConfig};
 use train::scst::ScstConfig;
 
 use super::{AnswerConfig, DatasetConfig, flatten};
@@ -155,17 +155,6 @@ pub struct ScstStage {
     pub reward: ScstConfig,
     /// Training; a file's missing settings are those of the training before.
     pub train: TrainConfig,
-}
-
-/// The captions of the training clips in an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CaptionUse {
-    /// One of each clip, drawn again each epoch.
-    #[default]
-    One,
-    /// All of them, as LAVIS does.
-    Every,
 }
 
 /// Validation and test.

@@ -355,11 +355,11 @@ pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
 pub fn study_sets(
     dataset: Option<&str>,
     recipe: Option<&str>,
-    sets: Vec<String>,
+    sets: &[String],
 ) -> anyhow::Result<Vec<String>> {
     let mut all = dataset.map(dataset_sets).transpose()?.unwrap_or_default();
     all.extend(recipe.map(|recipe| format!("recipe={recipe}")));
-    all.extend(sets);
+    all.extend(sets.iter().cloned());
     Ok(all)
 }
 

@@ -1,46 +1,44 @@
-//! Which image-text pairs are learned from: the tiny world's, or a user's own shards or table; all of them or the first
-//! part.
+//! The image-text pairs of a pretraining: those of the tiny world, or of a user's shards or table; all of them or the first part.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
+use captioner::{Videos, hex};
 use data::datasets::Split;
 use data::datasets::pairs::{self, PairSet};
 use data::datasets::synthetic::{World, WorldConfig};
 use data::loader::FrameStore;
 use data::text::clean_caption;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::hex;
-use crate::examples::Videos;
-use crate::world::{self, Shown};
+use crate::config::PairsConfig;
+use crate::runtime::{ProgressBars, open_world};
 
-/// Of a user's own pairs, one in this many is held out where nothing else is said.
+/// One in this many of a user's pairs is held out by default.
 const HELD_OUT_SHARE: usize = 20;
 
-/// Pairs to learn from and pairs to measure on.
-pub struct Pairs {
-    /// To learn from.
-    pub train: PairSet,
-    /// To measure on.
-    pub held_out: PairSet,
-    /// The world they show, where they are the tiny world's.
-    pub world: Option<World>,
-    /// Names them and their order.
-    pub hash: String,
-    /// A user's own captions, also those that are not learned from: what a language model may read beforehand.
-    pub sentences: Vec<String>,
+/// Training and evaluation pairs.
+pub(super) struct Pairs {
+    /// For training.
+    pub(super) train: PairSet,
+    /// For evaluation.
+    pub(super) held_out: PairSet,
+    /// The tiny world, where they are of it.
+    pub(super) world: Option<World>,
+    /// Hash of the pairs in their order.
+    pub(super) hash: String,
+    /// Captions of a user's training pairs, also of those that are not used: training text of the language model.
+    pub(super) sentences: Vec<String>,
     is_whole: bool,
 }
 
 impl Pairs {
-    /// Finds the pairs; the tiny world is made where it is asked for and not there yet.
+    /// Opens the pairs; the tiny world is made where it is needed and does not exist.
     ///
     /// # Errors
     /// When shards or table are missing or broken, hold no pair, or too few are left to learn from.
-    pub fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
         let (mut train, held_out, world) = if config.is_own() {
             let (train, held_out) = hold_out(own(config)?, config.held_out)?;
             (train, held_out, None)
@@ -50,7 +48,7 @@ impl Pairs {
                 config.held_out.is_none(),
                 "pairs.held_out is for pairs of your own; the tiny world's are fixed"
             );
-            let world = world::make(world, cache)?;
+            let world = open_world(world, cache)?;
             (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, Some(world))
         };
         let all = train.pairs.len();
@@ -71,21 +69,20 @@ impl Pairs {
     ///
     /// # Errors
     /// The first image that is missing or broken.
-    pub fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
+    pub(super) fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
         let (pairs, is_whole) = match split {
             Split::Train => (&self.train, self.is_whole),
             Split::Validate | Split::Test => (&self.held_out, self.world.is_some()),
         };
-        let shown = Shown::default();
-        // a file in the cache is named after whole shards, and would be another's
+        let bars = ProgressBars::default();
+        // a cached file is named after whole shards and does not fit a part of them
         let cache = is_whole.then_some(cache);
-        let frames = FrameStore::of_pairs(pairs, size as u32, cache, &|progress| shown.update(progress))?;
-        shown.finish();
+        let frames = FrameStore::of_pairs(pairs, size as u32, cache, &|progress| bars.update(progress))?;
         Ok(Videos::in_memory(frames))
     }
 
-    /// Words of the user's own captions that are not among those known.
-    pub fn new_words(&self, known: &[String]) -> Vec<String> {
+    /// Words of the user's captions that are not known.
+    pub(super) fn new_words(&self, known: &[String]) -> Vec<String> {
         let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
         let captions = self.sentences.iter();
         let words: BTreeSet<&str> = captions.flat_map(|caption| words(caption)).collect();
@@ -93,7 +90,7 @@ impl Pairs {
     }
 }
 
-/// The captions of pairs as they are learned, in order.
+/// The target captions of pairs, in order.
 pub(super) fn captions(pairs: &PairSet) -> Vec<String> {
     pairs.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect()
 }
@@ -118,7 +115,7 @@ fn own(config: &PairsConfig) -> anyhow::Result<PairSet> {
     Ok(set)
 }
 
-/// The shards that `folder/start*.tar` or the path of one of them names.
+/// The shards of `folder/start*.tar`, or one tar file.
 fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name.split_once('*') {
@@ -131,7 +128,7 @@ fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// Keeps the last pairs back. The pairs of one image are never parted.
+/// Holds the last pairs out. The pairs of one image stay together.
 fn hold_out(mut set: PairSet, held_out: Option<usize>) -> anyhow::Result<(PairSet, PairSet)> {
     let all = set.pairs.len();
     let wanted = held_out.unwrap_or_else(|| all.div_ceil(HELD_OUT_SHARE).max(2));
@@ -161,7 +158,7 @@ fn hash(sets: [&PairSet; 2]) -> String {
     hex(&digest.finalize())
 }
 
-/// Words and marks as a tokenizer of whole words has them.
+/// Words and punctuation as the tokenizer of whole words splits them.
 fn words(caption: &str) -> impl Iterator<Item = &str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     caption.split_whitespace().flat_map(move |chunk| {

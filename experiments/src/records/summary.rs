@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use train::checkpoint::{EpochRecord, Seconds};
-use train::dashboard::Metrics;
+use train::Metrics;
 
 use super::{RESTORE, SUMMARY, read_json};
 use crate::config::Published;

@@ -1,24 +1,24 @@
-//! The clips' files in a page: inside it where they are small, else by their path.
+//! The files of the clips in a page: embedded where they are small, else linked.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::clips::TestClip;
-use super::escape::url;
+use crate::records::TestClip;
+use crate::text::escape::url;
 
-/// Clips that are larger than this together stay files of their own.
+/// Clips of more bytes in total are linked.
 const MOST_EMBEDDED: u64 = 15 << 20;
 
-/// What a page needs to show a clip.
+/// A clip in a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Media {
-    /// Something to play.
+    /// Source of a video.
     Video(String),
-    /// Something to look at.
+    /// Source of an image.
     Image(String),
-    /// Nothing, and why.
+    /// Why there is none.
     Missing(String),
 }
 
@@ -30,7 +30,7 @@ pub(super) fn of_clips(folder: &Path, clips: &[TestClip]) -> Vec<Media> {
     clips.iter().zip(paths).map(|(clip, path)| of(&clip.video, &path, is_embedded)).collect()
 }
 
-fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
+fn of(link_path: &Path, path: &Path, is_embedded: bool) -> Media {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let (kind, is_image) = match extension.as_deref() {
         Some("webm") => ("video/webm", false),
@@ -47,7 +47,7 @@ fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
     let wrap = if is_image { Media::Image } else { Media::Video };
     if !is_embedded {
         return match path.is_file() {
-            true => wrap(link(told)),
+            true => wrap(link(link_path)),
             false => Media::Missing(format!("there is no file {}", path.display())),
         };
     }
@@ -57,7 +57,7 @@ fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
     }
 }
 
-/// A path as a page in the study's folder links to it.
+/// The link from a page in the study's folder to a path.
 fn link(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
     if path.is_absolute() { format!("file://{}", url(&text)) } else { url(&text) }

@@ -1,29 +1,28 @@
 //! Plots as SVG: bars with error bars, and curves over epochs.
 //!
-//! An SVG is text, and these are written as such: the same panel then stands in a page, whose colours follow its reader's
-//! light or dark setting, and in a file of its own. Colours can be told apart by the colour-blind (after Okabe and Ito) and
-//! stand out from both backgrounds; a screen reader is told the numbers.
+//! A panel is SVG text, which a page embeds and a file contains. In a page the colours follow the light or dark setting. They can be
+//! distinguished by the colour-blind (after Okabe and Ito) on both backgrounds, and a screen reader reads the numbers.
 
 use std::fmt::Write as _;
 
-use crate::report::escape::html;
-use crate::statistics::Spread;
+use super::statistics::Spread;
+use crate::text::escape::html;
 
 /// Colours and weights, for pages and files alike.
-pub const STYLE: &str = include_str!("report/page/plots.css");
+pub const STYLE: &str = include_str!("page/plots.css");
 
 /// A panel's width; its height follows from what is in it.
 const WIDTH: f64 = 340.0;
 /// Colours there are; more series than that are dashed.
 const COLOURS: usize = 6;
 
-/// One drawing of a plot.
+/// One drawing.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// What it shows.
+    /// Its title.
     pub title: String,
-    /// The same in words, for those who do not see it.
-    told: String,
+    /// Its content in words, for screen readers.
+    words: String,
     height: f64,
     body: String,
 }
@@ -31,11 +30,11 @@ pub struct Panel {
 /// Bars side by side.
 #[derive(Debug, Clone)]
 pub struct Bars {
-    /// What is measured.
+    /// The metric.
     pub title: String,
     /// One a setting.
     pub bars: Vec<Bar>,
-    /// Digits behind the point.
+    /// Digits after the point.
     pub digits: usize,
 }
 
@@ -44,18 +43,18 @@ pub struct Bars {
 pub struct Bar {
     /// Its setting.
     pub label: String,
-    /// How long it is and how far seeds spread, or why there is none.
+    /// Mean and spread, or why there is none.
     pub value: Result<Spread, String>,
     /// Its colour.
     pub colour: BarColour,
 }
 
-/// Whose number a bar is.
+/// The source of a bar's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarColour {
     /// Ours, of the variant with this number.
     Series(usize),
-    /// The paper's: hatched, so that it is never taken for ours.
+    /// The paper's: hatched.
     Paper,
 }
 
@@ -64,11 +63,11 @@ pub enum BarColour {
 pub struct Curves {
     /// What it shows.
     pub title: String,
-    /// What the left axis counts.
+    /// Label of the left axis.
     pub left: String,
-    /// What the right axis counts, where there is one.
+    /// Label of the right axis, where there is one.
     pub right: Option<String>,
-    /// Values that the left and the right axis reach in any case, so that panels beside each other can be compared.
+    /// Values that the left and the right axis contain in any case, so that panels can be compared.
     pub reach: [Option<(f64, f64)>; 2],
     /// The lines.
     pub lines: Vec<Line>,
@@ -77,7 +76,7 @@ pub struct Curves {
 /// One line.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// What the legend says; nothing for a line that goes with another.
+    /// Its name in the legend; none for a line without an entry.
     pub name: Option<String>,
     /// Its colour.
     pub series: usize,
@@ -97,7 +96,7 @@ impl Panel {
         format!(
             "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 {WIDTH} {}\" aria-label=\"{}\">{}</svg>",
             self.height,
-            html(&format!("{}. {}", self.title, self.told)),
+            html(&format!("{}. {}", self.title, self.words)),
             self.body
         )
     }
@@ -107,7 +106,7 @@ impl Panel {
 pub const HATCH: &str = "<defs><pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" \
                          patternTransform=\"rotate(45)\"><path class=\"hatch\" d=\"M0 0V6\"/></pattern></defs>";
 
-/// A file of its own with panels in two columns.
+/// A file with panels in two columns.
 pub fn file(title: &str, panels: &[Panel]) -> String {
     const GAP: f64 = 20.0;
     let columns = panels.len().clamp(1, 2);
@@ -118,7 +117,7 @@ pub fn file(title: &str, panels: &[Panel]) -> String {
             let _ = writeln!(
                 body,
                 "<g transform=\"translate({left} {top})\"><title>{}</title>{}</g>",
-                html(&format!("{}. {}", panel.title, panel.told)),
+                html(&format!("{}. {}", panel.title, panel.words)),
                 panel.body
             );
         }
@@ -133,7 +132,7 @@ pub fn file(title: &str, panels: &[Panel]) -> String {
     )
 }
 
-/// Draws bars from 0, each under its label and number. A bar without a number says why.
+/// Draws bars from 0, each below its label and number, or below the reason why there is none.
 pub fn bars(bars: &Bars) -> Panel {
     const ROW: f64 = 36.0;
     const TOP: f64 = 28.0;
@@ -156,14 +155,14 @@ pub fn bars(bars: &Bars) -> Panel {
         };
         body.push_str(&text(x(tick), bottom + 14.0, "soft", anchor, &short(tick)));
     }
-    let mut told = Vec::new();
+    let mut words = Vec::new();
     for (row, bar) in bars.bars.iter().enumerate() {
         let top = TOP + ROW * row as f64;
         let number = match &bar.value {
-            Ok(spread) => spread_text(spread, bars.digits),
+            Ok(spread) => spread.text(bars.digits),
             Err(why) => cut(why, 44usize.saturating_sub(bar.label.chars().count())),
         };
-        told.push(format!("{}: {number}", bar.label));
+        words.push(format!("{}: {number}", bar.label));
         body.push_str(&text(0.0, top + 13.0, "", "start", &cut(&bar.label, 34)));
         body.push_str(&text(WIDTH, top + 13.0, if bar.value.is_ok() { "" } else { "soft" }, "end", &number));
         let Ok(spread) = &bar.value else {
@@ -197,7 +196,7 @@ pub fn bars(bars: &Bars) -> Panel {
             );
         }
     }
-    Panel { title: bars.title.clone(), told: told.join("; "), height: bottom + 20.0, body }
+    Panel { title: bars.title.clone(), words: words.join("; "), height: bottom + 20.0, body }
 }
 
 /// Draws curves over epochs, with a legend below.
@@ -211,7 +210,7 @@ pub fn curves(curves: &Curves) -> Panel {
     let mut body = text(0.0, 14.0, "title", "start", &curves.title);
     if !first.is_finite() {
         body.push_str(&text(LEFT, 60.0, "soft", "start", "not run"));
-        return Panel { title: curves.title.clone(), told: "not run".to_owned(), height: 80.0, body };
+        return Panel { title: curves.title.clone(), words: "not run".to_owned(), height: 80.0, body };
     }
     let x = |epoch: f64| LEFT + (epoch - first) / (last - first).max(1.0) * (edge - LEFT);
     for tick in
@@ -222,7 +221,7 @@ pub fn curves(curves: &Curves) -> Panel {
     body.push_str(&text((LEFT + edge) / 2.0, BOTTOM + 30.0, "soft", "middle", "epoch"));
     let _ = write!(body, "<path class=\"axis\" d=\"M{LEFT} {BOTTOM}H{edge}\"/>");
 
-    let mut told = Vec::new();
+    let mut words = Vec::new();
     for is_right in [false, true] {
         let lines = || curves.lines.iter().filter(move |line| line.is_right == is_right);
         let Some(own) = range(values(lines())) else { continue };
@@ -246,7 +245,7 @@ pub fn curves(curves: &Curves) -> Panel {
         body.push_str(&text(at, 32.0, "soft", anchor, label));
         for line in lines() {
             draw(&mut body, line, &x, &y);
-            told.extend(line.name.as_ref().map(|name| tell(name, label, line)));
+            words.extend(line.name.as_ref().map(|name| in_words(name, label, line)));
         }
     }
     let mut height = BOTTOM + 38.0;
@@ -261,14 +260,14 @@ pub fn curves(curves: &Curves) -> Panel {
         ));
         height += 18.0;
     }
-    Panel { title: curves.title.clone(), told: told.join("; "), height: height + 4.0, body }
+    Panel { title: curves.title.clone(), words: words.join("; "), height: height + 4.0, body }
 }
 
 fn values<'a>(lines: impl Iterator<Item = &'a Line>) -> impl Iterator<Item = f64> {
     lines.flat_map(|line| &line.points).map(|point| point.1)
 }
 
-/// From the lowest to the highest of some values; a little room where they are all one.
+/// The lowest and the highest value; a range around it where there is only one.
 pub fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let (low, high) = values
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -305,19 +304,11 @@ fn draw(body: &mut String, line: &Line, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) 
     }
 }
 
-fn tell(name: &str, label: &str, line: &Line) -> String {
+fn in_words(name: &str, label: &str, line: &Line) -> String {
     let (Some(first), Some(last)) = (line.points.first(), line.points.last()) else {
         return format!("{name}: no {label}");
     };
     format!("{name}: {label} {:.3} at epoch {}, {:.3} at epoch {}", first.1, first.0, last.1, last.0)
-}
-
-/// A number with its spread, as tables have it.
-pub fn spread_text(spread: &Spread, digits: usize) -> String {
-    match spread.deviation {
-        None => format!("{:.digits$}", spread.mean),
-        Some(deviation) => format!("{:.digits$} ± {deviation:.digits$}", spread.mean),
-    }
 }
 
 fn text(x: f64, y: f64, class: &str, anchor: &str, text: &str) -> String {
@@ -335,7 +326,7 @@ fn cut(text: &str, most: usize) -> String {
     kept + "…"
 }
 
-/// About so many round numbers that cover the range, its ends included.
+/// About as many round numbers as asked, which cover the range.
 fn ticks(low: f64, high: f64, about: usize) -> Vec<f64> {
     let span = if high > low { high - low } else { 1.0 };
     let rough = span / about as f64;
@@ -347,7 +338,7 @@ fn ticks(low: f64, high: f64, about: usize) -> Vec<f64> {
     (from..=to.max(from + 1)).map(|at| at as f64 * step).collect()
 }
 
-/// A tick's number without digits that say nothing.
+/// A tick's number without trailing zeros.
 fn short(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -379,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_are_named_marked_and_told_in_words() {
+    fn curves_are_named_marked_and_described_in_words() {
         let svg = drawn(vec![line("a <b>", &[(1.0, 2.0), (2.0, 1.0)]), line("c", &[(1.0, 1.5)])]).inline();
         for part in [
             "<polyline",

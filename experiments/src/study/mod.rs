@@ -26,7 +26,7 @@ use models::Models;
 use overview::Overview;
 use run::Run;
 
-pub use run::evaluate_split;
+pub use run::Evaluation;
 
 /// A study to be run.
 pub struct Request<'a> {

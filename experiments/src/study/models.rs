@@ -8,7 +8,7 @@ use captioner::{Checkpoint, weights_hash};
 use data::datasets::Split;
 use data::text::clean_caption;
 
-use super::run::evaluate_split;
+use super::run::Evaluation;
 use crate::config::{RunConfig, find_checkpoint, open_checkpoint};
 use crate::records::{ModelSummary, Summary};
 use crate::runtime::Session;
@@ -75,14 +75,8 @@ fn evaluate(
     let task = tasks::of(config);
     let context = task.context(&checkpoint)?;
     let predictions = folder.join(format!("predictions/pretrained-{weights_hash}.json"));
-    let test = evaluate_split(
-        &*task,
-        config,
-        clips,
-        Split::Test,
-        (checkpoint.model, context),
-        Some(&predictions),
-    )?;
+    let test = Evaluation { task: &*task, config, clips };
+    let test = test.of(Split::Test, &checkpoint.model, &context, Some(&predictions))?;
     Ok(ModelSummary {
         weights_hash,
         checkpoint: config.checkpoint.display().to_string(),

@@ -4,17 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use captioner::{Context, SETTINGS_FILE, TOKENIZER_FILE};
 use data::datasets::Split;
 use data::text::Tokenizer;
 use model::Blip2;
 use serde_json::json;
-use train::dashboard::Metrics;
-use train::evaluation::evaluate;
-use train::processes::{ProcessGroup, SingleProcess};
+use train::evaluation::evaluate_captions;
+use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst};
-use train::{BEST, Captioner, Fit, Outcome, Task as Training, TrainConfig, files, fit};
+use train::{
+    BEST, CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, TrainConfig, Validation, files, fit,
+};
 
 use crate::config::{RunConfig, ScstStage, find_checkpoint, open_checkpoint};
 use crate::records::provenance::Identity;
@@ -104,11 +105,11 @@ impl<'a> Run<'a> {
         files::replace_json(&self.directory.join(PROVENANCE), provenance)?;
 
         let stages = Stages { run: self, session, clips };
-        let outcome = match &self.config.scst {
+        let (outcome, context) = match &self.config.scst {
             None => stages.cross_entropy(self.config, &self.directory)?,
             Some(scst) => {
                 let own = self.directory.join(CROSS_ENTROPY);
-                if start.is_none() && stages.cross_entropy(&self.first_stage(), &own)?.interrupted {
+                if start.is_none() && stages.cross_entropy(&self.first_stage(), &own)?.0.interrupted {
                     return Ok(None);
                 }
                 stages.self_critical(scst, start.unwrap_or(&own.join(BEST)))?
@@ -118,20 +119,16 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let training = self.config.last_stage();
-        let best = outcome.best;
-        let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&best.blip2, choose));
-        let (trainable, parameters) = (count(&|name| training.parameters.trains(name)), count(&|_| true));
         let predictions = self.directory.join(TEST_PREDICTIONS);
-        let parts = (best.blip2.clone(), best.context().clone());
-        let test =
-            evaluate_split(&*self.task, self.config, clips, Split::Test, parts, Some(&predictions))?;
-        let record = outcome.history.iter().rev().find(|record| record.is_best);
+        let test = Evaluation { task: &*self.task, config: self.config, clips };
+        let test = test.of(Split::Test, &outcome.best, &context, Some(&predictions))?;
+        let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&outcome.best, choose));
         let result = RunResult {
             config_hash: provenance.config_hash.clone(),
             seed: self.seed,
-            trainable,
-            parameters,
-            best_epoch: record.map_or(0, |record| record.epoch),
+            trainable: count(&|name| training.parameters.trains(name)),
+            parameters: count(&|_| true),
+            best_epoch: outcome.best_epoch(),
             history: outcome.history.into_iter().map(Epoch::from).collect(),
             test,
         };
@@ -148,6 +145,9 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The outcome of a stage, and how its model is used.
+type Trained = (Outcome<Blip2>, Context);
+
 /// The stages of a run.
 struct Stages<'a> {
     run: &'a Run<'a>,
@@ -157,66 +157,79 @@ struct Stages<'a> {
 
 impl Stages<'_> {
     /// Cross-entropy training of the pretrained model.
-    fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Outcome<Captioner>> {
-        let checkpoint = find_checkpoint(&config.checkpoint)?;
-        let captioner = self.open(&checkpoint, config.model.dropout)?;
+    fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Trained> {
+        let (model, context) = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
+        let examples = self.examples(&model, &context, &config.train)?;
+        let objective = CrossEntropy::new(context.clone(), config.train.label_smoothing);
         let label = format!("{} seed {}", self.run.variant, self.run.seed);
-        let outcome = self.fit(captioner.clone(), &captioner, &config.train, directory, label)?;
-        self.save_settings(config, &captioner.context().tokenizer, directory, outcome.interrupted)?;
-        Ok(outcome)
+        let outcome = self.fit(model, objective, examples, &config.train, directory, label)?;
+        self.save_settings(config, &context.tokenizer, directory, outcome.interrupted)?;
+        Ok((outcome, context))
     }
 
     /// Self-critical training of the model that cross-entropy training gave.
-    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Outcome<Captioner>> {
+    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Trained> {
         let (run, config) = (self.run, self.run.config);
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
-        let captioner = self.open(start, dropout)?;
+        let (model, context) = self.open(start, dropout)?;
+        let examples = self.examples(&model, &context, &scst.train)?;
         let training = self.clips.split(Split::Train);
         let references: Vec<Vec<String>> = training.into_iter().map(|clip| clip.captions.clone()).collect();
         let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
         let label = format!("{} seed {}, self-critical", run.variant, run.seed);
-        let task = Scst::new(captioner.clone(), rewards);
-        let outcome = self.fit(task, &captioner, &scst.train, &run.directory, label)?.map(Scst::into_captioner);
-        self.save_settings(config, &captioner.context().tokenizer, &run.directory, outcome.interrupted)?;
-        Ok(outcome)
+        let objective = Scst::new(context.clone(), rewards);
+        let outcome = self.fit(model, objective, examples, &scst.train, &run.directory, label)?;
+        self.save_settings(config, &context.tokenizer, &run.directory, outcome.interrupted)?;
+        Ok((outcome, context))
     }
 
     /// A checkpoint as the run trains it.
-    fn open(&self, directory: &Path, dropout: Option<f64>) -> anyhow::Result<Captioner> {
-        let config = self.run.config;
-        let checkpoint = open_checkpoint(directory, config, dropout, &self.session.device)?;
+    fn open(&self, directory: &Path, dropout: Option<f64>) -> anyhow::Result<(Blip2, Context)> {
+        let checkpoint = open_checkpoint(directory, self.run.config, dropout, &self.session.device)?;
         let context = self.run.task.context(&checkpoint)?;
-        Ok(Captioner::new(checkpoint.model, context, config.train.label_smoothing))
+        Ok((checkpoint.model, context))
     }
 
-    fn fit<T: Training>(
+    /// Training examples, and the validation split with its scorer.
+    fn examples(
         &self,
-        task: T,
-        captioner: &Captioner,
+        model: &Blip2,
+        context: &Context,
+        training: &TrainConfig,
+    ) -> anyhow::Result<(Arc<dyn Examples>, Validation)> {
+        let (run, clips) = (self.run, self.clips);
+        let videos = |split| clips.videos(split, model, training);
+        let seed = run.config.drawn_seed(run.seed);
+        let train = run.task.training(clips, videos(Split::Train)?, context, seed)?;
+        let validation = run.task.evaluation(clips, Split::Validate, videos(Split::Validate)?, context)?;
+        Ok((train, validation))
+    }
+
+    fn fit<O: Objective<Model = Blip2>>(
+        &self,
+        model: Blip2,
+        objective: O,
+        (train, validation): (Arc<dyn Examples>, Validation),
         training: &TrainConfig,
         directory: &Path,
         label: String,
-    ) -> anyhow::Result<Outcome<T>> {
-        let (run, session, clips) = (self.run, self.session, self.clips);
-        let (context, seed) = (captioner.context(), run.config.drawn_seed(run.seed));
-        let videos = |split| clips.videos(split, &captioner.blip2, training);
-        let train = run.task.training(clips, videos(Split::Train)?, context, seed)?;
-        let validation =
-            run.task.evaluation(clips, Split::Validate, videos(Split::Validate)?, context)?;
-        Ok(fit(Fit {
+    ) -> anyhow::Result<Outcome<Blip2>> {
+        let (run, session) = (self.run, self.session);
+        let settings = Fit {
             config: training.clone(),
-            task,
+            objective,
             train,
             validation: Some(validation),
             directory: directory.to_owned(),
             device: session.device.clone(),
-            seed,
+            seed: run.config.drawn_seed(run.seed),
             label,
-            settings: json!({ "config": run.config, "seed": run.seed, "data": clips.hash() }),
+            settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
             stop: session.stop.clone(),
             dashboard: session.dashboard,
             processes: Arc::new(SingleProcess),
-        })?)
+        };
+        Ok(fit(model, settings)?)
     }
 
     /// Saves the tokenizer and the settings of a stage beside its best weights, so that the checkpoint can be evaluated alone.
@@ -236,22 +249,30 @@ impl Stages<'_> {
     }
 }
 
-/// Evaluates a model on a split as a run with this configuration does; saves the predictions where a file is named.
-///
-/// # Errors
-/// When a clip cannot be read, the device fails, or predictions cannot be saved or scored.
-pub fn evaluate_split(
-    task: &dyn Task,
-    config: &RunConfig,
-    clips: &Clips,
-    split: Split,
-    (model, context): (Blip2, Context),
-    predictions: Option<&Path>,
-) -> anyhow::Result<Metrics> {
-    let videos = clips.videos(split, &model, config.last_stage())?;
-    let examples = task.evaluation(clips, split, videos, &context)?;
-    let captioner = Captioner::new(model, context, config.train.label_smoothing);
-    let processes: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
-    let measured = evaluate(&captioner, &examples, &processes, predictions, |_| Ok(true))?;
-    Ok(measured.context("an evaluation ended early without being stopped")?.metrics)
+/// Evaluation of a model on a split, as a run with this configuration does it.
+pub struct Evaluation<'a> {
+    /// The task of the configuration.
+    pub task: &'a dyn Task,
+    /// The configuration.
+    pub config: &'a RunConfig,
+    /// Its clips.
+    pub clips: &'a Clips,
+}
+
+impl Evaluation<'_> {
+    /// The metrics of a model; the predictions are saved where a file is named.
+    ///
+    /// # Errors
+    /// When a clip cannot be read, the device fails, or predictions cannot be saved or scored.
+    pub fn of(
+        &self,
+        split: Split,
+        model: &Blip2,
+        context: &Context,
+        predictions: Option<&Path>,
+    ) -> anyhow::Result<Metrics> {
+        let videos = self.clips.videos(split, model, self.config.last_stage())?;
+        let examples = self.task.evaluation(self.clips, split, videos, context)?;
+        Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
+    }
 }

@@ -7,8 +7,7 @@ use data::datasets::synthetic::{QuestionKind, World};
 use data::datasets::{Clip, Question};
 use metrics::vqa::{accuracy, normalize};
 use serde_json::{Value, json};
-use train::dashboard::Metrics;
-use train::{Prediction, Scorer, TrainError};
+use train::{Metrics, Prediction, Scorer, TrainError};
 
 use crate::text::metrics::ACCURACY;
 

@@ -6,8 +6,8 @@ use data::datasets::Clip;
 use data::datasets::synthetic::{ChanceLevels, World, judge, judge_picture, read};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
-use train::dashboard::{LOSS, Metrics};
-use train::{Prediction, Scorer, TrainError};
+use train::metrics::LOSS;
+use train::{Metrics, Prediction, Scorer, TrainError};
 
 use crate::text::metrics::{
     BLEU_4, CIDER, COLOUR, DIRECTION, DISTINCT, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE, SHORTER_BLEUS,

@@ -19,7 +19,6 @@ use crate::config::RunConfig;
 use crate::records::{Baselines, TestClip};
 
 pub use caption_scorer::PictureScorer;
-pub use captioning::Captioned;
 pub use clips::Clips;
 
 use captioning::Captioning;

@@ -12,8 +12,7 @@ use data::text::{Family, Tokenizer, ask, clean_question};
 use model::Blip2Config;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
-use train::dashboard::Metrics;
-use train::{Batch, Examples, TrainError, Validation};
+use train::{Batch, Examples, Metrics, TrainError, Validation};
 
 use super::answer_scorer::AnswerScorer;
 use super::{Clips, Task, TextLengths};

@@ -1,6 +1,6 @@
 //! Names of the metrics that this crate computes, as result files, tables and plots have them.
 
-pub use train::dashboard::{BLEU_4, CIDER};
+pub use train::metrics::{BLEU_4, CIDER};
 
 /// BLEU-1 to BLEU-3.
 pub const SHORTER_BLEUS: [&str; 3] = ["BLEU-1", "BLEU-2", "BLEU-3"];

@@ -1,25 +1,25 @@
-//! How far two programs' tensors are apart.
+//! Differences of two programs' tensors.
 
 use anyhow::ensure;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
 use super::Reference;
-use crate::table::Table;
+use crate::text::Table;
 
 /// Largest difference of features and logits in f32, relative to the tensor's largest magnitude: sums of thousands of
 /// f32 products run in another order.
 pub(super) const TENSOR: f64 = 1e-4;
-/// The same of the loss, a mean.
+/// The same for the loss, a mean.
 pub(super) const LOSS: f64 = 1e-5;
-/// The same of gradients, which went through twice as many layers.
+/// The same for gradients, which pass twice as many layers.
 pub(super) const GRADIENT: f64 = 1e-3;
-/// The same of logits that bf16 weights give, against f32's: bf16 has 8 bits of precision.
+/// The same for logits of bf16 weights against f32: bf16 has 8 bits of precision.
 pub(super) const LOGITS_IN_BF16: f64 = 2e-2;
 /// Ids are equal or not.
 pub(super) const IDS: f64 = 0.0;
 
-/// Inputs, which there is nothing to compare with.
+/// Inputs, which are not compared.
 const INPUTS: [&str; 6] =
     ["pixel_values", "input_ids", "input_mask", "labels", "qformer_input_ids", "qformer_attention_mask"];
 
@@ -30,7 +30,7 @@ pub struct Comparison {
     pub passed: bool,
     /// One by one.
     pub tensors: Vec<Compared>,
-    /// What the reference holds besides, and why it was not compared.
+    /// The other tensors of the reference, and why they were not compared.
     pub not_compared: Vec<String>,
 }
 
@@ -45,13 +45,13 @@ pub struct Compared {
     pub absolute: f64,
     /// That over the largest magnitude in the reference; of sequences, the share of those that differ.
     pub relative: f64,
-    /// What `relative` may be.
+    /// Maximum of `relative`.
     pub tolerance: f64,
-    /// Whether it is.
+    /// Whether `relative` is within it.
     pub passed: bool,
 }
 
-/// What generated rows hold besides the new tokens.
+/// Tokens in generated rows that are not compared.
 pub(super) struct Sequences<'a> {
     /// May lead a row.
     pub start: Option<i64>,
@@ -97,7 +97,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Compares values; one that is no number on either side is a difference without bound.
+    /// Compares values; a NaN on either side is an infinite difference.
     pub(super) fn push(
         &mut self,
         name: &str,
@@ -117,7 +117,7 @@ impl Comparison {
         self.add(name, shape, absolute, relative, tolerance);
     }
 
-    /// Compares generated rows, start, padding and what stands behind an end left out.
+    /// Compares generated rows without start, padding and tokens after an end.
     pub(super) fn sequences(
         &mut self,
         name: &str,
@@ -141,19 +141,19 @@ impl Comparison {
         self.add(name, &shape, differing as f64, differing as f64 / rows.max(1) as f64, tolerance);
     }
 
-    /// Notes what cannot be compared.
+    /// Records a tensor that cannot be compared.
     pub(super) fn leave_out(&mut self, name: &str, reason: &str) {
         self.not_compared.push(format!("{name}: {reason}"));
     }
 
-    /// Notes every tensor of the reference that nothing was compared with.
+    /// Records every tensor of the reference that was not compared.
     pub(super) fn note_the_rest(&mut self, reference: &Reference) {
         for name in reference.tensors.keys() {
             let is_known = INPUTS.contains(&name.as_str())
                 || self.tensors.iter().any(|compared| &compared.name == name)
-                || self.not_compared.iter().any(|note| note.starts_with(name));
+                || self.not_compared.iter().any(|note| note.starts_with(&format!("{name}: ")));
             if !is_known {
-                self.not_compared.push(format!("{name}: nothing here to compare it with"));
+                self.not_compared.push(format!("{name}: no counterpart here"));
             }
         }
     }
@@ -165,7 +165,7 @@ impl Comparison {
         self.tensors.push(Compared { name: name.to_owned(), shape, absolute, relative, tolerance, passed });
     }
 
-    /// A table for people.
+    /// A table with a verdict.
     pub fn to_text(&self) -> String {
         let mut table = Table::new(&["tensor", "shape", "absolute", "relative", "tolerance", ""]);
         for compared in &self.tensors {

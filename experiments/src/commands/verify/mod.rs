@@ -1,4 +1,4 @@
-//! `experiments verify`: does a checkpoint compute here what it computed elsewhere?
+//! `experiments verify`: compares a checkpoint's outputs here with those of another program.
 
 mod compare;
 mod reference;
@@ -19,29 +19,28 @@ use compare::{GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
 pub use reference::Reference;
 use reference::{Generation, HostTensor, Values};
 
-use crate::device;
+use super::options::{CheckpointOption, DeviceOption};
+use crate::runtime::device;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArguments {
-    /// Folder of the checkpoint
+pub(super) struct Arguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    /// Folder of LoRA updates in the layout of peft, for a checkpoint in another folder
     #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
-    /// Folder of LoRA updates in the layout of peft, for a checkpoint that lies elsewhere
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    adapter: Option<PathBuf>,
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
-    pub reference: PathBuf,
-    /// Hold ViT and language model in bf16: only the logits are compared, to 2e-2
+    reference: PathBuf,
+    /// Store ViT and language model in bf16: only the logits are compared, to 2e-2
     #[arg(long)]
-    pub bf16: bool,
-    /// Where to compute: auto, cpu, cuda, cuda:1, wgpu, vulkan, metal
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
+    bf16: bool,
+    #[command(flatten)]
+    pub(super) device: DeviceOption,
     /// Print one JSON object instead of a table
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 /// What is verified.
@@ -51,22 +50,22 @@ pub struct Subject<'a> {
     pub checkpoint: &'a Path,
     /// Folder of LoRA updates for it.
     pub adapter: Option<&'a Path>,
-    /// Whether ViT and language model are held in bf16.
+    /// Whether ViT and language model are stored in bf16.
     pub bf16: bool,
 }
 
-impl VerifyArguments {
+impl Arguments {
     fn subject(&self) -> Subject<'_> {
-        Subject { checkpoint: &self.checkpoint, adapter: self.adapter.as_deref(), bf16: self.bf16 }
+        Subject { checkpoint: &self.checkpoint.checkpoint, adapter: self.adapter.as_deref(), bf16: self.bf16 }
     }
 }
 
-/// Runs the command; gives back whether every tensor is within its tolerance.
+/// Returns whether every tensor is within its tolerance.
 ///
 /// # Errors
 /// When a file cannot be read or the reference does not fit the checkpoint.
-pub fn run(arguments: &VerifyArguments) -> anyhow::Result<bool> {
-    let device = device::select(&arguments.device)?;
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let device = device::select(&arguments.device.device)?.device;
     let reference = Reference::read(&arguments.reference)?;
     let comparison = verify(&arguments.subject(), &reference, &device)?;
     if arguments.json {
@@ -77,14 +76,14 @@ pub fn run(arguments: &VerifyArguments) -> anyhow::Result<bool> {
     Ok(comparison.passed)
 }
 
-/// The tensors that a reference may hold besides inputs, and what they are compared by.
+/// Gradients of a reference, and the parameters that they belong to.
 const GRADIENTS: [(&str, &str); 3] = [
     ("grad_query_tokens", "query_tokens"),
     ("grad_language_projection_weight", "language_projection.weight"),
     ("grad_vision_layer0_fc1_weight", "vision_model.layers.0.mlp.fc1.weight"),
 ];
 
-/// Loads a checkpoint and computes whatever the reference holds.
+/// Loads a checkpoint and computes every tensor of the reference.
 ///
 /// # Errors
 /// When the checkpoint cannot be read or the reference does not fit it.
@@ -123,7 +122,7 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
     Ok(comparison)
 }
 
-/// What the reference's program was given.
+/// The inputs of the reference.
 struct Inputs {
     frames: Tensor<5>,
     prompt: Prompt,
@@ -194,7 +193,7 @@ impl Inputs {
     }
 }
 
-/// Runs the model stage by stage; gives back the logits.
+/// Runs the model stage by stage; returns the logits.
 fn forward(
     blip2: &Blip2,
     inputs: &Inputs,
@@ -217,7 +216,7 @@ fn forward(
     Ok(blip2.language_model.score(prefix, inputs.targets.ids.clone()))
 }
 
-/// Queries that stand one behind the other, `[b, f·q, d]`, as the reference may have them: `[b·f, q, d]`.
+/// Concatenated queries `[b, f·q, d]` in the reference's shape, which may be `[b·f, q, d]`.
 fn frame_by_frame(queries: Tensor<3>, reference: &Reference) -> anyhow::Result<Tensor<3>> {
     let [b, all, d] = queries.dims();
     Ok(match reference.floats::<3>("query_output")? {
@@ -226,7 +225,7 @@ fn frame_by_frame(queries: Tensor<3>, reference: &Reference) -> anyhow::Result<T
     })
 }
 
-/// Logits count where a label does.
+/// Compares logits where a label counts.
 fn compare_logits(
     logits: &Tensor<3>,
     inputs: &Inputs,
@@ -246,7 +245,7 @@ fn compare_logits(
     Ok(())
 }
 
-/// Writes with every setting that the reference has ids for.
+/// Generates with every setting for which the reference has ids.
 fn generate(
     directory: &Path,
     blip2: &Blip2,
@@ -279,10 +278,10 @@ fn generate(
             }
         };
         let generate = generation.config(&end_tokens);
-        let written = blip2.caption(inputs.visual(), &inputs.prompt, &generate)?;
-        let written: Vec<_> = written.into_iter().flatten().collect();
+        let generated = blip2.caption(inputs.visual(), &inputs.prompt, &generate)?;
+        let generated: Vec<_> = generated.into_iter().flatten().collect();
         let ids: Vec<Vec<i64>> =
-            written.iter().map(|one| one.ids.iter().map(|&id| i64::from(id)).collect()).collect();
+            generated.iter().map(|one| one.ids.iter().map(|&id| i64::from(id)).collect()).collect();
         let sequences = Sequences {
             start: settings.decoder_start_token_id.or_else(|| config.text_config.start().map(i64::from)),
             ends: &generate.end_tokens,
@@ -291,14 +290,14 @@ fn generate(
         let expected = expected.chunks(columns.max(1)).map(<[i64]>::to_vec).collect();
         comparison.sequences(&name, &sequences, ids, expected, IDS);
         if let Some((expected, [_])) = reference.floats::<1>(&scores_name)? {
-            let scores: Vec<f32> = written.iter().map(|one| one.score).collect();
+            let scores: Vec<f32> = generated.iter().map(|one| one.score).collect();
             comparison.push(&scores_name, &[expected.len()], &scores, &expected, TENSOR);
         }
     }
     Ok(())
 }
 
-/// Trains nothing, but computes what training would start from.
+/// Compares the gradients of the loss.
 fn gradients(
     blip2: Blip2,
     inputs: &Inputs,

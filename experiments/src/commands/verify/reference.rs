@@ -10,12 +10,12 @@ use model::generate::{EarlyStopping, GenerateConfig};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-/// Tensors of another program and how it came by them.
+/// Tensors of another program and its settings.
 #[derive(Debug)]
 pub struct Reference {
     /// By name.
     pub tensors: BTreeMap<String, HostTensor>,
-    /// How they were made.
+    /// Its settings.
     pub settings: Settings,
 }
 
@@ -37,20 +37,20 @@ pub enum Values {
     Integers(Vec<i64>),
 }
 
-/// The JSON beside the tensors. Keys that say nothing about what is computed (`command`) are passed over.
+/// The JSON beside the tensors. Other keys, such as `command`, are ignored.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Settings {
-    /// How frames were joined.
+    /// Fusion of the frames.
     pub fusion: Fusion,
     /// Frames a video.
     pub frames: usize,
-    /// What ends a sequence; the checkpoint's own where absent.
+    /// Tokens that end a sequence; the checkpoint's own where absent.
     #[serde(default)]
     pub end_tokens: Option<Vec<u32>>,
-    /// What fills the rows of generated ids; the checkpoint's own where absent.
+    /// Padding of generated ids; the checkpoint's own where absent.
     #[serde(default)]
     pub pad_token_id: Option<i64>,
-    /// What generated ids of an encoder-decoder model begin with.
+    /// First token of generated ids of an encoder-decoder model.
     #[serde(default)]
     pub decoder_start_token_id: Option<i64>,
     /// Settings of `generated_beam`.
@@ -67,15 +67,15 @@ pub struct Generation {
     /// Beams.
     #[serde(default = "one")]
     pub num_beams: usize,
-    /// Most new tokens.
+    /// Maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// Power of the length that scores are divided by.
+    /// Length penalty: score / length^penalty.
     #[serde(default = "one_f64")]
     pub length_penalty: f64,
-    /// Divides the scores of tokens that were written before.
+    /// Repetition penalty.
     #[serde(default = "one_f64")]
     pub repetition_penalty: f64,
-    /// Fewest new tokens.
+    /// Minimum number of new tokens.
     #[serde(default)]
     pub min_new_tokens: usize,
     /// When a beam search stops.
@@ -84,12 +84,12 @@ pub struct Generation {
     /// Sequences a video.
     #[serde(default = "one")]
     pub num_return_sequences: usize,
-    /// What ends a sequence, where it is not what the reference says.
+    /// Tokens that end a sequence, where they differ from the reference's.
     #[serde(default)]
     pub end_tokens: Option<Vec<u32>>,
 }
 
-/// Every key of [`Generation`]; a generation with another asks for what is not known here.
+/// Every key of [`Generation`]; others are not supported.
 const GENERATION_KEYS: [&str; 8] = [
     "num_beams",
     "max_new_tokens",
@@ -110,7 +110,7 @@ fn one_f64() -> f64 {
 }
 
 impl Generation {
-    /// Reads one of [`Settings::generations`]; the key that is not known here where there is one.
+    /// Reads one of [`Settings::generations`]; the error is an unknown key.
     pub(super) fn parse(value: &serde_json::Value) -> Result<Self, String> {
         let keys = value.as_object().map(|object| object.keys()).into_iter().flatten();
         match keys.into_iter().find(|key| !GENERATION_KEYS.contains(&key.as_str())) {
@@ -119,7 +119,7 @@ impl Generation {
         }
     }
 
-    /// The same settings in our words.
+    /// The settings of the model crate.
     pub(super) fn config(&self, end_tokens: &[u32]) -> GenerateConfig {
         GenerateConfig {
             max_new_tokens: self.max_new_tokens,
@@ -139,7 +139,7 @@ impl Reference {
     /// Reads both files.
     ///
     /// # Errors
-    /// When one is absent or damaged, or a tensor is of a type that a reference never has.
+    /// When one is absent or damaged, or a tensor has another type than F32, I64 or I32.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let settings_path = path.with_extension("json");
         let text = std::fs::read_to_string(&settings_path)
@@ -179,7 +179,7 @@ impl Reference {
         Ok(reference)
     }
 
-    /// The floats of a tensor that has so many axes.
+    /// The floats of a tensor with `D` axes.
     pub(super) fn floats<const D: usize>(
         &self,
         name: &str,
