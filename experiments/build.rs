@@ -1,5 +1,5 @@
-//! Records the commit that the program is built from in `RECAP_COMMIT`, with "+changes" where tracked source files differ from
-//! it, and "unknown" outside a checkout.
+//! Records the commit that the program is built from in `RECAP_COMMIT`, with "+changes" where tracked source
+//! files differ from it, and "unknown" outside a checkout.
 
 use std::path::Path;
 use std::process::Command;

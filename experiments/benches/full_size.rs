@@ -1,7 +1,9 @@
-//! Times a published model's sizes with random weights on any device: a training step of the Q-Former (ViT and language
-//! model frozen), and beam-5 captioning. `scripts/gpu-check.sh` runs it beside `scripts/bench/full_size_torch.py`.
+//! Times a published model's sizes with random weights on any device: a training step of the Q-Former (ViT
+//! and language model frozen), and beam-5 captioning. `scripts/gpu-check.sh` runs it beside
+//! `scripts/bench/full_size_torch.py`.
 //!
-//!     cargo bench -p experiments --features cuda --profile dev --bench full_size -- --preset blip2-flan-t5-xl --device cuda
+//! cargo bench -p experiments --features cuda --profile dev --bench full_size -- --preset blip2-flan-t5-xl
+//! --device cuda
 
 use std::path::PathBuf;
 use std::time::Instant;

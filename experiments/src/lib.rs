@@ -1,15 +1,16 @@
-//! The runner: command line, typed configurations, studies and reports.
+//! The runner: command line, typed configurations, studies and reports. Its library is what the program and
+//! the tests of this repository use; the pipeline for other programs is the crate `captioner`.
 //!
-//! Imports run downwards only: [`commands`] -> [`study`] -> [`pretrain`], [`plan`] -> [`tasks`], [`report`] -> [`records`] ->
-//! [`config`], [`runtime`], [`text`].
+//! Imports run downwards only: `commands` -> `study` -> `pretrain`, `plan` -> `tasks`, `report` -> `records`
+//! -> `config`, [`runtime`], `text`.
 
 pub mod commands;
-pub mod config;
-pub mod plan;
-pub mod pretrain;
-pub mod records;
-pub mod report;
+mod config;
+mod plan;
+mod pretrain;
+mod records;
+mod report;
 pub mod runtime;
-pub mod study;
-pub mod tasks;
-pub mod text;
+mod study;
+mod tasks;
+mod text;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use experiments::commands::Cli;
 
-/// The CPU backend allocates many large short-lived buffers, for which this allocator is up to twice as fast as the system's.
+/// The CPU backend allocates many large short-lived buffers, for which this allocator is up to twice as fast
+/// as the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::options::{CheckpointOption, DeviceOption};
 use crate::runtime::device;
 
-/// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in recap.toml, else 8 uniform
-/// frames, no prompt and 5 beams
+/// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
+/// recap.toml, else 8 uniform frames, no prompt and 5 beams
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -85,9 +85,6 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
 }
 
 /// Captions every input; returns whether all of them could be decoded.
-///
-/// # Errors
-/// When the checkpoint cannot be read, or the settings are invalid.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let directory = &arguments.checkpoint.checkpoint;
     let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
@@ -137,7 +134,8 @@ fn settings(arguments: &Arguments, mut settings: Settings) -> Settings {
     settings
 }
 
-/// Prints the captions of a clip, or collects them for the COCO results. A clip that cannot be decoded is reported.
+/// Prints the captions of a clip, or collects them for the COCO results. A clip that cannot be decoded is
+/// reported.
 fn print(clip: &ClipCaptions, format: Format, results: &mut Vec<Value>) {
     let path = &clip.path;
     let captions = match &clip.captions {

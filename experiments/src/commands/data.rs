@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
-use clap::{Args, Subcommand};
 use ::data::check::{Inspected, check_with};
 use ::data::datasets::{DataSet, Split, open};
 use ::data::prepare::prepare;
 use ::data::probe::{Probe, probe};
 use ::data::sampling::Sampling;
 use ::data::video::FrameRequest;
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
 use train::files;
 
 use super::options::{ProfileOptions, parse_split};
@@ -21,8 +21,8 @@ use crate::text::{Table, thousands};
 /// Commands on data sets.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Read a data set once: clips that are present, missing, corrupt or not in the official split, overlaps of splits; saves the list
-    /// of clips that training leaves out
+    /// Read a data set once: clips that are present, missing, corrupt or not in the official split, overlaps
+    /// of splits; saves the list of clips that training leaves out
     Check(CheckArguments),
     /// Decode the sampled frames of every clip before training
     Prepare(PrepareArguments),
@@ -58,7 +58,8 @@ struct PlaceArguments {
     /// Folder of the data set: its videos, and its annotation files unless --annotations names them
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Data set: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions file)
+    /// Data set: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions
+    /// file)
     #[arg(long, value_parser = parse_dataset)]
     dataset: DataSet,
     /// The annotation file, or the folder of annotation files
@@ -100,12 +101,10 @@ pub(super) struct CheckArguments {
 }
 
 /// Reads a data set once; returns whether it is complete and correct.
-///
-/// # Errors
-/// When its annotations cannot be read or a list cannot be written.
 fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = ProgressBars::default();
-    let report = check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
+    let report =
+        check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
     drop(bar);
     println!("{report}");
     if let Some(path) = &arguments.json {
@@ -161,9 +160,6 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
 }
 
 /// Decodes the sampled frames of a data set before training.
-///
-/// # Errors
-/// When a clip that is not on the skip list cannot be decoded, or the folder cannot be written.
 fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
     let clips: Vec<_> =
@@ -205,9 +201,6 @@ pub(super) struct ProbeArguments {
 }
 
 /// Prints the properties of files; returns whether all could be decoded.
-///
-/// # Errors
-/// When standard output is closed.
 fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
     let mut table = Table::new(&["file", "codec", "size", "rotation", "frames", "seconds", "error"]);
     let mut all_whole = true;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
 use ::data::datasets::Split;
+use clap::Args;
 
-use super::options::{CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split};
+use super::options::{
+    CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split,
+};
 use super::{Outcome, Usage, session};
 use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint};
 use crate::runtime::Session;
@@ -14,8 +16,8 @@ use crate::study::Evaluation;
 use crate::tasks::{self, Clips};
 use crate::text::Table;
 
-/// Evaluate a checkpoint as its run did: the settings that the run saved in recap.toml are used, and every change of them by an option
-/// is printed
+/// Evaluate a checkpoint as its run did: the settings that the run saved in recap.toml are used, and every
+/// change of them by an option is printed
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use ::data::text::Tokenizer;
 use anyhow::{Context as _, bail, ensure};
 use burn::tensor::Device;
 use captioner::TOKENIZER_FILE;
 use captioner::checkpoint::check_tokenizer;
 use clap::Args;
-use ::data::text::Tokenizer;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
 use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
@@ -22,7 +22,8 @@ use crate::text::thousands;
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportArguments {
-    /// A whole checkpoint, or the parts that no other option names: a Hugging Face directory or hub name, .pth, .safetensors, .onnx
+    /// A whole checkpoint, or the parts that no other option names: a Hugging Face directory or hub name,
+    /// .pth, .safetensors, .onnx
     #[arg(value_name = "SRC")]
     source: Option<String>,
     /// File or directory with the ViT
@@ -31,10 +32,12 @@ pub(super) struct ImportArguments {
     /// File or directory with Q-Former, queries and projection
     #[arg(long, value_name = "F")]
     qformer: Option<String>,
-    /// File or directory with the language model; may be given twice, for an encoder and a decoder in two files
+    /// File or directory with the language model; may be given twice, for an encoder and a decoder in two
+    /// files
     #[arg(long, value_name = "F")]
     language_model: Vec<String>,
-    /// Sizes of the model, as a Hugging Face Blip2 config.json; by default those of the published model of that name
+    /// Sizes of the model, as a Hugging Face Blip2 config.json; by default those of the published model of
+    /// that name
     #[arg(long, value_name = "CONFIG.json")]
     config: Option<PathBuf>,
     /// Folder of the new checkpoint
@@ -61,9 +64,6 @@ const SMALL_FILES: [&str; 11] = [
 ];
 
 /// Runs the command.
-///
-/// # Errors
-/// When a source is absent, damaged, or not of the configured model.
 pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let given = arguments.source.iter().map(|source| (Role::Whole, source));
     let given = given
@@ -153,8 +153,8 @@ fn download(name: &str) -> anyhow::Result<PathBuf> {
     directory.with_context(|| format!("{name} holds no checkpoint"))
 }
 
-/// The sizes: from `--config`, a directory's `config.json`, or the published model that a name implies; the language
-/// model's from its own `config.json` where it comes alone; the image size from the ViT's positions.
+/// The sizes: from `--config`, a directory's `config.json`, or the published model that a name implies; the
+/// language model's from its own `config.json` where it comes alone; the image size from the ViT's positions.
 fn configure<'a>(
     given: Option<&Path>,
     sources: &[(Role, PathBuf)],
@@ -232,9 +232,6 @@ pub(super) struct ExportArguments {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// When the checkpoint cannot be read, has parts that transformers does not support, or the folder cannot be written.
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
     let directory = &arguments.checkpoint.checkpoint;
     let (mut config, mut blip2) = checkpoint::load(directory, |_| {}, &Device::flex())?;

@@ -1,5 +1,5 @@
-//! The command line: one file a command, with its arguments and what it does. Options that several commands have are declared once,
-//! in [`options`].
+//! The command line: one file a command, with its arguments and what it does. Options that several commands
+//! have are declared once, in [`options`].
 
 mod ablation;
 mod caption;
@@ -38,7 +38,8 @@ pub struct Cli {
 enum Command {
     /// List ablations and profiles
     List,
-    /// Print the settings of an ablation and estimate parameters, memory, steps and work; needs neither data nor weights
+    /// Print the settings of an ablation and estimate parameters, memory, steps and work; needs neither data
+    /// nor weights
     Show(show::Arguments),
     /// Run an ablation: train every variant, compare them on the test clips, save a report
     Ablation(ablation::Arguments),
@@ -104,8 +105,8 @@ impl<T> Usage<T> for anyhow::Result<T> {
 }
 
 impl Cli {
-    /// The value of `BURN_DEVICE` that makes the device of `--device` Burn's default device, for commands that compute. A wrong word
-    /// is reported by the command itself.
+    /// The value of `BURN_DEVICE` that makes the device of `--device` Burn's default device, for commands
+    /// that compute. A wrong word is reported by the command itself.
     pub fn burn_device(&self) -> Option<&'static str> {
         let device = match &self.command {
             Command::Ablation(arguments) => &arguments.study.run.device,
@@ -120,9 +121,6 @@ impl Cli {
     }
 
     /// Runs the command.
-    ///
-    /// # Errors
-    /// With the exit code of the error.
     pub fn run(self) -> Outcome {
         match self.command {
             Command::List => list::run(),
@@ -162,8 +160,9 @@ fn exit_code(status: Status) -> ExitCode {
     }
 }
 
-/// Selects the device and handles Ctrl-C: training stops at the next step whose state can be saved, and at once when it is pressed
-/// again. Before training everything is written under temporary names, so that stopping at once loses nothing.
+/// Selects the device and handles Ctrl-C: training stops at the next step whose state can be saved, and at
+/// once when it is pressed again. Before training everything is written under temporary names, so that
+/// stopping at once loses nothing.
 fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<Session, Failure> {
     let device::Selected { device, word: device_word, .. } = device::select(&device.device).usage()?;
     let stop = Arc::new(AtomicBool::new(false));

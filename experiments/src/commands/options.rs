@@ -18,8 +18,8 @@ pub(super) struct DeviceOption {
 /// `--cache`
 #[derive(Debug, Args)]
 pub(super) struct CacheOption {
-    /// Folder of rendered worlds, decoded frames, features and METEOR's tables; by default $RECAP_CACHE, ./cache where it exists, or
-    /// recap in the user's cache directory
+    /// Folder of rendered worlds, decoded frames, features and METEOR's tables; by default $RECAP_CACHE,
+    /// ./cache where it exists, or recap in the user's cache directory
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
 }

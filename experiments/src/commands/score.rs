@@ -83,9 +83,6 @@ impl Metric {
 }
 
 /// Reads both files, scores, and prints.
-///
-/// # Errors
-/// When a file cannot be read, is not what it should be, or the two are about different videos.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let predictions = read_predictions(&arguments.predictions)?;
     let references = read_references(&arguments.references, arguments.split.as_deref())?;

@@ -51,7 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 type Planned<'a> = (&'a Variant, Plan);
 
 fn variants(plans: &[Planned<'_>]) -> Table {
-    let mut table = Table::new(&["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
+    let mut table =
+        Table::new(&["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
     for (variant, plan) in plans {
         let (trained, values) = (plan.trained(), plan.values());
         let time = plan.seconds().map_or_else(|| "not run: no measured rate".to_owned(), estimate);

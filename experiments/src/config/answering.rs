@@ -37,9 +37,6 @@ impl Default for AnswerConfig {
 
 impl AnswerConfig {
     /// Refuses a prompt without exactly one place for the question.
-    ///
-    /// # Errors
-    /// With the prompt.
     pub fn check(&self) -> anyhow::Result<()> {
         let places = self.prompt.matches("{}").count();
         ensure!(

@@ -15,9 +15,6 @@ use super::{FrozenType, PretrainConfig, PretrainingChoice, RunConfig};
 
 /// The folder of a checkpoint: the path itself or in the project's folder; for the name of a repository also
 /// `checkpoints/NAME`, which is where `experiments import` puts it.
-///
-/// # Errors
-/// When it does not exist, with the command that makes or downloads it.
 pub fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let name = path.file_name().map(Path::new).filter(|_| path.components().count() == 2);
@@ -46,19 +43,13 @@ pub fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Height and width of the images of a configuration's model, pixels. Its weights are not read.
-///
-/// # Errors
-/// When the checkpoint does not exist or has no sizes.
 pub fn image_size(config: &RunConfig) -> anyhow::Result<usize> {
     let checkpoint = model::checkpoint::load_config(&find_checkpoint(&config.checkpoint)?)?;
     Ok(config.model.image_size.unwrap_or(checkpoint.vision_config.image_size))
 }
 
-/// The sizes of a configuration's model. Where its checkpoint does not exist, they are those of its pretraining, or of the
-/// published model of that name.
-///
-/// # Errors
-/// When the checkpoint does not exist and its name implies no sizes, or the changed sizes are invalid.
+/// The sizes of a configuration's model. Where its checkpoint does not exist, they are those of its
+/// pretraining, or of the published model of that name.
 pub fn sizes(config: &RunConfig) -> anyhow::Result<Blip2Config> {
     let named = config.checkpoint.to_string_lossy();
     let mut sizes = match (&config.pretraining, find_checkpoint(&config.checkpoint)) {
@@ -72,9 +63,6 @@ pub fn sizes(config: &RunConfig) -> anyhow::Result<Blip2Config> {
 }
 
 /// Opens a checkpoint with the changes of a configuration and the dropout of a stage.
-///
-/// # Errors
-/// When it is incomplete or damaged.
 pub fn open_checkpoint(
     directory: &Path,
     config: &RunConfig,
@@ -89,8 +77,8 @@ pub fn open_checkpoint(
         .with_context(|| format!("checkpoint {}", directory.display()))
 }
 
-/// The number types of ViT and language model. Weights that any stage trains are f32, and so are low-rank updates of a frozen
-/// language model.
+/// The number types of ViT and language model. Weights that any stage trains are f32, and so are low-rank
+/// updates of a frozen language model.
 fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precision {
     if config.model.frozen_type == FrozenType::F32 {
         return Precision::default();

@@ -1,4 +1,5 @@
-//! The configuration with which a checkpoint is evaluated: the one that its run saved, changed by the command line.
+//! The configuration with which a checkpoint is evaluated: the one that its run saved, changed by the command
+//! line.
 
 use std::path::Path;
 
@@ -10,8 +11,8 @@ use super::layers::{apply_all, merge, typed};
 use super::study::find_profile;
 use super::{RunConfig, flatten};
 
-/// The tables of a profile that apply to a checkpoint of another run. Its model settings and training do not: a checkpoint's own
-/// fusion and temporal embedding hold unless `--set` changes them.
+/// The tables of a profile that apply to a checkpoint of another run. Its model settings and training do not:
+/// a checkpoint's own fusion and temporal embedding hold unless `--set` changes them.
 const EVALUATION: [&str; 6] = ["world", "dataset", "frames", "text", "generate", "evaluate"];
 
 /// The profile of a checkpoint without saved settings.
@@ -22,16 +23,14 @@ const DEFAULT_PROFILE: &str = "tiny";
 pub struct Evaluated {
     /// The configuration.
     pub config: RunConfig,
-    /// Settings that the command line changed, as `key: saved -> used`; empty for a checkpoint without saved settings.
+    /// Settings that the command line changed, as `key: saved -> used`; empty for a checkpoint without saved
+    /// settings.
     pub changes: Vec<String>,
 }
 
 impl Evaluated {
-    /// Reads the settings that a run saved in a checkpoint (`recap.toml`) and changes them by a profile and `key=value` settings.
-    /// A checkpoint without them has those of the profile.
-    ///
-    /// # Errors
-    /// When the saved settings are damaged, or a profile, key or value is not known.
+    /// Reads the settings that a run saved in a checkpoint (`recap.toml`) and changes them by a profile and
+    /// `key=value` settings. A checkpoint without them has those of the profile.
     pub fn of(checkpoint: &Path, profile: Option<&str>, sets: &[String]) -> anyhow::Result<Self> {
         let path = checkpoint.join(SETTINGS_FILE);
         let mut place = path.display().to_string();
@@ -67,11 +66,15 @@ fn read(path: &Path) -> anyhow::Result<Table> {
     toml::from_str(&text).with_context(|| format!("damaged: {}", path.display()))
 }
 
-/// The values that differ, except those of the model, which are compared with the checkpoint when it is opened.
+/// The values that differ, except those of the model, which are compared with the checkpoint when it is
+/// opened.
 fn changes(saved: &Table, used: &Table) -> Vec<String> {
     let (saved, used) = (flatten(saved), flatten(used));
     let find = |values: &[(String, Value)], key: &str| {
-        values.iter().find(|(other, _)| other == key).map_or("not set".to_owned(), |(_, value)| value.to_string())
+        values
+            .iter()
+            .find(|(other, _)| other == key)
+            .map_or("not set".to_owned(), |(_, value)| value.to_string())
     };
     let mut keys: Vec<&String> = saved.iter().chain(&used).map(|(key, _)| key).collect();
     keys.sort_unstable();

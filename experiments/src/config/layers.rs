@@ -30,15 +30,12 @@ impl std::error::Error for ConfigError {}
 pub(super) const TINY_WORLD: &str = "dataset=tiny";
 
 /// A configuration from the text of a file and the settings of the command line.
-///
-/// # Errors
-/// When a key or value is not known.
 pub fn merge_sets<T: DeserializeOwned>(text: &str, sets: &[String], place: &str) -> Result<T, ConfigError> {
     typed(parse(text, place)?, sets, place)
 }
 
-/// Every value of a table with its dotted key. A part of a key with dots or stars, as patterns of parameters have them, is
-/// quoted.
+/// Every value of a table with its dotted key. A part of a key with dots or stars, as patterns of parameters
+/// have them, is quoted.
 pub fn flatten(table: &Table) -> Vec<(String, Value)> {
     let mut flat = Vec::new();
     for (key, value) in table {
@@ -82,10 +79,8 @@ pub(super) fn typed<T: DeserializeOwned>(
 /// Changes a table by `key=value` settings.
 pub(super) fn apply_all(table: &mut Table, sets: &[String]) -> Result<(), ConfigError> {
     sets.iter().try_for_each(|set| {
-        apply(table, set).map_err(|fault| ConfigError {
-            faults: vec![format!("--set {set}: {fault}")],
-            place: None,
-        })
+        apply(table, set)
+            .map_err(|fault| ConfigError { faults: vec![format!("--set {set}: {fault}")], place: None })
     })
 }
 
@@ -126,8 +121,8 @@ fn inherit(table: &mut Table) {
     }
 }
 
-/// Replaces the settings of `base` by those of `over`, table by table. A table of patterns is replaced as a whole, because its
-/// order counts, and so is one of another kind, which has other keys.
+/// Replaces the settings of `base` by those of `over`, table by table. A table of patterns is replaced as a
+/// whole, because its order counts, and so is one of another kind, which has other keys.
 pub(super) fn merge(base: &mut Table, over: &Table) {
     let is_of_other_kind = |base: &Table, over: &Table| {
         ["mode", "model_type"]

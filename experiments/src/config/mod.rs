@@ -1,6 +1,6 @@
-//! Every typed setting, and how TOML files and the command line become one: a profile (size) and a study (what varies) are TOML
-//! files; the settings of a variant and of `--set` are merged over the profile, and the merged table is given its type once.
-//! Nothing here opens data or weights.
+//! Every typed setting, and how TOML files and the command line become one: a profile (size) and a study
+//! (what varies) are TOML files; the settings of a variant and of `--set` are merged over the profile, and
+//! the merged table is given its type once. Nothing here opens data or weights.
 
 mod answering;
 mod checkpoint;
@@ -22,11 +22,9 @@ pub use evaluation::Evaluated;
 pub use layers::{ConfigError, flatten, merge_sets};
 pub use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SecondStageConfig, SentencesConfig};
 pub use published::Published;
-pub use run::{
-    EvaluateConfig, FrozenType, ModelChanges, PretrainingChoice, Recipe, RunConfig, ScstStage,
-};
+pub use run::{EvaluateConfig, FrozenType, ModelChanges, PretrainingChoice, Recipe, RunConfig, ScstStage};
 pub use study::{
-    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve, resolve_all,
-    resolve_plain, single, study_sets,
+    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve,
+    resolve_all, resolve_plain, single, study_sets,
 };
 pub use suggest::nearest;

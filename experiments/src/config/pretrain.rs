@@ -23,12 +23,12 @@ const PRETRAININGS: &[(&str, &str)] = &[
 pub struct PretrainConfig {
     /// Seed of initial weights, order of examples and random draws.
     pub seed: u64,
-    /// A checkpoint whose ViT, language model and tokenizer are used: then no language model is trained, and only the Q-Former
-    /// is new.
+    /// A checkpoint whose ViT, language model and tokenizer are used: then no language model is trained, and
+    /// only the Q-Former is new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-    /// Sizes of the model. The size of the vocabulary is the number of words; a ViT and a language model from a checkpoint
-    /// keep their sizes.
+    /// Sizes of the model. The size of the vocabulary is the number of words; a ViT and a language model from
+    /// a checkpoint keep their sizes.
     pub model: Blip2Config,
     /// The tiny world.
     pub world: WorldConfig,
@@ -103,16 +103,12 @@ pub struct SecondStageConfig {
 
 impl PretrainConfig {
     /// A pretraining by its name or by the path of a TOML file, with settings changed.
-    ///
-    /// # Errors
-    /// When there is none of that name, or a key or value is unknown or invalid.
     pub fn find(name: &str, sets: &[String]) -> anyhow::Result<Self> {
         let built_in = PRETRAININGS.iter().find(|(known, _)| *known == name);
         let text = match built_in {
             Some((_, text)) => (*text).to_owned(),
-            None if name.ends_with(".toml") => {
-                std::fs::read_to_string(name).with_context(|| format!("cannot read the pretraining {name}"))?
-            }
+            None if name.ends_with(".toml") => std::fs::read_to_string(name)
+                .with_context(|| format!("cannot read the pretraining {name}"))?,
             None => {
                 let known: Vec<&str> = PRETRAININGS.iter().map(|(known, _)| *known).collect();
                 bail!(
@@ -194,9 +190,6 @@ impl PairsConfig {
     }
 
     /// The number of training pairs that are used, of all.
-    ///
-    /// # Errors
-    /// When the settings contradict each other or leave fewer than two pairs.
     pub fn chosen(&self, all: usize) -> anyhow::Result<usize> {
         let chosen = match (self.share, self.count) {
             (None, None) => all,
@@ -234,14 +227,18 @@ mod tests {
             PretrainConfig::find(name, &[]).unwrap();
         }
         assert!(PretrainConfig::find("tinny", &[]).unwrap_err().to_string().contains("tiny"));
-        let error = PretrainConfig::find("tiny", &["second_stage.train.epoch=1".to_owned()]).unwrap_err().to_string();
+        let error =
+            PretrainConfig::find("tiny", &["second_stage.train.epoch=1".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("did you mean \"epochs\"?"), "{error}");
     }
 
     #[test]
     fn settings_that_contradict_each_other_are_refused_with_the_key() {
-        let message = |set: &str| format!("{:#}", PretrainConfig::find("tiny", &[set.to_owned()]).unwrap_err());
-        assert!(message("sentences.word_keep_probability=1.5").contains("sentences.word_keep_probability is 1.5"));
+        let message =
+            |set: &str| format!("{:#}", PretrainConfig::find("tiny", &[set.to_owned()]).unwrap_err());
+        assert!(
+            message("sentences.word_keep_probability=1.5").contains("sentences.word_keep_probability is 1.5")
+        );
         assert!(message("sentences.count=0").contains("sentences.count"));
         assert!(message("first_stage.train.select=cider").contains("first_stage.train.select"));
         assert!(message("text.select=shape").contains("text.select"));

@@ -2,7 +2,8 @@
 
 use toml::{Table, Value};
 
-/// The table that holds a key, the key, and its present name: a key of the same table, or a whole path where it has a dot.
+/// The table that holds a key, the key, and its present name: a key of the same table, or a whole path where
+/// it has a dot.
 const RENAMED: &[(&str, &str, &str)] = &[
     ("train", "first_learning_rate", "warmup_learning_rate"),
     ("train", "last_learning_rate", "min_learning_rate"),

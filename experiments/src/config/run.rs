@@ -9,8 +9,8 @@ use model::{Fusion, Temporal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::Table;
-use train::{CaptionUse, TrainConfig};
 use train::scst::ScstConfig;
+use train::{CaptionUse, TrainConfig};
 
 use super::{AnswerConfig, DatasetConfig, flatten};
 
@@ -19,9 +19,11 @@ use super::{AnswerConfig, DatasetConfig, flatten};
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Pretrained model: a folder in Hugging Face's layout, or the name of a repository, whose folder is then
-    /// `checkpoints/NAME`. A relative path is searched in the working directory, then in the project's folder.
+    /// `checkpoints/NAME`. A relative path is searched in the working directory, then in the project's
+    /// folder.
     pub checkpoint: PathBuf,
-    /// A pretraining whose checkpoint replaces that one; it runs when its checkpoint is needed for the first time.
+    /// A pretraining whose checkpoint replaces that one; it runs when its checkpoint is needed for the first
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretraining: Option<PretrainingChoice>,
     /// Hyper-parameters of the paper or of its released code.
@@ -85,7 +87,8 @@ impl PretrainingChoice {
     }
 }
 
-/// Hyper-parameters of the paper or of its released code. A table `recipes.released` replaces the settings beside it.
+/// Hyper-parameters of the paper or of its released code. A table `recipes.released` replaces the settings
+/// beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipe {
@@ -173,9 +176,6 @@ impl Default for EvaluateConfig {
 
 impl RunConfig {
     /// As TOML.
-    ///
-    /// # Errors
-    /// When a value has no TOML form; a configuration that was read from TOML has none.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string_pretty(self)
     }
@@ -202,11 +202,8 @@ impl RunConfig {
         seed.wrapping_add(self.replica << 32)
     }
 
-    /// Hash of this configuration and a seed: 16 hexadecimal digits. The place of a pretraining's checkpoint in the cache has no
-    /// influence.
-    ///
-    /// # Errors
-    /// As [`to_toml`](Self::to_toml).
+    /// Hash of this configuration and a seed: 16 hexadecimal digits. The place of a pretraining's checkpoint
+    /// in the cache has no influence.
     pub fn hash(&self, seed: u64) -> Result<String, toml::ser::Error> {
         let mut named = self.clone();
         if named.pretraining.is_some() {

@@ -117,25 +117,16 @@ impl Profile {
 }
 
 /// All ablations that come with the program.
-///
-/// # Errors
-/// When one of them is not valid.
 pub fn ablations() -> anyhow::Result<Vec<Ablation>> {
     ABLATIONS.iter().map(|(name, text)| parse_ablation(name, text, name)).collect()
 }
 
 /// All profiles that come with the program.
-///
-/// # Errors
-/// When one of them is not valid.
 pub fn profiles() -> anyhow::Result<Vec<Profile>> {
     PROFILES.iter().map(|(name, text)| parse_profile(name, text, name)).collect()
 }
 
 /// An ablation by its name or by the path of a TOML file.
-///
-/// # Errors
-/// When there is none of that name, or the file is not a valid ablation.
 pub fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
     if let Some((name, text)) = ABLATIONS.iter().find(|(known, _)| *known == name) {
         return parse_ablation(name, text, name);
@@ -152,9 +143,6 @@ pub fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
 }
 
 /// A profile by its name.
-///
-/// # Errors
-/// When there is none of that name.
 pub(super) fn find_profile(name: &str) -> anyhow::Result<Profile> {
     match PROFILES.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => parse_profile(name, text, name),
@@ -174,11 +162,8 @@ pub fn choices(word: &str, known: &[&str], next: &str) -> String {
 }
 
 /// The configuration of a variant: profile, then variant, then what the variant changes in the profile, then
-/// `--set key=value`. `recipe=released` among the latter chooses the recipe: each of the first three may have a table
-/// `recipes.released`, which replaces its settings.
-///
-/// # Errors
-/// When a profile, key or value is not known; all such keys and values are listed.
+/// `--set key=value`. `recipe=released` among the latter chooses the recipe: each of the first three may have
+/// a table `recipes.released`, which replaces its settings.
 pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
     Ok(typed_variant(&layers(profile, variant)?, chosen_recipe(sets)?, profile, variant, sets)?)
 }
@@ -195,9 +180,6 @@ fn typed_variant(
 }
 
 /// The configurations of all of an ablation's variants that a profile has.
-///
-/// # Errors
-/// Every fault of every variant; a recipe for which the ablation has no settings.
 pub fn resolve_all<'a>(
     profile: &'a str,
     ablation: &'a Ablation,
@@ -238,9 +220,6 @@ pub fn resolve_all<'a>(
 }
 
 /// The configuration of a profile alone, with settings changed.
-///
-/// # Errors
-/// When a profile, key or value is not known.
 pub fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
     let settings = find_profile(profile)?.settings;
     Ok(typed(merged(&[settings], chosen_recipe(sets)?), sets, &format!("profile \"{profile}\""))?)
@@ -290,7 +269,9 @@ fn check_recipes(layer: &Table) -> anyhow::Result<()> {
     let Some(recipes) = recipes.as_table() else { bail!("recipes must be a table of tables of settings") };
     for (name, own) in recipes {
         if name != Recipe::Released.name() {
-            bail!("recipes.{name}: only recipes.released may change the settings beside it, which are the paper's");
+            bail!(
+                "recipes.{name}: only recipes.released may change the settings beside it, which are the paper's"
+            );
         }
         if !own.is_table() {
             bail!("recipes.{name} must be a table of settings");
@@ -300,9 +281,6 @@ fn check_recipes(layer: &Table) -> anyhow::Result<()> {
 }
 
 /// A study of one variant with the settings of a file.
-///
-/// # Errors
-/// When the file cannot be read or is not TOML.
 pub fn single(path: &Path) -> anyhow::Result<Ablation> {
     let shown = path.display().to_string();
     let text =
@@ -328,9 +306,6 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
 }
 
 /// The settings of `--dataset NAME[=DIR]`.
-///
-/// # Errors
-/// When there is no data set of that name.
 pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     let (name, directory) = word.split_once('=').unwrap_or((word, ""));
     if name == "tiny" && directory.is_empty() {
@@ -349,9 +324,6 @@ pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// The settings of `--dataset`, `--recipe` and `--set`; those of `--set` win.
-///
-/// # Errors
-/// When there is no data set of that name.
 pub fn study_sets(
     dataset: Option<&str>,
     recipe: Option<&str>,
@@ -387,7 +359,8 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
     Ok(Ablation { name: name.to_owned(), question, paper, published, variants })
 }
 
-/// A variant of a file, or every fault of its table. Its settings are checked when they are merged over a profile.
+/// A variant of a file, or every fault of its table. Its settings are checked when they are merged over a
+/// profile.
 fn parse_variant(name: &str, value: Value, place: &str) -> Result<Variant, Vec<String>> {
     let Value::Table(table) = value else {
         return Err(vec!["must be a table with a description and settings".to_owned()]);

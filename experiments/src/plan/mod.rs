@@ -14,8 +14,9 @@ use train::TrainConfig;
 use crate::config::{FrozenType, RunConfig, sizes};
 use crate::tasks::{self, TextLengths};
 
-/// Operations a second of the tiny BLIP-2's training on two CPU cores, as counted here. It predicts the measured 3.4 s, 1.1 s and 0.9 s
-/// of an epoch of `freeze_vit`'s three variants on a quiet machine (2026-11-22) within 20 %.
+/// Operations a second of the tiny BLIP-2's training on two CPU cores, as counted here. It predicts the
+/// measured 3.4 s, 1.1 s and 0.9 s of an epoch of `freeze_vit`'s three variants on a quiet machine
+/// (2026-11-22) within 20 %.
 const TINY_CPU_RATE: f64 = 5.5e10;
 /// Weights of the largest model for which this rate is used.
 const TINY: usize = 10_000_000;
@@ -88,9 +89,6 @@ impl Stage {
 
 impl Plan {
     /// The plan of a configuration; its checkpoint and data need not exist.
-    ///
-    /// # Errors
-    /// When the checkpoint does not exist and its name implies no sizes, or a pattern of parameters matches none.
     pub fn of(config: &RunConfig) -> anyhow::Result<Self> {
         let sizes = sizes(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
@@ -352,9 +350,10 @@ mod tests {
         assert!(recomputed.step_work > 1.2 * plain.step_work && recomputed.step_work < 1.4 * plain.step_work);
     }
 
-    /// The peaks that `cargo bench --bench recompute` of the model crate measured, in MB (docs/models.md): a mid-size BLIP-2,
-    /// all weights trained on two clips; and low-rank updates of T5 on eight clips, the ViT's output given. A peak also has
-    /// what the loss takes and the first gradients, which are not estimated here: hence 15 %.
+    /// The peaks that `cargo bench --bench recompute` of the model crate measured, in MB (docs/models.md): a
+    /// mid-size BLIP-2, all weights trained on two clips; and low-rank updates of T5 on eight clips, the
+    /// ViT's output given. A peak also has what the loss takes and the first gradients, which are not
+    /// estimated here: hence 15 %.
     #[test]
     fn activations_are_near_those_that_were_measured() {
         let all = "train.parameters={}";

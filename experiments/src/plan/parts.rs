@@ -1,4 +1,5 @@
-//! A model as stacks of blocks with the number of tokens that each reads: the basis of the estimates of memory and work.
+//! A model as stacks of blocks with the number of tokens that each reads: the basis of the estimates of
+//! memory and work.
 
 use model::lm::LanguageModelConfig;
 use model::parameters::Parameter;
@@ -25,7 +26,8 @@ pub(super) struct Part {
     pub(super) heads: usize,
     /// Tokens that a token reads in its own sequence.
     pub(super) keys: usize,
-    /// Cross-attention: tokens that a token reads, such tokens of a clip, their width, and the share of blocks with it.
+    /// Cross-attention: tokens that a token reads, such tokens of a clip, their width, and the share of
+    /// blocks with it.
     pub(super) memory: Option<(usize, usize, usize, f64)>,
     /// Number of weights of the blocks, without low-rank updates.
     pub(super) weights: usize,
@@ -55,8 +57,8 @@ impl Part {
         own + memory as usize
     }
 
-    /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each key that a
-    /// token reads and value of the width four.
+    /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each
+    /// key that a token reads and value of the width four.
     pub(super) fn forward(&self) -> f64 {
         let attention = |keys: usize| 4.0 * (self.tokens * keys * self.width * self.blocks) as f64;
         let read = self.memory.map_or(0.0, |(keys, read, width, share)| {
@@ -68,7 +70,8 @@ impl Part {
     }
 }
 
-/// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its parameters.
+/// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its
+/// parameters.
 pub(super) fn parts(
     config: &RunConfig,
     sizes: &Blip2Config,

@@ -13,8 +13,8 @@ use crate::config::SentencesConfig;
 /// The class token in a vocabulary of whole words. No text contains it, because brackets are separate tokens.
 pub(super) const CLASS: &str = "[CLS]";
 
-/// Training text of the language model, which prepares it to generate captions from the queries of the Q-Former. The encoder reads
-/// some words, an end token and a prompt; the target is
+/// Training text of the language model, which prepares it to generate captions from the queries of the
+/// Q-Former. The encoder reads some words, an end token and a prompt; the target is
 ///
 /// - a sentence, from some of its words in random order;
 /// - its second part, from such words and its first part;
@@ -30,9 +30,6 @@ pub(super) struct Sentences {
 
 impl Sentences {
     /// Tokenises sentences and exercises.
-    ///
-    /// # Errors
-    /// When the tokenizer fails on one.
     pub(super) fn new(
         sentences: &[String],
         exercises: &[Exercise],
@@ -64,7 +61,8 @@ impl Sentences {
         };
         let mut random = RandomStream::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
         let (words, end) = sentence.split_at(sentence.len().saturating_sub(1));
-        let mut source: Vec<u32> = words.iter().copied().filter(|_| random.chance(self.word_keep_probability)).collect();
+        let mut source: Vec<u32> =
+            words.iter().copied().filter(|_| random.chance(self.word_keep_probability)).collect();
         random.shuffle(&mut source);
         source.extend(end);
         let is_continued = random.chance(self.prefix_probability);
@@ -99,7 +97,8 @@ impl Examples for Sentences {
     }
 }
 
-/// The length of a caption's first part: from one token to its half, the end token excluded; none where it has fewer than two tokens.
+/// The length of a caption's first part: from one token to its half, the end token excluded; none where it
+/// has fewer than two tokens.
 fn split_point(caption: &[u32], random: &mut RandomStream) -> Option<usize> {
     let tokens = caption.len().saturating_sub(1);
     (tokens >= 2).then(|| 1 + random.below(tokens / 2))
@@ -116,9 +115,6 @@ pub(super) struct PairTexts {
 
 impl PairTexts {
     /// Joins images and captions, which the Q-Former's tokenizer reads.
-    ///
-    /// # Errors
-    /// When there is another number of captions than of images, or the tokenizer has no class token.
     pub(super) fn new(
         images: Videos,
         captions: Vec<String>,
@@ -179,11 +175,8 @@ pub(super) struct PairCaptions {
 }
 
 impl PairCaptions {
-    /// Joins images and captions. With probability `split` the encoder of the language model reads the first part of a caption after the
-    /// queries, and the rest is the target.
-    ///
-    /// # Errors
-    /// When there is another number of captions than of images.
+    /// Joins images and captions. With probability `split` the encoder of the language model reads the first
+    /// part of a caption after the queries, and the rest is the target.
     pub(super) fn new(
         images: Videos,
         captions: Vec<String>,

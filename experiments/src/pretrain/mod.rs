@@ -1,6 +1,7 @@
-//! Pretraining BLIP-2 in its stages: the language model is trained on sentences, the Q-Former on image-text pairs (first stage), and
-//! then through the frozen language model (second stage). Two things differ from the paper, because no published model is as small as
-//! the tiny world: its language model is trained here too, and so is its ViT, in the first stage.
+//! Pretraining BLIP-2 in its stages: the language model is trained on sentences, the Q-Former on image-text
+//! pairs (first stage), and then through the frozen language model (second stage). Two things differ from the
+//! paper, because no published model is as small as the tiny world: its language model is trained here too,
+//! and so is its ViT, in the first stage.
 
 mod examples;
 mod pairs;
@@ -28,9 +29,6 @@ const METRICS_FILE: &str = "pretraining.json";
 const STAGES: [&str; 3] = ["text", "first_stage", "second_stage"];
 
 /// Runs all stages and saves the checkpoint in `out`.
-///
-/// # Errors
-/// When anything fails; saved states stay.
 pub fn run(
     name: &str,
     config: &PretrainConfig,
@@ -70,12 +68,10 @@ pub fn run(
     Ok(Status::Finished)
 }
 
-/// The checkpoint of a pretraining in the cache; it is made where it does not exist. None where it was interrupted; the next call
-/// continues. Its name is a hash of configuration and pairs, and it appears complete or not at all. Pretrainings that differ in their
-/// images only share the language model, and those that differ in their language models only share the first stage.
-///
-/// # Errors
-/// When anything fails; saved states stay.
+/// The checkpoint of a pretraining in the cache; it is made where it does not exist. None where it was
+/// interrupted; the next call continues. Its name is a hash of configuration and pairs, and it appears
+/// complete or not at all. Pretrainings that differ in their images only share the language model, and those
+/// that differ in their language models only share the first stage.
 pub fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::Result<Option<PathBuf>> {
     let cache = session.caches.folder();
     let pairs = open_pairs(config, cache)?;
@@ -142,7 +138,8 @@ fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Hashes of the pairs, of the checkpoint that the pretraining starts from, and of both with the configuration.
+/// Hashes of the pairs, of the checkpoint that the pretraining starts from, and of both with the
+/// configuration.
 fn identity(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Identity> {
     let start = config.start.as_ref().map(|start| anyhow::Ok(weights_hash(&find_checkpoint(start)?)?));
     let start = start.transpose()?;
@@ -221,7 +218,10 @@ mod tests {
     #[test]
     fn another_checkpoint_under_the_same_path_is_another_pretraining() {
         let folder = tempfile::tempdir().unwrap();
-        let start = PretrainConfig { start: Some(folder.path().to_owned()), ..PretrainConfig::find("smoke", &[]).unwrap() };
+        let start = PretrainConfig {
+            start: Some(folder.path().to_owned()),
+            ..PretrainConfig::find("smoke", &[]).unwrap()
+        };
         let cache = tempfile::tempdir().unwrap();
         let pairs = Pairs::open(&start.pairs, &start.world, cache.path()).unwrap();
         let names = || {
@@ -242,7 +242,9 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/tiny").join(PROVENANCE);
         let provenance: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let data = provenance["data_hash"].as_str().unwrap();
-        assert_eq!(provenance["config_hash"], hash(&PretrainConfig::find("tiny", &[]).unwrap(), data, None).unwrap());
+        assert_eq!(
+            provenance["config_hash"],
+            hash(&PretrainConfig::find("tiny", &[]).unwrap(), data, None).unwrap()
+        );
     }
-
 }

@@ -1,4 +1,5 @@
-//! The image-text pairs of a pretraining: those of the tiny world, or of a user's shards or table; all of them or the first part.
+//! The image-text pairs of a pretraining: those of the tiny world, or of a user's shards or table; all of
+//! them or the first part.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,16 +29,14 @@ pub(super) struct Pairs {
     pub(super) world: Option<World>,
     /// Hash of the pairs in their order.
     pub(super) hash: String,
-    /// Captions of a user's training pairs, also of those that are not used: training text of the language model.
+    /// Captions of a user's training pairs, also of those that are not used: training text of the language
+    /// model.
     pub(super) sentences: Vec<String>,
     is_whole: bool,
 }
 
 impl Pairs {
     /// Opens the pairs; the tiny world is made where it is needed and does not exist.
-    ///
-    /// # Errors
-    /// When shards or table are missing or broken, hold no pair, or too few are left to learn from.
     pub(super) fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
         let (mut train, held_out, world) = if config.is_own() {
             let (train, held_out) = hold_out(own(config)?, config.held_out)?;
@@ -66,9 +65,6 @@ impl Pairs {
     }
 
     /// Decodes the images of the pairs.
-    ///
-    /// # Errors
-    /// The first image that is missing or broken.
     pub(super) fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
         let (pairs, is_whole) = match split {
             Split::Train => (&self.train, self.is_whole),

@@ -1,5 +1,6 @@
-//! The stages in their order, each a run in its own folder that can be resumed. A saved state is compared with the settings that its
-//! stage depends on, so that other settings of a later stage do not invalidate an earlier one.
+//! The stages in their order, each a run in its own folder that can be resumed. A saved state is compared
+//! with the settings that its stage depends on, so that other settings of a later stage do not invalidate an
+//! earlier one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use train::pretraining::FirstStage;
 use train::processes::SingleProcess;
-use train::{
-    CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Scorer, TrainConfig, Validation, fit,
-};
+use train::{CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Scorer, TrainConfig, Validation, fit};
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
 use super::pairs::{Pairs, captions};
@@ -133,18 +132,7 @@ impl<'a> Stages<'a> {
             }
         };
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self {
-            config,
-            session,
-            pairs,
-            identity,
-            folders,
-            model_config,
-            tokenizer,
-            words,
-            start,
-            ends,
-        })
+        Ok(Self { config, session, pairs, identity, folders, model_config, tokenizer, words, start, ends })
     }
 
     /// All stages; none where they were interrupted.
@@ -183,17 +171,20 @@ impl<'a> Stages<'a> {
             exercises.split_off(exercises.len() - held_out(wanted.questions).min(exercises.len()));
         sentences.extend(self.pairs.sentences.iter().cloned());
         let read = |sentences: &[String], exercises: &[_]| {
-            Sentences::new(sentences, exercises, &self.tokenizer, wanted, *seed).map(|read| Arc::new(read) as Arc<dyn Examples>)
+            Sentences::new(sentences, exercises, &self.tokenizer, wanted, *seed)
+                .map(|read| Arc::new(read) as Arc<dyn Examples>)
         };
         let validation = validation(read(&unseen, &unseen_exercises)?, None, evaluate.batch_size);
         let objective = CrossEntropy::new(self.context(), text.label_smoothing);
         let settings = text_settings(self.config, self.pairs);
         let train = read(&sentences, &exercises)?;
-        let outcome = self.fit("text", &self.folders.text, text, (model, objective), (train, validation), settings)?;
+        let outcome =
+            self.fit("text", &self.folders.text, text, (model, objective), (train, validation), settings)?;
         Ok(finished(outcome))
     }
 
-    /// Trains the Q-Former on image-text pairs, and the ViT where it is not frozen; the ViT of a checkpoint is used where there is one.
+    /// Trains the Q-Former on image-text pairs, and the ViT where it is not frozen; the ViT of a checkpoint
+    /// is used where there is one.
     fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Metrics)>> {
         let stage = &self.config.first_stage;
         let (tokenizer, start) = self.reader_tokenizer(stage)?;
@@ -217,7 +208,8 @@ impl<'a> Stages<'a> {
         let settings = first_settings(self.config, self.pairs, self.identity);
         let objective = FirstStage { start_token: start };
         let folder = &self.folders.first_stage;
-        let outcome = self.fit("first stage", folder, &stage.train, (model, objective), (train, validation), settings)?;
+        let outcome =
+            self.fit("first stage", folder, &stage.train, (model, objective), (train, validation), settings)?;
         Ok(finished(outcome))
     }
 
@@ -227,14 +219,21 @@ impl<'a> Stages<'a> {
         let read = |split, pairs, part: f64| -> anyhow::Result<(Arc<dyn Examples>, Vec<String>)> {
             let images = self.seen(split, &model, &stage.train)?;
             let (ids, seed) = (images.ids().to_vec(), self.config.seed);
-            let examples =
-                PairCaptions::new(images, captions(pairs), self.tokenizer.clone(), stage.max_tokens, part, seed)?;
+            let examples = PairCaptions::new(
+                images,
+                captions(pairs),
+                self.tokenizer.clone(),
+                stage.max_tokens,
+                part,
+                seed,
+            )?;
             Ok((Arc::new(examples), ids))
         };
         let part = if stage.prefix { 1.0 - stage.whole } else { 0.0 };
         let (train, _) = read(Split::Train, &self.pairs.train, part)?;
         let (held_out, ids) = read(Split::Validate, &self.pairs.held_out, 0.0)?;
-        let scorer = self.pairs.world.clone().map(|world| Arc::new(PictureScorer { world }) as Arc<dyn Scorer>);
+        let scorer =
+            self.pairs.world.clone().map(|world| Arc::new(PictureScorer { world }) as Arc<dyn Scorer>);
         let validation = Validation { ids, ..validation(held_out, scorer, self.config.evaluate.batch_size) };
         let settings = json!({
             "text": text_settings(self.config, self.pairs),
@@ -242,8 +241,18 @@ impl<'a> Stages<'a> {
             "second_stage": stage,
         });
         let folder = &self.folders.second_stage;
-        let objective = CrossEntropy { evaluates_loss: true, ..CrossEntropy::new(self.context(), stage.train.label_smoothing) };
-        let outcome = self.fit("second stage", folder, &stage.train, (model, objective), (train, validation), settings)?;
+        let objective = CrossEntropy {
+            evaluates_loss: true,
+            ..CrossEntropy::new(self.context(), stage.train.label_smoothing)
+        };
+        let outcome = self.fit(
+            "second stage",
+            folder,
+            &stage.train,
+            (model, objective),
+            (train, validation),
+            settings,
+        )?;
         Ok(finished(outcome))
     }
 

@@ -1,5 +1,5 @@
-//! `clips.json`: the test clips of a study in the order of the test split, written when the study begins. A report scores the
-//! predictions of each run again with it and shows the clips.
+//! `clips.json`: the test clips of a study in the order of the test split, written when the study begins. A
+//! report scores the predictions of each run again with it and shows the clips.
 
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
@@ -80,11 +80,8 @@ fn word(event: Event) -> &'static str {
     }
 }
 
-/// Saves `clips.json` in a study's folder. Relative paths of videos are changed from the working directory to that folder, so
-/// that runs and data can be moved together.
-///
-/// # Errors
-/// When the folder cannot be written to.
+/// Saves `clips.json` in a study's folder. Relative paths of videos are changed from the working directory to
+/// that folder, so that runs and data can be moved together.
 pub fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -94,9 +91,6 @@ pub fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
 }
 
 /// Reads and checks `clips.json`; none where it does not exist.
-///
-/// # Errors
-/// When it is damaged, or not a list of clips with distinct ids and references.
 pub fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
     let path = folder.join(CLIPS);
     let Some(clips) = read_json::<Vec<TestClip>>(&path)? else { return Ok(None) };

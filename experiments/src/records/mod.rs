@@ -1,5 +1,5 @@
-//! The files of a study's folder: their names, and one definition of each type that is written to and read from them. What a
-//! study does not know yet, or an older program did not write, is absent when it is read.
+//! The files of a study's folder: their names, and one definition of each type that is written to and read
+//! from them. What a study does not know yet, or an older program did not write, is absent when it is read.
 
 pub mod clips;
 pub mod provenance;
@@ -43,9 +43,6 @@ pub fn run_folder(study: &Path, variant: &str, seed: u64) -> PathBuf {
 }
 
 /// Reads a JSON file; none where it does not exist.
-///
-/// # Errors
-/// When it cannot be read or does not have the expected form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let value =
@@ -54,9 +51,6 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> 
 }
 
 /// Reads a TOML file; none where it does not exist.
-///
-/// # Errors
-/// When it cannot be read or does not have the expected form.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let value = toml::from_str(&text).with_context(|| format!("damaged: {}; {RESTORE}", path.display()))?;
@@ -64,9 +58,6 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> 
 }
 
 /// Reads the epochs that a run has finished so far.
-///
-/// # Errors
-/// When the file cannot be read or a line is damaged.
 pub fn read_epochs(run: &Path) -> anyhow::Result<Vec<Epoch>> {
     let path = run.join(METRICS);
     let text = read_text(&path)?.unwrap_or_default();

@@ -9,7 +9,8 @@ use time::format_description::well_known::Rfc3339;
 pub struct Provenance {
     /// The program's arguments.
     pub command: String,
-    /// Git commit that the program was built from, with "+changes" where its sources differed; "unknown" outside a checkout.
+    /// Git commit that the program was built from, with "+changes" where its sources differed; "unknown"
+    /// outside a checkout.
     pub commit: String,
     /// This program's version.
     pub version: String,
@@ -71,7 +72,8 @@ impl Provenance {
         self.commit != UNKNOWN && !self.commit.ends_with(CHANGED)
     }
 
-    /// Whether both are the same run: the same program on the same machine, the same configuration, seed, data and weights.
+    /// Whether both are the same run: the same program on the same machine, the same configuration, seed,
+    /// data and weights.
     pub fn is_equal_run(&self, other: &Self) -> bool {
         let Self { command, date, made_in, .. } = other.clone();
         self.weights_hash.is_some() && Self { command, date, made_in, ..self.clone() } == *other

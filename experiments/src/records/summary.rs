@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use train::checkpoint::{EpochRecord, Seconds};
 use train::Metrics;
+use train::checkpoint::{EpochRecord, Seconds};
 
 use super::{RESTORE, SUMMARY, read_json};
 use crate::config::Published;
@@ -181,9 +181,6 @@ pub struct Timing {
 
 impl Summary {
     /// Reads the summary of a study's folder.
-    ///
-    /// # Errors
-    /// When the folder has none, or it is damaged or inconsistent.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(SUMMARY);
         let Some(summary) = read_json::<Self>(&path)? else {

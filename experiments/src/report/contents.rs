@@ -49,7 +49,11 @@ impl Section {
 pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
     let mut sections = Vec::new();
     if !study.gaps.is_empty() {
-        sections.push(Section::new("gaps", "Missing files and runs", vec![Block::Points(study.gaps.clone())]));
+        sections.push(Section::new(
+            "gaps",
+            "Missing files and runs",
+            vec![Block::Points(study.gaps.clone())],
+        ));
     }
     sections.push(Section::new("varies", "Variants", varies(study)));
     sections.push(Section::new("results", "Results", results(study)));
@@ -60,10 +64,7 @@ pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
     }
     sections.push(Section::new("training", "Training", training(study)));
     sections.push(Section::new("cost", "Time and memory", vec![cost(study)]));
-    sections.push(Section {
-        is_folded: true,
-        ..Section::new("provenance", "Provenance", provenance(study))
-    });
+    sections.push(Section { is_folded: true, ..Section::new("provenance", "Provenance", provenance(study)) });
     sections
 }
 
@@ -181,7 +182,10 @@ fn results(study: &Study) -> Vec<Block> {
             row.push(spread(best.collect(), &NumberFormat::of(name)));
         }
         for name in &names {
-            row.push(spread(runs.iter().filter_map(|run| study.test(run, name)).collect(), &NumberFormat::of(name)));
+            row.push(spread(
+                runs.iter().filter_map(|run| study.test(run, name)).collect(),
+                &NumberFormat::of(name),
+            ));
         }
         table.push(row);
     }
@@ -266,14 +270,19 @@ fn legend(study: &Study, names: &[String]) -> String {
 
 fn published(study: &Study) -> Vec<Block> {
     let ours = models(study).unwrap_or_else(|| "our model".to_owned());
-    let mut table = Table::new(&["in the paper", "setting", "metric", "paper", "source", "ours", "our variant"]);
+    let mut table =
+        Table::new(&["in the paper", "setting", "metric", "paper", "source", "ours", "our variant"]);
     for published in &study.summary.published {
         let variant = published.variant.as_ref();
         let found = variant.and_then(|name| study.variants.iter().find(|variant| variant.name == *name));
         let value = found.map(|found| {
             let values: Vec<f64> =
                 found.finished().filter_map(|run| study.test(run, &published.metric)).collect();
-            if values.is_empty() { found.absence() } else { print_all(&values, &NumberFormat::of(&published.metric)) }
+            if values.is_empty() {
+                found.absence()
+            } else {
+                print_all(&values, &NumberFormat::of(&published.metric))
+            }
         });
         table.push(vec![
             published.figure.clone(),

@@ -1,4 +1,5 @@
-//! The section of differences: every pair of variants on the same test clips, with the confidence of the difference.
+//! The section of differences: every pair of variants on the same test clips, with the confidence of the
+//! difference.
 
 use super::contents::Block;
 use super::folder::{NOT_RUN, Study};

@@ -37,7 +37,9 @@ pub(super) fn bars(study: &Study) -> Vec<Block> {
     }
     let mut text = "Test split; error bars are the standard deviation over seeds.".to_owned();
     if !study.summary.published.is_empty() {
-        text.push_str(" Hatched bars are the paper's numbers, on other data and with another model, on separate axes.");
+        text.push_str(
+            " Hatched bars are the paper's numbers, on other data and with another model, on separate axes.",
+        );
     }
     vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Metrics of the variants".to_owned(), panels)]
 }

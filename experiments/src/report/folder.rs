@@ -1,7 +1,8 @@
 //! Reading and checking a study's folder.
 //!
-//! Only files are read, so that a study of any version is reported, finished or not. An absent file is a gap, which the report lists. A
-//! file that is damaged or contradicts another is an error: a report shows no number that its files do not support.
+//! Only files are read, so that a study of any version is reported, finished or not. An absent file is a gap,
+//! which the report lists. A file that is damaged or contradicts another is an error: a report shows no
+//! number that its files do not support.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,8 @@ use serde_json::{Map, Value};
 
 use super::scores::{Measure, Scored, measures};
 use crate::records::{
-    CLIPS, CONFIG, PROVENANCE, RESTORE, RESULT, RunResult, Summary, TEST_PREDICTIONS, TIMING, TestClip, Timing,
-    VariantSummary, clips, read_epochs, read_json, read_toml, run_folder,
+    CLIPS, CONFIG, PROVENANCE, RESTORE, RESULT, RunResult, Summary, TEST_PREDICTIONS, TIMING, TestClip,
+    Timing, VariantSummary, clips, read_epochs, read_json, read_toml, run_folder,
 };
 use crate::runtime::Caches;
 use crate::text::metrics::{ACCURACY, BLEU_4, CIDER, METEOR, ROUGE_L};
@@ -103,9 +104,6 @@ impl RunState {
     }
 
     /// Its captions with their scores.
-    ///
-    /// # Errors
-    /// With the text in their place.
     pub fn captions(&self) -> Result<&Scored, String> {
         match self {
             Self::Finished(run) => run.scored.as_ref().ok_or_else(|| "captions are missing".to_owned()),
@@ -119,9 +117,6 @@ pub const NOT_RUN: &str = "not run";
 
 impl Study {
     /// Reads a folder.
-    ///
-    /// # Errors
-    /// When it is not a study's folder, or a file in it is damaged or contradicts another.
     pub fn read(folder: &Path, caches: &Caches) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
         let mut gaps = Vec::new();
@@ -149,7 +144,11 @@ impl Study {
                 let place = run_folder(folder, &variant.name, seed);
                 match variant.runs.iter().find(|run| run.seed == seed) {
                     Some(run) => {
-                        let measured = Measured { clips: clips.as_deref(), measures: &measures, tables: tables.as_ref() };
+                        let measured = Measured {
+                            clips: clips.as_deref(),
+                            measures: &measures,
+                            tables: tables.as_ref(),
+                        };
                         Ok(RunState::Finished(Box::new(Run::read(run, &place, &measured, &mut gaps)?)))
                     }
                     None => unfinished(variant, seed, &place),
@@ -172,8 +171,7 @@ impl Study {
 
     /// The names of all metrics that finished runs have or that are computed here, those of the paper first.
     pub fn metrics(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            [CIDER, BLEU_4, METEOR, ROUGE_L, ACCURACY].map(str::to_owned).to_vec();
+        let mut names: Vec<String> = [CIDER, BLEU_4, METEOR, ROUGE_L, ACCURACY].map(str::to_owned).to_vec();
         let runs = || self.variants.iter().flat_map(Variant::finished);
         for (name, _) in runs().flat_map(|run| run.result.test.iter()) {
             if !names.iter().any(|known| known == name) {

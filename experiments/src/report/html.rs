@@ -1,5 +1,5 @@
-//! `report.html`: one file that needs no network. It contains tables and plots; the clips, which may be thousands, are data of which the
-//! page's script shows a few at a time.
+//! `report.html`: one file that needs no network. It contains tables and plots; the clips, which may be
+//! thousands, are data of which the page's script shows a few at a time.
 
 use serde_json::{Value, json};
 
@@ -129,7 +129,8 @@ fn table(caption: &str, table: &Table) -> String {
     )
 }
 
-/// The clips as the script reads them: captions and scores by variant and seed, or why there are none. A metric without a value is null.
+/// The clips as the script reads them: captions and scores by variant and seed, or why there are none. A
+/// metric without a value is null.
 fn clips(study: &Study) -> Value {
     let Some(clips) = &study.clips else { return Value::Null };
     let media = media::of_clips(&study.folder, clips);

@@ -1,8 +1,9 @@
-//! The report of a study: `report.html`, `report.md` and the plots. It is made from the study's folder alone, so that it can be made
-//! again at any time, and for a study that is not finished.
+//! The report of a study: `report.html`, `report.md` and the plots. It is made from the study's folder alone,
+//! so that it can be made again at any time, and for a study that is not finished.
 //!
-//! In order: `folder` reads and checks the files, `scores` scores the captions again clip by clip, `differences` compares variants,
-//! `contents` and `drawings` are the sections, `html` and `markdown` print them.
+//! In order: `folder` reads and checks the files, `scores` scores the captions again clip by clip,
+//! `differences` compares variants, `contents` and `drawings` are the sections, `html` and `markdown` print
+//! them.
 
 mod contents;
 mod differences;
@@ -25,9 +26,6 @@ use folder::Study;
 use statistics::Resampling;
 
 /// Prints the table of results, and saves report and plots in the study's folder.
-///
-/// # Errors
-/// When it is not a study's folder, a file in it is damaged or contradicts another, or it cannot be written to.
 pub fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
     let study = Study::read(folder, caches)?;
     let sections = sections(&study, Resampling::default());

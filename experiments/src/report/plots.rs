@@ -1,7 +1,8 @@
 //! Plots as SVG: bars with error bars, and curves over epochs.
 //!
-//! A panel is SVG text, which a page embeds and a file contains. In a page the colours follow the light or dark setting. They can be
-//! distinguished by the colour-blind (after Okabe and Ito) on both backgrounds, and a screen reader reads the numbers.
+//! A panel is SVG text, which a page embeds and a file contains. In a page the colours follow the light or
+//! dark setting. They can be distinguished by the colour-blind (after Okabe and Ito) on both backgrounds, and
+//! a screen reader reads the numbers.
 
 use std::fmt::Write as _;
 

@@ -9,7 +9,8 @@ use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
 
 use crate::records::TestClip;
 use crate::text::metrics::{
-    ACCURACY, BLEU_4, CIDER, COLOUR, DIRECTION, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE, UNORDERED_CIDER,
+    ACCURACY, BLEU_4, CIDER, COLOUR, DIRECTION, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE,
+    UNORDERED_CIDER,
 };
 
 /// A metric that is computed from captions and references, for each clip and for all.
@@ -143,9 +144,6 @@ pub struct Scored {
 
 impl Scored {
     /// Scores one caption a clip.
-    ///
-    /// # Errors
-    /// When a caption contains a line end, at which the reference tokeniser would split it.
     pub fn new(
         captions: Vec<String>,
         clips: &[TestClip],

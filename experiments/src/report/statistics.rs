@@ -1,12 +1,13 @@
-//! Statistics of a few seeds and some hundred test clips: mean and spread, confidence of a difference, and overfitting after the best
-//! epoch.
+//! Statistics of a few seeds and some hundred test clips: mean and spread, confidence of a difference, and
+//! overfitting after the best epoch.
 //!
-//! Two variants are compared on the same clips, so the clips are resampled in pairs (Koehn 2004): each resample draws as many clips as
-//! there are, with replacement, and computes the metrics of all runs on it. Every metric here is a function of sums over clips (a mean,
-//! a ratio of two counts, BLEU's and METEOR's counts), so a run is one row of numbers a clip, and a resample is a weighted sum of rows.
+//! Two variants are compared on the same clips, so the clips are resampled in pairs (Koehn 2004): each
+//! resample draws as many clips as there are, with replacement, and computes the metrics of all runs on it.
+//! Every metric here is a function of sums over clips (a mean, a ratio of two counts, BLEU's and METEOR's
+//! counts), so a run is one row of numbers a clip, and a resample is a weighted sum of rows.
 //!
-//! CIDEr keeps the document frequencies of the whole split in every resample: they are part of the metric, not of the sample, and a clip
-//! drawn twice would otherwise change the weights of its own words.
+//! CIDEr keeps the document frequencies of the whole split in every resample: they are part of the metric,
+//! not of the sample, and a clip drawn twice would otherwise change the weights of its own words.
 
 use data::random::RandomStream;
 use rayon::prelude::*;
@@ -78,8 +79,8 @@ impl Default for Resampling {
 
 /// The metrics of each resample.
 ///
-/// `clips` has one row a clip, all of one length; `metrics` reads the columns' sums over a resample, in which a clip that was drawn twice
-/// counts twice.
+/// `clips` has one row a clip, all of one length; `metrics` reads the columns' sums over a resample, in which
+/// a clip that was drawn twice counts twice.
 ///
 /// # Shapes
 /// `clips`: `[clips, columns]`; `metrics`: `[columns] -> [metrics]`; result: `[resamples, metrics]`
@@ -115,14 +116,14 @@ pub struct Difference {
     pub low: f64,
     /// Upper end: percentile 97.5.
     pub high: f64,
-    /// Two-sided: twice the share of resamples with the rarer sign or no difference, the test clips counted as one more resample. It is
-    /// below 0.05 where the interval does not contain 0.
+    /// Two-sided: twice the share of resamples with the rarer sign or no difference, the test clips counted
+    /// as one more resample. It is below 0.05 where the interval does not contain 0.
     pub p: f64,
 }
 
 impl Difference {
-    /// From the difference on the test clips and on each resample. None where one of them has no value: too few clips have what the
-    /// metric counts.
+    /// From the difference on the test clips and on each resample. None where one of them has no value: too
+    /// few clips have what the metric counts.
     pub fn of(difference: f64, mut resampled: Vec<f64>) -> Option<Self> {
         if resampled.is_empty() || !difference.is_finite() || resampled.iter().any(|value| !value.is_finite())
         {

@@ -1,8 +1,9 @@
 //! Where shared caches are: METEOR's tables, rendered worlds, decoded frames and ViT features.
 //!
-//! They are searched in the same order everywhere: the folder of `--cache`; else `$RECAP_CACHE`; else `cache` in the working
-//! directory, where it exists; else `recap` in the user's cache directory (`~/.cache/recap` on Linux). METEOR's tables, which are
-//! only read, are also found in `cache` in a directory above, and `$RECAP_METEOR` may name their folder.
+//! They are searched in the same order everywhere: the folder of `--cache`; else `$RECAP_CACHE`; else `cache`
+//! in the working directory, where it exists; else `recap` in the user's cache directory (`~/.cache/recap` on
+//! Linux). METEOR's tables, which are only read, are also found in `cache` in a directory above, and
+//! `$RECAP_METEOR` may name their folder.
 
 use std::path::{Path, PathBuf};
 
@@ -29,12 +30,7 @@ impl Caches {
         Self::among(chosen.map(Path::to_owned), variable, &here, dirs::cache_dir())
     }
 
-    fn among(
-        chosen: Option<PathBuf>,
-        variable: Option<PathBuf>,
-        here: &Path,
-        user: Option<PathBuf>,
-    ) -> Self {
+    fn among(chosen: Option<PathBuf>, variable: Option<PathBuf>, here: &Path, user: Option<PathBuf>) -> Self {
         let local = PathBuf::from("cache");
         let user = user.map(|user| user.join("recap"));
         let shared = match (&variable, &user) {

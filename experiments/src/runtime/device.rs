@@ -16,8 +16,9 @@ pub struct Selected {
     pub device: Device,
     /// The word that names it; `auto` is replaced by what it chose.
     pub word: String,
-    /// The value of `BURN_DEVICE` that makes it Burn's default device. Burn can name only the first CUDA device; for another
-    /// one the default is the CPU, so that library code which asks for the default allocates nothing on the first.
+    /// The value of `BURN_DEVICE` that makes it Burn's default device. Burn can name only the first CUDA
+    /// device; for another one the default is the CPU, so that library code which asks for the default
+    /// allocates nothing on the first.
     pub burn_name: &'static str,
 }
 

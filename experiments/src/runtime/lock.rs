@@ -1,7 +1,7 @@
 //! A lock that lets one process at a time write to a folder.
 //!
-//! It is the operating system's lock on a file beside the folder, so that it ends with its process. The file stays: if it
-//! were removed, a third process could enter while a second one waits.
+//! It is the operating system's lock on a file beside the folder, so that it ends with its process. The file
+//! stays: if it were removed, a third process could enter while a second one waits.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

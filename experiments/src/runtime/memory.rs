@@ -5,8 +5,8 @@ use std::fs;
 
 /// Measures the peak memory of the process since this value was made.
 ///
-/// Linux records the peak and resets it on request, so that each run of a study has its own. Other systems record it for the
-/// whole life of the process; nothing is reported there.
+/// Linux records the peak and resets it on request, so that each run of a study has its own. Other systems
+/// record it for the whole life of the process; nothing is reported there.
 #[derive(Debug)]
 pub struct PeakMemory {
     is_reset: bool,
@@ -35,8 +35,8 @@ fn peak(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Bytes that the program's memory pools hold on a device, which is close to the peak because pools do not shrink. None where
-/// the backend has no such number, as on the CPU, which [`PeakMemory`] covers.
+/// Bytes that the program's memory pools hold on a device, which is close to the peak because pools do not
+/// shrink. None where the backend has no such number, as on the CPU, which [`PeakMemory`] covers.
 #[must_use]
 pub fn of_device(device: &Device) -> Option<u64> {
     device.memory_pool_usage().map(|usage| usage.bytes_reserved)

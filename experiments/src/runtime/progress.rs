@@ -29,8 +29,8 @@ pub fn synthesize(config: &WorldConfig, out: &Path) -> anyhow::Result<World> {
         .with_context(|| format!("cannot make the tiny world in {}", out.display()))
 }
 
-/// A progress bar for each stage of some work on a terminal; elsewhere a line at the end of each stage. The last bar ends
-/// when this value is dropped.
+/// A progress bar for each stage of some work on a terminal; elsewhere a line at the end of each stage. The
+/// last bar ends when this value is dropped.
 #[derive(Default)]
 pub struct ProgressBars(Mutex<Option<Stage>>);
 
@@ -50,7 +50,8 @@ impl ProgressBars {
             let bar = ProgressBar::new(progress.total as u64)
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
                 .with_message(progress.stage);
-            *stage = Some(Stage { name: progress.stage, bar, started: Instant::now(), total: progress.total });
+            *stage =
+                Some(Stage { name: progress.stage, bar, started: Instant::now(), total: progress.total });
         }
         if let Some(stage) = stage.as_mut() {
             stage.total = stage.total.max(progress.total);

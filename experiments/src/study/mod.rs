@@ -1,5 +1,6 @@
-//! Running a study: every variant with every seed, in order. [`run`](mod@run) is one run from its checkpoint to its test score;
-//! `reuse` finds equal runs of other studies; `models` evaluates the pretrained models; `overview` shows how far a study is.
+//! Running a study: every variant with every seed, in order. [`run`](mod@run) is one run from its checkpoint
+//! to its test score; `reuse` finds equal runs of other studies; `models` evaluates the pretrained models;
+//! `overview` shows how far a study is.
 //!
 //! A study has variants, a variant has one run a seed, and a run has one or two stages of training.
 
@@ -54,9 +55,6 @@ impl Request<'_> {
 }
 
 /// Runs a study. A failed run is reported, and the others are run.
-///
-/// # Errors
-/// When nothing can be run, or a file of the whole study cannot be written. Finished runs stay, and `--resume` skips them.
 pub fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
     let Request { ablation, profile, variants, .. } = request;
     for (name, reason) in ablation.left_out(profile) {
@@ -129,7 +127,8 @@ struct Learned {
 }
 
 impl Study<'_> {
-    /// All runs. The summary is saved after each, so that a report can be made at any time; returns whether all have ended.
+    /// All runs. The summary is saved after each, so that a report can be made at any time; returns whether
+    /// all have ended.
     fn run(
         &mut self,
         models: &mut Models,
@@ -221,8 +220,8 @@ impl Study<'_> {
         Ok(clips)
     }
 
-    /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none where it was
-    /// interrupted.
+    /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none
+    /// where it was interrupted.
     fn with_checkpoint(&self, config: &RunConfig) -> anyhow::Result<Option<RunConfig>> {
         let Some(choice) = &config.pretraining else { return Ok(Some(config.clone())) };
         let chosen = PretrainConfig::find(&choice.name, &choice.sets())?;

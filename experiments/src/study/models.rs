@@ -1,5 +1,5 @@
-//! The pretrained models of a study: each distinct checkpoint is evaluated once on the test split, and its scores are kept in the
-//! summary under the hash of its files, so that `--resume` does not evaluate it again.
+//! The pretrained models of a study: each distinct checkpoint is evaluated once on the test split, and its
+//! scores are kept in the summary under the hash of its files, so that `--resume` does not evaluate it again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ impl Models {
         Ok(hash)
     }
 
-    /// Adds a variant to the entry of its model in the summary. A model without an entry is taken from an earlier summary or
-    /// evaluated.
+    /// Adds a variant to the entry of its model in the summary. A model without an entry is taken from an
+    /// earlier summary or evaluated.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn add(
         &mut self,
@@ -50,7 +50,8 @@ impl Models {
             return Ok(());
         }
         let known = earlier.filter(|earlier| earlier.world == summary.world);
-        let known = known.and_then(|known| known.models.iter().find(|model| model.weights_hash == weights_hash));
+        let known =
+            known.and_then(|known| known.models.iter().find(|model| model.weights_hash == weights_hash));
         let model = match known {
             Some(model) => ModelSummary { variants: vec![variant.to_owned()], ..model.clone() },
             None => evaluate(variant, config, clips, session, folder, weights_hash)?,

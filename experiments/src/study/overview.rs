@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::records::{CROSS_ENTROPY, Summary, TIMING, Timing, VariantSummary, read_epochs, read_json, run_folder};
+use crate::records::{
+    CROSS_ENTROPY, Summary, TIMING, Timing, VariantSummary, read_epochs, read_json, run_folder,
+};
 use crate::text::Table;
 use crate::text::metrics::headline;
 use crate::text::numbers::{NumberFormat, seconds};
@@ -23,9 +25,6 @@ pub struct Overview {
 
 impl Overview {
     /// Reads a study's folder.
-    ///
-    /// # Errors
-    /// When it is not a study's folder, or a file in it is damaged.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
         let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
@@ -96,9 +95,6 @@ impl Overview {
 }
 
 /// Prints the overview whenever it changes, until every run has ended.
-///
-/// # Errors
-/// As [`Overview::read`], and when nothing can be printed.
 pub fn watch(folder: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let mut before = String::new();

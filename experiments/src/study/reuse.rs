@@ -1,5 +1,5 @@
-//! Runs that studies share: the same program, configuration, seed, data and weights give the same run, so a finished one is copied
-//! instead of trained again. Most studies share the variant to compare with.
+//! Runs that studies share: the same program, configuration, seed, data and weights give the same run, so a
+//! finished one is copied instead of trained again. Most studies share the variant to compare with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,8 @@ pub(super) fn free_name_aside(folder: &Path) -> PathBuf {
     names.into_iter().find(|path| !path.exists()).unwrap_or_else(|| folder.with_extension(ASIDE))
 }
 
-/// A finished run of another study with the same identity as `wanted`. Studies that were moved aside do not count: their user wanted
-/// new runs.
-///
-/// # Errors
-/// When a folder cannot be read.
+/// A finished run of another study with the same identity as `wanted`. Studies that were moved aside do not
+/// count: their user wanted new runs.
 pub(super) fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Result<Option<PathBuf>> {
     if !wanted.is_reproducible() {
         return Ok(None);
@@ -46,9 +43,6 @@ pub(super) fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Re
 }
 
 /// Copies a finished run without its training states, and records its origin in the provenance.
-///
-/// # Errors
-/// When a file cannot be read or written; then nothing exists under the new name.
 pub(super) fn copy_run(from: &Path, to: &Path) -> anyhow::Result<()> {
     let unfinished = to.with_extension("copying");
     if unfinished.exists() {

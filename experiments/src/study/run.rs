@@ -20,8 +20,8 @@ use train::{
 use crate::config::{RunConfig, ScstStage, find_checkpoint, open_checkpoint};
 use crate::records::provenance::Identity;
 use crate::records::{
-    CONFIG, CROSS_ENTROPY, Epoch, PROVENANCE, Provenance, RESULT, RunResult, TEST_PREDICTIONS, TIMING, Timing,
-    read_json,
+    CONFIG, CROSS_ENTROPY, Epoch, PROVENANCE, Provenance, RESULT, RunResult, TEST_PREDICTIONS, TIMING,
+    Timing, read_json,
 };
 use crate::runtime::Session;
 use crate::runtime::memory::{self, PeakMemory};
@@ -46,9 +46,6 @@ impl<'a> Run<'a> {
     }
 
     /// The result of an earlier session, where the run is finished.
-    ///
-    /// # Errors
-    /// When the result is damaged or belongs to another configuration.
     pub(super) fn finished(&self) -> anyhow::Result<Option<RunResult>> {
         let Some(result) = read_json::<RunResult>(&self.directory.join(RESULT))? else { return Ok(None) };
         let hash = self.config.hash(self.seed)?;
@@ -88,11 +85,9 @@ impl<'a> Run<'a> {
         RunConfig { scst: None, ..self.config.clone() }
     }
 
-    /// Trains, selects the best epoch on validation, and scores it once on test; none where it was interrupted. Self-critical
-    /// training starts from `start`, the checkpoint of an equal first stage, where there is one.
-    ///
-    /// # Errors
-    /// When anything fails; saved states stay.
+    /// Trains, selects the best epoch on validation, and scores it once on test; none where it was
+    /// interrupted. Self-critical training starts from `start`, the checkpoint of an equal first stage, where
+    /// there is one.
     pub(super) fn run(
         &self,
         session: &Session,
@@ -232,7 +227,8 @@ impl Stages<'_> {
         Ok(fit(model, settings)?)
     }
 
-    /// Saves the tokenizer and the settings of a stage beside its best weights, so that the checkpoint can be evaluated alone.
+    /// Saves the tokenizer and the settings of a stage beside its best weights, so that the checkpoint can be
+    /// evaluated alone.
     fn save_settings(
         &self,
         config: &RunConfig,
@@ -261,9 +257,6 @@ pub struct Evaluation<'a> {
 
 impl Evaluation<'_> {
     /// The metrics of a model; the predictions are saved where a file is named.
-    ///
-    /// # Errors
-    /// When a clip cannot be read, the device fails, or predictions cannot be saved or scored.
     pub fn of(
         &self,
         split: Split,

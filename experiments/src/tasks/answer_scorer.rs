@@ -66,10 +66,8 @@ pub(super) struct AnswerScorer {
 }
 
 impl AnswerScorer {
-    /// A scorer of the questions about clips, in order. Those of the tiny world are grouped by kind, others by their first word.
-    ///
-    /// # Errors
-    /// When a question is not one of that world.
+    /// A scorer of the questions about clips, in order. Those of the tiny world are grouped by kind, others
+    /// by their first word.
     pub(super) fn new(world: Option<&World>, clips: &[&Clip]) -> Result<Self, TrainError> {
         let group = |question: &Question| match world {
             None => Ok(Group::Word(FirstWord::of(&question.text))),
@@ -84,9 +82,6 @@ impl AnswerScorer {
     }
 
     /// Accuracy of all questions and of each group, 0 to 1, from one answer a question, in order.
-    ///
-    /// # Errors
-    /// When there are more or fewer answers than questions.
     pub(super) fn score(&self, answers: &[String]) -> Result<Metrics, TrainError> {
         if answers.len() != self.asked.len() {
             let (answers, questions) = (answers.len(), self.asked.len());
@@ -103,9 +98,6 @@ impl AnswerScorer {
     }
 
     /// Accuracy without a model: the most frequent training answer of each group.
-    ///
-    /// # Errors
-    /// As [`Self::score`].
     pub(super) fn chance(&self, training: &Self) -> Result<Metrics, TrainError> {
         let given: Vec<(Group, String)> =
             training.asked.iter().map(|(group, question)| (*group, normalize(&question.answer))).collect();

@@ -1,4 +1,5 @@
-//! Scores of captions: the published metrics, and for the tiny world the share of captions that are right in each respect.
+//! Scores of captions: the published metrics, and for the tiny world the share of captions that are right in
+//! each respect.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +11,8 @@ use train::metrics::LOSS;
 use train::{Metrics, Prediction, Scorer, TrainError};
 
 use crate::text::metrics::{
-    BLEU_4, CIDER, COLOUR, DIRECTION, DISTINCT, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE, SHORTER_BLEUS,
-    UNORDERED_CIDER,
+    BLEU_4, CIDER, COLOUR, DIRECTION, DISTINCT, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE,
+    SHORTER_BLEUS, UNORDERED_CIDER,
 };
 
 /// Scores captions of the clips of a split.
@@ -24,8 +25,8 @@ pub(super) struct CaptionScorer {
 }
 
 impl CaptionScorer {
-    /// A scorer of captions of clips, in order. A final score has every published metric, METEOR where there are tables; other
-    /// scores have only the metrics by which epochs are selected.
+    /// A scorer of captions of clips, in order. A final score has every published metric, METEOR where there
+    /// are tables; other scores have only the metrics by which epochs are selected.
     pub(super) fn new(
         world: Option<&World>,
         clips: &[&Clip],
@@ -37,9 +38,6 @@ impl CaptionScorer {
     }
 
     /// Scores one caption a clip, in order.
-    ///
-    /// # Errors
-    /// When there is not one caption a clip.
     pub(super) fn score(&self, captions: &[String]) -> Result<Metrics, metrics::Error> {
         let videos = self.clips.iter().zip(captions).map(|(clip, caption)| Video {
             id: clip.id.clone(),
@@ -141,7 +139,8 @@ pub(super) fn chance_metrics(chance: &ChanceLevels) -> Metrics {
         .with(ORDER, chance.order)
 }
 
-/// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object count.
+/// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object
+/// count.
 pub struct PictureScorer {
     /// The world.
     pub world: World,

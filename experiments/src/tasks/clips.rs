@@ -1,4 +1,5 @@
-//! The clips of a run: those of the tiny world, which is made when it is needed, or those of a data set on disk.
+//! The clips of a run: those of the tiny world, which is made when it is needed, or those of a data set on
+//! disk.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +17,8 @@ use crate::config::{DatasetConfig, RunConfig};
 use crate::runtime::cache::MeteorError;
 use crate::runtime::{Caches, ProgressBars, open_world};
 
-/// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first needed.
+/// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first
+/// needed.
 pub struct Clips {
     key: Key,
     world: Option<World>,
@@ -46,9 +48,6 @@ impl Key {
 
 impl Clips {
     /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side.
-    ///
-    /// # Errors
-    /// When files cannot be written or read.
     pub fn open(config: &RunConfig, task: &dyn Task, size: usize, caches: &Caches) -> anyhow::Result<Self> {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
@@ -100,9 +99,6 @@ impl Clips {
     }
 
     /// METEOR's tables; none where they are not installed.
-    ///
-    /// # Errors
-    /// When they are damaged.
     pub fn meteor_tables(&self) -> Result<Option<MeteorTables>, MeteorError> {
         match self.caches.meteor_tables(None) {
             Ok(tables) => Ok(Some(tables)),
@@ -112,16 +108,14 @@ impl Clips {
     }
 
     /// The input of a model for a split: frames, or the features of its ViT where `training` freezes it.
-    ///
-    /// # Errors
-    /// When the split is empty, a clip cannot be decoded, or the device fails.
     pub fn videos(&self, split: Split, model: &Blip2, training: &TrainConfig) -> anyhow::Result<Videos> {
         let Key { frames, size, .. } = &self.key;
         let videos = Videos::new(self.frames(split)?, frames.clone(), *size);
         let bars = ProgressBars::default();
         let trains = |name: &str| training.parameters.trains(name);
         let cache = self.caches.folder();
-        Ok(videos.with_frozen_vit(model, trains, self.batch_size, cache, &|progress| bars.update(progress))?)
+        Ok(videos
+            .with_frozen_vit(model, trains, self.batch_size, cache, &|progress| bars.update(progress))?)
     }
 
     fn frames(&self, split: Split) -> anyhow::Result<Arc<FrameSource>> {

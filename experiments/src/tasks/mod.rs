@@ -1,6 +1,7 @@
-//! The tasks that a model can be trained for: captioning, and answering questions about videos. A [`Task`] is built once from the
-//! configuration and supplies everything that depends on it: data, prompts, training examples, scorers, baselines and the clips of
-//! the report. A further task is a further file here and a line in [`of`].
+//! The tasks that a model can be trained for: captioning, and answering questions about videos. A [`Task`] is
+//! built once from the configuration and supplies everything that depends on it: data, prompts, training
+//! examples, scorers, baselines and the clips of the report. A further task is a further file here and a line
+//! in [`of`].
 
 mod answer_scorer;
 mod caption_scorer;
@@ -30,9 +31,6 @@ pub trait Task: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The clips of the tiny world, annotated for this task.
-    ///
-    /// # Errors
-    /// When its files cannot be read.
     fn videos(&self, world: &World) -> data::Result<VideoSet>;
 
     /// Training examples of each clip of the tiny world in an epoch; none for one example of each clip.
@@ -42,15 +40,9 @@ pub trait Task: Send + Sync {
     fn text_lengths(&self) -> TextLengths;
 
     /// Prompt and generation settings for a checkpoint.
-    ///
-    /// # Errors
-    /// When the prompt cannot be tokenised, or the generation settings are invalid.
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context>;
 
     /// Training examples; `seed` draws among the captions of a clip.
-    ///
-    /// # Errors
-    /// When a clip lacks its annotation.
     fn training(
         &self,
         clips: &Clips,
@@ -60,9 +52,6 @@ pub trait Task: Send + Sync {
     ) -> anyhow::Result<Arc<dyn Examples>>;
 
     /// A split with its scorer.
-    ///
-    /// # Errors
-    /// When a clip lacks its annotation, or the scorer's files are damaged.
     fn evaluation(
         &self,
         clips: &Clips,
@@ -72,9 +61,6 @@ pub trait Task: Send + Sync {
     ) -> anyhow::Result<Validation>;
 
     /// Scores on the test split that need no model.
-    ///
-    /// # Errors
-    /// When annotations are missing or cannot be scored.
     fn baselines(&self, clips: &Clips) -> anyhow::Result<Baselines>;
 
     /// The test clips as the report shows them.

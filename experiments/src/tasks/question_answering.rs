@@ -1,6 +1,6 @@
-//! Question answering (Table 3 of the paper): each question, put into a prompt, is an example, and its answer is the target, as
-//! LAVIS and InstructBLIP train on questions. Answers are generated freely. They are right when they equal the published answer
-//! after the normalisation of the VQA challenge.
+//! Question answering (Table 3 of the paper): each question, put into a prompt, is an example, and its answer
+//! is the target, as LAVIS and InstructBLIP train on questions. Answers are generated freely. They are right
+//! when they equal the published answer after the normalisation of the VQA challenge.
 
 use std::sync::Arc;
 
@@ -162,9 +162,6 @@ struct Questions {
 
 impl Questions {
     /// The questions about the clips of a split, in order; `videos` are the same clips.
-    ///
-    /// # Errors
-    /// When the videos are of other clips, or there is no question.
     fn new(videos: Videos, clips: &[&Clip], reader: Reader) -> anyhow::Result<Self> {
         let shown: Vec<&str> = videos.ids().iter().map(String::as_str).collect();
         let annotated: Vec<&str> = clips.iter().map(|clip| clip.id.as_str()).collect();

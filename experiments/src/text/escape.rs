@@ -22,7 +22,8 @@ pub fn html(text: &str) -> String {
     escaped
 }
 
-/// For a line of Markdown or a table's cell. An underscore inside a word, as names have it, means nothing and stays.
+/// For a line of Markdown or a table's cell. An underscore inside a word, as names have it, means nothing and
+/// stays.
 pub fn markdown(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let is_word = |at: Option<usize>| {
@@ -58,7 +59,8 @@ pub fn url(path: &str) -> String {
     escaped
 }
 
-/// JSON inside a `<script>` element: no `<` may be seen there, as `</script>` ends it and `<!--` changes how it is read.
+/// JSON inside a `<script>` element: no `<` may be seen there, as `</script>` ends it and `<!--` changes how
+/// it is read.
 pub fn script(json: &str) -> String {
     json.replace('<', "\\u003c")
 }

@@ -1,5 +1,5 @@
-//! Text output: aligned tables, escaping for HTML, Markdown and URLs, the names of the metrics and how numbers are printed.
-//! It reads and writes no files and imports no other folder.
+//! Text output: aligned tables, escaping for HTML, Markdown and URLs, the names of the metrics and how
+//! numbers are printed. It reads and writes no files and imports no other folder.
 
 pub mod escape;
 pub mod metrics;
@@ -11,8 +11,8 @@ pub use table::Table;
 
 use train::TrainError;
 
-/// An error and its causes in one line. The typed errors of the libraries print their causes themselves, which are therefore not
-/// repeated.
+/// An error and its causes in one line. The typed errors of the libraries print their causes themselves,
+/// which are therefore not repeated.
 pub fn error_chain(error: &anyhow::Error) -> String {
     let mut lines = Vec::new();
     for cause in error.chain() {

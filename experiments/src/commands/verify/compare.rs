@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::Reference;
 use crate::text::Table;
 
-/// Largest difference of features and logits in f32, relative to the tensor's largest magnitude: sums of thousands of
-/// f32 products run in another order.
+/// Largest difference of features and logits in f32, relative to the tensor's largest magnitude: sums of
+/// thousands of f32 products run in another order.
 pub(super) const TENSOR: f64 = 1e-4;
 /// The same for the loss, a mean.
 pub(super) const LOSS: f64 = 1e-5;

@@ -1,5 +1,5 @@
-//! A reference as `scripts/reference/reference.py` writes it: tensors in a safetensors file, settings in a JSON file of
-//! the same stem.
+//! A reference as `scripts/reference/reference.py` writes it: tensors in a safetensors file, settings in a
+//! JSON file of the same stem.
 
 use std::collections::BTreeMap;
 use std::path::Path;

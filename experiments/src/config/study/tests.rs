@@ -42,8 +42,7 @@ fn every_file_among_the_configurations_is_built_in() {
 
 #[test]
 fn self_critical_training_inherits_what_it_does_not_say() {
-    let sets =
-        ["scst.reward.mode=released", "scst.train.epochs=3", "train.batch_size=7"].map(str::to_owned);
+    let sets = ["scst.reward.mode=released", "scst.train.epochs=3", "train.batch_size=7"].map(str::to_owned);
     let config = resolve("tiny", &variant(), &sets).unwrap();
     let scst = config.scst.unwrap();
     assert_eq!((scst.train.epochs, scst.train.batch_size), (3, 7));
@@ -53,9 +52,8 @@ fn self_critical_training_inherits_what_it_does_not_say() {
 
 #[test]
 fn set_takes_toml_values_and_bare_words() {
-    let sets: Vec<String> = ["train.epochs=7", "model.fusion=average", "train.learning_rate = 2e-4"]
-        .map(str::to_owned)
-        .to_vec();
+    let sets: Vec<String> =
+        ["train.epochs=7", "model.fusion=average", "train.learning_rate = 2e-4"].map(str::to_owned).to_vec();
     let config = resolve("tiny", &variant(), &sets).unwrap();
     assert_eq!(config.train.epochs, 7);
     assert_eq!(config.model.fusion, Some(model::Fusion::Average));
@@ -88,11 +86,9 @@ fn an_ablation_of_ones_own_is_read_by_path_and_its_errors_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
     let name = path.to_str().unwrap();
-    std::fs::write(&path, "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\n")
-        .unwrap();
+    std::fs::write(&path, "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\n").unwrap();
     assert_eq!(find_ablation(name).unwrap().name, "mine");
-    std::fs::write(&path, "question = \"?\"\npapre = \"-\"\n[variants.a]\ndescription = \"a\"\n")
-        .unwrap();
+    std::fs::write(&path, "question = \"?\"\npapre = \"-\"\n[variants.a]\ndescription = \"a\"\n").unwrap();
     let error = find_ablation(name).unwrap_err().to_string();
     assert!(error.contains("did you mean \"paper\"?") && error.contains("mine.toml"), "{error}");
 }

@@ -50,9 +50,9 @@ fn difference_of_means(first: &[f64], second: &[f64], resampling: Resampling) ->
     Difference::of(mean(first) - mean(second), resampled.concat()).unwrap()
 }
 
-/// Both sides draw at random. A percentile 2.5 of N draws from a normal distribution of deviation s has the error
-/// s * sqrt(0.025 * 0.975 / N) / 0.0584; the tolerance is four times that, for two sides of N draws each. A p is a
-/// share of N draws, twice.
+/// Both sides draw at random. A percentile 2.5 of N draws from a normal distribution of deviation s has the
+/// error s * sqrt(0.025 * 0.975 / N) / 0.0584; the tolerance is four times that, for two sides of N draws
+/// each. A p is a share of N draws, twice.
 fn assert_near(name: &str, ours: &Difference, theirs: &Expected, random: usize) {
     let both = (2.0 / random as f64).sqrt();
     let tolerance =
@@ -103,9 +103,7 @@ fn the_same_seed_gives_the_same_draws_with_any_number_of_threads() {
     let case = &fixture().cases[0];
     let ours = |seed, threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            difference_of_means(&case.first, &case.second, Resampling { resamples: 500, seed })
-        })
+        pool.install(|| difference_of_means(&case.first, &case.second, Resampling { resamples: 500, seed }))
     };
     assert_eq!(ours(3, 1), ours(3, 4));
     assert_ne!(ours(3, 1), ours(4, 1));
@@ -155,10 +153,7 @@ fn several_values_are_printed_with_their_spread() {
 fn spread_is_that_of_a_sample() {
     assert_eq!(Spread::of(&[]), None);
     assert_eq!(Spread::of(&[1.5]), Some(Spread { mean: 1.5, deviation: None, count: 1 }));
-    assert_eq!(
-        Spread::of(&[1.0, 3.0]),
-        Some(Spread { mean: 2.0, deviation: Some(2f64.sqrt()), count: 2 })
-    );
+    assert_eq!(Spread::of(&[1.0, 3.0]), Some(Spread { mean: 2.0, deviation: Some(2f64.sqrt()), count: 2 }));
 }
 
 #[test]

@@ -41,7 +41,8 @@ fn words() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::word_level(&vocabulary()).unwrap())
 }
 
-/// Two frames of every clip, in memory or, where they are drawn anew each epoch, read when they are asked for.
+/// Two frames of every clip, in memory or, where they are drawn anew each epoch, read when they are asked
+/// for.
 fn videos(clips: &[&Clip], train_sampling: Option<Sampling>, cache: &Path) -> Videos {
     let config = FrameConfig {
         count: 2,
@@ -298,8 +299,8 @@ fn chance_on_the_tiny_world_is_about_one_in_the_number_of_answers() {
     assert!(training.score(&right).unwrap().iter().all(|(_, share)| share == 1.0));
 }
 
-/// A path below `shared/data`, which lies beside the checkout or where `RECAP_SHARED_DATA` says; `None` where there is
-/// nothing.
+/// A path below `shared/data`, which lies beside the checkout or where `RECAP_SHARED_DATA` says; `None` where
+/// there is nothing.
 fn shared(path: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
     let path = std::env::var_os("RECAP_SHARED_DATA").map_or_else(beside, PathBuf::from).join(path);
