@@ -13,7 +13,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
 use clap::Parser;
-use experiments::device;
+use experiments::runtime::device;
 use model::generate::GenerateConfig;
 use model::loss::Targets;
 use model::parameters::{FieldPath, count, set_trainable};
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let arguments = Arguments::parse();
-    let device = device::select(&arguments.device)?;
+    let device = device::select(&arguments.device)?.device;
     let mut config = match &arguments.config {
         Some(path) => checkpoint::load_config_file(path)?,
         None => Preset::from_name(&arguments.preset)

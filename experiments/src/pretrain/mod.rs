@@ -126,7 +126,7 @@ fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
         );
         ensure!(
             count % batch_size != 1,
-            "of {count} pairs {key} = {batch_size} leaves a single one in the last batch, without another pair to be \
+            "of {count} pairs {key} = {batch_size} leaves one alone in the last batch, without another pair to be \
              compared with: change it, pairs.count or pairs.held_out"
         );
     }

@@ -130,6 +130,7 @@ pub struct RunResult {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Number from 1.
+    #[serde(default)]
     pub epoch: usize,
     /// Steps taken at its end.
     #[serde(default)]
