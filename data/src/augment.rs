@@ -66,7 +66,7 @@ impl Augment {
     /// ratio of the sides (its logarithm uniform), then the largest central crop whose ratio is allowed.
     #[must_use]
     pub fn draw(&self, height: usize, width: usize, seed: u64) -> Crop {
-        let mut draws = RandomStream::new(seed, "augment: crop", 0);
+        let mut random = RandomStream::new(seed, "augment: crop", 0);
         let flip = random.chance(self.flip);
         let area = (height * width) as f64;
         let (low, high) = (self.ratio.0.ln(), self.ratio.1.ln());

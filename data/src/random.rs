@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn draws_are_fixed_for_ever() {
         // Worlds and epochs made by an older build must come out the same: these values may never change.
-        let mut draws = RandomStream::new(7, "fixed", 3);
+        let mut random = RandomStream::new(7, "fixed", 3);
         let seen: Vec<usize> = (0..6).map(|_| random.below(1000)).collect();
         assert_eq!(seen, FIXED);
     }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn weights_are_kept() {
-        let mut draws = RandomStream::new(0, "weights", 0);
+        let mut random = RandomStream::new(0, "weights", 0);
         let mut counts = [0usize; 3];
         for _ in 0..10_000 {
             counts[random.weighted([0.6, 0.0, 0.4].into_iter())] += 1;
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn subsets_hold_different_numbers_in_order() {
-        let mut draws = RandomStream::new(0, "subset", 0);
+        let mut random = RandomStream::new(0, "subset", 0);
         for n in 0..20 {
             for count in 0..25 {
                 let subset = random.subset(n, count);

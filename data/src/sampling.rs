@@ -44,7 +44,7 @@ impl Sampling {
                     .collect()
             }
             Self::Random => {
-                let mut draws = RandomStream::new(seed, "sampling: random", 0);
+                let mut random = RandomStream::new(seed, "sampling: random", 0);
                 (0..frames)
                     .map(|i| {
                         let (low, high) = (start(i), start(i + 1).max(start(i) + 1));
@@ -53,7 +53,7 @@ impl Sampling {
                     .collect()
             }
             Self::HeadTail => {
-                let mut draws = RandomStream::new(seed, "sampling: head and tail", 0);
+                let mut random = RandomStream::new(seed, "sampling: head and tail", 0);
                 // A single frame has no second half: both halves are then the whole clip.
                 let half = if total == 1 { 0 } else { total / 2 };
                 let mut head = some_of(&mut random, half.max(1), frames / 2);

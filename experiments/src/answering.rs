@@ -187,7 +187,7 @@ impl Questions {
     /// The questions as a split that a model is measured on.
     pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
         let ids = self.asked.iter().map(|(_, question)| question.id.clone()).collect();
-        Validation { split, ids, examples: share(self), judge: Some(judge), batch_size }
+        Validation { split, ids, examples: share(self), scorer: Some(judge), batch_size }
     }
 }
 

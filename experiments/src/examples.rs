@@ -50,7 +50,7 @@ impl Videos {
 
     /// The clips as a split that a model is measured on.
     pub fn validation(self, split: Split, judge: Arc<dyn Scorer>, batch_size: usize) -> Validation {
-        Validation { split, ids: self.ids().to_vec(), examples: share(self), judge: Some(judge), batch_size }
+        Validation { split, ids: self.ids().to_vec(), examples: share(self), scorer: Some(judge), batch_size }
     }
 
     /// What is seen of some clips in an epoch.

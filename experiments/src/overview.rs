@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::report::figures::{Shown, number, seconds};
 use crate::report::folder::{Epoch, Summary, Timing, VariantSummary, read_json_if_there, text_if_there};
-use crate::report::metrics::{Shown, number, seconds};
 use crate::run::TIMING;
 use crate::table::Table;
 

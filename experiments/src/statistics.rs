@@ -66,7 +66,7 @@ where
     let columns = clips.first().map_or(0, Vec::len);
     let room = || (vec![0u32; clips.len()], vec![0.0; columns]);
     let draw = |(times, sums): &mut (Vec<u32>, Vec<f64>), resample: usize| {
-        let mut draws = RandomStream::new(resampling.seed, "bootstrap", resample as u64);
+        let mut random = RandomStream::new(resampling.seed, "bootstrap", resample as u64);
         times.fill(0);
         for _ in 0..clips.len() {
             times[random.below(clips.len())] += 1;

@@ -287,7 +287,7 @@ mod tests {
         fn rank(&self) -> usize {
             1
         }
-        fn count(&self) -> usize {
+        fn world_size(&self) -> usize {
             2
         }
         fn sum(&self, _: &mut [f64]) -> Result<(), TrainError> {

@@ -15,7 +15,7 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     fn rank(&self) -> usize;
 
     /// How many there are.
-    fn count(&self) -> usize;
+    fn world_size(&self) -> usize;
 
     /// Puts into `values` their sums over all processes.
     ///
@@ -45,7 +45,7 @@ impl ProcessGroup for SingleProcess {
         0
     }
 
-    fn count(&self) -> usize {
+    fn world_size(&self) -> usize {
         1
     }
 

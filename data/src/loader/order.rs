@@ -171,7 +171,7 @@ impl Plan {
 #[must_use]
 pub fn draw_caption(seed: u64, epoch: u64, example: usize, captions: usize) -> Option<(usize, u64)> {
     let own = RandomStream::new(seed, "epoch: item", epoch).seed();
-    let mut draws = RandomStream::new(own, "clip", example as u64);
+    let mut random = RandomStream::new(own, "clip", example as u64);
     let caption = random.below(captions);
     (captions > 0).then(|| (caption, random.seed()))
 }

@@ -64,7 +64,7 @@ fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) ->
             if index >= count {
                 return;
             }
-            let mut draws = RandomStream::new(seed, "mutation", index as u64);
+            let mut random = RandomStream::new(seed, "mutation", index as u64);
             let source = random.pick(files).unwrap();
             let extension = source.extension().unwrap_or_default().to_string_lossy();
             let copy = folder.path().join(format!("{index}.{extension}"));

@@ -185,7 +185,7 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
         .unwrap();
         assert_eq!((outcome.steps, outcome.interrupted), (2, false));
         let metrics = &outcome.history[0].validation;
-        assert!(figures.get(ACCURACY).is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)), "{figures:?}");
+        assert!(metrics.get(ACCURACY).is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)), "{metrics:?}");
         assert!(outcome.history[0].loss.is_finite());
 
         let written = std::fs::read_dir(run.path().join("predictions")).unwrap().next().unwrap().unwrap();

@@ -63,7 +63,7 @@ impl Sentences {
         let Some(sentence) = self.sentences.get(item) else {
             return self.exercises[item - self.sentences.len()].clone();
         };
-        let mut draws = RandomStream::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
+        let mut random = RandomStream::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
         let (words, end) = sentence.split_at(sentence.len().saturating_sub(1));
         let mut source: Vec<u32> = words.iter().copied().filter(|_| random.chance(self.keep)).collect();
         random.shuffle(&mut source);
@@ -201,7 +201,7 @@ impl PairCaptions {
     /// What is read and what is to be written.
     fn parts(&self, epoch: usize, item: usize) -> data::Result<(Vec<u32>, Vec<u32>)> {
         let mut caption = self.tokenizer.target(&self.captions[item], self.max_tokens)?;
-        let mut draws = RandomStream::new(self.seed, &format!("prefix in epoch {epoch}"), item as u64);
+        let mut random = RandomStream::new(self.seed, &format!("prefix in epoch {epoch}"), item as u64);
         let is_split = random.chance(self.split);
         Ok(match split_point(&caption, &mut random).filter(|_| is_split) {
             None => (Vec::new(), caption),

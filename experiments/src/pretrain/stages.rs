@@ -370,7 +370,7 @@ fn ended<T>(outcome: Outcome<T>) -> Option<(T, Metrics)> {
 }
 
 fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {
-    Validation { split: Split::Validate, ids: Vec::new(), examples, judge, batch_size }
+    Validation { split: Split::Validate, ids: Vec::new(), examples, scorer: judge, batch_size }
 }
 
 /// Held-out images: does a caption name shape and colour of what is there? Only images of one object count.

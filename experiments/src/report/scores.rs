@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn ciders_of_both_kinds_of_clips_are_means_over_their_own() {
         let (mut clips, captions) = three();
-        let mut draws = RandomStream::new(0, "scores", 0);
+        let mut random = RandomStream::new(0, "scores", 0);
         let odds = SceneOdds::default();
         for (clip, events) in clips.iter_mut().zip([vec![Event::Left], vec![Event::Still], vec![Event::Grow]])
         {

@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn streams_differ_by_each_of_their_three_names_and_repeat() {
         let numbers = |seed, stream, number| {
-            let mut draws = RandomStream::new(seed, stream, number);
-            [draws.unit(), draws.unit()]
+            let mut random = RandomStream::new(seed, stream, number);
+            [random.unit(), random.unit()]
         };
         let first = numbers(1, 2, 3);
         assert_eq!(first, numbers(1, 2, 3));

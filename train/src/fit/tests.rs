@@ -309,7 +309,7 @@ impl ProcessGroup for Party {
         self.rank
     }
 
-    fn count(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.to.len()
     }
 

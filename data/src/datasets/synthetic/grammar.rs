@@ -106,7 +106,7 @@ pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, random: 
 pub fn text_corpus(config: &WorldConfig, sentences: usize) -> Vec<String> {
     (0..sentences as u64)
         .map(|index| {
-            let mut draws = RandomStream::new(config.seed, "world: text", index);
+            let mut random = RandomStream::new(config.seed, "world: text", index);
             if index % 2 == 0 {
                 let lengths = (config.shortest, config.longest);
                 let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
@@ -275,7 +275,7 @@ mod tests {
     fn a_clip_has_twenty_different_captions() {
         let config = WorldConfig::default();
         for index in 0..300 {
-            let mut draws = RandomStream::new(5, "grammar test", index);
+            let mut random = RandomStream::new(5, "grammar test", index);
             let scene = Scene::draw(&mut random, &config.scenes, Combinations::Trained, (24, 36));
             let captions = clip_captions(&scene, &config.clip_captions, 20, &mut random).unwrap();
             assert_eq!(captions.iter().collect::<BTreeSet<_>>().len(), 20);

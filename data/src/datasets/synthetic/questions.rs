@@ -351,7 +351,7 @@ pub fn question_corpus(config: &WorldConfig, exercises: usize) -> Vec<Exercise> 
     };
     let mut asker = Asker::default();
     let exercise = |index| {
-        let mut draws = RandomStream::new(config.seed, "world: text with a question", index);
+        let mut random = RandomStream::new(config.seed, "world: text with a question", index);
         let lengths = (config.shortest, config.longest);
         let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
         let sentence = clip_caption(&scene, &outspoken, &mut random);
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     fn scene(index: u64) -> Scene {
-        let mut draws = RandomStream::new(1, "question test", index);
+        let mut random = RandomStream::new(1, "question test", index);
         Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36))
     }
 

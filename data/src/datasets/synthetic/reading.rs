@@ -316,7 +316,7 @@ mod tests {
         /// Everything the grammar states is recovered, and what it leaves out is not invented.
         #[test]
         fn captions_read_back_as_their_truth(index in 0u64..1_000_000) {
-            let mut draws = RandomStream::new(11, "reading test", index);
+            let mut random = RandomStream::new(11, "reading test", index);
             let scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
             let caption = grammar::clip_caption(&scene, &ClipCaptionOdds::default(), &mut random);
             let (reading, judged) = (read(&caption), judge(&read(&caption), &scene));
@@ -334,7 +334,7 @@ mod tests {
 
         #[test]
         fn image_captions_read_back_as_their_truth(index in 0u64..1_000_000) {
-            let mut draws = RandomStream::new(12, "reading test", index);
+            let mut random = RandomStream::new(12, "reading test", index);
             let picture = Picture::draw(&mut random, &SceneOdds::default(), Combinations::Trained, None);
             let odds = ImageCaptionOdds { colour: 1.0, ..Default::default() };
             let caption = grammar::image_caption(&picture, &odds, &mut random);

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn with_events(index: u64, events: &[Event]) -> Scene {
-        let mut draws = RandomStream::new(3, "render test", index);
+        let mut random = RandomStream::new(3, "render test", index);
         let mut scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
         scene.events = events.to_vec();
         scene.second = None;

@@ -471,7 +471,7 @@ mod tests {
     fn scenes(allowed: Combinations) -> Vec<Scene> {
         (0..3000)
             .map(|index| {
-                let mut draws = RandomStream::new(1, "scene test", index);
+                let mut random = RandomStream::new(1, "scene test", index);
                 Scene::draw(&mut random, &SceneOdds::default(), allowed, (24, 36))
             })
             .collect()
@@ -545,7 +545,7 @@ mod tests {
 
     #[test]
     fn what_looks_the_same_backwards_does_not_depend_on_the_order() {
-        let mut draws = RandomStream::new(0, "order", 0);
+        let mut random = RandomStream::new(0, "order", 0);
         let mut scene = Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36));
         let mut depends = |events: &[Event]| {
             scene.events = events.to_vec();
@@ -572,7 +572,7 @@ mod tests {
     #[test]
     fn two_objects_of_a_picture_do_not_touch() {
         for index in 0..1000 {
-            let mut draws = RandomStream::new(1, "picture test", index);
+            let mut random = RandomStream::new(1, "picture test", index);
             let picture = Picture::draw(&mut random, &SceneOdds::default(), Combinations::Trained, Some(2));
             let [a, b] = picture.objects.as_slice() else { panic!("two objects") };
             assert!((a.x - b.x).hypot(a.y - b.y) > a.radius + b.radius);

@@ -84,7 +84,7 @@ fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
     let counts = [config.clips.train, config.clips.validate, config.clips.test];
     for (split, count) in Split::ALL.into_iter().zip(counts) {
         for index in 0..count {
-            let mut draws = RandomStream::new(config.seed, &format!("world: {split} clip"), index as u64);
+            let mut random = RandomStream::new(config.seed, &format!("world: {split} clip"), index as u64);
             let combinations = match split {
                 Split::Train => Combinations::Trained,
                 _ if index % 2 == 1 => Combinations::HeldOutColours,
@@ -117,7 +117,7 @@ fn write_clips(
     std::fs::create_dir(directory).map_err(Error::io("make the directory", directory))?;
     let counter = Counter::new("rendering clips", clips.len(), on_progress);
     clips.par_iter().enumerate().try_for_each(|(index, clip)| {
-        let mut draws = RandomStream::new(config.seed, "world: pixel noise of clip", index as u64);
+        let mut random = RandomStream::new(config.seed, "world: pixel noise of clip", index as u64);
         let frames = render::clip(&clip.scene, config.size, config.noise, &mut random);
         let path = directory.join(format!("{}.webm", clip.id));
         encode::write(&path, (config.size, config.size), config.fps, &frames, encode::WEBM_VP8)?;
@@ -130,7 +130,7 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
     let mut videos = Vec::with_capacity(clips.len());
     let mut sentences = Vec::with_capacity(clips.len() * config.captions);
     for (index, clip) in clips.iter().enumerate() {
-        let mut draws = RandomStream::new(config.seed, "world: captions of clip", index as u64);
+        let mut random = RandomStream::new(config.seed, "world: captions of clip", index as u64);
         videos.push(json!({
             "category": 0,
             "url": "",
@@ -155,7 +155,7 @@ fn write_questions(config: &WorldConfig, clips: &[ClipTruth], directory: &Path) 
         let mut asker = Asker::default();
         let mut records = Vec::new();
         for (index, clip) in clips.iter().enumerate().filter(|(_, clip)| clip.split == split) {
-            let mut draws = RandomStream::new(config.seed, "world: questions of clip", index as u64);
+            let mut random = RandomStream::new(config.seed, "world: questions of clip", index as u64);
             for asked in asker.ask(&clip.scene, config.questions, &mut random) {
                 records.push(json!({
                     "answer": asked.answer,
@@ -214,14 +214,14 @@ fn pair_id(split: Split, index: usize) -> String {
 }
 
 fn training_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
-    let mut draws = RandomStream::new(config.seed, "world: train pair", index as u64);
+    let mut random = RandomStream::new(config.seed, "world: train pair", index as u64);
     let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, None);
     (random, picture)
 }
 
 /// Two thirds of the held-out images have one object.
 fn held_out_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
-    let mut draws = RandomStream::new(config.seed, "world: validate pair", index as u64);
+    let mut random = RandomStream::new(config.seed, "world: validate pair", index as u64);
     let objects = if index % 3 < 2 { 1 } else { 2 };
     let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, Some(objects));
     (random, picture)
