@@ -1,66 +1,66 @@
-//! How a model is trained, typed.
+//! Training settings.
 
 use model::recompute::Recompute;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::dashboard::{BLEU_4, CIDER, LOSS, Metrics};
 use crate::freezing::Freezing;
+use crate::metrics::{BLEU_4, CIDER, LOSS, Metrics};
 use crate::schedule::{Schedule, Shape};
 
-/// How a model is trained.
+/// Training settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     /// Passes over the training examples.
     pub epochs: usize,
-    /// Steps of the whole run, where that is not a number of epochs.
+    /// Steps of the whole run; replaces `epochs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
-    /// Steps between two evaluations; one an epoch where it is not given. The last step is always evaluated.
+    /// Steps between two evaluations; an epoch by default. The last step is always evaluated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<usize>,
-    /// Examples a step.
+    /// Examples per step.
     pub batch_size: usize,
-    /// Whether examples of similar length are put together, so that little of a batch is padding.
+    /// Whether batches are made of examples of similar length, to reduce padding.
     pub group_by_length: bool,
-    /// Parts that a batch is split into, whose gradients are added up. On the CPU they run side by side.
+    /// Micro-batches per batch, whose gradients are accumulated. On the CPU they run in parallel.
     pub micro_batches: usize,
-    /// Blocks that are computed a second time in the backward pass, which takes less memory and more time.
+    /// Activation checkpointing: blocks that are recomputed in the backward pass, for less memory and more time.
     pub recompute: Recompute,
-    /// Curve of the learning rate.
+    /// Learning-rate schedule.
     pub schedule: Shape,
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub learning_rate: f64,
     /// Learning rate of the last step.
     pub min_learning_rate: f64,
-    /// Learning rate that the warm-up starts from.
+    /// Learning rate at the start of the warm-up.
     pub warmup_learning_rate: f64,
-    /// Steps in which the rate rises.
+    /// Steps of the warm-up.
     pub warmup_steps: usize,
-    /// Decay of matrices; biases, norms and other one-dimensional tensors never decay.
+    /// Weight decay of matrices; biases, norms and other one-dimensional tensors have none.
     pub weight_decay: f64,
-    /// AdamW's first moment.
+    /// AdamW's decay rate of the first moment.
     pub beta_1: f64,
-    /// AdamW's second moment.
+    /// AdamW's decay rate of the second moment.
     pub beta_2: f64,
     /// AdamW's epsilon.
     pub epsilon: f64,
-    /// Largest joint norm of the gradients; 0 for no limit, as the authors have it.
+    /// Maximum joint norm of the gradients; 0 for no limit, as in the authors' code.
     pub max_grad_norm: f64,
-    /// Share of the target's probability spread over all tokens.
+    /// Label smoothing: share of the target's probability that is spread over all tokens.
     pub label_smoothing: f64,
     /// Steps between saved states.
     pub save_every: usize,
-    /// Minutes after which a state is saved in any case.
+    /// Maximum minutes between saved states.
     pub save_minutes: f64,
-    /// Saved states that are kept, the best evaluation's aside.
-    pub keep: usize,
-    /// Figures of the validation whose sum chooses the best evaluation.
-    pub select: Selection,
-    /// Evaluations without a better one after which the run ends.
+    /// Saved states that are kept, besides the weights of the best evaluation.
+    pub keep_checkpoints: usize,
+    /// Validation metric, or sum of metrics, that selects the best evaluation.
+    pub select: SelectionMetric,
+    /// Early stopping: evaluations without improvement after which the run ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
-    /// What is trained, and how fast.
+    /// Which parameters are trained, and how fast.
     pub parameters: Freezing,
 }
 
@@ -87,8 +87,8 @@ impl Default for TrainConfig {
             label_smoothing: 0.0,
             save_every: 500,
             save_minutes: 10.0,
-            keep: 2,
-            select: Selection::default(),
+            keep_checkpoints: 2,
+            select: SelectionMetric::default(),
             patience: None,
             parameters: Freezing::default(),
         }
@@ -96,18 +96,18 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Steps of the run over epochs of so many batches.
+    /// Steps of the run, with `batches` batches an epoch.
     pub fn total_steps(&self, batches: usize) -> usize {
         self.steps.unwrap_or(self.epochs * batches)
     }
 
     /// Steps from one evaluation to the next.
-    pub fn round(&self, batches: usize) -> usize {
+    pub fn evaluation_interval(&self, batches: usize) -> usize {
         self.evaluate_every.unwrap_or(batches).max(1)
     }
 
     /// The learning rates of the run.
-    pub fn rates(&self, batches: usize) -> Schedule {
+    pub fn learning_rates(&self, batches: usize) -> Schedule {
         Schedule {
             shape: self.schedule,
             first: self.warmup_learning_rate,
@@ -116,28 +116,28 @@ impl TrainConfig {
             warmup: self.warmup_steps,
             total: self.total_steps(batches),
             // LAVIS's iteration runner calls the steps between two evaluations an epoch
-            epoch: self.round(batches),
+            epoch: self.evaluation_interval(batches),
         }
     }
 }
 
-/// The figure, or the sum of figures, that the best evaluation is chosen by: `cider`, or the authors' `cider+bleu4`.
+/// The metric, or sum of metrics, that selects the best evaluation: `cider`, or the authors' `cider+bleu4`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection(Vec<String>);
+pub struct SelectionMetric(Vec<String>);
 
-impl Default for Selection {
+impl Default for SelectionMetric {
     fn default() -> Self {
         Self(vec![CIDER.to_owned()])
     }
 }
 
-impl Selection {
-    /// By the mean loss on the validation split, the lowest first.
+impl SelectionMetric {
+    /// The mean loss on the validation split; lower is better.
     pub fn loss() -> Self {
         Self(vec![LOSS.to_owned()])
     }
 
-    /// Reads names joined by `+`; those of the published metrics may be written in small letters, without dashes.
+    /// Parses names joined by `+`; case and dashes of the published metrics' names are ignored.
     pub fn parse(text: &str) -> Self {
         let name = |word: &str| {
             let plain: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -153,13 +153,13 @@ impl Selection {
         Self(text.split('+').map(name).collect())
     }
 
-    /// How good an evaluation is: higher is better.
+    /// Value of an evaluation; higher is better.
     ///
     /// # Errors
-    /// The name of a figure that the evaluation does not give.
+    /// The name of a metric that the evaluation does not have.
     pub fn value(&self, metrics: &Metrics) -> Result<f64, String> {
         let each = self.0.iter().map(|name| {
-            // a loss is better when it is lower, every other figure when it is higher
+            // a lower loss is better
             let sign = if name == LOSS { -1.0 } else { 1.0 };
             metrics.get(name).map(|value| sign * value).ok_or_else(|| name.clone())
         });
@@ -167,19 +167,19 @@ impl Selection {
     }
 }
 
-impl std::fmt::Display for Selection {
+impl std::fmt::Display for SelectionMetric {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.0.join("+"))
     }
 }
 
-impl Serialize for Selection {
+impl Serialize for SelectionMetric {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Selection {
+impl<'de> Deserialize<'de> for SelectionMetric {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self::parse(&String::deserialize(deserializer)?))
     }
@@ -190,21 +190,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_is_chosen_by_a_figure_or_by_a_sum_and_a_loss_counts_downwards() {
+    fn the_best_is_selected_by_a_metric_or_a_sum_and_a_lower_loss_is_better() {
         let metrics = Metrics::one(CIDER, 0.5).with(BLEU_4, 0.25).with(LOSS, 2.0).with("event", 0.125);
-        assert_eq!(Selection::parse("cider").value(&metrics), Ok(0.5));
-        assert_eq!(Selection::parse("cider+bleu4"), Selection::parse("CIDEr+BLEU-4"));
-        assert_eq!(Selection::parse("cider+bleu4").value(&metrics), Ok(0.75));
-        assert_eq!(Selection::loss().value(&metrics), Ok(-2.0));
-        assert_eq!(Selection::parse("event").value(&metrics), Ok(0.125));
-        assert_eq!(Selection::parse("cider+spice").value(&metrics), Err("spice".to_owned()));
+        assert_eq!(SelectionMetric::parse("cider").value(&metrics), Ok(0.5));
+        assert_eq!(SelectionMetric::parse("cider+bleu4"), SelectionMetric::parse("CIDEr+BLEU-4"));
+        assert_eq!(SelectionMetric::parse("cider+bleu4").value(&metrics), Ok(0.75));
+        assert_eq!(SelectionMetric::loss().value(&metrics), Ok(-2.0));
+        assert_eq!(SelectionMetric::parse("event").value(&metrics), Ok(0.125));
+        assert_eq!(SelectionMetric::parse("cider+spice").value(&metrics), Err("spice".to_owned()));
     }
 
     #[test]
     fn a_run_is_as_long_as_its_epochs_or_its_steps() {
         let config = TrainConfig { epochs: 3, ..TrainConfig::default() };
-        assert_eq!((config.total_steps(7), config.round(7)), (21, 7));
+        assert_eq!((config.total_steps(7), config.evaluation_interval(7)), (21, 7));
         let config = TrainConfig { steps: Some(10), evaluate_every: Some(4), ..config };
-        assert_eq!((config.total_steps(7), config.round(7)), (10, 4));
+        assert_eq!((config.total_steps(7), config.evaluation_interval(7)), (10, 4));
     }
 }

@@ -1,102 +1,101 @@
-//! Measuring a model on a split: captions are written to a file first and scored then, so that a failing score loses
-//! nothing. Selection is made on the validation split; the test split is scored once, for the selected model.
+//! Evaluation of a model on a split. Predictions are saved before they are scored, so that a failing scorer loses
+//! nothing. The best model is selected on the validation split; the test split is scored once.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use captioner::{Context, Videos};
 use data::datasets::Split;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use model::Blip2;
 
-use crate::dashboard::{LOSS, Metrics};
+use crate::cross_entropy::CrossEntropy;
 use crate::loader::{Examples, Loader, Sampler};
-use crate::processes::ProcessGroup;
-use crate::task::Task;
+use crate::metrics::{LOSS, MetricSpec, Metrics};
+use crate::objective::Objective;
+use crate::prediction::{Prediction, Scorer, coco_results};
+use crate::processes::{ProcessGroup, SingleProcess};
 use crate::{TrainError, files};
 
-/// A caption that the model wrote.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    /// Index of the example in its split.
-    pub item: usize,
-    /// The text.
-    pub caption: String,
-    /// Sum of the tokens' log-probabilities.
-    pub log_probability: f32,
-}
-
-/// Scores what a model wrote.
-pub trait Scorer: Send + Sync {
-    /// Names of the figures that [`judge`](Self::judge) gives; the dashboard shows them in this order.
-    fn names(&self) -> Vec<String>;
-
-    /// What the predictions' file lists, with the examples' names; COCO results where nothing else is said.
-    fn results(&self, written: &[Prediction], ids: &[String]) -> Vec<Value> {
-        coco_results(written, ids)
-    }
-
-    /// Scores a whole split.
-    ///
-    /// # Errors
-    /// When the captions cannot be scored.
-    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError>;
-}
-
-/// A split that a model is measured on.
+/// A split for evaluation.
 #[derive(Clone)]
 pub struct Validation {
-    /// Which one; a run refuses to select on the test split.
+    /// Which split; a run must not select on the test split.
     pub split: Split,
     /// The examples.
     pub examples: Arc<dyn Examples>,
-    /// Name of each example, for the predictions' file.
+    /// Id of each example, for the predictions' file.
     pub ids: Vec<String>,
-    /// Scores captions; without it the means of what the task measures are the only figures.
+    /// Scores the predictions; without it the metrics are those of the objective alone.
     pub scorer: Option<Arc<dyn Scorer>>,
-    /// Examples at a time.
+    /// Examples per batch.
     pub batch_size: usize,
 }
 
 impl Validation {
-    /// Names of the figures that measuring gives.
-    pub fn names(&self) -> Vec<String> {
-        match &self.scorer {
+    /// Captions of every clip of a split.
+    pub fn of_videos(videos: Videos, split: Split, scorer: Arc<dyn Scorer>, batch_size: usize) -> Self {
+        let ids = videos.ids().to_vec();
+        Self { split, ids, examples: Arc::new(videos), scorer: Some(scorer), batch_size }
+    }
+
+    /// The metrics of an evaluation.
+    pub(crate) fn metrics(&self) -> Vec<MetricSpec> {
+        let names = match &self.scorer {
             Some(scorer) => scorer.names(),
             None => vec![LOSS.to_owned()],
-        }
+        };
+        names.iter().map(|name| MetricSpec::new(name, name != LOSS)).collect()
     }
 }
 
-/// What an evaluation gave.
-#[derive(Debug, Clone)]
-pub struct Measured {
+/// The evaluation of a split.
+#[derive(Debug, Clone, Default)]
+pub struct Evaluation {
     /// Scores.
     pub metrics: Metrics,
-    /// One caption an example, in order.
-    pub written: Vec<Prediction>,
+    /// One prediction per example, in order.
+    pub predictions: Vec<Prediction>,
 }
 
-/// Measures a model in evaluation on a split; nothing when `go_on`, told of the examples done, says so before the end.
+/// Generates and scores the captions of a split, in one process; saves the predictions to `path` if there is one.
 ///
 /// # Errors
-/// When an example cannot be had, the device fails, the predictions cannot be written, or they cannot be scored.
-pub fn evaluate<T: Task>(
-    task: &T,
-    set: &Validation,
+/// As [`evaluate`].
+pub fn evaluate_captions(
+    context: &Context,
+    model: &Blip2,
+    split: &Validation,
+    path: Option<&Path>,
+) -> Result<Evaluation, TrainError> {
+    let objective = CrossEntropy::new(context.clone(), 0.0);
+    let processes: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
+    Ok(evaluate(&objective, model, split, &processes, path, |_| Ok(true))?.unwrap_or_default())
+}
+
+/// Evaluates a model, which must not be in training, on a split. `go_on` is called with the number of examples done after
+/// each batch; the result is `None` if it returned false.
+///
+/// # Errors
+/// When an example cannot be loaded, the device fails, or the predictions cannot be saved or scored.
+pub fn evaluate<O: Objective>(
+    objective: &O,
+    model: &O::Model,
+    split: &Validation,
     processes: &Arc<dyn ProcessGroup>,
-    predictions: Option<&Path>,
+    path: Option<&Path>,
     mut go_on: impl FnMut(usize) -> Result<bool, TrainError>,
-) -> Result<Option<Measured>, TrainError> {
-    let loader = Loader::new(set.examples.clone(), set.batch_size, Sampler::Sequential, processes.clone());
-    let (mut written, mut means, mut done) = (Vec::new(), Metrics::default(), 0);
+) -> Result<Option<Evaluation>, TrainError> {
+    let loader =
+        Loader::new(split.examples.clone(), split.batch_size, Sampler::Sequential, processes.clone());
+    let (mut predictions, mut sums, mut done) = (Vec::new(), Metrics::default(), 0);
     for batch in loader.once() {
         let batch = batch?;
         let items = batch.items().len();
         // the last batch may have fewer rows than there are processes
         if items > 0 {
-            let mut part = task.evaluate(batch)?;
-            written.append(&mut part.written);
-            means.add(&part.metrics.times(items as f64));
+            let mut evaluated = objective.evaluate(model, batch)?;
+            predictions.append(&mut evaluated.predictions);
+            sums.add(&evaluated.metrics.times(items as f64));
             done += items;
         }
         if !go_on(done)? {
@@ -105,27 +104,30 @@ pub fn evaluate<T: Task>(
     }
     let mut count = [done as f64];
     processes.sum(&mut count)?;
-    means.sum_over(&**processes)?;
-    let mut metrics = means.times(1.0 / count[0].max(1.0));
-    let written = gather_written(&**processes, written)?;
+    sums.sum_over(&**processes)?;
+    let mut metrics = sums.times(1.0 / count[0].max(1.0));
+    let predictions = gather_predictions(&**processes, predictions)?;
     if processes.rank() == 0
-        && !written.is_empty()
-        && let Some(path) = predictions
+        && !predictions.is_empty()
+        && let Some(path) = path
     {
-        let results = match &set.scorer {
-            Some(scorer) => scorer.results(&written, &set.ids),
-            None => coco_results(&written, &set.ids),
+        let results = match &split.scorer {
+            Some(scorer) => scorer.results(&predictions, &split.ids),
+            None => coco_results(&predictions, &split.ids),
         };
         files::replace_json(path, &results)?;
     }
-    if let Some(scorer) = &set.scorer {
-        metrics.extend(scorer.score_predictions(&written)?);
+    if let Some(scorer) = &split.scorer {
+        metrics.extend(scorer.score_predictions(&predictions)?);
     }
-    Ok(Some(Measured { metrics, written }))
+    Ok(Some(Evaluation { metrics, predictions }))
 }
 
-/// What all processes wrote, in the examples' order.
-fn gather_written(processes: &dyn ProcessGroup, own: Vec<Prediction>) -> Result<Vec<Prediction>, TrainError> {
+/// The predictions of all processes, in the examples' order.
+fn gather_predictions(
+    processes: &dyn ProcessGroup,
+    own: Vec<Prediction>,
+) -> Result<Vec<Prediction>, TrainError> {
     if processes.world_size() == 1 {
         return Ok(own);
     }
@@ -134,12 +136,6 @@ fn gather_written(processes: &dyn ProcessGroup, own: Vec<Prediction>) -> Result<
     for part in processes.gather(serde_json::to_vec(&own).map_err(unreadable)?)? {
         all.extend(serde_json::from_slice::<Vec<Prediction>>(&part).map_err(unreadable)?);
     }
-    all.sort_by_key(|written| written.item);
+    all.sort_by_key(|prediction| prediction.item);
     Ok(all)
-}
-
-fn coco_results(written: &[Prediction], ids: &[String]) -> Vec<Value> {
-    let result =
-        |written: &Prediction| json!({ "image_id": ids.get(written.item), "caption": written.caption });
-    written.iter().map(result).collect()
 }

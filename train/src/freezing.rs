@@ -1,19 +1,20 @@
-//! What is trained, as data: a table of parameter-name pattern -> learning-rate scale, or frozen.
+//! Which parameters are trained, and how fast: a table of name pattern -> learning-rate scale, or frozen.
 
 use model::parameters::Parameter;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wildmatch::WildMatchPattern;
 
 use crate::TrainError;
 
-/// The table. A parameter takes the scale of the last pattern that matches its name, 1 where none does.
+/// The table. A parameter has the scale of the last pattern that matches its name, 1 without a match.
 ///
-/// In TOML: `"vision_model.*" = "frozen"` or `"language_model.*" = 0.1`; `*` stands for any characters.
+/// In TOML: `"vision_model.*" = "frozen"` or `"language_model.*" = 0.1`; `*` matches any characters.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Freezing(pub Vec<(String, Scale)>);
 
-/// What a pattern says of the parameters that it matches.
+/// The learning rate of the parameters that a pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
     /// Not trained.
@@ -23,7 +24,7 @@ pub enum Scale {
 }
 
 impl Freezing {
-    /// What holds for one parameter.
+    /// The scale of one parameter.
     pub fn scale(&self, name: &str) -> Scale {
         let last = self.0.iter().rev().find(|(pattern, _)| matches(pattern, name));
         last.map_or(Scale::Times(1.0), |(_, scale)| *scale)
@@ -34,10 +35,10 @@ impl Freezing {
         self.scale(name) != Scale::Frozen
     }
 
-    /// Refuses a pattern that matches nothing: it is a misspelling.
+    /// Rejects a pattern that matches nothing: it is a misspelling.
     ///
     /// # Errors
-    /// Names the first such pattern.
+    /// The first such pattern.
     pub fn check(&self, parameters: &[Parameter]) -> Result<(), TrainError> {
         let stray = self.0.iter().find(|(pattern, _)| !parameters.iter().any(|p| matches(pattern, &p.name)));
         let Some((pattern, _)) = stray else { return Ok(()) };
@@ -47,15 +48,10 @@ impl Freezing {
     }
 }
 
-/// `*` in the pattern stands for any characters, the rest for itself.
+/// `*` in the pattern matches any characters, everything else itself.
 fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => {
-            let Some(rest) = name.strip_prefix(head) else { return false };
-            (0..=rest.len()).filter(|&at| rest.is_char_boundary(at)).any(|at| matches(tail, &rest[at..]))
-        }
-    }
+    // the second wildcard, for one character, is one that no pattern holds
+    WildMatchPattern::<'*', '\0'>::new(pattern).matches(name)
 }
 
 impl Serialize for Freezing {
@@ -77,7 +73,7 @@ impl<'de> Deserialize<'de> for Freezing {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Prediction {
+        enum Entry {
             Word(String),
             Number(f64),
         }
@@ -91,10 +87,10 @@ impl<'de> Deserialize<'de> for Freezing {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Freezing, A::Error> {
                 let mut rows = Vec::new();
-                while let Some((pattern, written)) = map.next_entry::<String, Prediction>()? {
-                    let scale = match written {
-                        Prediction::Word(word) if word == FROZEN => Scale::Frozen,
-                        Prediction::Number(times) if times.is_finite() && times > 0.0 => Scale::Times(times),
+                while let Some((pattern, entry)) = map.next_entry::<String, Entry>()? {
+                    let scale = match entry {
+                        Entry::Word(word) if word == FROZEN => Scale::Frozen,
+                        Entry::Number(times) if times.is_finite() && times > 0.0 => Scale::Times(times),
                         _ => {
                             let message = format!("\"{pattern}\" must be \"frozen\" or a number above 0");
                             return Err(serde::de::Error::custom(message));
@@ -132,6 +128,8 @@ mod tests {
         assert!(!matches("ln_vision", "ln_vision.weight"));
         assert!(!matches("vision_model.*", "ln_vision.weight"));
         assert!(matches("*.bias", "a.b.bias"));
+        assert!(matches("a.*.c*", "a.b.b.c") && matches("*", "a") && matches("a*", "a") && !matches("a.*.c", "a.c"));
+        assert!(!matches("a?b", "a.b") && !matches("[ab]", "a") && !matches("", "a"));
     }
 
     #[test]

@@ -1,60 +1,116 @@
-//! The loop: rounds of steps, an evaluation after each, the best model kept, everything saved.
+//! The training loop: intervals of steps, an evaluation after each, the best model kept, everything saved.
 //!
-//! A round is what lies between two evaluations: an epoch, or as many steps as are asked for.
+//! An interval is an epoch, or `evaluate_every` steps. burn-train has a loop of its own; this one exists because a stop
+//! in mid-epoch must lose nothing, the gradient norm is clipped globally, only trained parameters are saved, and
+//! validation generates and scores captions.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::data::dataloader::Progress;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
-use burn::train::{EventProcessorTraining, Interrupter, LearnerEvent, TrainingItem};
+use serde_json::Value;
 
-use crate::checkpoint::{self, EpochRecord, State};
-use crate::dashboard::{Dashboard, GRADIENT_NORM, LOSS, Metrics, StepOutput, keep_ctrl_c};
-use crate::evaluation::{Measured, evaluate};
-use crate::fit::{Events, Fit, Outcome};
-use crate::loader::{Loader, Sampler, Stream};
-use crate::optimizer::{Groups, clip_global_norm};
+use crate::burn_train::{Events, Phase, Progressed};
+use crate::checkpoint::{self, EpochRecord, Seconds, State};
+use crate::config::TrainConfig;
+use crate::dashboard::Dashboard;
+use crate::evaluation::{Evaluation, Validation, evaluate};
+use crate::gradients::{MicroBatches, Step, gradients};
+use crate::loader::{Examples, Loader, Sampler, Stream};
+use crate::metrics::{GRADIENT_NORM, LOSS, Metrics};
+use crate::objective::{Objective, StepContext};
+use crate::optimizer::{ParameterGroups, clip_global_norm};
+use crate::processes::ProcessGroup;
 use crate::schedule::Schedule;
-use crate::task::{MicroBatches, Step, StepContext, Task, gradients};
 use crate::{Batch, TrainError, files};
 
-/// Folder of the best evaluation's weights, as others can read them, inside a run's folder.
+/// Folder of the best evaluation's weights, for other programs, inside a run's folder.
 pub const BEST: &str = "best";
-/// Folder of the states to resume from, inside a run's folder.
+/// Folder of the saved states, inside a run's folder.
 pub const STATES: &str = "checkpoints";
 const METRICS: &str = "metrics.jsonl";
 
-/// A run in progress.
-pub(crate) struct Run<T: Task> {
-    fit: Fit<T>,
-    task: T,
+/// A run: everything except the weights.
+pub struct Fit<O: Objective> {
+    /// How to train.
+    pub config: TrainConfig,
+    /// The loss.
+    pub objective: O,
+    /// Training examples.
+    pub train: Arc<dyn Examples>,
+    /// Selects the best evaluation; without it the last one is the best.
+    pub validation: Option<Validation>,
+    /// The run's folder.
+    pub directory: PathBuf,
+    /// Where to compute.
+    pub device: Device,
+    /// Seed of the examples' order, dropout and all other draws.
+    pub seed: u64,
+    /// Name on the dashboard.
+    pub label: String,
+    /// Everything that decides the result, by key: a saved state with other values is rejected.
+    pub settings: Value,
+    /// Set from outside to stop after the current step.
+    pub stop: Arc<AtomicBool>,
+    /// What to show.
+    pub dashboard: Dashboard,
+    /// The processes that train together.
+    pub processes: Arc<dyn ProcessGroup>,
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Outcome<M> {
+    /// Weights of the best evaluation, on a plain device.
+    pub best: M,
+    /// Every evaluation.
+    pub history: Vec<EpochRecord>,
+    /// Whether it was stopped before its end; its state is saved.
+    pub interrupted: bool,
+    /// Steps taken.
+    pub steps: usize,
+    /// Duration of the steps.
+    pub seconds: Seconds,
+}
+
+impl<M> Outcome<M> {
+    /// Number of the best evaluation, from 1.
+    pub fn best_epoch(&self) -> usize {
+        self.history.iter().rev().find(|record| record.is_best).map_or(0, |record| record.epoch)
+    }
+}
+
+/// A run in progress. The trained weights are passed from step to step by value, as the optimizer updates in place what
+/// has no second owner.
+pub(crate) struct Run<O: Objective> {
+    fit: Fit<O>,
     device: Device,
-    train: Loader,
-    /// Open between rounds, so that batches are made while the model is measured.
+    loader: Loader,
+    /// Open between intervals, so that batches are loaded during validation.
     stream: Option<Stream>,
-    groups: Groups,
+    groups: ParameterGroups,
     optimizer: ModuleOptimizer,
     schedule: Schedule,
-    parts: MicroBatches,
-    best: Option<T::Model>,
+    /// Weights of the best evaluation of this session.
+    best: Option<O::Model>,
     state: State,
     saved: Instant,
 }
 
-impl<T: Task> Run<T> {
-    /// A run at its start, or where its newest saved state left it.
-    pub(crate) fn prepare(fit: Fit<T>) -> Result<Self, TrainError> {
+impl<O: Objective> Run<O> {
+    /// A run at its start, or at its newest saved state, and its weights.
+    pub(crate) fn prepare(model: O::Model, fit: Fit<O>) -> Result<(Self, O::Model), TrainError> {
         let config = &fit.config;
-        let visit = Sampler::Shuffled { seed: fit.seed, group_by_length: config.group_by_length };
-        let train = Loader::new(fit.train.clone(), config.batch_size, visit, fit.processes.clone());
+        let sampler = Sampler::Shuffled { seed: fit.seed, group_by_length: config.group_by_length };
+        let loader = Loader::new(fit.train.clone(), config.batch_size, sampler, fit.processes.clone());
         let device = fit.device.clone().autodiff();
-        let model = fit.task.model().clone().fork(&device).train();
+        let model = model.fork(&device).train();
         let model = model::parameters::set_trainable(model, |name| config.parameters.trains(name));
-        let optimizer = |model: &T::Model| Groups::new(model, &config.parameters).optimizer(config);
+        let optimizer = |model: &O::Model| ParameterGroups::new(model, &config.parameters).optimizer(config);
         let states = fit.directory.join(STATES);
         if fit.processes.rank() == 0 {
             checkpoint::clean(&states)?;
@@ -66,108 +122,116 @@ impl<T: Task> Run<T> {
             }
             None => {
                 let optimizer = optimizer(&model);
-                (model, optimizer, State::new(train.save(train.start()), fit.settings.clone()))
+                (model, optimizer, State::new(loader.save(loader.start()), fit.settings.clone()))
             }
         };
-        train.restore(&state.position)?;
-        let groups = Groups::new(&model, &config.parameters);
-        let schedule = config.rates(train.batches());
-        Ok(Self {
-            task: fit.task.with_model(model),
-            parts: MicroBatches {
-                count: config.micro_batches,
-                side_by_side: fit.device == Device::flex(),
-                recompute: config.recompute,
-            },
-            device,
-            train,
-            stream: None,
-            groups,
-            optimizer,
-            schedule,
-            best: None,
-            state,
-            saved: Instant::now(),
-            fit,
-        })
+        loader.restore(&state.position)?;
+        let groups = ParameterGroups::new(&model, &config.parameters);
+        let schedule = config.learning_rates(loader.batches());
+        let (stream, best, saved) = (None, None, Instant::now());
+        Ok((Self { device, loader, stream, groups, optimizer, schedule, best, state, saved, fit }, model))
     }
 
     /// Evaluations of the whole run.
-    pub(crate) fn rounds(&self) -> usize {
-        self.schedule.total.div_ceil(self.fit.config.round(self.train.batches()))
+    pub(crate) fn evaluations(&self) -> usize {
+        self.schedule.total.div_ceil(self.interval_steps())
     }
 
-    /// Trains to the end or until stopped; says whether it was stopped.
-    pub(crate) fn go(&mut self, events: &mut Events, interrupter: &Interrupter) -> Result<bool, TrainError> {
-        while self.state.history.len() < self.rounds() && !self.is_out_of_patience() {
-            let round = self.state.history.len() + 1;
-            if self.train_round(round, events, interrupter)? {
-                return Ok(true);
-            }
-            let Some(measured) = self.validate(round, events, interrupter)? else { return Ok(true) };
-            send(events.process_train(LearnerEvent::EndEpoch(round)))?;
-            self.close_round(round, measured)?;
-            if self.must_stop(interrupter)? {
-                return Ok(self.state.history.len() < self.rounds() && !self.is_out_of_patience());
-            }
-        }
-        Ok(false)
+    fn interval_steps(&self) -> usize {
+        self.fit.config.evaluation_interval(self.loader.batches())
     }
 
-    /// The steps of a round that are still to be taken; says whether it was stopped (and saved).
-    fn train_round(
+    /// Trains to the end or until stopped; returns the weights and whether it was stopped.
+    pub(crate) fn train(
         &mut self,
-        round: usize,
+        mut model: O::Model,
         events: &mut Events,
-        interrupter: &Interrupter,
-    ) -> Result<bool, TrainError> {
-        let length = self.fit.config.round(self.train.batches());
-        let (start, end) = ((round - 1) * length, (round * length).min(self.schedule.total));
-        let total_items = end - start;
-        send(events.process_train(LearnerEvent::StartSplit { epoch_number: round, total_items }))?;
-        let position = self.train.restore(&self.state.position)?;
-        let mut stream = self.stream.take().unwrap_or_else(|| self.train.stream(position));
+    ) -> Result<(O::Model, bool), TrainError> {
+        let mut stopped = false;
+        while !stopped && !self.is_complete() {
+            let interval = self.state.history.len() + 1;
+            (model, stopped) = self.train_interval(model, interval, events)?;
+            if stopped {
+                break;
+            }
+            let Some(evaluation) = self.validate(&model, interval, events)? else { return Ok((model, true)) };
+            events.end_interval(interval)?;
+            self.close_interval(&model, interval, evaluation)?;
+            stopped = self.must_stop(events)? && !self.is_complete();
+        }
+        Ok((model, stopped))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.state.history.len() >= self.evaluations() || self.is_out_of_patience()
+    }
+
+    /// Takes the remaining steps of an interval; returns whether it was stopped (and saved).
+    fn train_interval(
+        &mut self,
+        mut model: O::Model,
+        interval: usize,
+        events: &mut Events,
+    ) -> Result<(O::Model, bool), TrainError> {
+        let length = self.interval_steps();
+        let (start, end) = ((interval - 1) * length, (interval * length).min(self.schedule.total));
+        events.start(Phase::Training, interval, end - start)?;
+        let position = self.loader.restore(&self.state.position)?;
+        let mut stream = self.stream.take().unwrap_or_else(|| self.loader.stream(position));
         while self.state.step < end {
-            keep_ctrl_c();
             let started = Instant::now();
-            let nothing = || Err(TrainError::Data("there is no example to learn from".to_owned()));
+            let nothing = || Err(TrainError::Data("there are no training examples".to_owned()));
             let batch = stream.next().unwrap_or_else(nothing);
             self.state.seconds.data += started.elapsed().as_secs_f64();
-            let metrics = match batch.and_then(|batch| self.step(batch)) {
-                Ok(metrics) => metrics,
-                Err(error) => return Err(self.saved_with(error)),
+            let step = match batch.and_then(|batch| self.gradients(&model, batch)) {
+                Ok(step) => step,
+                Err(error) => return Err(self.save_after(&model, error)),
             };
-            self.state.position = self.train.save(stream.position());
-            let rate = Some(self.groups.rates(self.schedule.at(self.state.step - 1)));
-            let progress = Progress::new(self.state.step - start, total_items, Some("steps".to_owned()));
-            let item = TrainingItem::new(StepOutput::new(metrics, 1), progress, Some(self.state.step), rate);
-            send(events.process_train(LearnerEvent::ProcessedItem(item)))?;
+            let (updated, metrics) = self.update(model, step);
+            model = updated;
+            self.state.position = self.loader.save(stream.position());
+            let learning_rate = self.groups.learning_rates(self.schedule.at(self.state.step - 1));
+            let progress = Progressed {
+                metrics,
+                done: self.state.step - start,
+                total: end - start,
+                unit: "steps",
+                step: self.state.step,
+                learning_rate: Some(learning_rate),
+            };
+            events.progress(Phase::Training, progress)?;
             self.state.seconds.steps += started.elapsed().as_secs_f64();
-            let must_stop = self.must_stop(interrupter)?;
+            let must_stop = self.must_stop(events)?;
             if must_stop || self.must_save() {
-                self.save()?;
+                self.save(&model)?;
             }
             if must_stop {
-                return Ok(true);
+                return Ok((model, true));
             }
         }
-        send(events.process_train(LearnerEvent::EndSplit(round)))?;
+        events.end(Phase::Training, interval)?;
         self.stream = Some(stream);
-        Ok(false)
+        Ok((model, false))
     }
 
-    /// One update; gives its figures.
-    fn step(&mut self, batch: Batch) -> Result<Metrics, TrainError> {
+    /// Clipped gradients of a step. An error leaves the state as it was before the step.
+    fn gradients(&mut self, model: &O::Model, batch: Batch) -> Result<Step, TrainError> {
         let items = batch.items().to_vec();
-        let rate = self.schedule.at(self.state.step);
-        // no generator's state is saved: all that is drawn in a step follows from its place in the run
+        // no generator's state is saved: all draws of a step depend on the run's seed and the step's number
         let seed = mix(self.fit.seed, self.state.step as u64);
+        let config = &self.fit.config;
+        let micro_batches = MicroBatches {
+            count: config.micro_batches,
+            in_parallel: self.fit.device == Device::flex(),
+            recompute: config.recompute,
+        };
         let started = Instant::now();
-        let step_context = StepContext { seed, processes: &*self.fit.processes };
-        let Step { mut gradients, metrics } = gradients(&self.task, batch, self.parts, &step_context)?;
+        let context = StepContext { seed, processes: &*self.fit.processes };
+        let Step { mut gradients, metrics } =
+            gradients(&self.fit.objective, model, batch, micro_batches, &context)?;
         self.state.seconds.passes += started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let norm = clip_global_norm(self.task.model(), &mut gradients, self.fit.config.max_grad_norm);
+        let norm = clip_global_norm(model, &mut gradients, config.max_grad_norm)?;
         let loss = metrics.get(LOSS).unwrap_or(f64::NAN);
         if !loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite {
@@ -175,84 +239,94 @@ impl<T: Task> Run<T> {
                 loss,
                 norm,
                 last: self.state.last,
-                learning_rate: rate,
-                examples: items.iter().map(|&item| self.train.examples().name(item)).collect(),
+                learning_rate: self.schedule.at(self.state.step),
+                examples: items.iter().map(|&item| self.loader.examples().name(item)).collect(),
             });
         }
-        // weights that nobody else holds are updated where they lie
-        let model = std::mem::replace(&mut self.task, self.fit.task.clone()).into_model();
-        let model = self.optimizer.step(self.groups.rates(rate), model, gradients);
-        self.task = self.fit.task.with_model(model);
         self.state.seconds.update += started.elapsed().as_secs_f64();
-        let metrics = metrics.with(GRADIENT_NORM, norm);
+        self.state.last = Some((loss, norm));
+        Ok(Step { gradients, metrics: metrics.with(GRADIENT_NORM, norm) })
+    }
+
+    /// Updates the weights; returns the step's metrics too.
+    fn update(&mut self, model: O::Model, step: Step) -> (O::Model, Metrics) {
+        let started = Instant::now();
+        let learning_rates = self.groups.learning_rates(self.schedule.at(self.state.step));
+        let model = self.optimizer.step(learning_rates, model, step.gradients);
+        self.state.seconds.update += started.elapsed().as_secs_f64();
         self.state.step += 1;
         self.state.steps += 1;
-        self.state.sums.add(&metrics);
-        self.state.last = Some((loss, norm));
-        Ok(metrics)
+        self.state.sums.add(&step.metrics);
+        (model, step.metrics)
     }
 
-    /// Measures the model on the validation split; nothing when it was stopped (and saved) meanwhile.
+    /// Evaluates the model on the validation split; `None` if it was stopped (and saved) meanwhile.
     fn validate(
         &mut self,
-        round: usize,
+        model: &O::Model,
+        interval: usize,
         events: &mut Events,
-        interrupter: &Interrupter,
-    ) -> Result<Option<Measured>, TrainError> {
-        let Some(validation) = &self.fit.validation else {
-            return Ok(Some(Measured { metrics: Metrics::default(), written: Vec::new() }));
+    ) -> Result<Option<Evaluation>, TrainError> {
+        let Some(validation) = &self.fit.validation else { return Ok(Some(Evaluation::default())) };
+        let (total, step) = (validation.examples.len(), self.state.step);
+        events.start(Phase::Validation, interval, total)?;
+        let file = format!("predictions/{}-epoch-{interval}.json", validation.split);
+        let path = self.fit.directory.join(file);
+        let show = |events: &mut Events, metrics, done| {
+            let progress =
+                Progressed { metrics, done, total, unit: "examples", step, learning_rate: None };
+            events.progress(Phase::Validation, progress)
         };
-        let total_items = validation.examples.len();
-        send(events.process_valid(LearnerEvent::StartSplit { epoch_number: round, total_items }))?;
-        let task = self.task.with_model(self.task.model().valid());
-        let path = self.fit.directory.join(format!("predictions/{}-epoch-{round}.json", validation.split));
-        let step = self.state.step;
-        let show = |events: &mut Events, metrics: Metrics, done: usize| {
-            let progress = Progress::new(done, total_items, Some("examples".to_owned()));
-            let item = TrainingItem::new(StepOutput::new(metrics, 1), progress, Some(step), None);
-            send(events.process_valid(LearnerEvent::ProcessedItem(item)))
-        };
-        let measured = evaluate(&task, validation, &self.fit.processes, Some(&path), |done| {
-            keep_ctrl_c();
-            show(events, Metrics::default(), done)?;
-            Ok(!self.must_stop(interrupter)?)
-        })?;
-        let Some(measured) = measured else {
-            self.save()?;
+        let (objective, processes) = (&self.fit.objective, &self.fit.processes);
+        let evaluation =
+            evaluate(objective, &model.valid(), validation, processes, Some(&path), |done| {
+                show(events, Metrics::default(), done)?;
+                Ok(!self.must_stop(events)?)
+            })?;
+        let Some(evaluation) = evaluation else {
+            self.save(model)?;
             return Ok(None);
         };
-        show(events, measured.metrics.clone(), total_items)?;
-        send(events.process_valid(LearnerEvent::EndSplit(round)))?;
-        Ok(Some(measured))
+        show(events, evaluation.metrics.clone(), total)?;
+        events.end(Phase::Validation, interval)?;
+        Ok(Some(evaluation))
     }
 
-    /// Keeps the model if it is the best, writes what the round gave, and saves the state.
-    fn close_round(&mut self, round: usize, measured: Measured) -> Result<(), TrainError> {
-        let is_best = self.is_best(&measured.metrics)?;
+    /// Keeps the model if it is the best, records the interval, and saves the state.
+    fn close_interval(
+        &mut self,
+        model: &O::Model,
+        interval: usize,
+        evaluation: Evaluation,
+    ) -> Result<(), TrainError> {
+        let is_best = self.is_best(&evaluation.metrics)?;
         if is_best {
-            let best = self.task.model().valid();
-            if self.writes() {
+            let best = model.valid();
+            if self.writes_files() {
                 checkpoint::save_best(&self.states(), self.state.step, &best, &self.groups)?;
             }
             self.best = Some(best);
         }
         let training = std::mem::take(&mut self.state.sums).times(1.0 / self.state.steps.max(1) as f64);
         let record = EpochRecord {
-            epoch: round,
+            epoch: interval,
             step: self.state.step,
             learning_rate: self.schedule.at(self.state.step.saturating_sub(1)),
             loss: training.get(LOSS).unwrap_or(f64::NAN),
             training: training.without(LOSS),
-            validation: measured.metrics,
+            validation: evaluation.metrics,
             is_best,
         };
-        if self.fit.dashboard == Dashboard::Lines && self.writes() {
+        if self.fit.dashboard == Dashboard::Lines && self.writes_files() {
             println!("{}", self.line(&record));
         }
         self.state.history.push(record);
         self.state.steps = 0;
-        self.save()?;
-        if is_best && self.writes() {
+        self.save(model)?;
+        if !self.writes_files() {
+            return Ok(());
+        }
+        if is_best {
             checkpoint::keep_best(&self.states(), self.state.step)?;
         }
         let mut lines = Vec::new();
@@ -260,13 +334,10 @@ impl<T: Task> Run<T> {
             let line = serde_json::to_string(record).map_err(|error| TrainError::Data(error.to_string()))?;
             lines.push(line + "\n");
         }
-        if self.writes() {
-            files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())?;
-        }
-        Ok(())
+        files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())
     }
 
-    /// Whether an evaluation is better than all before it; every one is, where there is no validation.
+    /// Whether an evaluation is better than all before it; without validation every one is.
     fn is_best(&self, metrics: &Metrics) -> Result<bool, TrainError> {
         if self.fit.validation.is_none() {
             return Ok(true);
@@ -299,7 +370,7 @@ impl<T: Task> Run<T> {
             "{}  epoch {:>2}/{}  step {:>4}  loss {:.3}  rate {:.1e}  {}{}",
             self.fit.label,
             record.epoch,
-            self.rounds(),
+            self.evaluations(),
             record.step,
             record.loss,
             record.learning_rate,
@@ -308,8 +379,8 @@ impl<T: Task> Run<T> {
         )
     }
 
-    /// Whether this process writes files.
-    fn writes(&self) -> bool {
+    /// The first process writes files for all.
+    fn writes_files(&self) -> bool {
         self.fit.processes.rank() == 0
     }
 
@@ -319,18 +390,18 @@ impl<T: Task> Run<T> {
             || self.saved.elapsed().as_secs_f64() > config.save_minutes * 60.0
     }
 
-    fn save(&mut self) -> Result<(), TrainError> {
+    fn save(&mut self, model: &O::Model) -> Result<(), TrainError> {
         self.saved = Instant::now();
-        if !self.writes() {
+        if !self.writes_files() {
             return Ok(());
         }
-        let (model, keep) = (self.task.model(), self.fit.config.keep);
+        let keep = self.fit.config.keep_checkpoints;
         checkpoint::save(&self.states(), keep, &self.state, model, &self.groups, &self.optimizer)
     }
 
-    /// Saves the state before a step that failed; the failure is told in any case.
-    fn saved_with(&mut self, error: TrainError) -> TrainError {
-        match self.save() {
+    /// Saves the state before a step that failed; returns the failure, whether that worked or not.
+    fn save_after(&mut self, model: &O::Model, error: TrainError) -> TrainError {
+        match self.save(model) {
             Ok(()) => error,
             Err(unsaved) => TrainError::Unsaved { error: Box::new(error), unsaved: Box::new(unsaved) },
         }
@@ -340,39 +411,34 @@ impl<T: Task> Run<T> {
         self.fit.directory.join(STATES)
     }
 
-    /// Stopped from outside, or from the dashboard, in any process.
-    fn must_stop(&self, interrupter: &Interrupter) -> Result<bool, TrainError> {
-        let own = self.fit.stop.load(Ordering::Relaxed) || interrupter.should_stop();
+    /// Whether any process was stopped, from outside or from the dashboard.
+    fn must_stop(&self, events: &Events) -> Result<bool, TrainError> {
+        let own = self.fit.stop.load(Ordering::Relaxed) || events.is_stopped();
         let mut stopped = [f64::from(u8::from(own))];
         self.fit.processes.sum(&mut stopped)?;
         Ok(stopped[0] > 0.0)
     }
 
-    /// What came of it; the best weights are also written as others can read them, once the run is complete.
-    pub(crate) fn finish(mut self, interrupted: bool) -> Result<Outcome<T>, TrainError> {
+    /// The outcome; the best weights of a complete run are saved for other programs too.
+    pub(crate) fn finish(
+        mut self,
+        model: O::Model,
+        interrupted: bool,
+    ) -> Result<Outcome<O::Model>, TrainError> {
         let best_step =
             self.state.history.iter().rev().find(|record| record.is_best).map(|record| record.step);
         let best = match (self.best.take(), best_step) {
             (Some(best), _) => best,
-            (None, Some(step)) => checkpoint::restore_best(&self.states(), step, self.task.model().valid())?,
-            (None, None) => self.task.model().valid(),
+            (None, Some(step)) => checkpoint::restore_best(&self.states(), step, model.valid())?,
+            (None, None) => model.valid(),
         };
-        let best = self.task.with_model(best.fork(&self.device.clone().inner()).valid());
-        if !interrupted && self.writes() {
-            best.export(&self.fit.directory.join(BEST))?;
+        let best = best.fork(&self.device.clone().inner()).valid();
+        if !interrupted && self.writes_files() {
+            self.fit.objective.save(&best, &self.fit.directory.join(BEST))?;
         }
-        Ok(Outcome {
-            best,
-            history: self.state.history,
-            interrupted,
-            steps: self.state.step,
-            seconds: self.state.seconds,
-        })
+        let State { history, step, seconds, .. } = self.state;
+        Ok(Outcome { best, history, interrupted, steps: step, seconds })
     }
-}
-
-fn send<E: std::fmt::Display>(result: Result<(), E>) -> Result<(), TrainError> {
-    result.map_err(|error| TrainError::Dashboard(error.to_string()))
 }
 
 /// A seed that differs for every step of every run (the finaliser of SplitMix64).
@@ -383,6 +449,3 @@ fn mix(seed: u64, step: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
-
-#[cfg(test)]
-mod tests;

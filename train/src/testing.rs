@@ -1,23 +1,24 @@
-//! Tiny captioners of every language model, and batches for them, for this crate's tests.
+//! Tiny models with every language model, and batches for them, for this crate's tests.
 
 use std::sync::{Arc, Mutex};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use data::text::Tokenizer;
-use model::Blip2Config;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::lm::llama::LlamaConfig;
 use model::lm::opt::OptConfig;
 use model::lm::t5::T5Config;
-use model::pretraining::PretrainingConfig;
+use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
 use model::vit::VitConfig;
+use model::{Blip2, Blip2Config};
 
-use crate::batch::{Batch, HostTokens, HostVisual};
-use crate::captioner::{Captioner, Context};
-use crate::pretraining::{FirstStage, FirstStageContext};
+use captioner::{Context, HostTokens, HostVisual, PromptIds};
+
+use crate::Batch;
+use crate::pretraining::FirstStage;
 
 const WORDS: [&str; 20] = [
     "a", "man", "woman", "is", "playing", "guitar", "on", "stage", "slicing", "an", "onion", "red", "blue",
@@ -112,8 +113,8 @@ fn qformer(dropout: f64) -> QFormerConfig {
     }
 }
 
-/// A model of the first stage of pretraining with weights of a seed, on a plain device.
-pub(crate) fn first_stage(seed: u64) -> FirstStage {
+/// A model of the first stage of pretraining with weights of a seed, on a plain device, and its objective.
+pub(crate) fn first_stage(seed: u64) -> (Pretraining, FirstStage) {
     let vocab_size = WORDS.len() + 4;
     let config = PretrainingConfig {
         vision_config: vision(),
@@ -128,7 +129,7 @@ pub(crate) fn first_stage(seed: u64) -> FirstStage {
         ..PretrainingConfig::default()
     };
     let model = drawn(seed, |device| config.init(device));
-    FirstStage::new(model, FirstStageContext { config, start: vocab_size as u32 - 1 })
+    (model, FirstStage { start_token: vocab_size as u32 - 1 })
 }
 
 /// Images of noise, whose items are `items`, each with a text that names it.
@@ -139,8 +140,8 @@ pub(crate) fn pairs(items: &[usize]) -> Batch {
     Batch::Pairs { visual, texts, items }
 }
 
-/// A captioner with weights of a seed, on a plain device.
-pub(crate) fn captioner(text_config: LanguageModelConfig, seed: u64) -> Captioner {
+/// A BLIP-2 with weights of a seed, on a plain device, and its context.
+pub(crate) fn blip2(text_config: LanguageModelConfig, seed: u64) -> (Blip2, Context) {
     let dropout = text_config.dropout();
     let config = Blip2Config {
         vision_config: vision(),
@@ -149,15 +150,14 @@ pub(crate) fn captioner(text_config: LanguageModelConfig, seed: u64) -> Captione
         num_query_tokens: 3,
         ..Blip2Config::default()
     };
-    let blip2 = drawn(seed, |device| config.init(device));
+    let model = drawn(seed, |device| config.init(device));
     let context = Context {
         config,
         tokenizer: tokenizer(),
-        prompt: Vec::new(),
+        prompt: PromptIds::default(),
         generate: GenerateConfig { max_new_tokens: 8, end_tokens: vec![1], ..GenerateConfig::default() },
-        label_smoothing: 0.0,
     };
-    Captioner::new(blip2, context)
+    (model, context)
 }
 
 /// Clips of noise, whose items are `items`, with captions that name them.

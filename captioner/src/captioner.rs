@@ -1,0 +1,188 @@
+//! Captions of video files, from a checkpoint directory.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use data::loader::{LoadError, Order, Plan, Position, Prefetch};
+use data::random::RandomStream;
+use data::video::{FrameRequest, decode};
+use model::Blip2;
+use model::checkpoint::Precision;
+use model::generate::{GenerateConfig, Sample, Search};
+
+use crate::{
+    Caption, CaptionerError, Change, Checkpoint, Context, HostVisual, Overrides, Settings,
+};
+
+/// How a checkpoint is opened and used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to compute; the CPU by default.
+    pub device: Device,
+    /// Types of the weights; f32 by default.
+    pub precision: Precision,
+    /// Changes to the checkpoint's configuration; none by default.
+    pub overrides: Overrides,
+    /// Frames, prompt and generation; by default those that the checkpoint remembers, else [`Settings::default`].
+    pub settings: Option<Settings>,
+    /// Draws tokens instead of a beam search, one caption after the other.
+    pub sample: Option<Sample>,
+    /// Captions per clip.
+    pub captions: usize,
+    /// Clips per batch.
+    pub batch_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device: Device::flex(),
+            precision: Precision::default(),
+            overrides: Overrides::default(),
+            settings: None,
+            sample: None,
+            captions: 1,
+            batch_size: 8,
+        }
+    }
+}
+
+/// A model that captions video, GIF and image files.
+#[derive(Debug)]
+pub struct Captioner {
+    /// The weights.
+    pub model: Blip2,
+    /// Tokenizer, prompt and generation settings.
+    pub context: Context,
+    changes: Vec<Change>,
+    settings: Settings,
+    batch_size: usize,
+}
+
+/// The captions of a file, or why it has none.
+#[derive(Debug)]
+pub struct ClipCaptions {
+    /// The file.
+    pub path: PathBuf,
+    /// Its captions, best first.
+    pub captions: Result<Vec<Caption>, data::Error>,
+}
+
+impl Captioner {
+    /// Opens a checkpoint.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the settings do not fit each other.
+    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, CaptionerError> {
+        let directory = directory.as_ref();
+        let Options { device, precision, mut overrides, settings, sample, captions, batch_size } = options;
+        let own = || Ok::<_, CaptionerError>(Settings::of_checkpoint(directory)?.unwrap_or_default());
+        let settings = settings.map_or_else(own, Ok)?;
+        overrides.frames = overrides.frames.max(settings.frames.count);
+        let opened = Checkpoint::open(directory, &overrides, precision, &device)?;
+        let generate = settings.generate.with_end_tokens(opened.end_tokens.clone());
+        let generate = match sample {
+            Some(sample) => GenerateConfig { num_beams: 1, search: Search::Sample(sample), ..generate },
+            None => generate,
+        };
+        let generate = GenerateConfig { num_return_sequences: captions, ..generate };
+        generate.validate()?;
+        let prompt = opened.prompt(&settings.text.prompt)?;
+        let Checkpoint { config, model, tokenizer, changes, .. } = opened;
+        let context = Context { config, tokenizer, prompt, generate };
+        Ok(Self { model, context, changes, settings, batch_size: batch_size.max(1) })
+    }
+
+    /// Values of the checkpoint's configuration that the options changed.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Captions files, in order. A file that cannot be decoded does not stop the others.
+    ///
+    /// # Errors
+    /// When the device or the tokenizer fails, or a thread cannot be started.
+    pub fn caption<P: AsRef<Path>>(&self, paths: &[P]) -> Result<Vec<ClipCaptions>, CaptionerError> {
+        let mut all = Vec::with_capacity(paths.len());
+        self.caption_each(paths, |clip| all.push(clip))?;
+        Ok(all)
+    }
+
+    /// As [`caption`](Self::caption), for long lists: hands out each file's captions as soon as its batch is finished.
+    ///
+    /// # Errors
+    /// As [`caption`](Self::caption).
+    pub fn caption_each<P: AsRef<Path>>(
+        &self,
+        paths: &[P],
+        mut on_clip: impl FnMut(ClipCaptions),
+    ) -> Result<(), CaptionerError> {
+        let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
+        let mut decoded = self.decode(&paths)?.enumerate();
+        for batch in paths.chunks(self.batch_size) {
+            let (mut values, mut streams, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+            for (place, clip) in decoded.by_ref().take(batch.len()) {
+                match clip? {
+                    Ok(pixels) => {
+                        values.extend(pixels);
+                        streams.push(place as u64);
+                        failures.push(None);
+                    }
+                    Err(error) => failures.push(Some(error)),
+                }
+            }
+            let mut captions = self.generate(values, streams)?.into_iter();
+            for (path, failure) in batch.iter().zip(failures) {
+                let captions = match failure {
+                    Some(error) => Err(error),
+                    None => Ok(captions.next().unwrap_or_default()),
+                };
+                on_clip(ClipCaptions { path: path.clone(), captions });
+            }
+        }
+        Ok(())
+    }
+
+    fn generate(&self, values: Vec<f32>, streams: Vec<u64>) -> Result<Vec<Vec<Caption>>, CaptionerError> {
+        if streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        let size = self.image_size();
+        let shape = [streams.len(), self.settings.frames.count, 3, size, size];
+        self.context.generate(&self.model, HostVisual::Frames { values, shape }, None, streams)
+    }
+
+    fn image_size(&self) -> usize {
+        self.context.config.vision_config.image_size
+    }
+
+    /// Normalised frames of each file, decoded ahead while captions are generated: at most two batches, and no more
+    /// threads than cores.
+    fn decode(
+        &self,
+        paths: &[PathBuf],
+    ) -> Result<impl Iterator<Item = Result<DecodedClip, LoadError<data::Error>>> + use<>, CaptionerError>
+    {
+        let size = self.image_size();
+        let request = self.settings.frames.request(size as u32);
+        let preprocess = self.settings.frames.preprocess(size);
+        let plan = Plan::new(paths.len(), 1, Order::Kept);
+        let ahead = 2 * self.batch_size;
+        let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(ahead);
+        let paths = paths.to_vec();
+        let decode = move |_epoch: u64, items: &[usize]| {
+            let path = &paths[items[0]];
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let request =
+                FrameRequest { seed: RandomStream::new(request.seed, &name, 0).seed(), ..request };
+            Ok(decode(path, &request).map(|frames| preprocess.normalize(&frames.data)))
+        };
+        let start = Position { epoch: 1, batch: 0 };
+        Ok(plan.load(start, Prefetch { workers, ahead }, Arc::new(decode))?)
+    }
+}
+
+/// The normalised frames of a file, or why it cannot be decoded.
+type DecodedClip = data::Result<Vec<f32>>;

@@ -1,0 +1,202 @@
+//! A checkpoint directory: weights, sizes, tokenizers and end tokens.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use data::text::Tokenizer;
+use model::checkpoint::{self, Precision};
+use model::lm::LanguageModelConfig;
+use model::{Blip2, Blip2Config};
+use sha2::{Digest, Sha256};
+
+use crate::{CaptionerError, Change, Overrides, PromptIds, SETTINGS_FILE};
+
+/// File of the language model's tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Folder of the Q-Former's tokenizer (InstructBLIP).
+pub const QFORMER_TOKENIZER: &str = "qformer_tokenizer";
+/// Files that record how a checkpoint was made. They are no part of [`weights_hash`].
+const RECORDS: [&str; 3] = [SETTINGS_FILE, "provenance.json", "pretraining.json"];
+
+/// A loaded checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Sizes, overrides applied.
+    pub config: Blip2Config,
+    /// Weights, without autodiff.
+    pub model: Blip2,
+    /// The language model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The Q-Former's tokenizer, where the Q-Former reads text and the checkpoint has one.
+    pub qformer_tokenizer: Option<Arc<Tokenizer>>,
+    /// Tokens that end a caption.
+    pub end_tokens: Vec<u32>,
+    /// Values that the overrides changed.
+    pub changes: Vec<Change>,
+    directory: PathBuf,
+}
+
+impl Checkpoint {
+    /// Loads a checkpoint onto a device.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, a tensor does not fit, or the tokenizer belongs to another model.
+    pub fn open(
+        directory: &Path,
+        overrides: &Overrides,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self, CaptionerError> {
+        let mut changes = Vec::new();
+        let adapt = |config: &mut Blip2Config| changes = overrides.apply(config);
+        let (config, model) = checkpoint::load_in(directory, adapt, precision, device)?;
+        let tokenizer = Arc::new(open_tokenizer(directory, &config)?);
+        let end_tokens = end_tokens(directory, &config, &tokenizer)?;
+        // without one only prompts are rejected: the model works without
+        let has_own = config.qformer_config.reads_text && directory.join(QFORMER_TOKENIZER).is_dir();
+        let qformer_tokenizer = has_own.then(|| open_qformer_tokenizer(directory)).transpose()?.map(Arc::new);
+        let directory = directory.to_owned();
+        Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, changes, directory })
+    }
+
+    /// Tokens of a prompt, for the language model and for a Q-Former that reads text.
+    ///
+    /// # Errors
+    /// When the Q-Former reads text and the checkpoint has no tokenizer for it, or a tokenizer fails on the prompt.
+    pub fn prompt(&self, prompt: &str) -> Result<PromptIds, CaptionerError> {
+        let qformer = self.qformer_tokenizer.as_deref();
+        if self.config.qformer_config.reads_text && qformer.is_none() && !prompt.trim().is_empty() {
+            open_qformer_tokenizer(&self.directory)?;
+        }
+        Ok(PromptIds::new(prompt, &self.tokenizer, qformer)?)
+    }
+
+    /// Height and width of the ViT's images in pixels.
+    pub fn image_size(&self) -> usize {
+        self.config.vision_config.image_size
+    }
+}
+
+/// The tokens that end a caption: those of the checkpoint's `generation_config.json` or `config.json`, and for T5 the
+/// end token of its tokenizer.
+///
+/// # Errors
+/// When `generation_config.json` is damaged.
+pub fn end_tokens(
+    directory: &Path,
+    config: &Blip2Config,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, CaptionerError> {
+    let mut ends = checkpoint::end_tokens(directory, config)?;
+    if matches!(config.text_config, LanguageModelConfig::T5(_)) && !ends.contains(&tokenizer.end()) {
+        ends.push(tokenizer.end());
+    }
+    Ok(ends)
+}
+
+/// Reads the language model's tokenizer, in any layout that [`Tokenizer::open`] supports.
+///
+/// # Errors
+/// When there is none, or it belongs to another model.
+pub fn open_tokenizer(directory: &Path, config: &Blip2Config) -> Result<Tokenizer, CaptionerError> {
+    let tokenizer = Tokenizer::open(directory).map_err(CaptionerError::Tokenizer)?;
+    check_tokenizer(&tokenizer, config, directory)?;
+    Ok(tokenizer)
+}
+
+fn open_qformer_tokenizer(directory: &Path) -> Result<Tokenizer, CaptionerError> {
+    Tokenizer::open(&directory.join(QFORMER_TOKENIZER)).map_err(CaptionerError::QFormerTokenizer)
+}
+
+/// Rejects a tokenizer with more tokens than the language model has embeddings.
+///
+/// # Errors
+/// With both numbers.
+pub fn check_tokenizer(
+    tokenizer: &Tokenizer,
+    config: &Blip2Config,
+    directory: &Path,
+) -> Result<(), CaptionerError> {
+    let (tokens, rows) = (tokenizer.vocabulary_size(), config.text_config.vocabulary_size());
+    if tokens > rows {
+        return Err(CaptionerError::ForeignTokenizer { tokens, rows, directory: directory.to_owned() });
+    }
+    Ok(())
+}
+
+/// Hash of a checkpoint's files: weights, sizes, tokenizers. Records of how it was made do not count.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn weights_hash(directory: &Path) -> Result<String, CaptionerError> {
+    hash_files(directory).map_err(|source| CaptionerError::Io { path: directory.to_owned(), source })
+}
+
+fn hash_files(directory: &Path) -> std::io::Result<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let is_record = RECORDS.iter().any(|name| entry.file_name() == *name);
+        if !is_record && entry.path().is_file() {
+            names.push(entry.file_name());
+        }
+    }
+    names.sort();
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update(name.as_encoded_bytes());
+        let file = File::open(directory.join(&name))?;
+        hash.update(file.metadata()?.len().to_le_bytes());
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        loop {
+            let bytes = file.fill_buf()?;
+            if bytes.is_empty() {
+                break;
+            }
+            hash.update(bytes);
+            let count = bytes.len();
+            file.consume(count);
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// The first 16 hexadecimal digits of a digest.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_identified_by_its_files_and_not_by_how_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let hash = || weights_hash(folder.path()).unwrap();
+        write("config.json", "{}");
+        write("model.safetensors", "weights");
+        let before = hash();
+        write("provenance.json", "today");
+        write(SETTINGS_FILE, "[frames]");
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        assert_eq!(hash(), before);
+        write("model.safetensors", "weights!");
+        assert_ne!(hash(), before);
+        assert!(weights_hash(&folder.path().join("absent")).unwrap_err().to_string().contains("absent"));
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_rejected_with_both_numbers() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/checkpoints/tiny");
+        let mut config = checkpoint::load_config(&directory).unwrap();
+        open_tokenizer(&directory, &config).unwrap();
+        config.text_config.set_vocabulary_size(7);
+        let error = open_tokenizer(&directory, &config).unwrap_err().to_string();
+        assert!(error.contains("the language model 7"), "{error}");
+    }
+}

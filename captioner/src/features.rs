@@ -1,0 +1,173 @@
+//! Output of a frozen ViT for every clip of a split, computed once and stored in memory or on disk.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{FloatDType, Tensor, TensorData};
+use data::features::{FeatureItem, FeatureKey, FeatureWriter, Features};
+use data::preprocess::Preprocess;
+use data::progress::{OnProgress, Progress};
+use model::Blip2;
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::hex;
+use crate::frames::FrameSource;
+use crate::host::device_of;
+use crate::settings::{FrameConfig, Storage};
+use crate::CaptionerError;
+
+/// Clips whose features are stored in one file.
+const CLIPS_PER_SHARD: usize = 256;
+
+/// ViT features of every clip.
+pub enum FeatureStore {
+    /// In memory, in f32.
+    Memory {
+        /// Clip by clip.
+        values: Vec<f32>,
+        /// `[f, p, d]`
+        shape: [usize; 3],
+    },
+    /// In memory-mapped files, in bf16.
+    Disk {
+        /// Clip ids, in order.
+        ids: Vec<String>,
+        /// Their features.
+        features: Features,
+    },
+}
+
+impl FeatureStore {
+    /// Computes the features of a split, or opens them in the cache.
+    ///
+    /// # Errors
+    /// When a clip cannot be decoded, the device fails, or the cache cannot be written.
+    pub fn compute(
+        source: &FrameSource,
+        model: &Blip2,
+        config: &FrameConfig,
+        preprocess: &Preprocess,
+        batch_size: usize,
+        cache: &Path,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Self, CaptionerError> {
+        let vit = FrozenVit { source, model, preprocess };
+        match config.storage {
+            Storage::Memory => vit.in_memory(batch_size.max(1)),
+            Storage::Disk => {
+                let key = FeatureKey {
+                    vision: vision_hash(model),
+                    preprocessing: format!("{preprocess:?}"),
+                    frames: format!("{:?}", config.request(preprocess.size)),
+                };
+                vit.on_disk(&key, batch_size.max(1), &cache.join("features"), on_progress)
+            }
+        }
+    }
+
+    /// `[f, p, d]`
+    pub fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::Memory { shape, .. } => *shape,
+            Self::Disk { features, .. } => features.shape(),
+        }
+    }
+
+    /// Appends a clip's features to `out`.
+    ///
+    /// # Errors
+    /// When the clip has none.
+    pub fn read(&self, item: usize, out: &mut Vec<f32>) -> data::Result<()> {
+        match self {
+            Self::Memory { values, shape } => {
+                let each: usize = shape.iter().product();
+                out.extend_from_slice(&values[item * each..(item + 1) * each]);
+                Ok(())
+            }
+            Self::Disk { ids, features } => features.read(&ids[item], out),
+        }
+    }
+}
+
+struct FrozenVit<'a> {
+    source: &'a FrameSource,
+    model: &'a Blip2,
+    preprocess: &'a Preprocess,
+}
+
+impl FrozenVit<'_> {
+    /// Features of some clips, one after the other, and their shape `[f, p, d]`.
+    fn features(&self, items: &[usize]) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
+        let mut values = Vec::new();
+        for &item in items {
+            values.extend(self.preprocess.normalize(&self.source.pixels(0, item)?));
+        }
+        let size = self.preprocess.size as usize;
+        let f = values.len() / (items.len().max(1) * 3 * size * size);
+        let device = device_of(self.model).inner();
+        let frames = TensorData::new(values, [items.len(), f, 3, size, size]);
+        let features = self.model.vision_features(Tensor::<5>::from_data(frames, &device));
+        let [_, f, p, d] = features.dims();
+        // a frozen ViT may compute in bf16
+        let values = features.cast(FloatDType::F32).into_data().try_to_vec::<f32>();
+        Ok((values.map_err(|error| CaptionerError::Features(format!("{error:?}")))?, [f, p, d]))
+    }
+
+    fn in_memory(&self, batch_size: usize) -> Result<FeatureStore, CaptionerError> {
+        let (mut values, mut shape) = (Vec::new(), [0; 3]);
+        let items: Vec<usize> = (0..self.source.ids().len()).collect();
+        for items in items.chunks(batch_size) {
+            let (features, each) = self.features(items)?;
+            values.extend(features);
+            shape = each;
+        }
+        Ok(FeatureStore::Memory { values, shape })
+    }
+
+    fn on_disk(
+        &self,
+        key: &FeatureKey,
+        batch_size: usize,
+        folder: &Path,
+        on_progress: OnProgress<'_>,
+    ) -> Result<FeatureStore, CaptionerError> {
+        let ids = self.source.ids().to_vec();
+        if ids.is_empty() {
+            return Err(CaptionerError::NoClips);
+        }
+        let mut items = Vec::with_capacity(ids.len());
+        for (item, id) in ids.iter().enumerate() {
+            let content = hex(&Sha256::digest(self.source.pixels(0, item)?));
+            items.push(FeatureItem { id: id.clone(), content });
+        }
+        let (_, shape) = self.features(&[0])?;
+        // one folder for each split and each selection of clips
+        let folder = folder.join(hex(&Sha256::digest(ids.join("\n"))));
+        let mut writer = FeatureWriter::create(&folder, key.clone(), items, shape, CLIPS_PER_SHARD)?;
+        while let Some(next) = writer.next(batch_size) {
+            let wanted: Vec<String> = next.iter().map(|item| item.id.clone()).collect();
+            let (done, total) = writer.progress();
+            on_progress(Progress { stage: "frozen ViT", done, total });
+            let items: Vec<usize> = (done..done + wanted.len()).collect();
+            let (features, _) = self.features(&items)?;
+            for (id, features) in wanted.iter().zip(features.chunks_exact(shape.iter().product())) {
+                writer.put(id, features)?;
+            }
+        }
+        writer.finish()?;
+        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, key)? })
+    }
+}
+
+/// Hash of a ViT's weights.
+fn vision_hash(model: &Blip2) -> String {
+    struct Weights(Sha256);
+    impl ModuleVisitor for Weights {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            self.0.update(parameter.val().into_data().as_bytes());
+        }
+    }
+    let mut weights = Weights(Sha256::new());
+    model.vision_model.visit(&mut weights);
+    hex(&weights.0.finalize())
+}

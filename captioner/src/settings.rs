@@ -1,0 +1,203 @@
+//! How a checkpoint is used: which frames it sees, what the prompt is, how captions are generated.
+
+use std::path::Path;
+
+use data::augment::Augment;
+use data::preprocess::{Preprocess, Resizing};
+use data::sampling::Sampling;
+use data::video::FrameRequest;
+use model::generate::GenerateConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::CaptionerError;
+
+/// File in a checkpoint with the settings that it was trained and evaluated with.
+pub const SETTINGS_FILE: &str = "recap.toml";
+
+/// The settings that a checkpoint remembers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Frames of a clip.
+    pub frames: FrameConfig,
+    /// Prompt and caption length.
+    #[serde(default)]
+    pub text: TextConfig,
+    /// Generation.
+    #[serde(default)]
+    pub generate: GenerationConfig,
+}
+
+impl Default for Settings {
+    /// Eight uniform frames, no prompt, five beams.
+    fn default() -> Self {
+        Self {
+            frames: FrameConfig::default(),
+            text: TextConfig::default(),
+            generate: GenerationConfig { num_beams: 5, ..GenerationConfig::default() },
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the tables `frames`, `text` and `generate` of a checkpoint's [`SETTINGS_FILE`]; `None` without such a
+    /// file. Other tables are ignored.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or one of the three tables is not valid.
+    pub fn of_checkpoint(directory: &Path) -> Result<Option<Self>, CaptionerError> {
+        let path = directory.join(SETTINGS_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CaptionerError::Io { path, source }),
+        };
+        let settings = toml::from_str(&text);
+        settings.map(Some).map_err(|error| CaptionerError::Settings { reason: error.to_string(), path })
+    }
+}
+
+/// Which frames a model sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameConfig {
+    /// Frames per clip.
+    pub count: usize,
+    /// How they are chosen.
+    pub sampling: Sampling,
+    /// How training frames are chosen, where that differs: drawn again each epoch, from the video files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_sampling: Option<Sampling>,
+    /// Random crops and flips of training frames; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
+    /// Interpolation: that of BLIP's image processor or of LAVIS.
+    #[serde(default)]
+    pub resizing: Resizing,
+    /// Where decoded frames and ViT features are stored.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+impl Default for FrameConfig {
+    fn default() -> Self {
+        Self {
+            count: 8,
+            sampling: Sampling::default(),
+            train_sampling: None,
+            augment: None,
+            resizing: Resizing::default(),
+            storage: Storage::default(),
+        }
+    }
+}
+
+impl FrameConfig {
+    /// The frames of a clip, except those that training draws again each epoch.
+    pub fn request(&self, size: u32) -> FrameRequest {
+        FrameRequest { sampling: self.sampling, ..FrameRequest::uniform(self.count, size) }
+    }
+
+    /// How frames become the ViT's input.
+    pub fn preprocess(&self, size: usize) -> Preprocess {
+        Preprocess { resizing: self.resizing, ..Preprocess::new(size as u32) }
+    }
+
+    /// Whether training sees other frames in each epoch.
+    pub fn varies(&self) -> bool {
+        self.augment.is_some() || self.train_sampling.is_some()
+    }
+}
+
+/// Where decoded frames and ViT features are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// In memory, features in f32.
+    #[default]
+    Memory,
+    /// In the cache on disk, memory-mapped; features in bf16.
+    Disk,
+}
+
+/// Prompt and caption length, in training and evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextConfig {
+    /// Read by the language model after the video; by an InstructBLIP's Q-Former too.
+    pub prompt: String,
+    /// Maximum number of tokens of a training caption, its end included; longer captions are truncated.
+    pub max_tokens: usize,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self { prompt: String::new(), max_tokens: GenerateConfig::default().max_new_tokens }
+    }
+}
+
+/// How captions are generated in validation and test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GenerationConfig {
+    /// Maximum number of new tokens, the end included.
+    pub max_new_tokens: usize,
+    /// Minimum number of new tokens.
+    pub min_new_tokens: usize,
+    /// Beams; 1 is greedy search.
+    pub num_beams: usize,
+    /// Length penalty: a beam's score is its log-probability divided by length^length_penalty.
+    pub length_penalty: f64,
+    /// Repetition penalty: divides the scores of tokens that the caption already holds.
+    pub repetition_penalty: f64,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        let config = GenerateConfig::default();
+        Self {
+            max_new_tokens: config.max_new_tokens,
+            min_new_tokens: config.min_new_tokens,
+            num_beams: config.num_beams,
+            length_penalty: config.length_penalty,
+            repetition_penalty: config.repetition_penalty,
+        }
+    }
+}
+
+impl GenerationConfig {
+    /// The model's settings, with the tokens that end a caption.
+    pub fn with_end_tokens(&self, end_tokens: Vec<u32>) -> GenerateConfig {
+        GenerateConfig {
+            max_new_tokens: self.max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
+            num_beams: self.num_beams,
+            length_penalty: self.length_penalty,
+            repetition_penalty: self.repetition_penalty,
+            end_tokens,
+            ..GenerateConfig::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_tables_are_read_and_the_rest_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |text: &str| std::fs::write(folder.path().join(SETTINGS_FILE), text).unwrap();
+        assert_eq!(Settings::of_checkpoint(folder.path()).unwrap(), None);
+        write(
+            "checkpoint = \"x\"\n[train]\nepochs = 3\n[frames]\ncount = 4\nsampling = \"middle\"\n[text]\nprompt = \"a\"\n\
+             [generate]\nnum_beams = 3\n",
+        );
+        let settings = Settings::of_checkpoint(folder.path()).unwrap().unwrap();
+        assert_eq!((settings.frames.count, settings.frames.sampling), (4, Sampling::Middle));
+        assert_eq!((settings.text.prompt.as_str(), settings.text.max_tokens), ("a", 32));
+        assert_eq!((settings.generate.num_beams, settings.generate.length_penalty), (3, 1.0));
+        write("[frames]\ncount = 4\nsampling = \"middle\"\nkeep = \"disk\"\n");
+        let error = Settings::of_checkpoint(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("keep") && error.contains(SETTINGS_FILE), "{error}");
+    }
+}
