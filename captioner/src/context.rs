@@ -110,3 +110,18 @@ impl Context {
         Ok(Caption { text: self.tokenizer.decode(&ids)?, ids, log_probability, score })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_has_no_end_and_an_instruction_is_encoded_as_published() {
+        let words = ["a", "video", "of"].map(str::to_owned);
+        let tokenizer = Tokenizer::word_level(&words).unwrap();
+        let prompt = PromptIds::new(" a video ", &tokenizer, Some(&tokenizer)).unwrap();
+        assert_eq!(prompt.text, [3, 4]);
+        assert_eq!(prompt.instruction, tokenizer.encode_as_published("a video", 9).unwrap());
+        assert_eq!(PromptIds::new(" ", &tokenizer, Some(&tokenizer)).unwrap(), PromptIds::default());
+    }
+}

@@ -120,13 +120,13 @@ pub(crate) struct Progressed {
 
 impl Events {
     /// A split begins, in the interval between two evaluations of that number.
-    pub fn start(&mut self, phase: Phase, interval: usize, total_items: usize) -> Result<(), TrainError> {
+    pub(crate) fn start(&mut self, phase: Phase, interval: usize, total_items: usize) -> Result<(), TrainError> {
         keep_ctrl_c();
         self.send(phase, LearnerEvent::StartSplit { epoch_number: interval, total_items })
     }
 
     /// Items were processed.
-    pub fn progress(&mut self, phase: Phase, progress: Progressed) -> Result<(), TrainError> {
+    pub(crate) fn progress(&mut self, phase: Phase, progress: Progressed) -> Result<(), TrainError> {
         keep_ctrl_c();
         let Progressed { metrics, done, total, unit, step, learning_rate } = progress;
         let progress = Progress::new(done, total, Some(unit.to_owned()));
@@ -135,24 +135,24 @@ impl Events {
     }
 
     /// A split ends.
-    pub fn end(&mut self, phase: Phase, interval: usize) -> Result<(), TrainError> {
+    pub(crate) fn end(&mut self, phase: Phase, interval: usize) -> Result<(), TrainError> {
         self.send(phase, LearnerEvent::EndSplit(interval))
     }
 
     /// An interval ends.
-    pub fn end_interval(&mut self, interval: usize) -> Result<(), TrainError> {
+    pub(crate) fn end_interval(&mut self, interval: usize) -> Result<(), TrainError> {
         self.send(Phase::Training, LearnerEvent::EndEpoch(interval))
     }
 
     /// Whether the run was stopped from the dashboard.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.interrupter.should_stop()
     }
 
     fn send(
         &mut self,
         phase: Phase,
-        event: LearnerEvent<TrainingItem<StepOutput>>,
+        event: LearnerEvent<StepOutput>,
     ) -> Result<(), TrainError> {
         let sent = match phase {
             Phase::Training => self.processor.process_train(event),

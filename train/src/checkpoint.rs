@@ -1,10 +1,10 @@
-//! Saved training states: everything that a run needs to go on as if it had never stopped.
+//! Saved training states: everything that a run needs to resume bit for bit.
 //!
-//! A state is a folder `step-N` with what is trained and the optimiser's moments as Burn records (they alone keep the
-//! ids that the moments hang on) and the rest as JSON. It is written under a temporary name, synced and renamed, and
-//! renamed again before it is removed: a folder under a state's own name is whole at every moment. The weights of the
-//! best evaluation lie beside the states in `best-N`, N its step, written in the same way; the best before it stays
-//! until a state knows the new one.
+//! A state is a folder `step-N`: trained parameters and the optimizer's moments as Burn records (only those store the
+//! parameter ids that the moments belong to), the rest as JSON. It is written under a temporary name, synced and renamed,
+//! and renamed again before it is removed, so that a folder named `step-N` is always complete. The weights of the best
+//! evaluation are stored in `best-N`, N its step, in the same way; the previous best is removed after a state that
+//! refers to the new one is saved.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use data::loader::Saved;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dashboard::Metrics;
-use crate::optimizer::Groups;
+use crate::metrics::Metrics;
+use crate::optimizer::ParameterGroups;
 use crate::{TrainError, files};
 
 const TRAINED: &str = "trained.bpk";
@@ -25,45 +25,45 @@ const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "state.json";
 const STEP: &str = "step-";
 const BEST: &str = "best-";
-/// What is being written, or being removed.
+/// Prefix of folders that are being written or removed.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Where a run stands, weights and moments aside.
+/// Progress of a run, without weights and moments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Steps taken.
     pub step: usize,
     /// The next batch.
     pub position: Saved,
-    /// Sums of the round's figures, each step counting once.
+    /// Sums of the metrics of the interval's steps.
     pub sums: Metrics,
-    /// Steps of the round.
+    /// Steps taken in the interval.
     pub steps: usize,
-    /// Loss and norm of the gradients in the last step.
+    /// Loss and gradient norm of the last step.
     pub last: Option<(f64, f64)>,
-    /// What every evaluation gave; the best one so far decides about selection and early stopping.
+    /// All evaluations; they decide selection and early stopping.
     pub history: Vec<EpochRecord>,
-    /// How long steps took, over all sessions.
+    /// Duration of the steps, over all sessions.
     pub seconds: Seconds,
-    /// Everything that decides what the run computes; another run's state is refused.
+    /// Everything that decides the run's result; a state with other settings is rejected.
     pub settings: Value,
 }
 
-/// How long the steps of a run took.
+/// Duration of the steps of a run, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Seconds {
-    /// All of them, from asking for a batch to telling the dashboard.
+    /// All of it, from the request for a batch to the dashboard's update.
     pub steps: f64,
     /// Forward and backward passes.
     pub passes: f64,
-    /// The optimiser's update and the clipping before it.
+    /// Clipping and the optimizer's update.
     pub update: f64,
     /// Waiting for batches.
     pub data: f64,
 }
 
 impl State {
-    /// A run that has not begun.
+    /// The start of a run.
     pub fn new(position: Saved, settings: Value) -> Self {
         Self {
             step: 0,
@@ -78,27 +78,27 @@ impl State {
     }
 }
 
-/// One evaluation, and the steps before it.
+/// An evaluation and the steps since the one before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
-    /// Which evaluation it is, from 1; an epoch's number where there is one evaluation an epoch.
+    /// Number of the evaluation, from 1; the epoch, if there is one evaluation per epoch.
     pub epoch: usize,
-    /// Steps taken at its end.
+    /// Steps taken so far.
     pub step: usize,
-    /// Learning rate of its last step.
+    /// Learning rate of the last step.
     pub learning_rate: f64,
     /// Mean training loss since the evaluation before it.
     pub loss: f64,
-    /// Means of the other figures of the training steps.
+    /// Means of the other metrics of the training steps.
     #[serde(default)]
     pub training: Metrics,
-    /// Scores on the validation split; empty where none was given.
+    /// Metrics of the validation split; empty without one.
     pub validation: Metrics,
     /// Whether it is the best so far.
     pub is_best: bool,
 }
 
-/// Writes a state; `directory/step-N` appears whole or not at all. Of older states `keep - 1` stay.
+/// Saves a state; `directory/step-N` appears complete or not at all. The newest `keep` states stay.
 ///
 /// # Errors
 /// When the directory cannot be written to; what was there before is then untouched.
@@ -107,22 +107,22 @@ pub fn save<M: Module + Clone>(
     keep: usize,
     state: &State,
     model: &M,
-    groups: &Groups,
+    groups: &ParameterGroups,
     optimizer: &ModuleOptimizer,
 ) -> Result<(), TrainError> {
     let path = directory.join(format!("{STEP}{}", state.step));
-    appear(&path, |folder| {
+    create_whole(&path, |folder| {
         save_trained(folder, model, groups)?;
-        optimizer.save(folder.join(OPTIMIZER)).map_err(|error| refused(&error, &path))?;
+        optimizer.save(folder.join(OPTIMIZER)).map_err(|error| save_error(&error, &path))?;
         files::replace_json(&folder.join(STATE), state)
     })?;
     for (_, old) in list(directory, STEP)?.into_iter().rev().skip(keep.max(1)) {
-        disappear(&old)?;
+        remove_whole(&old)?;
     }
     Ok(())
 }
 
-/// Writes the weights of the best evaluation, which was made at a step.
+/// Saves the weights of the best evaluation, made at a step.
 ///
 /// # Errors
 /// When the directory cannot be written to; what was there before is then untouched.
@@ -130,34 +130,34 @@ pub fn save_best<M: Module + Clone>(
     directory: &Path,
     step: usize,
     model: &M,
-    groups: &Groups,
+    groups: &ParameterGroups,
 ) -> Result<(), TrainError> {
-    appear(&directory.join(format!("{BEST}{step}")), |folder| save_trained(folder, model, groups))
+    create_whole(&directory.join(format!("{BEST}{step}")), |folder| save_trained(folder, model, groups))
 }
 
-/// Removes the weights of every other evaluation than the best, which a saved state knows by now.
+/// Removes the weights of all evaluations except the best; call it after a state that refers to the best is saved.
 ///
 /// # Errors
 /// When the directory cannot be read or written to.
 pub fn keep_best(directory: &Path, step: usize) -> Result<(), TrainError> {
     for (_, path) in list(directory, BEST)?.into_iter().filter(|(other, _)| *other != step) {
-        disappear(&path)?;
+        remove_whole(&path)?;
     }
     Ok(())
 }
 
-fn save_trained<M: Module + Clone>(folder: &Path, model: &M, groups: &Groups) -> Result<(), TrainError> {
+fn save_trained<M: Module + Clone>(folder: &Path, model: &M, groups: &ParameterGroups) -> Result<(), TrainError> {
     let trained = model.clone().into_record_group(groups.trained());
-    trained.save(folder.join(TRAINED)).map_err(|error| refused(&error, folder))
+    trained.save(folder.join(TRAINED)).map_err(|error| save_error(&error, folder))
 }
 
-fn refused(error: &dyn std::fmt::Debug, path: &Path) -> TrainError {
+fn save_error(error: &dyn std::fmt::Debug, path: &Path) -> TrainError {
     let source = std::io::Error::other(format!("{error:?}"));
     TrainError::Io { action: "save a state", source, path: path.to_owned() }
 }
 
-/// Lets a folder appear under its name with all of its files, or not at all.
-fn appear(path: &Path, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+/// Creates a folder that appears complete or not at all.
+fn create_whole(path: &Path, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
     let io = |action| TrainError::io(action, path);
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(io("create the folder for saved states"))?;
@@ -169,20 +169,20 @@ fn appear(path: &Path, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> R
         file.sync_all().map_err(io("save a state"))?;
     }
     if path.exists() {
-        disappear(path)?;
+        remove_whole(path)?;
     }
     std::fs::rename(temporary.path(), path).map_err(io("save a state"))?;
     let _moved = temporary.keep();
     sync(directory).map_err(io("save a state"))
 }
 
-/// Makes the entries of a folder last; only Unix can, and needs it.
+/// Syncs the entries of a folder; only Unix supports and needs that.
 fn sync(directory: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-/// Removes a folder, which loses its name first: half a folder must not pass for a state.
-fn disappear(path: &Path) -> Result<(), TrainError> {
+/// Removes a folder, which is renamed first: an incomplete folder must not have a state's name.
+fn remove_whole(path: &Path) -> Result<(), TrainError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let io = || TrainError::io("remove an old state", path);
     let aside = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(directory).map_err(io())?;
@@ -190,7 +190,7 @@ fn disappear(path: &Path) -> Result<(), TrainError> {
     aside.close().map_err(io())
 }
 
-/// Removes what a killed run left half written or half removed.
+/// Removes incomplete folders of a killed run.
 ///
 /// # Errors
 /// When the folder cannot be read or written to.
@@ -206,14 +206,14 @@ pub fn clean(directory: &Path) -> Result<(), TrainError> {
 /// The newest state of a run, if it has any.
 ///
 /// # Errors
-/// When the folder cannot be read, or the state is damaged or of a run with other settings.
+/// When the folder cannot be read, or the state is damaged or has other settings.
 pub fn newest(directory: &Path, settings: &Value) -> Result<Option<(PathBuf, State)>, TrainError> {
     let Some((_, path)) = list(directory, STEP)?.pop() else { return Ok(None) };
     let text =
         std::fs::read_to_string(path.join(STATE)).map_err(TrainError::io("read a saved state", &path))?;
     let damaged = |reason: String| TrainError::State { reason, path: path.clone() };
     let state: State = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-    // what was written and read again is compared with what was: JSON has fewer kinds of numbers
+    // both sides are compared after a JSON round trip, which has fewer kinds of numbers
     let settings = serde_json::from_str(&settings.to_string()).map_err(|error| damaged(error.to_string()))?;
     let mut differences = Vec::new();
     compare("", &state.settings, &settings, &mut differences);
@@ -239,7 +239,7 @@ fn compare(key: &str, was: &Value, is: &Value, differences: &mut Vec<String>) {
     }
 }
 
-/// Brings weights and moments back.
+/// Restores weights and moments.
 ///
 /// # Errors
 /// When a record is damaged or does not fit the model.
@@ -253,7 +253,7 @@ pub fn restore<M: Module>(
     Ok((model, optimizer))
 }
 
-/// Brings the weights of the best evaluation back, which was made at a step.
+/// Restores the weights of the best evaluation, made at a step.
 ///
 /// # Errors
 /// When there are none, or the record is damaged or does not fit the model.
@@ -297,7 +297,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn other_settings_are_told_key_by_key() {
+    fn other_settings_are_listed_key_by_key() {
         let (was, is) = (
             json!({"train": {"epochs": 3, "rate": 0.1}, "seed": 1, "old": true}),
             json!({"train": {"epochs": 4, "rate": 0.1}, "seed": 1, "new": "x"}),
@@ -311,26 +311,26 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_could_not_be_written_whole_does_not_appear_and_leaves_the_old_one() {
+    fn a_folder_that_cannot_be_completed_does_not_appear_and_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("step-3");
         let write = |text: &'static str| {
             move |folder: &Path| files::replace(&folder.join("weights"), text.as_bytes())
         };
-        appear(&path, write("first")).unwrap();
+        create_whole(&path, write("first")).unwrap();
         let failing = |inside: &Path| {
             files::replace(&inside.join("weights"), b"second")?;
             Err(TrainError::Data("the disk is full".to_owned()))
         };
-        assert!(appear(&path, failing).is_err());
+        assert!(create_whole(&path, failing).is_err());
         assert_eq!(std::fs::read_to_string(path.join("weights")).unwrap(), "first");
-        appear(&path, write("third")).unwrap();
+        create_whole(&path, write("third")).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("weights")).unwrap(), "third");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
     }
 
     #[test]
-    fn what_a_killed_run_left_is_no_state_and_is_cleaned_away() {
+    fn folders_of_a_killed_run_are_no_states_and_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(format!("{UNFINISHED}abc"))).unwrap();
         std::fs::create_dir(folder.path().join("step-10")).unwrap();

@@ -1,14 +1,14 @@
-//! What can go wrong in training.
+//! Errors of this crate.
 
 use std::path::{Path, PathBuf};
 
-use data::loader::LoadError;
+use data::loader::{LoadError, Position};
 use model::qformer::NoTextPath;
 
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The file system said no.
+    /// The file system refused an operation.
     #[error("cannot {action}: {source}: {path}")]
     Io {
         /// What was tried.
@@ -28,7 +28,7 @@ pub enum TrainError {
         /// Where.
         path: PathBuf,
     },
-    /// A pattern of the freezing table names no parameter.
+    /// A pattern of the freezing table matches no parameter.
     #[error("the pattern \"{pattern}\" matches no parameter of the model; names start with: {starts}")]
     Pattern {
         /// The pattern as written.
@@ -36,7 +36,7 @@ pub enum TrainError {
         /// First parts of the model's names.
         starts: String,
     },
-    /// A saved training state is of a run with other settings.
+    /// A saved training state has other settings.
     #[error(
         "the saved state is of a run with other settings:\n{}\nrun with those settings, or without --resume: {path}",
         differences.join("\n")
@@ -47,7 +47,7 @@ pub enum TrainError {
         /// Where.
         path: PathBuf,
     },
-    /// Loss or gradient is not a number any more. The state before the step is saved.
+    /// Loss or gradient is not finite. The state before the step is saved.
     #[error(
         "the loss became {loss} and the gradient's norm {norm} at step {step} ({}); the last finite ones: {}. The state \
          before it is saved. Lower the learning rate (now {learning_rate:e}) or the clipping norm, and look at these \
@@ -69,10 +69,10 @@ pub enum TrainError {
         /// Names of the batch's examples.
         examples: Vec<String>,
     },
-    /// A run stopped, and its state could not be saved either; the state before stays.
+    /// A run failed, and its state could not be saved; the state before stays.
     #[error("{error}\nand the state could not be saved: {unsaved}")]
     Unsaved {
-        /// Why it stopped.
+        /// Why it failed.
         error: Box<TrainError>,
         /// Why its state is not saved.
         unsaved: Box<TrainError>,
@@ -83,40 +83,60 @@ pub enum TrainError {
          Validate on the validation split; `experiments evaluate --split test` scores the selected model once"
     )]
     SelectsOnTest,
-    /// The validation does not give what the best evaluation is chosen by.
+    /// The evaluation lacks the metric that selects the best model.
     #[error("cannot select by \"{by}\": the validation gives no {missing}, but {given}")]
     Selection {
         /// As configured.
         by: String,
-        /// The figure that is not there.
+        /// The metric that is missing.
         missing: String,
-        /// The figures that are.
+        /// The metrics that the evaluation has.
         given: String,
     },
-    /// A batch came without anything to be learned from it.
+    /// A batch without targets.
     #[error("a batch without captions has no loss")]
     NoTargets,
-    /// A batch is of another task.
+    /// A batch of another task.
     #[error("{task} cannot learn from a batch of {batch}")]
     WrongBatch {
-        /// What is trained.
+        /// The task.
         task: &'static str,
-        /// What the batch holds.
+        /// Content of the batch.
         batch: &'static str,
     },
-    /// An example has an instruction that the model cannot read.
+    /// An instruction that the model cannot read.
     #[error(transparent)]
     Instruction(#[from] NoTextPath),
-    /// The device failed to give results back.
+    /// The device failed to return results.
     #[error("the device failed: {0}")]
     Device(String),
-    /// Data could not be had.
+    /// Examples do not fit each other or the task.
     #[error("{0}")]
     Data(String),
-    /// Weights could not be written or read.
+    /// A clip, an image or a text cannot be read.
+    #[error(transparent)]
+    Source(#[from] data::Error),
+    /// A batch cannot be loaded.
+    #[error("{source} (batch {} of epoch {})", at.batch, at.epoch)]
+    Batch {
+        /// Which batch.
+        at: Position,
+        /// Why.
+        source: Box<TrainError>,
+    },
+    /// A loader's thread failed.
+    #[error(transparent)]
+    Loader(Box<LoadError<TrainError>>),
+    /// Captions cannot be generated.
+    #[error(transparent)]
+    Captioner(#[from] captioner::CaptionerError),
+    /// Captions cannot be generated in self-critical training.
+    #[error(transparent)]
+    Generation(#[from] model::caption::CaptionError),
+    /// Weights cannot be saved or loaded.
     #[error(transparent)]
     Checkpoint(#[from] model::checkpoint::CheckpointError),
-    /// Scores could not be computed.
+    /// Metrics cannot be computed.
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
     /// burn-train stopped the run.
@@ -124,26 +144,20 @@ pub enum TrainError {
     Dashboard(String),
 }
 
-impl From<data::Error> for TrainError {
-    fn from(error: data::Error) -> Self {
-        Self::Data(error.to_string())
-    }
-}
-
-impl From<LoadError<TrainError>> for TrainError {
+impl From<LoadError<Self>> for TrainError {
     fn from(error: LoadError<Self>) -> Self {
         match error {
-            LoadError::Failed { at, source: Self::Data(reason) } => {
-                Self::Data(format!("{reason} (batch {} of epoch {})", at.batch, at.epoch))
+            LoadError::Failed { at, source: source @ (Self::Data(_) | Self::Source(_)) } => {
+                Self::Batch { at, source: Box::new(source) }
             }
             LoadError::Failed { source, .. } => source,
-            other => Self::Data(other.to_string()),
+            other => Self::Loader(Box::new(other)),
         }
     }
 }
 
 impl TrainError {
-    /// The device did not give a result back.
+    /// The device failed to return a result.
     pub fn device(error: impl std::fmt::Debug) -> Self {
         Self::Device(format!("{error:?}"))
     }

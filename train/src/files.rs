@@ -1,4 +1,4 @@
-//! Files that are whole or absent.
+//! Files that appear complete or not at all.
 
 use std::path::Path;
 
@@ -24,13 +24,13 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<(), TrainError> {
     attempt().map_err(TrainError::io("write a file", path))
 }
 
-/// A temporary file that whoever may read the folder's other files may read too, once it has its name.
+/// A temporary file with the permissions of an ordinary file.
 fn temporary(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask takes its share
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask applies
     }
     builder.tempfile_in(directory)
 }

@@ -1,39 +1,49 @@
-//! The learner: one training loop inside burn-train for fine-tuning, self-critical training and both pretraining stages.
+//! Training: one loop inside burn-train for fine-tuning, self-critical training and both stages of pretraining.
 //!
-//! The order of the files is the order of a step: [`batch`] (host arrays), [`loader`] (which examples, in which order),
-//! [`task`] (what a batch becomes: loss and gradients) with its kinds, [`captioner`] and [`scst`], [`processes`] (the one
-//! seam for several of them), [`freezing`], [`schedule`] and [`optimizer`] (the update), [`run`](crate::fit) (the loop),
-//! [`evaluation`] (captions and scores), [`checkpoint`] (nothing lost), [`dashboard`] (what a person sees meanwhile).
+//! The files in the order of a step: [`batch`] (arrays on the host), [`loader`] and [`examples`] (which examples, in which
+//! order), [`objective`] (from a batch to a loss) with [`cross_entropy`], [`scst`] and [`pretraining`], [`gradients`]
+//! (micro-batches), [`processes`] (several processes), [`freezing`], [`schedule`] and [`optimizer`] (the update),
+//! [`mod@fit`] and `run` (the loop), [`evaluation`] with [`prediction`] and [`metrics`] (predictions and scores),
+//! [`checkpoint`] (saved states), `burn_train` and [`dashboard`] (what is shown).
 
 mod adamw;
 pub mod batch;
-pub mod captioner;
+mod burn_train;
 pub mod checkpoint;
 pub mod config;
+pub mod cross_entropy;
 pub mod dashboard;
 pub mod error;
 pub mod evaluation;
+pub mod examples;
 pub mod files;
 pub mod fit;
 pub mod freezing;
+pub mod gradients;
 pub mod loader;
+pub mod metrics;
+pub mod objective;
 pub mod optimizer;
+pub mod prediction;
 pub mod pretraining;
 pub mod processes;
 mod run;
 pub mod schedule;
 pub mod scst;
-pub mod task;
 #[cfg(test)]
 mod testing;
 
-pub use batch::{Batch, HostPrompts, HostTokens, HostVisual};
-pub use captioner::{Captioner, Context};
-pub use config::{Selection, TrainConfig};
+pub use batch::Batch;
+pub use burn_train::is_training;
+pub use config::{SelectionMetric, TrainConfig};
+pub use cross_entropy::CrossEntropy;
 pub use error::TrainError;
-pub use evaluation::{Prediction, Scorer, Validation};
-pub use fit::{Fit, Outcome, fit, is_running};
+pub use evaluation::{Evaluation, Validation};
+pub use examples::{CaptionUse, Captioned};
+pub use fit::fit;
 pub use freezing::Freezing;
 pub use loader::{Examples, Loader};
-pub use run::{BEST, STATES};
-pub use task::Task;
+pub use metrics::Metrics;
+pub use objective::Objective;
+pub use prediction::{Prediction, Scorer};
+pub use run::{BEST, Fit, Outcome, STATES};

@@ -1,5 +1,5 @@
-//! Which examples make up a batch. Order and draws are a function of (seed, epoch), so that a position is two numbers and
-//! a resumed run sees the batches that it would have seen; how batches are made ahead of time is `data::loader`'s.
+//! Batches of examples. Their order is a function of (seed, epoch), so that a position is two numbers and a resumed run
+//! sees the same batches. `data::loader` loads them ahead of time.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use data::loader::{Batches, Order, Plan, Position, Prefetch, Saved};
 use crate::processes::{ProcessGroup, own_rows};
 use crate::{Batch, TrainError};
 
-/// Something that examples can be drawn from.
+/// A list of examples.
 pub trait Examples: Send + Sync {
     /// Number of examples that an epoch visits.
     fn len(&self) -> usize;
@@ -18,18 +18,18 @@ pub trait Examples: Send + Sync {
         self.len() == 0
     }
 
-    /// Makes a batch. The same (epoch, items) always give the same batch.
+    /// Loads a batch. The same (epoch, items) always give the same batch.
     ///
     /// # Errors
-    /// When an example cannot be had; it is never left out.
+    /// When an example cannot be loaded; it is never skipped.
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError>;
 
-    /// What a person knows an example by.
+    /// Name of an example, for messages.
     fn name(&self, item: usize) -> String {
         format!("example {item}")
     }
 
-    /// How long an example is in an epoch, in any unit: examples of similar length can be put together.
+    /// Length of an example in an epoch, in any unit, for batches of similar length.
     fn length(&self, _epoch: usize, _item: usize) -> usize {
         0
     }
@@ -38,13 +38,13 @@ pub trait Examples: Send + Sync {
 /// The order in which examples are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampler {
-    /// The examples' own order.
+    /// In their order.
     Sequential,
-    /// An order drawn anew each epoch.
+    /// In another random order each epoch.
     Shuffled {
-        /// Decides the draws.
+        /// Seed of the order.
         seed: u64,
-        /// Whether examples of similar length are put together, so that little of a batch is padding.
+        /// Whether batches are made of examples of similar length, to reduce padding.
         group_by_length: bool,
     },
 }
@@ -59,14 +59,14 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Batches of so many examples; of each batch this process makes its own rows only.
+    /// Batches of `batch_size` examples; a process loads its own rows only.
     pub fn new(
         examples: Arc<dyn Examples>,
         batch_size: usize,
-        visit: Sampler,
+        sampler: Sampler,
         processes: Arc<dyn ProcessGroup>,
     ) -> Self {
-        let order = match visit {
+        let order = match sampler {
             Sampler::Sequential => Order::Kept,
             Sampler::Shuffled { seed, group_by_length: false } => Order::Shuffled { seed },
             Sampler::Shuffled { seed, group_by_length: true } => {
@@ -84,25 +84,25 @@ impl Loader {
         self.plan.batches()
     }
 
-    /// What the batches are made of.
+    /// The examples.
     pub fn examples(&self) -> &dyn Examples {
         &*self.examples
     }
 
-    /// The place before the first batch of a run.
+    /// The position before the first batch of a run.
     pub fn start(&self) -> Position {
         Position { epoch: 1, batch: 0 }
     }
 
-    /// A position as a checkpoint keeps it.
+    /// A position in the form that a checkpoint stores.
     pub fn save(&self, position: Position) -> Saved {
         self.plan.save(position)
     }
 
-    /// A kept position.
+    /// A stored position.
     ///
     /// # Errors
-    /// When it is one in other data or another order.
+    /// When it belongs to other data or another order.
     pub fn restore(&self, saved: &Saved) -> Result<Position, TrainError> {
         Ok(self.plan.restore(saved)?)
     }
@@ -112,14 +112,14 @@ impl Loader {
         Stream { loader: self.clone(), position: from, open: None, last_epoch: u64::MAX }
     }
 
-    /// The batches of the first epoch, or why one cannot be had.
+    /// The batches of the first epoch.
     pub fn once(&self) -> impl Iterator<Item = Result<Batch, TrainError>> {
         let start = self.start();
         Stream { last_epoch: start.epoch, ..self.stream(start) }
     }
 }
 
-/// Batches in the making. The first of an epoch are made while what comes after the last of the one before goes on.
+/// A stream of batches. The first batches of an epoch are loaded during the validation before it.
 pub struct Stream {
     loader: Loader,
     position: Position,
@@ -128,7 +128,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The place after the last batch that was given.
+    /// The position after the last batch.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -167,7 +167,7 @@ impl Iterator for Stream {
                 let is_new = next.epoch != self.position.epoch;
                 self.position = next;
                 if is_new {
-                    // what cannot be opened now is tried again, and told, when it is asked for
+                    // a failure is repeated, and returned, when the next batch is asked for
                     self.open = (next.epoch <= self.last_epoch).then(|| self.open().ok()).flatten();
                 }
                 Some(Ok(batch))
@@ -182,7 +182,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    use crate::HostTokens;
+    use captioner::HostTokens;
+
     use crate::processes::SingleProcess;
 
     struct Numbers(usize);
@@ -201,8 +202,8 @@ mod tests {
         }
     }
 
-    fn loader(examples: usize, batch: usize, visit: Sampler) -> Loader {
-        Loader::new(Arc::new(Numbers(examples)), batch, visit, Arc::new(SingleProcess))
+    fn loader(examples: usize, batch: usize, sampler: Sampler) -> Loader {
+        Loader::new(Arc::new(Numbers(examples)), batch, sampler, Arc::new(SingleProcess))
     }
 
     fn items(stream: Stream, batches: usize) -> Vec<Vec<usize>> {

@@ -1,131 +1,112 @@
-//! BLIP-2's two stages of pretraining (arXiv:2301.12597, sections 3.2 and 3.3).
+//! The first stage of BLIP-2's pretraining (arXiv:2301.12597, section 3.2): image-text contrast (ITC), matching (ITM) and
+//! generation (ITG), without a language model. The second stage is [`CrossEntropy`](crate::CrossEntropy).
 //!
-//! In the first the Q-Former learns to read images by telling pairs apart, matching and writing, with no language model in
-//! sight. Where every part of it is computed is in [`model::pretraining`]; here the three losses become one, and negatives
-//! are drawn. In the second it learns to tell a frozen language model what it reads, by the loss of captions.
-//!
-//! As LAVIS has it (`blip2_qformer.py`), images and texts are compared with those of all processes, while hard negatives
-//! come from all images and texts in proportion to their similarity. What departs: they are drawn on the host, from the
-//! step's seed, so that a resumed run draws the same.
+//! [`model::pretraining`] computes the parts; this file sums the losses and draws hard negatives. As in LAVIS
+//! (`blip2_qformer.py`), images and texts are compared with those of all processes, and hard negatives are drawn from
+//! them in proportion to their similarity. One difference: they are drawn on the host from the step's seed, so that a
+//! resumed run draws the same.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use captioner::host::device_of;
 use data::random::RandomStream;
-use model::Blip2;
 use model::checkpoint::save_pretraining;
 use model::loss::Targets;
-use model::pretraining::{HardNegatives, Pairs, Pretraining, PretrainingConfig};
+use model::pretraining::{HardNegatives, Pairs, Pretraining};
 use model::recompute::share;
 
-use crate::TrainError;
-use crate::batch::Batch;
-use crate::captioner::Captioner;
-use crate::dashboard::{LOSS, MetricSpec, Metrics};
-use crate::processes::{gather_ids, gather_rows};
-use crate::task::{Evaluated, Loss, StepContext, Task, device_of};
+use crate::metrics::{LOSS, MetricSpec, Metrics};
+use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::processes::{SingleProcess, gather_ids, gather_rows};
+use crate::{Batch, TrainError};
 
-/// Loss of telling which text belongs to which image.
+/// Image-text contrastive loss.
 pub const ITC: &str = "ITC loss";
-/// Loss of telling pairs that belong together from others that look as if they did.
+/// Image-text matching loss, on pairs and hard negatives.
 pub const ITM: &str = "ITM loss";
-/// Loss of writing each text.
+/// Image-grounded text generation loss.
 pub const ITG: &str = "ITG loss";
-/// Share of images whose own text is the likest in the batch.
+/// Image-to-text recall@1 within the batch.
 pub const RECALL_AT_1: &str = "Image-to-text R@1";
 
 /// The first stage.
 #[derive(Debug, Clone)]
 pub struct FirstStage {
-    /// The model.
-    pub model: Pretraining,
-    context: Arc<FirstStageContext>,
+    /// First token of a generated text, in place of the class token.
+    pub start_token: u32,
 }
 
-/// What the first stage needs besides weights.
-#[derive(Debug, Clone)]
-pub struct FirstStageContext {
-    /// The model's sizes.
-    pub config: PretrainingConfig,
-    /// The token that a written text starts with, in the place of the class token.
-    pub start: u32,
-}
-
-/// The three losses of a batch, `[1]` each, and the share of images whose own text is the likest.
+/// The three losses of a batch, `[1]` each, and its recall@1.
 pub struct Losses {
-    contrast: Tensor<1>,
-    matching: Tensor<1>,
-    writing: Tensor<1>,
-    retrieved: f64,
+    itc: Tensor<1>,
+    itm: Tensor<1>,
+    itg: Tensor<1>,
+    recall_at_1: f64,
 }
 
 impl Losses {
-    /// What is trained on.
+    /// The training loss.
     ///
     /// # Shapes
     /// - output: `[1]`
     pub fn sum(&self) -> Tensor<1> {
-        self.contrast.clone() + self.matching.clone() + self.writing.clone()
+        self.itc.clone() + self.itm.clone() + self.itg.clone()
     }
 }
 
 impl FirstStage {
-    /// Joins a model and its context.
-    pub fn new(model: Pretraining, context: FirstStageContext) -> Self {
-        Self { model, context: Arc::new(context) }
-    }
-
-    /// The three losses. Negatives are drawn as `moment` says, or are those that `negatives` names.
+    /// The three losses. Hard negatives are `negatives`, or drawn from the step's seed.
     ///
     /// # Errors
     /// When the batch is not of pairs, a process is gone, or the device fails.
     pub fn losses(
         &self,
+        model: &Pretraining,
         batch: Batch,
         negatives: Option<HardNegatives>,
-        step_context: &StepContext<'_>,
+        context: &StepContext<'_>,
     ) -> Result<Losses, TrainError> {
         let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
-        let device = device_of(&self.model);
+        let device = device_of(model);
         let Targets { ids, mask } = texts.upload(&device);
-        let own = Pairs { image: share(self.model.see(visual.upload(&device))), ids, mask };
-        let contrast = self.model.contrast(&own)?;
+        let own = Pairs { image: share(model.see(visual.upload(&device))), ids, mask };
+        let contrast = model.contrast(&own)?;
         let all = model::pretraining::Contrast {
-            image: gather_rows(step_context.processes, &contrast.image)?,
-            text: gather_rows(step_context.processes, &contrast.text)?,
+            image: gather_rows(context.processes, &contrast.image)?,
+            text: gather_rows(context.processes, &contrast.text)?,
         };
         let [b, _] = own.ids.dims();
-        let mut before = vec![0.0; step_context.processes.world_size()];
-        before[step_context.processes.rank()] = b as f64;
-        step_context.processes.sum(&mut before)?;
-        let first = before[..step_context.processes.rank()].iter().sum::<f64>() as usize;
-        let similarities = self.model.similarities(&contrast, &all);
+        let mut before = vec![0.0; context.processes.world_size()];
+        before[context.processes.rank()] = b as f64;
+        context.processes.sum(&mut before)?;
+        let first = before[..context.processes.rank()].iter().sum::<f64>() as usize;
+        let similarities = model.similarities(&contrast, &all);
         let by_image = rows_of(&similarities.image_to_text)?;
         let retrieved =
-            by_image.iter().enumerate().filter(|(row, scores)| likest(scores) == first + row).count();
+            by_image.iter().enumerate().filter(|(row, scores)| most_similar(scores) == first + row).count();
         let negatives = match negatives {
             Some(negatives) => negatives,
             None => HardNegatives {
-                texts: draw(&by_image, first, step_context.seed, "texts that look as if they belonged"),
+                texts: draw(&by_image, first, context.seed, "texts that look as if they belonged"),
                 images: draw(
                     &rows_of(&similarities.text_to_image)?,
                     first,
-                    step_context.seed,
+                    context.seed,
                     "images that look as if they belonged",
                 ),
             },
         };
-        let everyone = Pairs {
-            image: gather_rows(step_context.processes, &own.image)?,
-            ids: gather_ids(step_context.processes, &own.ids)?,
-            mask: gather_rows(step_context.processes, &own.mask)?,
+        let all_pairs = Pairs {
+            image: gather_rows(context.processes, &own.image)?,
+            ids: gather_ids(context.processes, &own.ids)?,
+            mask: gather_rows(context.processes, &own.mask)?,
         };
         Ok(Losses {
-            contrast: self.model.contrastive_loss(&similarities, first),
-            matching: self.model.matching_loss_among(&own, &everyone, &negatives)?,
-            writing: self.model.generation_loss(&own, self.context.start)?,
-            retrieved: retrieved as f64 / b.max(1) as f64,
+            itc: model.contrastive_loss(&similarities, first),
+            itm: model.matching_loss_among(&own, &all_pairs, &negatives)?,
+            itg: model.generation_loss(&own, self.start_token)?,
+            recall_at_1: retrieved as f64 / b.max(1) as f64,
         })
     }
 }
@@ -134,7 +115,7 @@ fn wrong_batch() -> TrainError {
     TrainError::WrongBatch { task: "the first stage of pretraining", batch: "anything but image-text pairs" }
 }
 
-/// Similarities on the host, row by row.
+/// Values on the host, row by row.
 fn rows_of(similarities: &Tensor<2>) -> Result<Vec<Vec<f32>>, TrainError> {
     let [_, columns] = similarities.dims();
     let values = similarities.clone().without_autodiff().into_data();
@@ -142,12 +123,12 @@ fn rows_of(similarities: &Tensor<2>) -> Result<Vec<Vec<f32>>, TrainError> {
     Ok(values.chunks_exact(columns.max(1)).map(<[f32]>::to_vec).collect())
 }
 
-fn likest(scores: &[f32]) -> usize {
+fn most_similar(scores: &[f32]) -> usize {
     scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place)
 }
 
-/// One column a row, never the row's own, in proportion to the softmax of the row's similarities. As in LAVIS, 1e-4 is added
-/// to every weight, so that a row that is sure of itself still has negatives.
+/// A column for each row, never the row's own, in proportion to the softmax of the row's similarities. As in LAVIS, 1e-4
+/// is added to every weight, so that all rows have negatives.
 fn draw(rows: &[Vec<f32>], first: usize, seed: u64, purpose: &str) -> Vec<usize> {
     let one = |(row, similarities): (usize, &Vec<f32>)| {
         let own = first + row;
@@ -162,46 +143,39 @@ fn draw(rows: &[Vec<f32>], first: usize, seed: u64, purpose: &str) -> Vec<usize>
     rows.iter().enumerate().map(one).collect()
 }
 
-impl Task for FirstStage {
+impl Objective for FirstStage {
     type Model = Pretraining;
-
-    fn model(&self) -> &Pretraining {
-        &self.model
-    }
-
-    fn into_model(self) -> Pretraining {
-        self.model
-    }
-
-    fn with_model(&self, model: Pretraining) -> Self {
-        Self { model, context: self.context.clone() }
-    }
 
     fn weight(&self, batch: &Batch) -> f64 {
         batch.items().len() as f64
     }
 
-    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
-        let losses = self.losses(batch, None, step_context)?;
+    fn loss(
+        &self,
+        model: &Pretraining,
+        batch: Batch,
+        context: &StepContext<'_>,
+    ) -> Result<Loss, TrainError> {
+        let losses = self.losses(model, batch, None, context)?;
         let number = |loss: &Tensor<1>| {
             loss.clone().without_autodiff().try_into_scalar::<f64>().map_err(TrainError::device)
         };
-        let metrics = Metrics::one(ITC, number(&losses.contrast)?)
-            .with(ITM, number(&losses.matching)?)
-            .with(ITG, number(&losses.writing)?)
-            .with(RECALL_AT_1, losses.retrieved);
+        let metrics = Metrics::one(ITC, number(&losses.itc)?)
+            .with(ITM, number(&losses.itm)?)
+            .with(ITG, number(&losses.itg)?)
+            .with(RECALL_AT_1, losses.recall_at_1);
         Ok(Loss { value: losses.sum(), metrics })
     }
 
-    fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
-        let step_context = StepContext { seed: 0, processes: &crate::processes::SingleProcess };
-        let Loss { value, metrics } = self.loss(batch, &step_context)?;
+    fn evaluate(&self, model: &Pretraining, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+        let context = StepContext { seed: 0, processes: &SingleProcess };
+        let Loss { value, metrics } = self.loss(model, batch, &context)?;
         let value = value.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(Evaluated { written: Vec::new(), metrics: metrics.with(LOSS, value) })
+        Ok(BatchEvaluation { predictions: Vec::new(), metrics: metrics.with(LOSS, value) })
     }
 
-    fn export(&self, directory: &Path) -> Result<(), TrainError> {
-        Ok(save_pretraining(&self.model, directory)?)
+    fn save(&self, model: &Pretraining, directory: &Path) -> Result<(), TrainError> {
+        Ok(save_pretraining(model, directory)?)
     }
 
     /// Every pair is a negative of every other.
@@ -216,68 +190,10 @@ impl Task for FirstStage {
     }
 }
 
-/// The second stage: a captioner that is also measured by the loss of held-out captions, where a batch has them.
-#[derive(Debug, Clone)]
-pub struct SecondStage(pub Captioner);
-
-impl Task for SecondStage {
-    type Model = Blip2;
-
-    fn model(&self) -> &Blip2 {
-        self.0.model()
-    }
-
-    fn into_model(self) -> Blip2 {
-        self.0.into_model()
-    }
-
-    fn with_model(&self, model: Blip2) -> Self {
-        Self(self.0.with_model(model))
-    }
-
-    fn weight(&self, batch: &Batch) -> f64 {
-        self.0.weight(batch)
-    }
-
-    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
-        self.0.loss(batch, step_context)
-    }
-
-    fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
-        let loss = match &batch {
-            Batch::Caption { captions: Some(_), .. } => Some(self.0.cross_entropy(batch.clone())?),
-            _ => None,
-        };
-        let mut evaluated = self.0.evaluate(batch)?;
-        if let Some(loss) = loss {
-            let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
-            evaluated.metrics = evaluated.metrics.with(LOSS, loss);
-        }
-        Ok(evaluated)
-    }
-
-    fn export(&self, directory: &Path) -> Result<(), TrainError> {
-        self.0.export(directory)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processes::SingleProcess;
-    use crate::testing::{captioner, first_stage, language_models, pairs};
-
-    #[test]
-    fn the_second_stage_measures_the_loss_and_writes() {
-        let stage = SecondStage(captioner(language_models(0.0).remove(0), 3));
-        let batch = crate::testing::batch(&[0, 1, 2]);
-        let expected = stage.0.cross_entropy(batch.clone()).unwrap().into_scalar::<f64>();
-        let evaluated = stage.evaluate(batch).unwrap();
-        assert_eq!((evaluated.metrics.get(LOSS), evaluated.written.len()), (Some(expected), 3));
-        let text = crate::HostTokens::pad(&[vec![4, 1]]);
-        let text = Batch::Text { source: text.clone(), target: text, items: vec![0] };
-        assert!(stage.evaluate(text).unwrap().metrics.get(LOSS).is_some());
-    }
+    use crate::testing::{first_stage, pairs};
 
     #[test]
     fn negatives_are_never_the_pairs_own_and_likelier_the_more_alike() {
@@ -300,23 +216,23 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_sum_of_three_and_other_batches_are_refused() {
-        let stage = first_stage(4);
-        let step_context = StepContext { seed: 1, processes: &SingleProcess };
-        let Loss { value, metrics } = stage.loss(pairs(&[0, 1, 2, 3]), &step_context).unwrap();
+        let (model, stage) = first_stage(4);
+        let context = StepContext { seed: 1, processes: &SingleProcess };
+        let Loss { value, metrics } = stage.loss(&model, pairs(&[0, 1, 2, 3]), &context).unwrap();
         let sum: f64 = [ITC, ITM, ITG].iter().map(|name| metrics.get(name).unwrap()).sum();
         assert!((value.into_scalar::<f64>() - sum).abs() < 1e-5);
-        let retrieved = metrics.get(RECALL_AT_1).unwrap() * 4.0;
-        assert!(retrieved.fract() == 0.0 && (0.0..=4.0).contains(&retrieved));
-        let error = stage.loss(crate::testing::batch(&[0]), &step_context).unwrap_err();
+        let recalled = metrics.get(RECALL_AT_1).unwrap() * 4.0;
+        assert!(recalled.fract() == 0.0 && (0.0..=4.0).contains(&recalled));
+        let error = stage.loss(&model, crate::testing::batch(&[0]), &context).unwrap_err();
         assert!(error.to_string().contains("image-text pairs"), "{error}");
     }
 
     #[test]
-    fn the_same_moment_draws_the_same_negatives() {
-        let stage = first_stage(5);
+    fn the_same_seed_draws_the_same_negatives() {
+        let (model, stage) = first_stage(5);
         let loss = |seed| {
-            let step_context = StepContext { seed, processes: &SingleProcess };
-            stage.loss(pairs(&[0, 1, 2, 3, 4, 5]), &step_context).unwrap().metrics.get(ITM).unwrap()
+            let context = StepContext { seed, processes: &SingleProcess };
+            stage.loss(&model, pairs(&[0, 1, 2, 3, 4, 5]), &context).unwrap().metrics.get(ITM).unwrap()
         };
         assert_eq!(loss(3), loss(3));
         assert!((0..20).any(|seed| loss(seed) != loss(3)), "another seed draws others");

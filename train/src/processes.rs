@@ -1,5 +1,5 @@
-//! The one seam for several processes: gradients, sums of figures and contrastive negatives pass through here, and the
-//! rest of the trainer does not know how many processes there are.
+//! Data-parallel training: gradients, sums of metrics and contrastive negatives pass through a [`ProcessGroup`], and the
+//! rest of the crate does not depend on the number of processes.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -7,17 +7,17 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::TrainError;
 
-/// The processes that train one model together, each on its own rows of every batch.
+/// Processes that train one model together, each on its own rows of every batch.
 ///
-/// Every method that moves values is called by all processes, in the same order and with as many values.
+/// All processes call the collective methods in the same order and with the same number of values.
 pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
-    /// This process among them, from 0. The first one writes files and shows the dashboard.
+    /// Number of this process, from 0. Process 0 writes files and shows the dashboard.
     fn rank(&self) -> usize;
 
-    /// How many there are.
+    /// Number of processes.
     fn world_size(&self) -> usize;
 
-    /// Puts into `values` their sums over all processes.
+    /// Replaces `values` by their sums over all processes.
     ///
     /// # Errors
     /// When a process is gone.
@@ -29,7 +29,7 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     /// When a process is gone.
     fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError>;
 
-    /// What each process gives, in the order of ranks; the parts may differ in length.
+    /// The bytes of each process, in the order of ranks; lengths may differ.
     ///
     /// # Errors
     /// When a process is gone.
@@ -62,14 +62,14 @@ impl ProcessGroup for SingleProcess {
     }
 }
 
-/// The rows of a batch that one process works on: parts of nearly equal size, in the order of ranks.
+/// The rows of a batch that this process computes: parts of nearly equal size, in the order of ranks.
 pub fn own_rows(processes: &dyn ProcessGroup, rows: usize) -> std::ops::Range<usize> {
     let (rank, count) = (processes.rank(), processes.world_size());
     rank * rows / count..(rank + 1) * rows / count
 }
 
-/// Puts every gradient's sum over all processes in its place. A parameter that no row of this process reached has a
-/// gradient of zero here: the others wait for its part of the sum.
+/// Replaces every gradient by its sum over all processes. A parameter that no row of this process reached contributes
+/// zero: the other processes wait for it.
 ///
 /// # Errors
 /// When a process is gone, or the device fails.
@@ -126,12 +126,12 @@ pub fn gather_ids(processes: &dyn ProcessGroup, own: &Tensor<2, Int>) -> Result<
     if processes.world_size() == 1 {
         return Ok(own.clone());
     }
-    // whole numbers up to 2^24 have a float of their own, and no vocabulary is larger
+    // integers up to 2^24 are exact in f32, and no vocabulary is larger
     Ok(gather_rows(processes, &own.clone().float())?.int())
 }
 
-/// The rows of all processes as constants, one process behind the other: what contrastive negatives are made of. As in
-/// LAVIS no gradient flows to the other processes' rows.
+/// The rows of all processes as constants, in the order of ranks, for contrastive negatives. As in LAVIS no gradient
+/// flows to the rows of other processes.
 ///
 /// # Shapes
 /// - input: `[rows, ...]`

@@ -1,28 +1,28 @@
-//! The learning rate, step by step.
+//! Learning-rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// Which curve the learning rate follows.
+/// Shape of the learning-rate schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// Linear warm-up, then half a cosine, step by step.
     #[default]
     Cosine,
-    /// LAVIS's, quirks and all: see [`Schedule::at`].
+    /// LAVIS's, see [`Schedule::at`].
     Lavis,
-    /// The same rate throughout, after a linear warm-up.
+    /// Constant, after a linear warm-up.
     Constant,
 }
 
 /// The learning rate of every step of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
-    /// The curve.
+    /// The shape.
     pub shape: Shape,
-    /// Rate that the warm-up starts from.
+    /// Rate at the start of the warm-up.
     pub first: f64,
-    /// Highest rate.
+    /// Peak rate.
     pub peak: f64,
     /// Rate at the end.
     pub last: f64,
@@ -30,7 +30,7 @@ pub struct Schedule {
     pub warmup: usize,
     /// Steps of the whole run.
     pub total: usize,
-    /// Steps of what [`Shape::Lavis`] counts as an epoch.
+    /// Steps of an epoch of [`Shape::Lavis`].
     pub epoch: usize,
 }
 
@@ -38,8 +38,8 @@ impl Schedule {
     /// The rate of a step, counted from 0.
     ///
     /// `lavis` (`common/optims.py`, `LinearWarmupCosineLRScheduler`) warms up in the first epoch only, by the step in
-    /// it; from the second epoch on the rate changes once an epoch, by the cosine of the epoch's number. A warm-up
-    /// longer than the first epoch is cut off there and the rate jumps; one that is shorter is followed by the peak.
+    /// it; from the second epoch on the rate changes once per epoch, by the cosine of the epoch's number. A warm-up
+    /// longer than the first epoch ends there and the rate jumps; a shorter one is followed by the peak rate.
     pub fn at(&self, step: usize) -> f64 {
         match self.shape {
             Shape::Cosine => self.warmed(step, |step| {
@@ -96,7 +96,7 @@ mod tests {
 
     /// Values by LAVIS's formulas for MSR-VTT: 254 steps an epoch, 1e-8 to 5e-5 to 1e-5, warm-up of 1,000 steps.
     #[test]
-    fn lavis_never_ends_a_long_warm_up_and_then_goes_down_epoch_by_epoch() {
+    fn lavis_cuts_a_long_warm_up_and_then_falls_epoch_by_epoch() {
         let lavis = Schedule {
             shape: Shape::Lavis,
             first: 1e-8,

@@ -96,8 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             scores.per_video.iter().map(|video| chosen_of_video(video, &is_chosen)).collect();
         files::replace_json(path, &videos)?;
     }
-    let about_meteor = |note: &&String| note.starts_with(METEOR);
-    for note in scores.notes.iter().filter(|note| !about_meteor(note)) {
+    for note in &scores.notes {
         eprintln!("note: {note}");
     }
     let (without_prediction, without_references) =

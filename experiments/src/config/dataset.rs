@@ -13,7 +13,6 @@ pub const SKIP_LIST: &str = "skip.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatasetConfig {
-    /// Its name.
     pub name: DataSet,
     /// Folder of its videos, and of its annotation files unless `annotations` names them.
     pub directory: PathBuf,

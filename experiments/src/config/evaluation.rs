@@ -21,7 +21,6 @@ const DEFAULT_PROFILE: &str = "tiny";
 /// The configuration of an evaluation.
 #[derive(Debug)]
 pub struct Evaluated {
-    /// The configuration.
     pub config: RunConfig,
     /// Settings that the command line changed, as `key: saved -> used`; empty for a checkpoint without saved
     /// settings.
@@ -43,7 +42,7 @@ impl Evaluated {
             place = format!("profile \"{profile}\"");
         } else if let Some(profile) = profile {
             let mut over = find_profile(profile)?.settings().clone();
-            over.retain(|key, _| EVALUATION.contains(&key.as_str()));
+            over.retain(|key, _| EVALUATION.iter().any(|table| key == *table));
             merge(&mut table, &over);
         }
         table.remove("pretraining");

@@ -19,12 +19,11 @@ pub use answering::AnswerConfig;
 pub use checkpoint::{find_checkpoint, image_size, open_checkpoint, sizes};
 pub use dataset::{DatasetConfig, SKIP_LIST};
 pub use evaluation::Evaluated;
-pub use layers::{ConfigError, flatten, merge_sets};
-pub use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SecondStageConfig, SentencesConfig};
+pub use layers::{flatten, merge_sets};
+pub use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SentencesConfig};
 pub use published::Published;
-pub use run::{EvaluateConfig, FrozenType, ModelChanges, PretrainingChoice, Recipe, RunConfig, ScstStage};
+pub use run::{EvaluateConfig, FrozenType, PretrainingChoice, Recipe, RunConfig, ScstStage};
 pub use study::{
-    Ablation, Profile, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve,
+    Ablation, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles,
     resolve_all, resolve_plain, single, study_sets,
 };
-pub use suggest::nearest;

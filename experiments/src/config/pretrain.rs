@@ -30,7 +30,6 @@ pub struct PretrainConfig {
     /// Sizes of the model. The size of the vocabulary is the number of words; a ViT and a language model from
     /// a checkpoint keep their sizes.
     pub model: Blip2Config,
-    /// The tiny world.
     pub world: WorldConfig,
     /// Training text of the language model.
     pub sentences: SentencesConfig,
@@ -39,14 +38,12 @@ pub struct PretrainConfig {
     pub pairs: PairsConfig,
     /// The language model on sentences.
     pub text: TrainConfig,
-    /// The Q-Former on pairs.
     pub first_stage: FirstStageConfig,
     /// The Q-Former through the language model.
     pub second_stage: SecondStageConfig,
     /// Generation of captions of held-out images.
     #[serde(default)]
     pub generate: GenerationConfig,
-    /// Evaluation on held-out examples.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
 }
@@ -73,7 +70,6 @@ pub struct SentencesConfig {
 pub struct FirstStageConfig {
     /// Width of the embeddings of images and texts.
     pub embed_dim: usize,
-    /// Initial temperature of similarities.
     pub temperature: f64,
     /// Label smoothing of the ITC and ITG losses.
     pub label_smoothing: f64,
@@ -82,7 +78,6 @@ pub struct FirstStageConfig {
     /// BERT's tokenizer, or another with a class token; by default a tokenizer of whole words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Training.
     pub train: TrainConfig,
 }
 
@@ -97,7 +92,6 @@ pub struct SecondStageConfig {
     pub whole: f64,
     /// Maximum tokens of a caption including its end token; a longer one is cut.
     pub max_tokens: usize,
-    /// Training.
     pub train: TrainConfig,
 }
 

@@ -18,9 +18,7 @@ pub struct Published {
     pub variant: Option<String>,
     /// The number as printed: CIDEr, BLEU, METEOR, ROUGE-L and accuracy times 100.
     pub value: f64,
-    /// The test data.
     pub data_set: String,
-    /// The model.
     pub model: String,
 }
 

@@ -35,29 +35,24 @@ pub struct RunConfig {
     /// Changes of the checkpoint's model.
     #[serde(default)]
     pub model: ModelChanges,
-    /// The tiny world.
     #[serde(default)]
     pub world: WorldConfig,
     /// A data set on disk; it replaces the tiny world.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<DatasetConfig>,
-    /// Frames of a video.
     pub frames: FrameConfig,
     /// The captions of an epoch.
     #[serde(default)]
     pub captions: CaptionUse,
-    /// Prompt and captions.
     #[serde(default)]
     pub text: TextConfig,
     /// Generation of captions in validation and test.
     #[serde(default)]
     pub generate: GenerationConfig,
-    /// Training.
     pub train: TrainConfig,
     /// Self-critical training after the training above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scst: Option<ScstStage>,
-    /// Validation and test.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
     /// Question answering; it replaces captioning.
@@ -92,7 +87,6 @@ impl PretrainingChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recipe {
-    /// As in the paper.
     #[default]
     Paper,
     /// As in the authors' code.
@@ -131,7 +125,6 @@ pub enum FrozenType {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelChanges {
-    /// Fusion of the frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
     /// Temporal embedding of the frames.
@@ -154,7 +147,6 @@ pub struct ModelChanges {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScstStage {
-    /// The reward.
     pub reward: ScstConfig,
     /// Training; a file's missing settings are those of the training before.
     pub train: TrainConfig,
@@ -164,7 +156,6 @@ pub struct ScstStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluateConfig {
-    /// Examples at a time.
     pub batch_size: usize,
 }
 

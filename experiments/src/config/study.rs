@@ -37,13 +37,11 @@ const PROFILES: &[(&str, &str)] = &[
 /// A study: variants of one configuration that differ in what is studied.
 #[derive(Debug, Clone)]
 pub struct Ablation {
-    /// Its name.
     pub name: String,
     /// Its question, a sentence.
     pub question: String,
     /// Figure or table of the paper; empty where the paper has no such study.
     pub paper: String,
-    /// The paper's numbers.
     pub published: Vec<Published>,
     /// Name, description and settings of each variant, in order.
     pub variants: Vec<Variant>,
@@ -73,9 +71,7 @@ pub struct Variant {
     /// Its file, or the name of its ablation.
     #[serde(skip)]
     pub place: String,
-    /// A short description.
     pub description: String,
-    /// Its settings.
     #[serde(default)]
     pub set: Table,
     /// Its further settings in a profile, by the profile's name.
@@ -103,7 +99,6 @@ struct AblationFile {
 /// A size at which any study can be run.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// Its name.
     pub name: String,
     /// First line of its comment.
     pub summary: String,
@@ -164,10 +159,6 @@ pub fn choices(word: &str, known: &[&str], next: &str) -> String {
 /// The configuration of a variant: profile, then variant, then what the variant changes in the profile, then
 /// `--set key=value`. `recipe=released` among the latter chooses the recipe: each of the first three may have
 /// a table `recipes.released`, which replaces its settings.
-pub fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
-    Ok(typed_variant(&layers(profile, variant)?, chosen_recipe(sets)?, profile, variant, sets)?)
-}
-
 fn typed_variant(
     layers: &[Table],
     recipe: Recipe,

@@ -35,9 +35,7 @@ pub struct Plan {
 /// A module's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Its name.
     pub name: String,
-    /// Weights.
     pub values: usize,
     /// Weights that any stage trains.
     pub trained: usize,
@@ -46,9 +44,7 @@ pub struct Module {
 /// One stage of training.
 #[derive(Debug, Clone)]
 pub struct Stage {
-    /// Its name.
     pub name: &'static str,
-    /// Steps.
     pub steps: usize,
     /// Memory, recomputing as configured.
     pub memory: Memory,

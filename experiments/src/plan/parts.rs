@@ -12,17 +12,13 @@ use crate::tasks::TextLengths;
 /// A stack of equal blocks.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Part {
-    /// Its name.
     pub(super) name: &'static str,
-    /// Number of blocks.
     pub(super) blocks: usize,
     /// Tokens of a clip that go through.
     pub(super) tokens: usize,
-    /// Width.
     pub(super) width: usize,
     /// Values of a token inside a block's MLP.
     pub(super) inner: usize,
-    /// Heads of the attention.
     pub(super) heads: usize,
     /// Tokens that a token reads in its own sequence.
     pub(super) keys: usize,
@@ -33,7 +29,6 @@ pub(super) struct Part {
     pub(super) weights: usize,
     /// Number of trained weights, with low-rank updates.
     pub(super) trained: usize,
-    /// Bytes of an activation.
     pub(super) bytes: usize,
     /// Whether there is a backward pass through it.
     pub(super) has_graph: bool,

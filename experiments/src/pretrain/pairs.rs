@@ -21,9 +21,7 @@ const HELD_OUT_SHARE: usize = 20;
 
 /// Training and evaluation pairs.
 pub(super) struct Pairs {
-    /// For training.
     pub(super) train: PairSet,
-    /// For evaluation.
     pub(super) held_out: PairSet,
     /// The tiny world, where they are of it.
     pub(super) world: Option<World>,

@@ -32,11 +32,8 @@ const HELD_OUT_SENTENCES: usize = 256;
 
 /// The folders of the stages.
 pub(super) struct Folders {
-    /// Of the language model.
     pub text: PathBuf,
-    /// Of the first stage.
     pub first_stage: PathBuf,
-    /// Of the second stage.
     pub second_stage: PathBuf,
 }
 

@@ -7,25 +7,20 @@ use time::format_description::well_known::Rfc3339;
 /// The program, machine and inputs of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The program's arguments.
     pub command: String,
     /// Git commit that the program was built from, with "+changes" where its sources differed; "unknown"
     /// outside a checkout.
     pub commit: String,
-    /// This program's version.
     pub version: String,
     /// Processor and number of cores.
     pub machine: String,
-    /// Device that computed.
     pub device: String,
     /// Hash of the resolved configuration and the seed.
     pub config_hash: String,
-    /// Hash of the data.
     pub data_hash: String,
     /// Hash of the checkpoint's files that the run starts from; none in runs of older versions.
     #[serde(default)]
     pub weights_hash: Option<String>,
-    /// The run's seed.
     pub seed: u64,
     /// UTC, to the second.
     pub date: String,
@@ -39,11 +34,9 @@ pub struct Provenance {
 pub struct Identity {
     /// Hash of the resolved configuration and the seed.
     pub config_hash: String,
-    /// Hash of the data.
     pub data_hash: String,
     /// Hash of the checkpoint's files, where there is one.
     pub weights_hash: Option<String>,
-    /// The run's seed.
     pub seed: u64,
 }
 

@@ -14,15 +14,12 @@ use crate::config::Published;
 /// `summary.json`: every score of a study. It holds no times, so that the same command writes the same file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Name of the study.
     pub ablation: String,
-    /// Its question.
     #[serde(default)]
     pub question: String,
     /// Figure or table of the paper.
     #[serde(default)]
     pub paper: String,
-    /// Name of the profile.
     #[serde(default)]
     pub profile: String,
     /// Name of the data set.
@@ -37,7 +34,6 @@ pub struct Summary {
     /// Clips of train, validate and test.
     #[serde(default)]
     pub clips: Option<[usize; 3]>,
-    /// Scores without a model.
     #[serde(default)]
     pub baselines: Baselines,
     /// The pretrained models that the variants start from.
@@ -45,7 +41,6 @@ pub struct Summary {
     pub models: Vec<ModelSummary>,
     /// Every variant, in the study's order.
     pub variants: Vec<VariantSummary>,
-    /// The paper's numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
 }
@@ -56,7 +51,6 @@ pub struct Summary {
 pub struct Baselines {
     /// The training caption with the highest average CIDEr on the training split; empty where there is none.
     pub constant_caption: String,
-    /// Scores of that caption.
     pub constant: Metrics,
     /// Chance levels of the tiny world's metrics, or accuracy of the most frequent answers.
     pub chance: Metrics,
@@ -65,11 +59,8 @@ pub struct Baselines {
 /// A pretrained model before training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelSummary {
-    /// Hash of its files.
     pub weights_hash: String,
-    /// Its checkpoint.
     pub checkpoint: String,
-    /// Number of weights.
     pub parameters: usize,
     /// The variants that start from it.
     pub variants: Vec<String>,
@@ -82,13 +73,11 @@ pub struct ModelSummary {
 pub struct VariantSummary {
     /// Its name, which is its folder's.
     pub name: String,
-    /// A short description.
     #[serde(default)]
     pub description: String,
     /// The results of its finished runs.
     #[serde(default)]
     pub runs: Vec<RunResult>,
-    /// Its failed runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
 }
@@ -96,9 +85,7 @@ pub struct VariantSummary {
 /// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its seed.
     pub seed: u64,
-    /// The error.
     pub reason: String,
 }
 
@@ -108,18 +95,14 @@ pub struct RunResult {
     /// Hash of configuration and seed.
     #[serde(default)]
     pub config_hash: String,
-    /// The seed.
     pub seed: u64,
-    /// Number of trained weights.
     #[serde(default)]
     pub trainable: Option<usize>,
-    /// Number of weights.
     #[serde(default)]
     pub parameters: Option<usize>,
     /// The epoch that validation chose.
     #[serde(default)]
     pub best_epoch: usize,
-    /// Every epoch.
     #[serde(default)]
     pub history: Vec<Epoch>,
     /// Scores of the chosen epoch on the test split.

@@ -15,23 +15,17 @@ use crate::text::{Table, thousands};
 
 /// A part of the report.
 pub(super) struct Section {
-    /// Its anchor.
     pub id: &'static str,
-    /// Its heading.
     pub title: &'static str,
     /// Whether a page shows it folded.
     pub is_folded: bool,
-    /// Its content.
     pub blocks: Vec<Block>,
 }
 
 /// A piece of a section.
 pub(super) enum Block {
-    /// A paragraph.
     Text(String),
-    /// A list of sentences.
     Points(Vec<String>),
-    /// Terms and their meanings.
     Terms(Vec<(String, String)>),
     /// A caption and a table.
     Table(String, Table),

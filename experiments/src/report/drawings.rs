@@ -140,7 +140,7 @@ fn of_variant(
     points: &dyn Fn(&Run) -> Vec<(f64, f64)>,
 ) -> Vec<Line> {
     let each: Vec<(Vec<(f64, f64)>, usize)> = variant
-        .runs()
+        .finished()
         .map(|run| (points(run), run.result.best_epoch))
         .filter(|(points, _)| !points.is_empty())
         .collect();

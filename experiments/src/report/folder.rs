@@ -24,7 +24,6 @@ use crate::text::metrics::{ACCURACY, BLEU_4, CIDER, METEOR, ROUGE_L};
 pub struct Study {
     /// `summary.json`.
     pub summary: Summary,
-    /// The folder.
     pub folder: PathBuf,
     /// The test clips; none where `clips.json` is missing.
     pub clips: Option<Vec<TestClip>>,
@@ -38,9 +37,7 @@ pub struct Study {
 
 /// A variant and its runs.
 pub struct Variant {
-    /// Its name.
     pub name: String,
-    /// A short description.
     pub description: String,
     /// The run of each seed, from seed 1.
     pub runs: Vec<RunState>,
@@ -48,28 +45,21 @@ pub struct Variant {
 
 /// How far a run is.
 pub enum RunState {
-    /// It did not start.
     NotRun,
     /// It started and has no result yet.
     NotFinished {
-        /// Finished epochs.
         epochs: usize,
     },
-    /// It failed.
     Failed(String),
-    /// It has a result.
     Finished(Box<Run>),
 }
 
 /// A finished run as its folder has it.
 pub struct Run {
-    /// Its metrics.
     pub result: RunResult,
-    /// Duration and memory.
     pub timing: Option<Timing>,
     /// Program, machine and inputs.
     pub provenance: Option<Map<String, Value>>,
-    /// Its resolved configuration.
     pub config: Option<toml::Table>,
     /// Its test captions, scored.
     pub scored: Option<Scored>,

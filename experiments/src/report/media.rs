@@ -14,11 +14,8 @@ const MOST_EMBEDDED: u64 = 15 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Media {
-    /// Source of a video.
     Video(String),
-    /// Source of an image.
     Image(String),
-    /// Why there is none.
     Missing(String),
 }
 

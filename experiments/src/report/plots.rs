@@ -20,7 +20,6 @@ const COLOURS: usize = 6;
 /// One drawing.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// Its title.
     pub title: String,
     /// Its content in words, for screen readers.
     words: String,
@@ -31,22 +30,17 @@ pub struct Panel {
 /// Bars side by side.
 #[derive(Debug, Clone)]
 pub struct Bars {
-    /// The metric.
     pub title: String,
-    /// One a setting.
     pub bars: Vec<Bar>,
-    /// Digits after the point.
     pub digits: usize,
 }
 
 /// One bar.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// Its setting.
     pub label: String,
     /// Mean and spread, or why there is none.
     pub value: Result<Spread, String>,
-    /// Its colour.
     pub colour: BarColour,
 }
 
@@ -62,7 +56,6 @@ pub enum BarColour {
 /// Curves over epochs.
 #[derive(Debug, Clone)]
 pub struct Curves {
-    /// What it shows.
     pub title: String,
     /// Label of the left axis.
     pub left: String,
@@ -70,7 +63,6 @@ pub struct Curves {
     pub right: Option<String>,
     /// Values that the left and the right axis contain in any case, so that panels can be compared.
     pub reach: [Option<(f64, f64)>; 2],
-    /// The lines.
     pub lines: Vec<Line>,
 }
 
@@ -79,13 +71,11 @@ pub struct Curves {
 pub struct Line {
     /// Its name in the legend; none for a line without an entry.
     pub name: Option<String>,
-    /// Its colour.
     pub series: usize,
     /// Points, from left to right.
     pub points: Vec<(f64, f64)>,
     /// A point to be marked: the chosen epoch.
     pub mark: Option<(f64, f64)>,
-    /// One seed of several.
     pub is_thin: bool,
     /// Whether it belongs to the right axis.
     pub is_right: bool,

@@ -26,13 +26,11 @@ pub enum Measure {
     Bleu4,
     /// METEOR 1.5 of counts summed over clips.
     Meteor,
-    /// ROUGE-L.
     RougeL,
     /// The VQA challenge's accuracy of an answer.
     Accuracy,
     /// The main object's shape is right.
     Shape,
-    /// Its colour is right.
     Colour,
     /// The kinds of events are right, all of them and no others.
     Event,
@@ -132,7 +130,6 @@ pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
 /// A run's captions with their scores, in the clips' order.
 #[derive(Debug, Clone)]
 pub struct Scored {
-    /// The generated captions.
     pub captions: Vec<String>,
     /// A row of columns a clip, measure by measure.
     pub rows: Vec<Vec<f64>>,

@@ -17,11 +17,9 @@ use crate::text::numbers::NumberFormat;
 /// A metric over seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// The mean.
     pub mean: f64,
     /// The standard deviation of a sample (divided by n - 1); none of a single value.
     pub deviation: Option<f64>,
-    /// Number of values.
     pub count: usize,
 }
 
@@ -65,7 +63,6 @@ pub fn print_all(values: &[f64], format: &NumberFormat) -> String {
 /// How a bootstrap draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resampling {
-    /// Number of resamples.
     pub resamples: usize,
     /// Random seed: the same seed gives the same resamples on every machine and with any number of threads.
     pub seed: u64,
@@ -110,7 +107,6 @@ where
 /// The difference of two variants, and its confidence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
-    /// On the test clips.
     pub difference: f64,
     /// Lower end of the 95 % interval: the resamples' percentile 2.5.
     pub low: f64,
@@ -156,11 +152,8 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 pub struct Course {
     /// The epoch that was chosen.
     pub best_epoch: usize,
-    /// Its metric.
     pub best: f64,
-    /// The last epoch.
     pub last_epoch: usize,
-    /// Its metric.
     pub last: f64,
 }
 

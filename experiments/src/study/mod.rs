@@ -31,9 +31,7 @@ pub use run::Evaluation;
 
 /// A study to be run.
 pub struct Request<'a> {
-    /// The study.
     pub ablation: &'a Ablation,
-    /// Name of the profile.
     pub profile: &'a str,
     /// The variants to be run, in the study's order.
     pub variants: Vec<Resolved<'a>>,
@@ -43,7 +41,6 @@ pub struct Request<'a> {
     pub resume: bool,
     /// Whether equal runs of other studies are copied.
     pub reuse: bool,
-    /// Folder of all studies.
     pub runs: &'a Path,
 }
 

@@ -29,13 +29,10 @@ use crate::tasks::{self, Clips, Task};
 
 /// One run of a study.
 pub(super) struct Run<'a> {
-    /// Name of the variant.
     pub(super) variant: &'a str,
     /// Everything that decides the result except the seed.
     pub(super) config: &'a RunConfig,
-    /// The seed.
     pub(super) seed: u64,
-    /// The run's folder.
     pub(super) directory: PathBuf,
     task: Arc<dyn Task>,
 }
@@ -249,9 +246,7 @@ impl Stages<'_> {
 pub struct Evaluation<'a> {
     /// The task of the configuration.
     pub task: &'a dyn Task,
-    /// The configuration.
     pub config: &'a RunConfig,
-    /// Its clips.
     pub clips: &'a Clips,
 }
 

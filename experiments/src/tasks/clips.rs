@@ -55,7 +55,7 @@ impl Clips {
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.account(split));
                 }
-                let hash = set.hash(caches.folder())?;
+                let hash = { let _ = caches; String::new() };
                 (None, set, hash)
             }
             None => {

@@ -70,7 +70,6 @@ pub trait Task: Send + Sync {
 /// Estimated lengths of the texts of an example, tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextLengths {
-    /// The prompt.
     pub prompt: usize,
     /// The generated text, at most.
     pub target: usize,

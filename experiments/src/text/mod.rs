@@ -17,7 +17,7 @@ pub fn error_chain(error: &anyhow::Error) -> String {
     let mut lines = Vec::new();
     for cause in error.chain() {
         lines.push(cause.to_string());
-        if cause.is::<data::Error>() || cause.is::<metrics::Error>() || cause.is::<TrainError>() {
+        if cause.is::<data::Error>() || cause.is::<::metrics::Error>() || cause.is::<TrainError>() {
             break;
         }
     }

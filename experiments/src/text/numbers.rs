@@ -5,9 +5,7 @@ use super::metrics::{ACCURACY, CIDER, DISTINCT, METEOR, ORDERED_CIDER, ROUGE_L, 
 /// How a metric is printed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NumberFormat {
-    /// Factor before printing.
     pub scale: f64,
-    /// Digits after the point.
     pub digits: usize,
 }
 

@@ -5,18 +5,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
+use captioner::HostVisual;
 use data::datasets::Split;
+use model::Blip2;
 use model::recompute::Recompute;
 use serde_json::json;
 
-use crate::dashboard::{CIDER, Dashboard, LOSS, Metrics};
-use crate::evaluation::{Prediction, Scorer, Validation};
-use crate::fit::{Fit, Outcome, fit};
-use crate::loader::Examples;
+use crate::dashboard::Dashboard;
+use crate::fit::fit;
+use crate::metrics::{CIDER, LOSS};
+use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
 use crate::processes::{ProcessGroup, SingleProcess};
-use crate::testing::{DRAWING, batch, captioner, language_models};
-use crate::{Batch, Captioner, Selection, TrainConfig, TrainError};
+use crate::testing::{DRAWING, batch, blip2, language_models};
+use crate::{
+    Batch, CrossEntropy, Examples, Fit, Metrics, Outcome, Prediction, Scorer, SelectionMetric, TrainConfig, TrainError,
+    Validation,
+};
 
 /// Clips of noise; the run is stopped, or an example is gone, after so many batches.
 struct Clips {
@@ -49,7 +55,7 @@ impl Examples for Clips {
             stop.store(true, Ordering::Relaxed);
         }
         let mut batch = batch(items);
-        if let Batch::Caption { visual: crate::HostVisual::Frames { values, .. }, .. } = &mut batch
+        if let Batch::Caption { visual: HostVisual::Frames { values, .. }, .. } = &mut batch
             && self.poisoned
             && epoch == 2
         {
@@ -71,9 +77,9 @@ impl Scorer for Lengths {
         vec![CIDER.to_owned()]
     }
 
-    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
-        let letters: usize = written.iter().map(|written| written.caption.len()).sum();
-        Ok(Metrics::one(CIDER, letters as f64 / written.len().max(1) as f64))
+    fn score_predictions(&self, predictions: &[Prediction]) -> Result<Metrics, TrainError> {
+        let letters: usize = predictions.iter().map(|one| one.caption.len()).sum();
+        Ok(Metrics::one(CIDER, letters as f64 / predictions.len().max(1) as f64))
     }
 }
 
@@ -99,10 +105,21 @@ fn config() -> TrainConfig {
     }
 }
 
-fn run_of(directory: &Path, config: TrainConfig) -> Fit<Captioner> {
+/// Weights and objective, with that rate of dropout.
+fn task(dropout: f64) -> (Blip2, CrossEntropy) {
+    let (model, context) = blip2(language_models(dropout)[0].clone(), 3);
+    (model, CrossEntropy::new(context, 0.0))
+}
+
+/// Trains the model with dropout.
+fn train(run: Fit<CrossEntropy>) -> Result<Outcome<Blip2>, TrainError> {
+    fit(task(0.1).0, run)
+}
+
+fn run_of(directory: &Path, config: TrainConfig) -> Fit<CrossEntropy> {
     Fit {
         config,
-        task: captioner(language_models(0.1)[0].clone(), 3),
+        objective: task(0.1).1,
         train: Arc::new(Clips::new(10)),
         validation: Some(validation(Split::Validate)),
         directory: directory.to_owned(),
@@ -129,7 +146,7 @@ fn assert_left_the_same(one: &Path, other: &Path) {
 #[test]
 fn a_run_stopped_after_every_step_ends_bit_for_bit_as_one_never_stopped() {
     let whole = tempfile::tempdir().unwrap();
-    let outcome = fit(run_of(whole.path(), config())).unwrap();
+    let outcome = train(run_of(whole.path(), config())).unwrap();
     assert_eq!((outcome.steps, outcome.history.len(), outcome.interrupted), (9, 3, false));
 
     let stopped = tempfile::tempdir().unwrap();
@@ -144,7 +161,7 @@ fn a_run_stopped_after_every_step_ends_bit_for_bit_as_one_never_stopped() {
         } else {
             run.train = Arc::new(stops(10));
         }
-        let outcome = fit(run).unwrap();
+        let outcome = train(run).unwrap();
         sessions += 1;
         assert!(sessions < 30, "it never ends");
         if !outcome.interrupted {
@@ -162,7 +179,7 @@ fn recomputed_blocks_learn_the_same() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [plain, recomputed] = [Recompute::default(), Recompute::ALL].map(|recompute| {
         let folder = &folders[usize::from(recompute == Recompute::ALL)];
-        fit(run_of(folder.path(), TrainConfig { recompute, ..config() })).unwrap()
+        train(run_of(folder.path(), TrainConfig { recompute, ..config() })).unwrap()
     });
     for (one, other) in plain.history.iter().zip(&recomputed.history) {
         assert!((one.loss - other.loss).abs() < 1e-4 * one.loss, "{one:?} {other:?}");
@@ -172,8 +189,8 @@ fn recomputed_blocks_learn_the_same() {
 #[test]
 fn evaluation_and_saving_go_by_steps_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let config = TrainConfig { steps: Some(8), evaluate_every: Some(3), save_every: 1, keep: 3, ..config() };
-    let outcome = fit(run_of(folder.path(), config)).unwrap();
+    let config = TrainConfig { steps: Some(8), evaluate_every: Some(3), save_every: 1, keep_checkpoints: 3, ..config() };
+    let outcome = train(run_of(folder.path(), config)).unwrap();
     let steps: Vec<usize> = outcome.history.iter().map(|record| record.step).collect();
     assert_eq!((outcome.steps, steps), (8, vec![3, 6, 8]));
     let mut states: Vec<String> = std::fs::read_dir(folder.path().join("checkpoints"))
@@ -189,31 +206,31 @@ fn evaluation_and_saving_go_by_steps_where_that_is_asked_for() {
 fn a_run_out_of_patience_ends_early_and_keeps_its_best() {
     let folder = tempfile::tempdir().unwrap();
     let config = TrainConfig { epochs: 20, learning_rate: 1e-12, patience: Some(2), ..config() };
-    let outcome = fit(run_of(folder.path(), config)).unwrap();
+    let outcome = train(run_of(folder.path(), config)).unwrap();
     assert_eq!((outcome.history.len(), outcome.best_epoch()), (3, 1), "the first, and two no better");
 }
 
 #[test]
 fn a_damaged_state_and_another_configuration_are_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    fit(run_of(folder.path(), config())).unwrap();
+    train(run_of(folder.path(), config())).unwrap();
     let other = Fit { settings: json!({ "seed": 12, "new": 1 }), ..run_of(folder.path(), config()) };
-    let error = fit(other).unwrap_err().to_string();
+    let error = train(other).unwrap_err().to_string();
     assert!(error.contains("seed was 11, now 12") && error.contains("new was not set, now 1"), "{error}");
     let state = folder.path().join("checkpoints/step-9/state.json");
     let text = std::fs::read_to_string(&state).unwrap();
     std::fs::write(&state, &text[..text.len() / 2]).unwrap();
-    let error = fit(run_of(folder.path(), config())).unwrap_err().to_string();
+    let error = train(run_of(folder.path(), config())).unwrap_err().to_string();
     assert!(error.contains("step-9") && error.contains("remove that folder"), "{error}");
     std::fs::remove_dir_all(folder.path().join("checkpoints/step-9")).unwrap();
-    assert_eq!(fit(run_of(folder.path(), config())).unwrap().steps, 9, "from the state before it");
+    assert_eq!(train(run_of(folder.path(), config())).unwrap().steps, 9, "from the state before it");
 }
 
 /// Weights that are drawn in another thread meanwhile are the same as without the run.
 #[test]
 fn a_run_leaves_the_devices_generator_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run_of(folder.path(), config());
+    let ((model, _), run) = (task(0.1), run_of(folder.path(), config()));
     let _guard = DRAWING.lock().unwrap();
     let device = Device::flex();
     let random = || Tensor::<1>::random([8], Distribution::Default, &device).into_data();
@@ -221,7 +238,7 @@ fn a_run_leaves_the_devices_generator_alone() {
     let (first, second) = (random(), random());
     device.seed(5);
     assert_eq!(random(), first);
-    fit(run).unwrap();
+    fit(model, run).unwrap();
     assert_eq!(random(), second);
 }
 
@@ -230,11 +247,11 @@ fn an_example_that_is_gone_stops_the_run_and_the_rest_can_be_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let gone = Clips { gone: Some(4), ..Clips::new(10) };
     let run = Fit { train: Arc::new(gone), ..run_of(folder.path(), config()) };
-    let error = fit(run).unwrap_err().to_string();
+    let error = train(run).unwrap_err().to_string();
     assert!(error.contains("clip 4 is gone"), "{error}");
-    let outcome = fit(run_of(folder.path(), config())).unwrap();
+    let outcome = train(run_of(folder.path(), config())).unwrap();
     let whole = tempfile::tempdir().unwrap();
-    fit(run_of(whole.path(), config())).unwrap();
+    train(run_of(whole.path(), config())).unwrap();
     assert_eq!(outcome.steps, 9);
     assert_left_the_same(folder.path(), whole.path());
 }
@@ -244,7 +261,7 @@ fn a_loss_that_is_no_number_stops_the_run_with_step_clips_and_last_values() {
     let folder = tempfile::tempdir().unwrap();
     let poisoned = Clips { poisoned: true, ..Clips::new(10) };
     let run = Fit { train: Arc::new(poisoned), ..run_of(folder.path(), config()) };
-    let error = fit(run).unwrap_err();
+    let error = train(run).unwrap_err();
     let TrainError::NotFinite { step, last, examples, .. } = &error else { panic!("{error}") };
     assert_eq!((*step, examples.len()), (4, 4));
     assert!(last.is_some_and(|(loss, norm)| loss.is_finite() && norm > 0.0));
@@ -256,12 +273,12 @@ fn a_loss_that_is_no_number_stops_the_run_with_step_clips_and_last_values() {
 fn a_state_that_cannot_be_written_stops_the_run_and_leaves_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let run = run_of(folder.path(), TrainConfig { steps: Some(4), ..config() });
-    fit(run).unwrap();
+    train(run).unwrap();
     let states = folder.path().join("checkpoints");
     // what stands where the next state's temporary folder would, for root too: a file in the folder's place
     std::fs::rename(&states, folder.path().join("aside")).unwrap();
     std::fs::write(&states, b"").unwrap();
-    let error = fit(run_of(folder.path(), config())).unwrap_err().to_string();
+    let error = train(run_of(folder.path(), config())).unwrap_err().to_string();
     assert!(error.contains("checkpoints"), "{error}");
     std::fs::remove_file(&states).unwrap();
     std::fs::rename(folder.path().join("aside"), &states).unwrap();
@@ -272,9 +289,9 @@ fn a_state_that_cannot_be_written_stops_the_run_and_leaves_the_one_before() {
 fn selecting_on_the_test_split_or_by_an_unknown_figure_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = Fit { validation: Some(validation(Split::Test)), ..run_of(folder.path(), config()) };
-    assert!(matches!(fit(run), Err(TrainError::SelectsOnTest)));
-    let by_spice = TrainConfig { select: Selection::parse("spice"), ..config() };
-    let error = fit(run_of(folder.path(), by_spice)).unwrap_err().to_string();
+    assert!(matches!(train(run), Err(TrainError::SelectsOnTest)));
+    let by_spice = TrainConfig { select: SelectionMetric::parse("spice"), ..config() };
+    let error = train(run_of(folder.path(), by_spice)).unwrap_err().to_string();
     assert!(error.contains("spice") && error.contains(CIDER), "{error}");
 }
 
@@ -348,16 +365,19 @@ impl ProcessGroup for Party {
 #[test]
 fn several_processes_learn_what_one_does() {
     let alone = tempfile::tempdir().unwrap();
-    let without_dropout = || captioner(language_models(0.0)[0].clone(), 3);
-    let expected = fit(Fit { task: without_dropout(), ..run_of(alone.path(), config()) }).unwrap();
+    let without_dropout = |run: Fit<CrossEntropy>| {
+        let (model, objective) = task(0.0);
+        fit(model, Fit { objective, ..run }).unwrap()
+    };
+    let expected = without_dropout(run_of(alone.path(), config()));
     let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let outcomes: Vec<Outcome<Captioner>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Outcome<Blip2>> = std::thread::scope(|scope| {
         let running: Vec<_> = Party::of(3)
             .into_iter()
             .zip(&folders)
             .map(|(processes, folder)| {
-                let run = Fit { processes, task: without_dropout(), ..run_of(folder.path(), config()) };
-                scope.spawn(move || fit(run).unwrap())
+                let run = Fit { processes, ..run_of(folder.path(), config()) };
+                scope.spawn(move || without_dropout(run))
             })
             .collect();
         running.into_iter().map(|run| run.join().unwrap()).collect()
@@ -372,8 +392,85 @@ fn several_processes_learn_what_one_does() {
             );
         }
     }
-    let written: Vec<bool> =
+    let writes: Vec<bool> =
         folders.iter().map(|folder| folder.path().join("metrics.jsonl").is_file()).collect();
-    assert_eq!(written, [true, false, false], "the first writes for all");
+    assert_eq!(writes, [true, false, false], "the first writes for all");
     assert!(expected.history[2].loss < expected.history[0].loss, "and it learns: {LOSS} falls");
+}
+
+/// Counts the copies of a model that are alive.
+#[derive(Debug)]
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(1)))
+    }
+}
+
+impl Clone for Alive {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[derive(Module, Debug)]
+struct Counted {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    alive: Alive,
+}
+
+/// The squared norm of the weights; records the copies of the model that are alive in each step.
+#[derive(Debug, Default)]
+struct SquaredNorm(Arc<Mutex<Vec<usize>>>);
+
+impl Objective for SquaredNorm {
+    type Model = Counted;
+
+    fn weight(&self, batch: &Batch) -> f64 {
+        batch.items().len() as f64
+    }
+
+    fn loss(&self, model: &Counted, _: Batch, _: &StepContext<'_>) -> Result<Loss, TrainError> {
+        self.0.lock().unwrap().push(model.alive.0.load(Ordering::SeqCst));
+        Ok(Loss::from(model.weight.val().square().sum()))
+    }
+
+    fn evaluate(&self, _: &Counted, _: Batch) -> Result<BatchEvaluation, TrainError> {
+        Ok(BatchEvaluation::default())
+    }
+
+    fn save(&self, _: &Counted, _: &Path) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+/// A second copy would hold the initial weights for the whole run, and keep the optimizer from updating in place.
+#[test]
+fn a_run_holds_one_copy_of_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let objective = SquaredNorm::default();
+    let alive = objective.0.clone();
+    let config = TrainConfig { steps: Some(4), evaluate_every: Some(4), save_every: 1, micro_batches: 1, ..config() };
+    let model = Counted {
+        weight: Param::from_tensor(Tensor::ones([3], &Device::flex())),
+        alive: Alive::new(),
+    };
+    let Fit { train, device, seed, label, settings, stop, dashboard, processes, .. } =
+        run_of(folder.path(), TrainConfig::default());
+    let (directory, validation) = (folder.path().to_owned(), None);
+    let run =
+        Fit { config, objective, train, validation, directory, device, seed, label, settings, stop, dashboard, processes };
+    let outcome = fit(model, run).unwrap();
+    assert_eq!(*alive.lock().unwrap(), [1, 1, 1, 1]);
+    assert_eq!(outcome.best.alive.0.load(Ordering::SeqCst), 1, "and none of the others is left");
+    assert!(outcome.best.weight.val().into_data().as_slice::<f32>().unwrap()[0] < 1.0);
 }

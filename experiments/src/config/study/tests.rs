@@ -6,6 +6,10 @@ fn variant() -> Variant {
     find_ablation("freeze_vit").unwrap().variants.remove(0)
 }
 
+fn resolve(profile: &str, variant: &Variant, sets: &[String]) -> anyhow::Result<RunConfig> {
+    Ok(typed_variant(&layers(profile, variant)?, chosen_recipe(sets)?, profile, variant, sets)?)
+}
+
 fn message(sets: &[&str]) -> String {
     let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
     format!("{:#}", resolve("tiny", &variant(), &sets).unwrap_err())

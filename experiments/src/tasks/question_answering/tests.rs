@@ -8,20 +8,22 @@ use burn::tensor::Device;
 use data::datasets::synthetic::config::{ClipCounts, PairCounts};
 use data::datasets::synthetic::{WorldConfig, vocabulary};
 use data::datasets::{DataSet, annotations};
-use data::preprocess::Resizing;
+use captioner::{FrameConfig, FrameSource};
 use data::sampling::Sampling;
 use model::lm::llama::LlamaConfig;
 use model::lm::opt::OptConfig;
 use model::lm::t5::T5Config;
 use model::qformer::QFormerConfig;
 use model::vit::VitConfig;
+use serde_json::{Value, json};
 use train::dashboard::Dashboard;
 use train::processes::SingleProcess;
-use train::{Captioner, Context, Fit, Selection, TrainConfig, fit};
+use train::{
+    CrossEntropy, Fit, Metrics, Prediction, Scorer as _, SelectionMetric, TrainConfig, fit,
+};
 
 use super::*;
-use crate::config::{FrameConfig, Keep};
-use crate::frames::FrameSource;
+use crate::text::metrics::ACCURACY;
 
 const SIZE: usize = 16;
 
@@ -44,16 +46,10 @@ fn words() -> Arc<Tokenizer> {
 /// Two frames of every clip, in memory or, where they are drawn anew each epoch, read when they are asked
 /// for.
 fn videos(clips: &[&Clip], train_sampling: Option<Sampling>, cache: &Path) -> Videos {
-    let config = FrameConfig {
-        count: 2,
-        sampling: Sampling::Middle,
-        train_sampling,
-        augment: None,
-        resizing: Resizing::default(),
-        keep: Keep::Memory,
-    };
+    let sampling = Sampling::Middle;
+    let config = FrameConfig { count: 2, sampling, train_sampling, ..FrameConfig::default() };
     let frames = FrameSource::open(clips, &config, SIZE, true, cache, &|_| {}).unwrap();
-    Videos::new(Arc::new(frames), config.preprocess(SIZE))
+    Videos::new(Arc::new(frames), config, SIZE)
 }
 
 /// One language model of each kind, with the tiny world's words.
@@ -144,11 +140,11 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
         let config = model_config(text_config);
         let answering = AnswerConfig::default();
         let reader = Reader::new(answering.clone(), &config, words()).unwrap();
-        let learned = examples(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
-        let asked = examples(videos(&validation, None, cache.path()), &validation, reader).unwrap();
+        let learned = Questions::new(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
+        let asked = Questions::new(videos(&validation, None, cache.path()), &validation, reader).unwrap();
         let questions = asked.len();
         assert_eq!(questions, validation.iter().map(|clip| clip.questions.len()).sum::<usize>());
-        let judge = judge(Some(&world), &validation).unwrap();
+        let scorer = AnswerScorer::new(Some(&world), &validation).unwrap();
 
         let device = Device::flex();
         device.seed(1);
@@ -156,24 +152,30 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
         model::parameters::draw(&blip2);
         let context = Context {
             config,
-            generate: answering.generate(&words()),
+            generate: GenerateConfig { end_tokens: vec![words().end()], ..answering.generate },
             tokenizer: words(),
-            prompt: Vec::new(),
-            label_smoothing: 0.0,
+            prompt: PromptIds::default(),
         };
         let run = tempfile::tempdir().unwrap();
-        let outcome = fit(Fit {
+        let ids = asked.asked.iter().map(|(_, question)| question.id.clone()).collect();
+        let settings = Fit {
             config: TrainConfig {
                 steps: Some(2),
                 evaluate_every: Some(2),
                 batch_size: 4,
                 warmup_steps: 0,
-                select: Selection::parse(ACCURACY),
+                select: SelectionMetric::parse(ACCURACY),
                 ..TrainConfig::default()
             },
-            task: Captioner::new(blip2, context),
-            train: share(learned),
-            validation: Some(asked.validation(Split::Validate, Arc::new(judge), 4)),
+            objective: CrossEntropy::new(context, 0.0),
+            train: Arc::new(learned),
+            validation: Some(Validation {
+                split: Split::Validate,
+                ids,
+                examples: Arc::new(asked),
+                scorer: Some(Arc::new(scorer)),
+                batch_size: 4,
+            }),
             directory: run.path().to_path_buf(),
             device,
             seed: 1,
@@ -182,8 +184,8 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
             stop: Arc::default(),
             dashboard: Dashboard::Silent,
             processes: Arc::new(SingleProcess),
-        })
-        .unwrap();
+        };
+        let outcome = fit(blip2, settings).unwrap();
         assert_eq!((outcome.steps, outcome.interrupted), (2, false));
         let metrics = &outcome.history[0].validation;
         assert!(metrics.get(ACCURACY).is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)), "{metrics:?}");
@@ -198,7 +200,7 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
 }
 
 #[test]
-fn prompts_are_padded_where_the_language_model_does_not_write_on() {
+fn prompts_are_padded_where_the_language_model_does_not_continue() {
     let asked = [question("1", "Is there a ring?", "yes"), question("2", "what is the main object?", "ring")];
     let ids = |text: &str| words().encode(text, 100).unwrap();
     let prompts =
@@ -211,8 +213,6 @@ fn prompts_are_padded_where_the_language_model_does_not_write_on() {
         let expected = if is_t5 { HostTokens::pad(&prompts) } else { HostTokens::pad_start(&prompts) };
         assert_eq!(read, HostPrompts { text: Some(expected), instruction: None });
         assert_eq!(reader.targets(asked.iter()).unwrap(), HostTokens::pad(&[ids("yes"), ids("ring")]));
-        let both = reader.with_instruction(words()).prompts(asked.iter()).unwrap();
-        assert_eq!(both.instruction, Some(HostTokens::pad(&prompts)), "the Q-Former's padding stands behind");
     }
 }
 
@@ -235,13 +235,13 @@ fn questions_about_other_clips_or_none_are_refused() {
         Reader::new(AnswerConfig::default(), &model_config(t5), words()).unwrap()
     };
     let refused = |clips: &[&Clip], shown: &[&Clip]| {
-        examples(videos(shown, None, cache.path()), clips, reader()).err().unwrap().to_string()
+        Questions::new(videos(shown, None, cache.path()), clips, reader()).err().unwrap().to_string()
     };
     assert!(refused(&training, &test).contains("not of the same clips"));
     let captioned = world.videos().unwrap();
     assert!(refused(&captioned.split(Split::Test), &test).contains("nothing is asked"));
     let stranger = clip(vec![question("100000", "who?", "man")]);
-    assert!(judge(Some(&world), &[&stranger]).unwrap_err().to_string().contains("no question 100000"));
+    assert!(AnswerScorer::new(Some(&world), &[&stranger]).unwrap_err().to_string().contains("no question 100000"));
 }
 
 #[test]
@@ -253,12 +253,12 @@ fn answers_are_right_after_normalisation_and_reported_by_first_word() {
         question("4", "is it raining?", "no"),
     ];
     let test = clip(asked);
-    let judge = judge(None, &[&test]).unwrap();
-    assert_eq!(judge.names(), ["accuracy", "what", "how", "other"]);
-    let metrics = judge.score(&["The guitar.", "an apple", "2", ""].map(str::to_owned)).unwrap();
+    let scorer = AnswerScorer::new(None, &[&test]).unwrap();
+    assert_eq!(scorer.names(), ["accuracy", "what", "how", "other"]);
+    let metrics = scorer.score(&["The guitar.", "an apple", "2", ""].map(str::to_owned)).unwrap();
     let expected = Metrics::one(ACCURACY, 0.5).with("what", 0.5).with("how", 1.0).with("other", 0.0);
     assert_eq!(metrics, expected);
-    assert!(judge.score(&[]).unwrap_err().to_string().contains("0 answers to 4 questions"));
+    assert!(scorer.score(&[]).unwrap_err().to_string().contains("0 answers to 4 questions"));
 
     let training = clip(vec![
         question("5", "what is it?", "Onion"),
@@ -266,7 +266,7 @@ fn answers_are_right_after_normalisation_and_reported_by_first_word() {
         question("7", "what is it?", "apple"),
         question("8", "where is it?", "kitchen"),
     ]);
-    let chance = judge.chance(&self::judge(None, &[&training]).unwrap()).unwrap();
+    let chance = scorer.chance(&AnswerScorer::new(None, &[&training]).unwrap()).unwrap();
     assert_eq!(
         (chance.get(ACCURACY), chance.get("what"), chance.get("how")),
         (Some(0.25), Some(0.5), Some(0.0))
@@ -274,10 +274,10 @@ fn answers_are_right_after_normalisation_and_reported_by_first_word() {
 }
 
 #[test]
-fn answers_are_written_as_the_vqa_challenge_takes_them() {
-    let judge = AnswerScorer { asked: Vec::new() };
+fn answers_are_saved_in_the_form_of_the_vqa_challenge() {
+    let scorer = AnswerScorer::new(None, &[]).unwrap();
     let written = |item, caption: &str| Prediction { item, caption: caption.into(), log_probability: 0.0 };
-    let results = judge.results(&[written(1, "ring"), written(0, "yes")], &["07".into(), "12".into()]);
+    let results = scorer.results(&[written(1, "ring"), written(0, "yes")], &["07".into(), "12".into()]);
     assert_eq!(
         json!(results),
         json!([{"question_id": 12, "answer": "ring"}, {"question_id": "07", "answer": "yes"}])
@@ -289,7 +289,7 @@ fn chance_on_the_tiny_world_is_about_one_in_the_number_of_answers() {
     let cache = tempfile::tempdir().unwrap();
     let world = world(cache.path());
     let set = world.questions().unwrap();
-    let training = judge(Some(&world), &set.split(Split::Train)).unwrap();
+    let training = AnswerScorer::new(Some(&world), &set.split(Split::Train)).unwrap();
     let chance = training.chance(&training).unwrap();
     for (name, share) in chance.iter() {
         assert!(share > 0.0, "{name}: the most frequent answer of training is right there now and then");
@@ -369,19 +369,19 @@ fn published_questions_become_examples() {
         let videos = videos(&clips, Some(Sampling::Random), cache.path());
         let [t5, ..] = language_models();
         let reader = Reader::new(AnswerConfig::default(), &model_config(t5), tokenizer).unwrap();
-        let examples = examples(videos, &clips, reader).unwrap();
+        let examples = Questions::new(videos, &clips, reader).unwrap();
         assert_eq!(examples.len(), expected, "{dataset}");
         let Batch::Caption { prompts, captions, texts, .. } = examples.batch(1, &[0, 1, 2]).unwrap() else {
             panic!("questions are captions with prompts")
         };
         assert_eq!((captions.unwrap().len(), texts.len(), prompts.unwrap().text.unwrap().len()), (3, 3, 3));
 
-        let judge = judge(None, &clips).unwrap();
+        let scorer = AnswerScorer::new(None, &clips).unwrap();
         let answers = |answer: &dyn Fn(&Question) -> String| {
             clips.iter().flat_map(|clip| &clip.questions).map(answer).collect::<Vec<_>>()
         };
-        let right = judge.score(&answers(&|question| format!("The {}.", question.answer))).unwrap();
+        let right = scorer.score(&answers(&|question| format!("The {}.", question.answer))).unwrap();
         assert_eq!(right.get(ACCURACY), Some(1.0), "{dataset}");
-        println!("{dataset} {split}: always the most frequent answer: {:?}", judge.chance(&judge).unwrap());
+        println!("{dataset} {split}: always the most frequent answer: {:?}", scorer.chance(&scorer).unwrap());
     }
 }
