@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Prompts and answers. The defaults are those of LAVIS's evaluation of InstructBLIP on MSRVTT-QA.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AnswerConfig {
+pub(crate) struct AnswerConfig {
     /// Prompt that the language model reads after the video; `{}` is replaced by the question.
     pub prompt: String,
     /// Maximum tokens of a prompt; the end of a longer one is cut.
@@ -37,7 +37,7 @@ impl Default for AnswerConfig {
 
 impl AnswerConfig {
     /// Refuses a prompt without exactly one place for the question.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let places = self.prompt.matches("{}").count();
         ensure!(
             places == 1,

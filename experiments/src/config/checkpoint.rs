@@ -15,7 +15,7 @@ use super::{FrozenType, PretrainConfig, PretrainingChoice, RunConfig};
 
 /// The folder of a checkpoint: the path itself or in the project's folder; for the name of a repository also
 /// `checkpoints/NAME`, which is where `experiments import` puts it.
-pub fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let name = path.file_name().map(Path::new).filter(|_| path.components().count() == 2);
     let own = name.map(|name| Path::new("checkpoints").join(name));
@@ -43,14 +43,14 @@ pub fn find_checkpoint(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Height and width of the images of a configuration's model, pixels. Its weights are not read.
-pub fn image_size(config: &RunConfig) -> anyhow::Result<usize> {
+pub(crate) fn image_size(config: &RunConfig) -> anyhow::Result<usize> {
     let checkpoint = model::checkpoint::load_config(&find_checkpoint(&config.checkpoint)?)?;
     Ok(config.model.image_size.unwrap_or(checkpoint.vision_config.image_size))
 }
 
 /// The sizes of a configuration's model. Where its checkpoint does not exist, they are those of its
 /// pretraining, or of the published model of that name.
-pub fn sizes(config: &RunConfig) -> anyhow::Result<Blip2Config> {
+pub(crate) fn sizes(config: &RunConfig) -> anyhow::Result<Blip2Config> {
     let named = config.checkpoint.to_string_lossy();
     let mut sizes = match (&config.pretraining, find_checkpoint(&config.checkpoint)) {
         (Some(pretraining), _) => sizes_of_pretraining(pretraining)?,
@@ -63,7 +63,7 @@ pub fn sizes(config: &RunConfig) -> anyhow::Result<Blip2Config> {
 }
 
 /// Opens a checkpoint with the changes of a configuration and the dropout of a stage.
-pub fn open_checkpoint(
+pub(crate) fn open_checkpoint(
     directory: &Path,
     config: &RunConfig,
     dropout: Option<f64>,

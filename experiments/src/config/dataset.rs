@@ -7,12 +7,12 @@ use data::datasets::{DataSet, Place};
 use serde::{Deserialize, Serialize};
 
 /// File in the folder of a data set that lists the clips which training leaves out; `data check` writes it.
-pub const SKIP_LIST: &str = "skip.json";
+pub(crate) const SKIP_LIST: &str = "skip.json";
 
 /// A data set on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DatasetConfig {
+pub(crate) struct DatasetConfig {
     pub name: DataSet,
     /// Folder of its videos, and of its annotation files unless `annotations` names them.
     pub directory: PathBuf,
@@ -29,7 +29,7 @@ pub struct DatasetConfig {
 
 impl DatasetConfig {
     /// Its files.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         let beside = self.directory.join(SKIP_LIST);
         Place {
             dataset: self.name,

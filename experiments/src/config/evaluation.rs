@@ -20,7 +20,7 @@ const DEFAULT_PROFILE: &str = "tiny";
 
 /// The configuration of an evaluation.
 #[derive(Debug)]
-pub struct Evaluated {
+pub(crate) struct Evaluated {
     pub config: RunConfig,
     /// Settings that the command line changed, as `key: saved -> used`; empty for a checkpoint without saved
     /// settings.
@@ -30,7 +30,7 @@ pub struct Evaluated {
 impl Evaluated {
     /// Reads the settings that a run saved in a checkpoint (`recap.toml`) and changes them by a profile and
     /// `key=value` settings. A checkpoint without them has those of the profile.
-    pub fn of(checkpoint: &Path, profile: Option<&str>, sets: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn of(checkpoint: &Path, profile: Option<&str>, sets: &[String]) -> anyhow::Result<Self> {
         let path = checkpoint.join(SETTINGS_FILE);
         let mut place = path.display().to_string();
         let saved = path.is_file().then(|| read(&path)).transpose()?;

@@ -10,7 +10,7 @@ use super::{faults, renamed};
 
 /// Everything that is wrong with a table of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// A sentence for each fault.
     pub faults: Vec<String>,
     /// Where the settings come from; none for a fault of the command line.
@@ -30,13 +30,17 @@ impl std::error::Error for ConfigError {}
 pub(super) const TINY_WORLD: &str = "dataset=tiny";
 
 /// A configuration from the text of a file and the settings of the command line.
-pub fn merge_sets<T: DeserializeOwned>(text: &str, sets: &[String], place: &str) -> Result<T, ConfigError> {
+pub(crate) fn merge_sets<T: DeserializeOwned>(
+    text: &str,
+    sets: &[String],
+    place: &str,
+) -> Result<T, ConfigError> {
     typed(parse(text, place)?, sets, place)
 }
 
 /// Every value of a table with its dotted key. A part of a key with dots or stars, as patterns of parameters
 /// have them, is quoted.
-pub fn flatten(table: &Table) -> Vec<(String, Value)> {
+pub(crate) fn flatten(table: &Table) -> Vec<(String, Value)> {
     let mut flat = Vec::new();
     for (key, value) in table {
         let key = if key.contains(['.', '*']) { format!("\"{key}\"") } else { key.clone() };

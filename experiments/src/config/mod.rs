@@ -15,15 +15,15 @@ mod run;
 mod study;
 mod suggest;
 
-pub use answering::AnswerConfig;
-pub use checkpoint::{find_checkpoint, image_size, open_checkpoint, sizes};
-pub use dataset::{DatasetConfig, SKIP_LIST};
-pub use evaluation::Evaluated;
-pub use layers::{flatten, merge_sets};
-pub use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SentencesConfig};
-pub use published::Published;
-pub use run::{EvaluateConfig, FrozenType, PretrainingChoice, Recipe, RunConfig, ScstStage};
-pub use study::{
-    Ablation, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles,
-    resolve_all, resolve_plain, single, study_sets,
+pub(crate) use answering::AnswerConfig;
+pub(crate) use checkpoint::{find_checkpoint, image_size, open_checkpoint, sizes};
+pub(crate) use dataset::{DatasetConfig, SKIP_LIST};
+pub(crate) use evaluation::Evaluated;
+pub(crate) use layers::{flatten, merge_sets};
+pub(crate) use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, SentencesConfig};
+pub(crate) use published::Published;
+pub(crate) use run::{EvaluateConfig, FrozenType, PretrainingChoice, Recipe, RunConfig, ScstStage};
+pub(crate) use study::{
+    Ablation, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve_all,
+    resolve_plain, single, study_sets,
 };

@@ -20,7 +20,7 @@ const PRETRAININGS: &[(&str, &str)] = &[
 /// Everything that decides the result of a pretraining.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PretrainConfig {
+pub(crate) struct PretrainConfig {
     /// Seed of initial weights, order of examples and random draws.
     pub seed: u64,
     /// A checkpoint whose ViT, language model and tokenizer are used: then no language model is trained, and
@@ -51,7 +51,7 @@ pub struct PretrainConfig {
 /// Training text of the language model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SentencesConfig {
+pub(crate) struct SentencesConfig {
     /// Sentences of the tiny world.
     pub count: usize,
     /// Sentences with a question that the sentence answers.
@@ -67,7 +67,7 @@ pub struct SentencesConfig {
 /// The first stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FirstStageConfig {
+pub(crate) struct FirstStageConfig {
     /// Width of the embeddings of images and texts.
     pub embed_dim: usize,
     pub temperature: f64,
@@ -84,7 +84,7 @@ pub struct FirstStageConfig {
 /// The second stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SecondStageConfig {
+pub(crate) struct SecondStageConfig {
     /// Whether captions are split: the encoder reads the first part, the rest is the target. For T5 only.
     pub prefix: bool,
     /// Share of the captions that stay whole then.
@@ -97,7 +97,7 @@ pub struct SecondStageConfig {
 
 impl PretrainConfig {
     /// A pretraining by its name or by the path of a TOML file, with settings changed.
-    pub fn find(name: &str, sets: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn find(name: &str, sets: &[String]) -> anyhow::Result<Self> {
         let built_in = PRETRAININGS.iter().find(|(known, _)| *known == name);
         let text = match built_in {
             Some((_, text)) => (*text).to_owned(),
@@ -123,7 +123,7 @@ impl PretrainConfig {
     }
 
     /// Refuses settings that would fail only when a stage begins.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let shares = [
             ("sentences.word_keep_probability", self.sentences.word_keep_probability),
             ("sentences.prefix_probability", self.sentences.prefix_probability),
@@ -156,7 +156,7 @@ impl PretrainConfig {
 /// Image-text pairs; those of the tiny world where neither shards nor a table is given.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PairsConfig {
+pub(crate) struct PairsConfig {
     /// Webdataset shards: `folder/start*.tar`, or one tar file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<PathBuf>,
@@ -179,12 +179,12 @@ pub struct PairsConfig {
 
 impl PairsConfig {
     /// Whether the pairs are the user's.
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.shards.is_some() || self.table.is_some()
     }
 
     /// The number of training pairs that are used, of all.
-    pub fn chosen(&self, all: usize) -> anyhow::Result<usize> {
+    pub(crate) fn chosen(&self, all: usize) -> anyhow::Result<usize> {
         let chosen = match (self.share, self.count) {
             (None, None) => all,
             (Some(_), Some(_)) => {

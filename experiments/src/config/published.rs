@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One number, as an ablation's TOML has it under `[[published]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Published {
+pub(crate) struct Published {
     /// Where the paper has it: `Fig. 2a`, `Table 1`.
     pub figure: String,
     /// What was measured, by the name it has among our figures.
@@ -28,7 +28,7 @@ fn cider() -> String {
 
 impl Published {
     /// Whose number it is, on what and with which model.
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         format!("paper, {}, {}", self.data_set, self.model)
     }
 }

@@ -17,7 +17,7 @@ use super::{AnswerConfig, DatasetConfig, flatten};
 /// Everything that decides the result of a run except its seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunConfig {
+pub(crate) struct RunConfig {
     /// Pretrained model: a folder in Hugging Face's layout, or the name of a repository, whose folder is then
     /// `checkpoints/NAME`. A relative path is searched in the working directory, then in the project's
     /// folder.
@@ -67,7 +67,7 @@ fn is_zero(number: &u64) -> bool {
 /// A pretraining and changes of its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PretrainingChoice {
+pub(crate) struct PretrainingChoice {
     /// A pretraining's name, or the path of a TOML file.
     pub name: String,
     /// Settings that replace its own.
@@ -77,7 +77,7 @@ pub struct PretrainingChoice {
 
 impl PretrainingChoice {
     /// The settings as `key=value`.
-    pub fn sets(&self) -> Vec<String> {
+    pub(crate) fn sets(&self) -> Vec<String> {
         flatten(&self.set).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 }
@@ -86,7 +86,7 @@ impl PretrainingChoice {
 /// beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Recipe {
+pub(crate) enum Recipe {
     #[default]
     Paper,
     /// As in the authors' code.
@@ -95,10 +95,10 @@ pub enum Recipe {
 
 impl Recipe {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Paper, Self::Released];
+    pub(crate) const ALL: [Self; 2] = [Self::Paper, Self::Released];
 
     /// Its name in files and on the command line.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Paper => "paper",
             Self::Released => "released",
@@ -113,7 +113,7 @@ impl Recipe {
 /// Number type of frozen weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FrozenType {
+pub(crate) enum FrozenType {
     /// 4 bytes.
     #[default]
     F32,
@@ -124,7 +124,7 @@ pub enum FrozenType {
 /// Changes of a checkpoint's model. What is not given stays as the checkpoint says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ModelChanges {
+pub(crate) struct ModelChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fusion: Option<Fusion>,
     /// Temporal embedding of the frames.
@@ -146,7 +146,7 @@ pub struct ModelChanges {
 /// Self-critical training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ScstStage {
+pub(crate) struct ScstStage {
     pub reward: ScstConfig,
     /// Training; a file's missing settings are those of the training before.
     pub train: TrainConfig,
@@ -155,7 +155,7 @@ pub struct ScstStage {
 /// Validation and test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct EvaluateConfig {
+pub(crate) struct EvaluateConfig {
     pub batch_size: usize,
 }
 
@@ -167,35 +167,35 @@ impl Default for EvaluateConfig {
 
 impl RunConfig {
     /// As TOML.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string_pretty(self)
     }
 
     /// Training of the last stage.
-    pub fn last_stage(&self) -> &TrainConfig {
+    pub(crate) fn last_stage(&self) -> &TrainConfig {
         self.scst.as_ref().map_or(&self.train, |scst| &scst.train)
     }
 
     /// Changes of the checkpoint's model, with the dropout of a stage.
-    pub fn overrides(&self, dropout: Option<f64>) -> Overrides {
+    pub(crate) fn overrides(&self, dropout: Option<f64>) -> Overrides {
         let ModelChanges { fusion, temporal, image_size, lora, .. } = self.model.clone();
         Overrides { fusion, temporal, image_size, lora, dropout, frames: self.frames.count }
     }
 
     /// Whether any stage trains a parameter.
-    pub fn trains(&self, name: &str) -> bool {
+    pub(crate) fn trains(&self, name: &str) -> bool {
         let later = self.scst.as_ref().map(|scst| &scst.train);
         [Some(&self.train), later].into_iter().flatten().any(|train| train.parameters.trains(name))
     }
 
     /// The seed of all random draws, which differs between replicas.
-    pub fn drawn_seed(&self, seed: u64) -> u64 {
+    pub(crate) fn drawn_seed(&self, seed: u64) -> u64 {
         seed.wrapping_add(self.replica << 32)
     }
 
     /// Hash of this configuration and a seed: 16 hexadecimal digits. The place of a pretraining's checkpoint
     /// in the cache has no influence.
-    pub fn hash(&self, seed: u64) -> Result<String, toml::ser::Error> {
+    pub(crate) fn hash(&self, seed: u64) -> Result<String, toml::ser::Error> {
         let mut named = self.clone();
         if named.pretraining.is_some() {
             named.checkpoint = PathBuf::new();

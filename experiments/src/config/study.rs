@@ -36,7 +36,7 @@ const PROFILES: &[(&str, &str)] = &[
 
 /// A study: variants of one configuration that differ in what is studied.
 #[derive(Debug, Clone)]
-pub struct Ablation {
+pub(crate) struct Ablation {
     pub name: String,
     /// Its question, a sentence.
     pub question: String,
@@ -49,12 +49,12 @@ pub struct Ablation {
 
 impl Ablation {
     /// The variants that a profile has, in order.
-    pub fn variants_in<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = &'a Variant> {
+    pub(crate) fn variants_in<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = &'a Variant> {
         self.variants.iter().filter(move |variant| !variant.not_in.contains_key(profile))
     }
 
     /// The variants that a profile lacks, each with the reason.
-    pub fn left_out<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pub(crate) fn left_out<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let reason =
             move |variant: &'a Variant| Some((variant.name.as_str(), variant.not_in.get(profile)?.as_str()));
         self.variants.iter().filter_map(reason)
@@ -64,7 +64,7 @@ impl Ablation {
 /// One variant of an ablation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Variant {
+pub(crate) struct Variant {
     /// Its name; the table's key.
     #[serde(skip)]
     pub name: String,
@@ -83,7 +83,7 @@ pub struct Variant {
 }
 
 /// A variant with its configuration.
-pub type Resolved<'a> = (&'a Variant, RunConfig);
+pub(crate) type Resolved<'a> = (&'a Variant, RunConfig);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,7 +98,7 @@ struct AblationFile {
 
 /// A size at which any study can be run.
 #[derive(Debug, Clone)]
-pub struct Profile {
+pub(crate) struct Profile {
     pub name: String,
     /// First line of its comment.
     pub summary: String,
@@ -112,17 +112,17 @@ impl Profile {
 }
 
 /// All ablations that come with the program.
-pub fn ablations() -> anyhow::Result<Vec<Ablation>> {
+pub(crate) fn ablations() -> anyhow::Result<Vec<Ablation>> {
     ABLATIONS.iter().map(|(name, text)| parse_ablation(name, text, name)).collect()
 }
 
 /// All profiles that come with the program.
-pub fn profiles() -> anyhow::Result<Vec<Profile>> {
+pub(crate) fn profiles() -> anyhow::Result<Vec<Profile>> {
     PROFILES.iter().map(|(name, text)| parse_profile(name, text, name)).collect()
 }
 
 /// An ablation by its name or by the path of a TOML file.
-pub fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
+pub(crate) fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
     if let Some((name, text)) = ABLATIONS.iter().find(|(known, _)| *known == name) {
         return parse_ablation(name, text, name);
     }
@@ -149,7 +149,7 @@ pub(super) fn find_profile(name: &str) -> anyhow::Result<Profile> {
 }
 
 /// The end of a message about an unknown word: the nearest known word or all of them, and the next command.
-pub fn choices(word: &str, known: &[&str], next: &str) -> String {
+pub(crate) fn choices(word: &str, known: &[&str], next: &str) -> String {
     match nearest(word, known.iter().copied()) {
         Some(other) => format!("; did you mean \"{other}\"? (`{next}` shows all)"),
         None => format!("; there are: {} (`{next}` shows more)", known.join(", ")),
@@ -171,7 +171,7 @@ fn typed_variant(
 }
 
 /// The configurations of all of an ablation's variants that a profile has.
-pub fn resolve_all<'a>(
+pub(crate) fn resolve_all<'a>(
     profile: &'a str,
     ablation: &'a Ablation,
     sets: &[String],
@@ -211,7 +211,7 @@ pub fn resolve_all<'a>(
 }
 
 /// The configuration of a profile alone, with settings changed.
-pub fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
+pub(crate) fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
     let settings = find_profile(profile)?.settings;
     Ok(typed(merged(&[settings], chosen_recipe(sets)?), sets, &format!("profile \"{profile}\""))?)
 }
@@ -272,7 +272,7 @@ fn check_recipes(layer: &Table) -> anyhow::Result<()> {
 }
 
 /// A study of one variant with the settings of a file.
-pub fn single(path: &Path) -> anyhow::Result<Ablation> {
+pub(crate) fn single(path: &Path) -> anyhow::Result<Ablation> {
     let shown = path.display().to_string();
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
@@ -297,7 +297,7 @@ pub fn single(path: &Path) -> anyhow::Result<Ablation> {
 }
 
 /// The settings of `--dataset NAME[=DIR]`.
-pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     let (name, directory) = word.split_once('=').unwrap_or((word, ""));
     if name == "tiny" && directory.is_empty() {
         return Ok(vec![TINY_WORLD.to_owned()]);
@@ -315,7 +315,7 @@ pub fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// The settings of `--dataset`, `--recipe` and `--set`; those of `--set` win.
-pub fn study_sets(
+pub(crate) fn study_sets(
     dataset: Option<&str>,
     recipe: Option<&str>,
     sets: &[String],

@@ -23,7 +23,7 @@ const TINY: usize = 10_000_000;
 
 /// Estimates of a run.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Numbers of weights, by module.
     pub modules: Vec<Module>,
     /// Training examples of an epoch.
@@ -34,7 +34,7 @@ pub struct Plan {
 
 /// A module's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Module {
+pub(crate) struct Module {
     pub name: String,
     pub values: usize,
     /// Weights that any stage trains.
@@ -43,7 +43,7 @@ pub struct Module {
 
 /// One stage of training.
 #[derive(Debug, Clone)]
-pub struct Stage {
+pub(crate) struct Stage {
     pub name: &'static str,
     pub steps: usize,
     /// Memory, recomputing as configured.
@@ -58,7 +58,7 @@ pub struct Stage {
 
 /// Bytes of a training step, one micro-batch at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Weights: 4 bytes each, or 2 where they are frozen and `frozen_type` is `bf16`.
     pub weights: usize,
     /// Gradients: 4 bytes a trained weight.
@@ -71,21 +71,21 @@ pub struct Memory {
 
 impl Memory {
     /// The sum, which is an upper bound: activations are freed before the last gradients are computed.
-    pub fn total(self) -> usize {
+    pub(crate) fn total(self) -> usize {
         self.weights + self.gradients + self.optimizer + self.activations
     }
 }
 
 impl Stage {
     /// Operations of all steps.
-    pub fn work(&self) -> f64 {
+    pub(crate) fn work(&self) -> f64 {
         self.step_work * self.steps as f64 + self.work_once
     }
 }
 
 impl Plan {
     /// The plan of a configuration; its checkpoint and data need not exist.
-    pub fn of(config: &RunConfig) -> anyhow::Result<Self> {
+    pub(crate) fn of(config: &RunConfig) -> anyhow::Result<Self> {
         let sizes = sizes(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
         let trainings = trainings(config);
@@ -113,17 +113,17 @@ impl Plan {
     }
 
     /// Number of weights.
-    pub fn values(&self) -> usize {
+    pub(crate) fn values(&self) -> usize {
         self.modules.iter().map(|module| module.values).sum()
     }
 
     /// Number of trained weights.
-    pub fn trained(&self) -> usize {
+    pub(crate) fn trained(&self) -> usize {
         self.modules.iter().map(|module| module.trained).sum()
     }
 
     /// Seconds of all training steps on two CPU cores, where a rate was measured for models of this size.
-    pub fn seconds(&self) -> Option<f64> {
+    pub(crate) fn seconds(&self) -> Option<f64> {
         let work: f64 = self.stages.iter().map(Stage::work).sum();
         (self.values() <= TINY).then_some(work / TINY_CPU_RATE)
     }

@@ -29,7 +29,7 @@ const METRICS_FILE: &str = "pretraining.json";
 const STAGES: [&str; 3] = ["text", "first_stage", "second_stage"];
 
 /// Runs all stages and saves the checkpoint in `out`.
-pub fn run(
+pub(crate) fn run(
     name: &str,
     config: &PretrainConfig,
     out: &Path,
@@ -72,7 +72,7 @@ pub fn run(
 /// interrupted; the next call continues. Its name is a hash of configuration and pairs, and it appears
 /// complete or not at all. Pretrainings that differ in their images only share the language model, and those
 /// that differ in their language models only share the first stage.
-pub fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::Result<Option<PathBuf>> {
     let cache = session.caches.folder();
     let pairs = open_pairs(config, cache)?;
     let identity = identity(config, &pairs)?;

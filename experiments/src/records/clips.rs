@@ -15,7 +15,7 @@ use super::{CLIPS, read_json};
 /// One test clip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TestClip {
+pub(crate) struct TestClip {
     /// Its id in the predictions.
     pub id: String,
     /// Its published captions; the answer, where there is a question.
@@ -32,7 +32,7 @@ pub struct TestClip {
 
 impl TestClip {
     /// A clip with its captions.
-    pub fn captioned(clip: &Clip, truth: Option<&Scene>) -> Self {
+    pub(crate) fn captioned(clip: &Clip, truth: Option<&Scene>) -> Self {
         Self {
             id: clip.id.clone(),
             references: clip.captions.clone(),
@@ -43,7 +43,7 @@ impl TestClip {
     }
 
     /// One entry for each question about a clip.
-    pub fn asked<'a>(clip: &'a Clip, truth: Option<&'a Scene>) -> impl Iterator<Item = Self> + 'a {
+    pub(crate) fn asked<'a>(clip: &'a Clip, truth: Option<&'a Scene>) -> impl Iterator<Item = Self> + 'a {
         clip.questions.iter().map(move |question| Self {
             id: question.id.clone(),
             references: vec![question.answer.clone()],
@@ -53,7 +53,7 @@ impl TestClip {
     }
 
     /// Its content in a few words; none where that is not known.
-    pub fn content(&self) -> Option<String> {
+    pub(crate) fn content(&self) -> Option<String> {
         let scene = self.truth.as_ref()?;
         let events: Vec<&str> = scene.events.iter().map(|&event| word(event)).collect();
         let named = |object: &data::datasets::synthetic::scene::Object| {
@@ -82,7 +82,7 @@ fn word(event: Event) -> &'static str {
 
 /// Saves `clips.json` in a study's folder. Relative paths of videos are changed from the working directory to
 /// that folder, so that runs and data can be moved together.
-pub fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
+pub(crate) fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let moved: Vec<TestClip> =
@@ -91,7 +91,7 @@ pub fn save(folder: &Path, clips: &[TestClip]) -> anyhow::Result<()> {
 }
 
 /// Reads and checks `clips.json`; none where it does not exist.
-pub fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
+pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
     let path = folder.join(CLIPS);
     let Some(clips) = read_json::<Vec<TestClip>>(&path)? else { return Ok(None) };
     let next = "`experiments ablation NAME --resume` writes it again";

@@ -1,8 +1,8 @@
 //! The files of a study's folder: their names, and one definition of each type that is written to and read
 //! from them. What a study does not know yet, or an older program did not write, is absent when it is read.
 
-pub mod clips;
-pub mod provenance;
+pub(crate) mod clips;
+pub(crate) mod provenance;
 mod summary;
 
 use std::io::ErrorKind;
@@ -11,39 +11,41 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 
-pub use clips::TestClip;
-pub use provenance::Provenance;
-pub use summary::{Baselines, Epoch, Failure, ModelSummary, RunResult, Summary, Timing, VariantSummary};
+pub(crate) use clips::TestClip;
+pub(crate) use provenance::Provenance;
+pub(crate) use summary::{
+    Baselines, Epoch, Failure, ModelSummary, RunResult, Summary, Timing, VariantSummary,
+};
 
 /// The scores of a study.
-pub const SUMMARY: &str = "summary.json";
+pub(crate) const SUMMARY: &str = "summary.json";
 /// The test clips of a study.
-pub const CLIPS: &str = "clips.json";
+pub(crate) const CLIPS: &str = "clips.json";
 /// The result of a run, written last.
-pub const RESULT: &str = "result.json";
+pub(crate) const RESULT: &str = "result.json";
 /// Duration and memory of a run.
-pub const TIMING: &str = "timing.json";
+pub(crate) const TIMING: &str = "timing.json";
 /// The resolved configuration of a run.
-pub const CONFIG: &str = "config.toml";
+pub(crate) const CONFIG: &str = "config.toml";
 /// The machine, program and inputs of a run.
-pub const PROVENANCE: &str = "provenance.json";
+pub(crate) const PROVENANCE: &str = "provenance.json";
 /// One line an evaluation of a run.
-pub const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 /// Predictions of the test split, as COCO or VQA results.
-pub const TEST_PREDICTIONS: &str = "predictions/test.json";
+pub(crate) const TEST_PREDICTIONS: &str = "predictions/test.json";
 /// Folder of the first stage, where self-critical training follows.
-pub const CROSS_ENTROPY: &str = "cross_entropy";
+pub(crate) const CROSS_ENTROPY: &str = "cross_entropy";
 
 /// The hint after a file that is damaged or inconsistent.
-pub const RESTORE: &str = "restore it, or move the folder away and run the ablation again";
+pub(crate) const RESTORE: &str = "restore it, or move the folder away and run the ablation again";
 
 /// The folder of a run.
-pub fn run_folder(study: &Path, variant: &str, seed: u64) -> PathBuf {
+pub(crate) fn run_folder(study: &Path, variant: &str, seed: u64) -> PathBuf {
     study.join(variant).join(format!("seed-{seed}"))
 }
 
 /// Reads a JSON file; none where it does not exist.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let value =
         serde_json::from_str(&text).with_context(|| format!("damaged: {}; {RESTORE}", path.display()))?;
@@ -51,14 +53,14 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> 
 }
 
 /// Reads a TOML file; none where it does not exist.
-pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let value = toml::from_str(&text).with_context(|| format!("damaged: {}; {RESTORE}", path.display()))?;
     Ok(Some(value))
 }
 
 /// Reads the epochs that a run has finished so far.
-pub fn read_epochs(run: &Path) -> anyhow::Result<Vec<Epoch>> {
+pub(crate) fn read_epochs(run: &Path) -> anyhow::Result<Vec<Epoch>> {
     let path = run.join(METRICS);
     let text = read_text(&path)?.unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);

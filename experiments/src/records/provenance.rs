@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// The program, machine and inputs of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Provenance {
+pub(crate) struct Provenance {
     pub command: String,
     /// Git commit that the program was built from, with "+changes" where its sources differed; "unknown"
     /// outside a checkout.
@@ -31,7 +31,7 @@ pub struct Provenance {
 
 /// Hashes of everything that decides the result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Hash of the resolved configuration and the seed.
     pub config_hash: String,
     pub data_hash: String,
@@ -42,7 +42,7 @@ pub struct Identity {
 
 impl Provenance {
     /// The provenance of a result that this process computes.
-    pub fn of(device: &str, identity: Identity) -> Self {
+    pub(crate) fn of(device: &str, identity: Identity) -> Self {
         let Identity { config_hash, data_hash, weights_hash, seed } = identity;
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         Self {
@@ -61,13 +61,13 @@ impl Provenance {
     }
 
     /// Whether the program was built from a commit without changes, so that it can be built again.
-    pub fn is_reproducible(&self) -> bool {
+    pub(crate) fn is_reproducible(&self) -> bool {
         self.commit != UNKNOWN && !self.commit.ends_with(CHANGED)
     }
 
     /// Whether both are the same run: the same program on the same machine, the same configuration, seed,
     /// data and weights.
-    pub fn is_equal_run(&self, other: &Self) -> bool {
+    pub(crate) fn is_equal_run(&self, other: &Self) -> bool {
         let Self { command, date, made_in, .. } = other.clone();
         self.weights_hash.is_some() && Self { command, date, made_in, ..self.clone() } == *other
     }

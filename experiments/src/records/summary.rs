@@ -13,7 +13,7 @@ use crate::config::Published;
 
 /// `summary.json`: every score of a study. It holds no times, so that the same command writes the same file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub ablation: String,
     #[serde(default)]
     pub question: String,
@@ -48,7 +48,7 @@ pub struct Summary {
 /// Scores on the test split without a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Baselines {
+pub(crate) struct Baselines {
     /// The training caption with the highest average CIDEr on the training split; empty where there is none.
     pub constant_caption: String,
     pub constant: Metrics,
@@ -58,7 +58,7 @@ pub struct Baselines {
 
 /// A pretrained model before training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ModelSummary {
+pub(crate) struct ModelSummary {
     pub weights_hash: String,
     pub checkpoint: String,
     pub parameters: usize,
@@ -70,7 +70,7 @@ pub struct ModelSummary {
 
 /// The runs of a variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VariantSummary {
+pub(crate) struct VariantSummary {
     /// Its name, which is its folder's.
     pub name: String,
     #[serde(default)]
@@ -84,14 +84,14 @@ pub struct VariantSummary {
 
 /// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     pub seed: u64,
     pub reason: String,
 }
 
 /// `result.json`: the result of a finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunResult {
+pub(crate) struct RunResult {
     /// Hash of configuration and seed.
     #[serde(default)]
     pub config_hash: String,
@@ -111,7 +111,7 @@ pub struct RunResult {
 
 /// One evaluation and the training steps before it, as a line of `metrics.jsonl` has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     /// Number from 1.
     #[serde(default)]
     pub epoch: usize,
@@ -145,7 +145,7 @@ impl From<EpochRecord> for Epoch {
 
 /// `timing.json`: duration and memory of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
+pub(crate) struct Timing {
     /// Mean seconds of training steps an epoch.
     #[serde(default)]
     pub seconds_per_epoch: Option<f64>,
@@ -165,7 +165,7 @@ pub struct Timing {
 
 impl Summary {
     /// Reads the summary of a study's folder.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(SUMMARY);
         let Some(summary) = read_json::<Self>(&path)? else {
             bail!(

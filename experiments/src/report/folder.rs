@@ -21,7 +21,7 @@ use crate::runtime::Caches;
 use crate::text::metrics::{ACCURACY, BLEU_4, CIDER, METEOR, ROUGE_L};
 
 /// A study as its folder has it.
-pub struct Study {
+pub(crate) struct Study {
     /// `summary.json`.
     pub summary: Summary,
     pub folder: PathBuf,
@@ -36,7 +36,7 @@ pub struct Study {
 }
 
 /// A variant and its runs.
-pub struct Variant {
+pub(crate) struct Variant {
     pub name: String,
     pub description: String,
     /// The run of each seed, from seed 1.
@@ -44,7 +44,7 @@ pub struct Variant {
 }
 
 /// How far a run is.
-pub enum RunState {
+pub(crate) enum RunState {
     NotRun,
     /// It started and has no result yet.
     NotFinished {
@@ -55,7 +55,7 @@ pub enum RunState {
 }
 
 /// A finished run as its folder has it.
-pub struct Run {
+pub(crate) struct Run {
     pub result: RunResult,
     pub timing: Option<Timing>,
     /// Program, machine and inputs.
@@ -67,7 +67,7 @@ pub struct Run {
 
 impl Variant {
     /// Its finished runs, by seed.
-    pub fn finished(&self) -> impl Iterator<Item = &Run> {
+    pub(crate) fn finished(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter_map(|cell| match cell {
             RunState::Finished(run) => Some(&**run),
             _ => None,
@@ -75,7 +75,7 @@ impl Variant {
     }
 
     /// The text in place of a number where it has no finished run.
-    pub fn absence(&self) -> String {
+    pub(crate) fn absence(&self) -> String {
         let state = self.runs.iter().find(|cell| !matches!(cell, RunState::NotRun | RunState::Finished(_)));
         state.map_or_else(|| NOT_RUN.to_owned(), RunState::state)
     }
@@ -83,7 +83,7 @@ impl Variant {
 
 impl RunState {
     /// The state in words.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         match self {
             Self::NotRun => NOT_RUN.to_owned(),
             Self::NotFinished { epochs } => format!("not finished ({epochs} epochs)"),
@@ -94,7 +94,7 @@ impl RunState {
     }
 
     /// Its captions with their scores.
-    pub fn captions(&self) -> Result<&Scored, String> {
+    pub(crate) fn captions(&self) -> Result<&Scored, String> {
         match self {
             Self::Finished(run) => run.scored.as_ref().ok_or_else(|| "captions are missing".to_owned()),
             _ => Err(self.state()),
@@ -103,11 +103,11 @@ impl RunState {
 }
 
 /// The text in place of a number where nothing ran.
-pub const NOT_RUN: &str = "not run";
+pub(crate) const NOT_RUN: &str = "not run";
 
 impl Study {
     /// Reads a folder.
-    pub fn read(folder: &Path, caches: &Caches) -> anyhow::Result<Self> {
+    pub(crate) fn read(folder: &Path, caches: &Caches) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
         let mut gaps = Vec::new();
         let clips = clips::read(folder)?;
@@ -160,7 +160,7 @@ impl Study {
     }
 
     /// The names of all metrics that finished runs have or that are computed here, those of the paper first.
-    pub fn metrics(&self) -> Vec<String> {
+    pub(crate) fn metrics(&self) -> Vec<String> {
         let mut names: Vec<String> = [CIDER, BLEU_4, METEOR, ROUGE_L, ACCURACY].map(str::to_owned).to_vec();
         let runs = || self.variants.iter().flat_map(Variant::finished);
         for (name, _) in runs().flat_map(|run| run.result.test.iter()) {
@@ -174,7 +174,7 @@ impl Study {
     }
 
     /// A run's metric on the test split, from its result or computed from its captions.
-    pub fn test(&self, run: &Run, name: &str) -> Option<f64> {
+    pub(crate) fn test(&self, run: &Run, name: &str) -> Option<f64> {
         let computed = || {
             let at = self.measures.iter().position(|measure| measure.name() == name)?;
             Some(run.scored.as_ref()?.metrics[at]).filter(|value| value.is_finite())
@@ -183,7 +183,7 @@ impl Study {
     }
 
     /// The metric of validation and comparison: CIDEr, where it was computed.
-    pub fn headline(&self) -> Option<String> {
+    pub(crate) fn headline(&self) -> Option<String> {
         self.metrics().into_iter().next()
     }
 }

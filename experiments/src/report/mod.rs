@@ -8,13 +8,13 @@
 mod contents;
 mod differences;
 mod drawings;
-pub mod folder;
+pub(crate) mod folder;
 mod html;
 mod markdown;
 mod media;
 mod plots;
-pub mod scores;
-pub mod statistics;
+pub(crate) mod scores;
+pub(crate) mod statistics;
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ use folder::Study;
 use statistics::Resampling;
 
 /// Prints the table of results, and saves report and plots in the study's folder.
-pub fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
+pub(crate) fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
     let study = Study::read(folder, caches)?;
     let sections = sections(&study, Resampling::default());
     let about = about(&study);

@@ -10,7 +10,7 @@ use super::statistics::Spread;
 use crate::text::escape::html;
 
 /// Colours and weights, for pages and files alike.
-pub const STYLE: &str = include_str!("page/plots.css");
+pub(super) const STYLE: &str = include_str!("page/plots.css");
 
 /// A panel's width; its height follows from what is in it.
 const WIDTH: f64 = 340.0;
@@ -19,7 +19,7 @@ const COLOURS: usize = 6;
 
 /// One drawing.
 #[derive(Debug, Clone)]
-pub struct Panel {
+pub(super) struct Panel {
     pub title: String,
     /// Its content in words, for screen readers.
     words: String,
@@ -29,7 +29,7 @@ pub struct Panel {
 
 /// Bars side by side.
 #[derive(Debug, Clone)]
-pub struct Bars {
+pub(super) struct Bars {
     pub title: String,
     pub bars: Vec<Bar>,
     pub digits: usize,
@@ -37,7 +37,7 @@ pub struct Bars {
 
 /// One bar.
 #[derive(Debug, Clone)]
-pub struct Bar {
+pub(super) struct Bar {
     pub label: String,
     /// Mean and spread, or why there is none.
     pub value: Result<Spread, String>,
@@ -46,7 +46,7 @@ pub struct Bar {
 
 /// The source of a bar's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BarColour {
+pub(super) enum BarColour {
     /// Ours, of the variant with this number.
     Series(usize),
     /// The paper's: hatched.
@@ -55,7 +55,7 @@ pub enum BarColour {
 
 /// Curves over epochs.
 #[derive(Debug, Clone)]
-pub struct Curves {
+pub(super) struct Curves {
     pub title: String,
     /// Label of the left axis.
     pub left: String,
@@ -68,7 +68,7 @@ pub struct Curves {
 
 /// One line.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub(super) struct Line {
     /// Its name in the legend; none for a line without an entry.
     pub name: Option<String>,
     pub series: usize,
@@ -83,7 +83,7 @@ pub struct Line {
 
 impl Panel {
     /// For a page, which has [`STYLE`] and [`HATCH`] once.
-    pub fn inline(&self) -> String {
+    pub(super) fn inline(&self) -> String {
         format!(
             "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 {WIDTH} {}\" aria-label=\"{}\">{}</svg>",
             self.height,
@@ -94,11 +94,11 @@ impl Panel {
 }
 
 /// The paper's hatching, which a page or file defines once.
-pub const HATCH: &str = "<defs><pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" \
+pub(super) const HATCH: &str = "<defs><pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" \
                          patternTransform=\"rotate(45)\"><path class=\"hatch\" d=\"M0 0V6\"/></pattern></defs>";
 
 /// A file with panels in two columns.
-pub fn file(title: &str, panels: &[Panel]) -> String {
+pub(super) fn file(title: &str, panels: &[Panel]) -> String {
     const GAP: f64 = 20.0;
     let columns = panels.len().clamp(1, 2);
     let (mut body, mut top) = (String::new(), GAP);
@@ -124,7 +124,7 @@ pub fn file(title: &str, panels: &[Panel]) -> String {
 }
 
 /// Draws bars from 0, each below its label and number, or below the reason why there is none.
-pub fn bars(bars: &Bars) -> Panel {
+pub(super) fn bars(bars: &Bars) -> Panel {
     const ROW: f64 = 36.0;
     const TOP: f64 = 28.0;
     let ends = bars.bars.iter().filter_map(|bar| bar.value.as_ref().ok());
@@ -191,7 +191,7 @@ pub fn bars(bars: &Bars) -> Panel {
 }
 
 /// Draws curves over epochs, with a legend below.
-pub fn curves(curves: &Curves) -> Panel {
+pub(super) fn curves(curves: &Curves) -> Panel {
     const TOP: f64 = 42.0;
     const BOTTOM: f64 = 208.0;
     const LEFT: f64 = 44.0;
@@ -259,7 +259,7 @@ fn values<'a>(lines: impl Iterator<Item = &'a Line>) -> impl Iterator<Item = f64
 }
 
 /// The lowest and the highest value; a range around it where there is only one.
-pub fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let (low, high) = values
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     match (low.is_finite(), high > low) {

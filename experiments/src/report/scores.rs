@@ -15,7 +15,7 @@ use crate::text::metrics::{
 
 /// A metric that is computed from captions and references, for each clip and for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
+pub(crate) enum Measure {
     /// CIDEr, document frequencies from the whole test split.
     Cider,
     /// CIDEr of the clips whose captions depend on the frames' order.
@@ -42,7 +42,7 @@ pub enum Measure {
 
 impl Measure {
     /// Its name among a run's metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cider => CIDER,
             Self::OrderedCider => ORDERED_CIDER,
@@ -60,7 +60,7 @@ impl Measure {
     }
 
     /// Whether it is shown for a single clip.
-    pub fn is_shown_for_clips(self) -> bool {
+    pub(crate) fn is_shown_for_clips(self) -> bool {
         !matches!(self, Self::OrderedCider | Self::UnorderedCider)
     }
 
@@ -91,7 +91,7 @@ impl Measure {
 ///
 /// # Shapes
 /// `sums`: `[runs * columns]`; result: `[runs * measures]`
-pub fn metrics_of(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> {
+pub(crate) fn metrics_of(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> {
     let width: usize = measures.iter().map(|measure| measure.columns()).sum();
     let mut metrics = Vec::with_capacity(sums.len() / width.max(1) * measures.len());
     for run in sums.chunks_exact(width.max(1)) {
@@ -106,7 +106,7 @@ pub fn metrics_of(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> 
 }
 
 /// The metrics that can be computed on these clips. METEOR needs its tables.
-pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
+pub(crate) fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
     if clips.iter().any(|clip| clip.question.is_some()) {
         return vec![Measure::Accuracy];
     }
@@ -129,7 +129,7 @@ pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
 
 /// A run's captions with their scores, in the clips' order.
 #[derive(Debug, Clone)]
-pub struct Scored {
+pub(crate) struct Scored {
     pub captions: Vec<String>,
     /// A row of columns a clip, measure by measure.
     pub rows: Vec<Vec<f64>>,
@@ -141,7 +141,7 @@ pub struct Scored {
 
 impl Scored {
     /// Scores one caption a clip.
-    pub fn new(
+    pub(crate) fn new(
         captions: Vec<String>,
         clips: &[TestClip],
         measures: &[Measure],

@@ -16,7 +16,7 @@ use crate::text::numbers::NumberFormat;
 
 /// A metric over seeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub mean: f64,
     /// The standard deviation of a sample (divided by n - 1); none of a single value.
     pub deviation: Option<f64>,
@@ -25,7 +25,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of some values; none of no value.
-    pub fn of(values: &[f64]) -> Option<Self> {
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares = || values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
@@ -39,12 +39,12 @@ impl Spread {
 
 impl Spread {
     /// Of values in the units of a format; none of no value.
-    pub fn scaled(values: &[f64], format: &NumberFormat) -> Option<Self> {
+    pub(crate) fn scaled(values: &[f64], format: &NumberFormat) -> Option<Self> {
         Self::of(&values.iter().map(|value| value * format.scale).collect::<Vec<_>>())
     }
 
     /// The mean, and after "±" the standard deviation where there is one.
-    pub fn text(&self, digits: usize) -> String {
+    pub(crate) fn text(&self, digits: usize) -> String {
         match self.deviation {
             None => format!("{:.digits$}", self.mean),
             Some(deviation) => format!("{:.digits$} ± {deviation:.digits$}", self.mean),
@@ -53,7 +53,7 @@ impl Spread {
 }
 
 /// Mean and spread of values in a format; empty for no value.
-pub fn print_all(values: &[f64], format: &NumberFormat) -> String {
+pub(crate) fn print_all(values: &[f64], format: &NumberFormat) -> String {
     let Some(spread) = Spread::scaled(values, format) else { return String::new() };
     // the mean of whole numbers has a digit, unless they are all the same
     let is_split = format.digits == 0 && spread.deviation.is_some_and(|deviation| deviation > 0.0);
@@ -62,7 +62,7 @@ pub fn print_all(values: &[f64], format: &NumberFormat) -> String {
 
 /// How a bootstrap draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resampling {
+pub(crate) struct Resampling {
     pub resamples: usize,
     /// Random seed: the same seed gives the same resamples on every machine and with any number of threads.
     pub seed: u64,
@@ -81,7 +81,7 @@ impl Default for Resampling {
 ///
 /// # Shapes
 /// `clips`: `[clips, columns]`; `metrics`: `[columns] -> [metrics]`; result: `[resamples, metrics]`
-pub fn resample<F>(clips: &[Vec<f64>], resampling: Resampling, metrics: F) -> Vec<Vec<f64>>
+pub(crate) fn resample<F>(clips: &[Vec<f64>], resampling: Resampling, metrics: F) -> Vec<Vec<f64>>
 where
     F: Fn(&[f64]) -> Vec<f64> + Sync,
 {
@@ -106,7 +106,7 @@ where
 
 /// The difference of two variants, and its confidence.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Difference {
+pub(crate) struct Difference {
     pub difference: f64,
     /// Lower end of the 95 % interval: the resamples' percentile 2.5.
     pub low: f64,
@@ -120,7 +120,7 @@ pub struct Difference {
 impl Difference {
     /// From the difference on the test clips and on each resample. None where one of them has no value: too
     /// few clips have what the metric counts.
-    pub fn of(difference: f64, mut resampled: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(difference: f64, mut resampled: Vec<f64>) -> Option<Self> {
         if resampled.is_empty() || !difference.is_finite() || resampled.iter().any(|value| !value.is_finite())
         {
             return None;
@@ -149,7 +149,7 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 
 /// A validation metric over the epochs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Course {
+pub(crate) struct Course {
     /// The epoch that was chosen.
     pub best_epoch: usize,
     pub best: f64,
@@ -159,14 +159,14 @@ pub struct Course {
 
 impl Course {
     /// From the epochs with their metric, in order; none where the chosen one is not among them.
-    pub fn of(epochs: &[(usize, f64)], best_epoch: usize) -> Option<Self> {
+    pub(crate) fn of(epochs: &[(usize, f64)], best_epoch: usize) -> Option<Self> {
         let &(_, best) = epochs.iter().find(|(epoch, _)| *epoch == best_epoch)?;
         let &(last_epoch, last) = epochs.last()?;
         Some(Self { best_epoch, best, last_epoch, last })
     }
 
     /// The loss after the best epoch: overfitting, as in the paper's Fig. 4 and 5.
-    pub fn lost(&self) -> f64 {
+    pub(crate) fn lost(&self) -> f64 {
         self.best - self.last
     }
 }

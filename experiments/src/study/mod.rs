@@ -5,7 +5,7 @@
 //! A study has variants, a variant has one run a seed, and a run has one or two stages of training.
 
 mod models;
-pub mod overview;
+pub(crate) mod overview;
 mod reuse;
 mod run;
 
@@ -27,10 +27,10 @@ use models::Models;
 use overview::Overview;
 use run::Run;
 
-pub use run::Evaluation;
+pub(crate) use run::Evaluation;
 
 /// A study to be run.
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub ablation: &'a Ablation,
     pub profile: &'a str,
     /// The variants to be run, in the study's order.
@@ -46,13 +46,13 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// The folder of the study.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.runs.join(&self.ablation.name)
     }
 }
 
 /// Runs a study. A failed run is reported, and the others are run.
-pub fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
+pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
     let Request { ablation, profile, variants, .. } = request;
     for (name, reason) in ablation.left_out(profile) {
         eprintln!("{name} is not in profile {profile}: {reason}");

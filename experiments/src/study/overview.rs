@@ -14,7 +14,7 @@ use crate::text::metrics::headline;
 use crate::text::numbers::{NumberFormat, seconds};
 
 /// The state of every run of a study.
-pub struct Overview {
+pub(crate) struct Overview {
     table: Table,
     finished: usize,
     failed: usize,
@@ -25,7 +25,7 @@ pub struct Overview {
 
 impl Overview {
     /// Reads a study's folder.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
         let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
         let mut overview = Self { table, finished: 0, failed: 0, all: 0, durations: Vec::new() };
@@ -75,12 +75,12 @@ impl Overview {
     }
 
     /// Whether every run has ended.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.finished + self.failed == self.all
     }
 
     /// A table of all runs, and an estimate of the remaining time.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut line = format!("{} of {} runs finished", self.finished, self.all);
         if self.failed > 0 {
             line += &format!(", {} failed", self.failed);
@@ -95,7 +95,7 @@ impl Overview {
 }
 
 /// Prints the overview whenever it changes, until every run has ended.
-pub fn watch(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn watch(folder: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let mut before = String::new();
     loop {

@@ -243,7 +243,7 @@ impl Stages<'_> {
 }
 
 /// Evaluation of a model on a split, as a run with this configuration does it.
-pub struct Evaluation<'a> {
+pub(crate) struct Evaluation<'a> {
     /// The task of the configuration.
     pub task: &'a dyn Task,
     pub config: &'a RunConfig,
@@ -252,7 +252,7 @@ pub struct Evaluation<'a> {
 
 impl Evaluation<'_> {
     /// The metrics of a model; the predictions are saved where a file is named.
-    pub fn of(
+    pub(crate) fn of(
         &self,
         split: Split,
         model: &Blip2,

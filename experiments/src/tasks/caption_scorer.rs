@@ -141,7 +141,7 @@ pub(super) fn chance_metrics(chance: &ChanceLevels) -> Metrics {
 
 /// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object
 /// count.
-pub struct PictureScorer {
+pub(crate) struct PictureScorer {
     pub world: World,
 }
 

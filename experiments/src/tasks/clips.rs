@@ -19,7 +19,7 @@ use crate::runtime::{Caches, ProgressBars, open_world};
 
 /// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first
 /// needed.
-pub struct Clips {
+pub(crate) struct Clips {
     key: Key,
     world: Option<World>,
     set: VideoSet,
@@ -48,14 +48,22 @@ impl Key {
 
 impl Clips {
     /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side.
-    pub fn open(config: &RunConfig, task: &dyn Task, size: usize, caches: &Caches) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        config: &RunConfig,
+        task: &dyn Task,
+        size: usize,
+        caches: &Caches,
+    ) -> anyhow::Result<Self> {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
                 let set = open(&dataset.place())?;
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.account(split));
                 }
-                let hash = { let _ = caches; String::new() };
+                let hash = {
+                    let _ = caches;
+                    String::new()
+                };
                 (None, set, hash)
             }
             None => {
@@ -69,37 +77,37 @@ impl Clips {
     }
 
     /// Whether a configuration reads the same frames of the same clips.
-    pub fn is_of(&self, config: &RunConfig, task: &dyn Task, size: usize) -> bool {
+    pub(crate) fn is_of(&self, config: &RunConfig, task: &dyn Task, size: usize) -> bool {
         self.key == Key::of(config, task, size)
     }
 
     /// Name of the data set.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.set.name
     }
 
     /// Hash of clips and annotations.
-    pub fn hash(&self) -> &str {
+    pub(crate) fn hash(&self) -> &str {
         &self.hash
     }
 
     /// The tiny world, where the clips are of it.
-    pub fn world(&self) -> Option<&World> {
+    pub(crate) fn world(&self) -> Option<&World> {
         self.world.as_ref()
     }
 
     /// The content of a clip of the tiny world.
-    pub fn scene(&self, id: &str) -> Option<&Scene> {
+    pub(crate) fn scene(&self, id: &str) -> Option<&Scene> {
         Some(&self.world.as_ref()?.truth(id)?.scene)
     }
 
     /// The clips of a split, in the order of the frames.
-    pub fn split(&self, split: Split) -> Vec<&Clip> {
+    pub(crate) fn split(&self, split: Split) -> Vec<&Clip> {
         self.set.split(split)
     }
 
     /// METEOR's tables; none where they are not installed.
-    pub fn meteor_tables(&self) -> Result<Option<MeteorTables>, MeteorError> {
+    pub(crate) fn meteor_tables(&self) -> Result<Option<MeteorTables>, MeteorError> {
         match self.caches.meteor_tables(None) {
             Ok(tables) => Ok(Some(tables)),
             Err(MeteorError::Missing { .. }) => Ok(None),
@@ -108,7 +116,12 @@ impl Clips {
     }
 
     /// The input of a model for a split: frames, or the features of its ViT where `training` freezes it.
-    pub fn videos(&self, split: Split, model: &Blip2, training: &TrainConfig) -> anyhow::Result<Videos> {
+    pub(crate) fn videos(
+        &self,
+        split: Split,
+        model: &Blip2,
+        training: &TrainConfig,
+    ) -> anyhow::Result<Videos> {
         let Key { frames, size, .. } = &self.key;
         let videos = Videos::new(self.frames(split)?, frames.clone(), *size);
         let bars = ProgressBars::default();

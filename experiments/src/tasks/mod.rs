@@ -19,14 +19,14 @@ use train::{Examples, Validation};
 use crate::config::RunConfig;
 use crate::records::{Baselines, TestClip};
 
-pub use caption_scorer::PictureScorer;
-pub use clips::Clips;
+pub(crate) use caption_scorer::PictureScorer;
+pub(crate) use clips::Clips;
 
 use captioning::Captioning;
 use question_answering::QuestionAnswering;
 
 /// What a model is trained for.
-pub trait Task: Send + Sync {
+pub(crate) trait Task: Send + Sync {
     /// The name, as caches and messages have it.
     fn name(&self) -> &'static str;
 
@@ -69,7 +69,7 @@ pub trait Task: Send + Sync {
 
 /// Estimated lengths of the texts of an example, tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextLengths {
+pub(crate) struct TextLengths {
     pub prompt: usize,
     /// The generated text, at most.
     pub target: usize,
@@ -83,7 +83,7 @@ impl TextLengths {
 }
 
 /// The task of a configuration.
-pub fn of(config: &RunConfig) -> Arc<dyn Task> {
+pub(crate) fn of(config: &RunConfig) -> Arc<dyn Task> {
     match &config.answering {
         None => Arc::new(Captioning::new(config)),
         Some(answering) => Arc::new(QuestionAnswering::new(answering, config)),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// For HTML and SVG, in text and in quoted attributes.
-pub fn html(text: &str) -> String {
+pub(crate) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -24,7 +24,7 @@ pub fn html(text: &str) -> String {
 
 /// For a line of Markdown or a table's cell. An underscore inside a word, as names have it, means nothing and
 /// stays.
-pub fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     let is_word = |at: Option<usize>| {
         at.and_then(|at| characters.get(at)).is_some_and(|character| character.is_alphanumeric())
@@ -44,7 +44,7 @@ pub fn markdown(text: &str) -> String {
 }
 
 /// A relative or absolute path as a URL: every byte but the unreserved ones and the separator as `%XX`.
-pub fn url(path: &str) -> String {
+pub(crate) fn url(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {
@@ -61,7 +61,7 @@ pub fn url(path: &str) -> String {
 
 /// JSON inside a `<script>` element: no `<` may be seen there, as `</script>` ends it and `<!--` changes how
 /// it is read.
-pub fn script(json: &str) -> String {
+pub(crate) fn script(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
 

@@ -4,17 +4,17 @@ use super::metrics::{ACCURACY, CIDER, DISTINCT, METEOR, ORDERED_CIDER, ROUGE_L, 
 
 /// How a metric is printed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NumberFormat {
+pub(crate) struct NumberFormat {
     pub scale: f64,
     pub digits: usize,
 }
 
 impl NumberFormat {
     /// A count.
-    pub const WHOLE: Self = Self { scale: 1.0, digits: 0 };
+    pub(crate) const WHOLE: Self = Self { scale: 1.0, digits: 0 };
 
     /// The format of a metric: the published metrics times 100, as papers print them; shares unscaled.
-    pub fn of(metric: &str) -> Self {
+    pub(crate) fn of(metric: &str) -> Self {
         match metric {
             ORDERED_CIDER | UNORDERED_CIDER | CIDER | METEOR | ROUGE_L | ACCURACY => {
                 Self { scale: 100.0, digits: 1 }
@@ -26,13 +26,13 @@ impl NumberFormat {
     }
 
     /// A value in this format.
-    pub fn print(&self, value: f64) -> String {
+    pub(crate) fn print(&self, value: f64) -> String {
         format!("{:.*}", self.digits, value * self.scale)
     }
 }
 
 /// A duration in a fitting unit.
-pub fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 0.0995 => format!("{:.0} ms", s * 1000.0),
         s if s < 99.5 => format!("{s:.1} s"),
@@ -42,20 +42,20 @@ pub fn seconds(seconds: f64) -> String {
 }
 
 /// A number of bytes, as `3.2 GB`.
-pub fn bytes(number: usize) -> String {
+pub(crate) fn bytes(number: usize) -> String {
     let number = number as f64;
     if number >= 1e9 { format!("{:.1} GB", number / 1e9) } else { format!("{:.1} MB", number / 1e6) }
 }
 
 /// A number of floating-point operations, as `3.2 TFLOP`.
-pub fn operations(number: f64) -> String {
+pub(crate) fn operations(number: f64) -> String {
     let units = [(1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")];
     let (size, unit) = units.into_iter().find(|(size, _)| number >= *size).unwrap_or((1e6, "MFLOP"));
     format!("{:.1} {unit}", number / size)
 }
 
 /// A rough estimate of a duration, as `4 min`.
-pub fn estimate(seconds: f64) -> String {
+pub(crate) fn estimate(seconds: f64) -> String {
     match seconds {
         under if under < 60.0 => format!("{under:.0} s"),
         under if under < 7200.0 => format!("{:.0} min", under / 60.0),

@@ -4,40 +4,40 @@ use super::escape::markdown;
 
 /// Rows under a heading; every row has as many cells as the heading.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub(crate) struct Table {
     heading: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table.
-    pub fn new(heading: &[&str]) -> Self {
+    pub(crate) fn new(heading: &[&str]) -> Self {
         Self { heading: heading.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
-    pub fn push(&mut self, row: Vec<String>) {
+    pub(crate) fn push(&mut self, row: Vec<String>) {
         debug_assert_eq!(row.len(), self.heading.len());
         self.rows.push(row);
     }
 
     /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The heading's cells.
-    pub fn heading(&self) -> &[String] {
+    pub(crate) fn heading(&self) -> &[String] {
         &self.heading
     }
 
     /// The rows.
-    pub fn rows(&self) -> &[Vec<String>] {
+    pub(crate) fn rows(&self) -> &[Vec<String>] {
         &self.rows
     }
 
     /// Text for a terminal: words to the left, numbers to the right.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let widths = self.widths();
         let rule = widths.iter().map(|&width| "─".repeat(width)).collect::<Vec<_>>().join("  ");
         let mut lines = vec![self.line(&self.heading, &widths, "  "), rule];
@@ -46,7 +46,7 @@ impl Table {
     }
 
     /// A Markdown table, in which nothing is read as markup.
-    pub fn to_markdown(&self) -> String {
+    pub(crate) fn to_markdown(&self) -> String {
         let escape = |row: &Vec<String>| row.iter().map(|cell| markdown(cell)).collect();
         let escaped = Self { heading: escape(&self.heading), rows: self.rows.iter().map(escape).collect() };
         escaped.aligned_markdown()
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Whether a column holds numbers, empty cells and words that say why there is no number aside.
-    pub fn is_numeric(&self, column: usize) -> bool {
+    pub(crate) fn is_numeric(&self, column: usize) -> bool {
         let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !cell.is_empty());
         let mut numbers = 0;
         let fits = cells.all(|cell| {

@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use captioner::{FrameConfig, FrameSource};
 use data::datasets::synthetic::config::{ClipCounts, PairCounts};
 use data::datasets::synthetic::{WorldConfig, vocabulary};
 use data::datasets::{DataSet, annotations};
-use captioner::{FrameConfig, FrameSource};
 use data::sampling::Sampling;
 use model::lm::llama::LlamaConfig;
 use model::lm::opt::OptConfig;
@@ -18,9 +18,7 @@ use model::vit::VitConfig;
 use serde_json::{Value, json};
 use train::dashboard::Dashboard;
 use train::processes::SingleProcess;
-use train::{
-    CrossEntropy, Fit, Metrics, Prediction, Scorer as _, SelectionMetric, TrainConfig, fit,
-};
+use train::{CrossEntropy, Fit, Metrics, Prediction, Scorer as _, SelectionMetric, TrainConfig, fit};
 
 use super::*;
 use crate::text::metrics::ACCURACY;
@@ -140,7 +138,8 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
         let config = model_config(text_config);
         let answering = AnswerConfig::default();
         let reader = Reader::new(answering.clone(), &config, words()).unwrap();
-        let learned = Questions::new(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
+        let learned =
+            Questions::new(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
         let asked = Questions::new(videos(&validation, None, cache.path()), &validation, reader).unwrap();
         let questions = asked.len();
         assert_eq!(questions, validation.iter().map(|clip| clip.questions.len()).sum::<usize>());
@@ -241,7 +240,9 @@ fn questions_about_other_clips_or_none_are_refused() {
     let captioned = world.videos().unwrap();
     assert!(refused(&captioned.split(Split::Test), &test).contains("nothing is asked"));
     let stranger = clip(vec![question("100000", "who?", "man")]);
-    assert!(AnswerScorer::new(Some(&world), &[&stranger]).unwrap_err().to_string().contains("no question 100000"));
+    assert!(
+        AnswerScorer::new(Some(&world), &[&stranger]).unwrap_err().to_string().contains("no question 100000")
+    );
 }
 
 #[test]
