@@ -12,9 +12,7 @@ use model::Blip2;
 use model::checkpoint::Precision;
 use model::generate::{GenerateConfig, Sample, Search};
 
-use crate::{
-    Caption, CaptionerError, Change, Checkpoint, Context, HostVisual, Overrides, Settings,
-};
+use crate::{Caption, CaptionerError, Change, Checkpoint, Context, HostVisual, Overrides, Settings};
 
 /// How a checkpoint is opened and used.
 #[derive(Debug, Clone)]
@@ -175,8 +173,7 @@ impl Captioner {
         let decode = move |_epoch: u64, items: &[usize]| {
             let path = &paths[items[0]];
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            let request =
-                FrameRequest { seed: RandomStream::new(request.seed, &name, 0).seed(), ..request };
+            let request = FrameRequest { seed: RandomStream::new(request.seed, &name, 0).seed(), ..request };
             Ok(decode(path, &request).map(|frames| preprocess.normalize(&frames.data)))
         };
         let start = Position { epoch: 1, batch: 0 };

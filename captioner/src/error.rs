@@ -17,7 +17,10 @@ pub enum CaptionerError {
     #[error("the checkpoint's tokenizer cannot be read")]
     Tokenizer(#[source] data::Error),
     /// The Q-Former's tokenizer is missing or broken, and there is a prompt.
-    #[error("the Q-Former reads the prompt too, and its tokenizer ({}/) cannot be read", crate::checkpoint::QFORMER_TOKENIZER)]
+    #[error(
+        "the Q-Former reads the prompt too, and its tokenizer ({}/) cannot be read",
+        crate::checkpoint::QFORMER_TOKENIZER
+    )]
     QFormerTokenizer(#[source] data::Error),
     /// The tokenizer has tokens without an embedding.
     #[error(

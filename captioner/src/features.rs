@@ -10,11 +10,11 @@ use data::progress::{OnProgress, Progress};
 use model::Blip2;
 use sha2::{Digest, Sha256};
 
+use crate::CaptionerError;
 use crate::checkpoint::hex;
 use crate::frames::FrameSource;
 use crate::host::device_of;
 use crate::settings::{FrameConfig, Storage};
-use crate::CaptionerError;
 
 /// Clips whose features are stored in one file.
 const CLIPS_PER_SHARD: usize = 256;

@@ -72,8 +72,8 @@ fn values(config: &Blip2Config) -> [(&'static str, String); 6] {
         }
     }
     let lora = config.lora.as_ref().map_or_else(|| "none".to_owned(), word);
-    let [qformer, language_model] =
-        [config.qformer_config.hidden_dropout_prob, config.text_config.dropout()].map(|rate| rate.to_string());
+    let [qformer, language_model] = [config.qformer_config.hidden_dropout_prob, config.text_config.dropout()]
+        .map(|rate| rate.to_string());
     let dropout = if qformer == language_model { qformer } else { format!("{qformer} and {language_model}") };
     [
         ("fusion", word(config.fusion)),

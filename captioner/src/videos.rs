@@ -8,11 +8,11 @@ use data::preprocess::Preprocess;
 use data::progress::OnProgress;
 use model::Blip2;
 
+use crate::CaptionerError;
 use crate::features::FeatureStore;
 use crate::frames::FrameSource;
 use crate::host::HostVisual;
 use crate::settings::FrameConfig;
-use crate::CaptionerError;
 
 /// The clips of a split; images are clips of one frame.
 #[derive(Clone)]

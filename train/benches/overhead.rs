@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use captioner::{Context, HostTokens, HostVisual, PromptIds};
 use data::datasets::synthetic::{WorldConfig, text_corpus};
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
@@ -16,10 +17,7 @@ use train::checkpoint::Seconds;
 use train::dashboard::Dashboard;
 use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst, ScstConfig, Standard};
-use train::{
-    Batch, Captioner, Context, Examples, Fit, Freezing, HostTokens, HostVisual, Task, TrainConfig,
-    TrainError, fit,
-};
+use train::{Batch, CrossEntropy, Examples, Fit, Freezing, Objective, TrainConfig, TrainError, fit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,21 +73,19 @@ impl Examples for Noise {
 
 fn main() -> Result<(), Failure> {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/checkpoints/tiny");
-    let (config, blip2) = model::checkpoint::load(&checkpoint, |_| {}, &Device::flex())?;
+    let (config, model) = model::checkpoint::load(&checkpoint, |_| {}, &Device::flex())?;
     let tokenizer = Arc::new(Tokenizer::from_file(&checkpoint.join("tokenizer.json"))?);
     let (tokens, width) = (config.vision_config.tokens(), config.vision_config.hidden_size);
     let context = Context {
         config,
         tokenizer: tokenizer.clone(),
-        prompt: Vec::new(),
+        prompt: PromptIds::default(),
         generate: GenerateConfig {
             max_new_tokens: 32,
             end_tokens: vec![tokenizer.end()],
             ..GenerateConfig::default()
         },
-        label_smoothing: 0.0,
     };
-    let captioner = Captioner::new(blip2, context);
     let sentences = text_corpus(&WorldConfig::default(), CLIPS * REFERENCES);
     let captions: Vec<Vec<String>> = sentences.chunks(REFERENCES).map(<[String]>::to_vec).collect();
     let examples = Arc::new(Noise::new(tokenizer, captions.clone(), [8, tokens, width]));
@@ -97,7 +93,8 @@ fn main() -> Result<(), Failure> {
     println!("of a step, least of three runs:      ms   passes   update     data    else");
     let mut least: Option<(f64, Seconds)> = None;
     for _ in 0..3 {
-        let (each, seconds) = time(captioner.clone(), examples.clone(), 256)?;
+        let (each, seconds) =
+            time(model.clone(), CrossEntropy::new(context.clone(), 0.0), examples.clone(), 256)?;
         if least.is_none_or(|(other, _)| each < other) {
             least = Some((each, seconds));
         }
@@ -116,17 +113,17 @@ fn main() -> Result<(), Failure> {
     }
 
     let rewards = Arc::new(Rewards::new(ScstConfig::Standard(Standard::default()), &captions)?);
-    let scst = Scst::new(captioner, rewards.clone());
-    let (each, _) = time(scst.clone(), examples.clone(), 8)?;
+    let scst = Scst::new(context, rewards.clone());
+    let (each, _) = time(model.clone(), scst.clone(), examples.clone(), 8)?;
     let items: Vec<usize> = (0..32).collect();
-    let scored = scst.write(examples.batch(1, &items)?, 1)?;
+    let scored = scst.generate(&model, examples.batch(1, &items)?, 1)?;
     let rows: Vec<usize> = (0..scored.sequences.len()).map(|row| row / scored.candidates).collect();
     let decode = |ids: &Vec<u32>| examples.tokenizer.decode(ids);
-    let written = scored.sequences.iter().map(decode).collect::<data::Result<Vec<_>>>()?;
+    let captions = scored.sequences.iter().map(decode).collect::<data::Result<Vec<_>>>()?;
     let mut fastest = f64::INFINITY;
     for _ in 0..20 {
         let started = Instant::now();
-        rewards.of(&written, &rows, &items, &[])?;
+        rewards.rewards(&captions, &rows, &items, &[])?;
         fastest = fastest.min(started.elapsed().as_secs_f64());
     }
     println!(
@@ -140,7 +137,12 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Trains so many steps; seconds a step, and where they went.
-fn time<T: Task>(task: T, train: Arc<Noise>, steps: usize) -> Result<(f64, Seconds), Failure> {
+fn time<O: Objective>(
+    model: O::Model,
+    objective: O,
+    train: Arc<Noise>,
+    steps: usize,
+) -> Result<(f64, Seconds), Failure> {
     let folder = tempfile::tempdir()?;
     let config = TrainConfig {
         steps: Some(steps),
@@ -149,19 +151,22 @@ fn time<T: Task>(task: T, train: Arc<Noise>, steps: usize) -> Result<(f64, Secon
         parameters: serde_json::from_str::<Freezing>(r#"{"vision_model.*": "frozen"}"#)?,
         ..TrainConfig::default()
     };
-    let outcome = fit(Fit {
-        config,
-        task,
-        train,
-        validation: None,
-        directory: folder.path().to_owned(),
-        device: Device::flex(),
-        seed: 1,
-        label: "overhead".to_owned(),
-        settings: serde_json::Value::Null,
-        stop: Arc::new(AtomicBool::new(false)),
-        dashboard: Dashboard::Silent,
-        processes: Arc::new(SingleProcess),
-    })?;
+    let outcome = fit(
+        model,
+        Fit {
+            config,
+            objective,
+            train,
+            validation: None,
+            directory: folder.path().to_owned(),
+            device: Device::flex(),
+            seed: 1,
+            label: "overhead".to_owned(),
+            settings: serde_json::Value::Null,
+            stop: Arc::new(AtomicBool::new(false)),
+            dashboard: Dashboard::Silent,
+            processes: Arc::new(SingleProcess),
+        },
+    )?;
     Ok((outcome.seconds.steps / steps as f64, outcome.seconds))
 }

@@ -120,7 +120,10 @@ mod tests {
             panic!("features stay features");
         };
         assert_eq!((values.as_slice(), shape), ([4.0, 5.0, 6.0, 7.0, 8.0, 9.0].as_slice(), &[3, 1, 2, 1]));
-        assert_eq!(captions.as_ref().unwrap(), &HostTokens::pad(&[vec![1], vec![2, 2], vec![3], vec![4], vec![5]]).rows(&(2..5)));
+        assert_eq!(
+            captions.as_ref().unwrap(),
+            &HostTokens::pad(&[vec![1], vec![2, 2], vec![3], vec![4], vec![5]]).rows(&(2..5))
+        );
         let second = HostTokens::pad_start(&[vec![1], vec![2, 2], vec![3], vec![4], vec![5]]).rows(&(2..5));
         assert_eq!(prompts.as_ref().unwrap().text.as_ref().unwrap(), &second);
         assert_eq!(batch.split(9).len(), 5, "no empty part");

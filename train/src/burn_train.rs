@@ -120,7 +120,12 @@ pub(crate) struct Progressed {
 
 impl Events {
     /// A split begins, in the interval between two evaluations of that number.
-    pub(crate) fn start(&mut self, phase: Phase, interval: usize, total_items: usize) -> Result<(), TrainError> {
+    pub(crate) fn start(
+        &mut self,
+        phase: Phase,
+        interval: usize,
+        total_items: usize,
+    ) -> Result<(), TrainError> {
         keep_ctrl_c();
         self.send(phase, LearnerEvent::StartSplit { epoch_number: interval, total_items })
     }
@@ -149,11 +154,7 @@ impl Events {
         self.interrupter.should_stop()
     }
 
-    fn send(
-        &mut self,
-        phase: Phase,
-        event: LearnerEvent<StepOutput>,
-    ) -> Result<(), TrainError> {
+    fn send(&mut self, phase: Phase, event: LearnerEvent<StepOutput>) -> Result<(), TrainError> {
         let sent = match phase {
             Phase::Training => self.processor.process_train(event),
             Phase::Validation => self.processor.process_valid(event),

@@ -146,7 +146,11 @@ pub fn keep_best(directory: &Path, step: usize) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn save_trained<M: Module + Clone>(folder: &Path, model: &M, groups: &ParameterGroups) -> Result<(), TrainError> {
+fn save_trained<M: Module + Clone>(
+    folder: &Path,
+    model: &M,
+    groups: &ParameterGroups,
+) -> Result<(), TrainError> {
     let trained = model.clone().into_record_group(groups.trained());
     trained.save(folder.join(TRAINED)).map_err(|error| save_error(&error, folder))
 }

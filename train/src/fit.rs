@@ -29,7 +29,8 @@ pub fn fit<O: Objective>(model: O::Model, fit: Fit<O>) -> Result<Outcome<O::Mode
     let (directory, label) = (fit.directory.join("dashboard"), fit.label.clone());
     let (mut run, model) = Run::prepare(model, fit)?;
     let evaluations = run.evaluations();
-    let display = Display { dashboard, directory: &directory, label: &label, training, validation, evaluations };
+    let display =
+        Display { dashboard, directory: &directory, label: &label, training, validation, evaluations };
     burn_train::launch(display, move |events| {
         let (model, interrupted) = run.train(model, events)?;
         run.finish(model, interrupted)

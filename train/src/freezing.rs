@@ -128,7 +128,12 @@ mod tests {
         assert!(!matches("ln_vision", "ln_vision.weight"));
         assert!(!matches("vision_model.*", "ln_vision.weight"));
         assert!(matches("*.bias", "a.b.bias"));
-        assert!(matches("a.*.c*", "a.b.b.c") && matches("*", "a") && matches("a*", "a") && !matches("a.*.c", "a.c"));
+        assert!(
+            matches("a.*.c*", "a.b.b.c")
+                && matches("*", "a")
+                && matches("a*", "a")
+                && !matches("a.*.c", "a.c")
+        );
         assert!(!matches("a?b", "a.b") && !matches("[ab]", "a") && !matches("", "a"));
     }
 

@@ -23,12 +23,7 @@ pub trait Objective: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the batch is of another kind, or the device or the tokenizer fails.
-    fn loss(
-        &self,
-        model: &Self::Model,
-        batch: Batch,
-        context: &StepContext<'_>,
-    ) -> Result<Loss, TrainError>;
+    fn loss(&self, model: &Self::Model, batch: Batch, context: &StepContext<'_>) -> Result<Loss, TrainError>;
 
     /// Evaluates a batch; `model` must not be in training.
     ///

@@ -219,7 +219,10 @@ mod tests {
         let weight = gradients.get::<2>(layer.weight.id).unwrap() * 52f64.sqrt();
         let expected = Tensor::<2>::from_floats([[3.0, 4.0], [3.0, 4.0]], &Device::flex());
         weight.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
-        assert!((clip_global_norm(&layer, &mut gradients, 1.0).unwrap() - 1.0).abs() < 1e-5, "now within the limit");
+        assert!(
+            (clip_global_norm(&layer, &mut gradients, 1.0).unwrap() - 1.0).abs() < 1e-5,
+            "now within the limit"
+        );
     }
 
     #[derive(Module, Debug)]
@@ -252,7 +255,10 @@ mod tests {
         let mut gradients = gradients(&layer, &device, 1.0);
         let norm = clip_global_norm(&layer, &mut gradients, 0.0).unwrap();
         assert!((norm - 52f64.sqrt()).abs() < 1e-5);
-        assert!((clip_global_norm(&layer, &mut gradients, 0.0).unwrap() - norm).abs() < 1e-5, "nothing was scaled");
+        assert!(
+            (clip_global_norm(&layer, &mut gradients, 0.0).unwrap() - norm).abs() < 1e-5,
+            "nothing was scaled"
+        );
     }
 
     #[test]

@@ -150,12 +150,7 @@ impl Objective for FirstStage {
         batch.items().len() as f64
     }
 
-    fn loss(
-        &self,
-        model: &Pretraining,
-        batch: Batch,
-        context: &StepContext<'_>,
-    ) -> Result<Loss, TrainError> {
+    fn loss(&self, model: &Pretraining, batch: Batch, context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let losses = self.losses(model, batch, None, context)?;
         let number = |loss: &Tensor<1>| {
             loss.clone().without_autodiff().try_into_scalar::<f64>().map_err(TrainError::device)

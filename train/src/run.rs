@@ -273,16 +273,14 @@ impl<O: Objective> Run<O> {
         let file = format!("predictions/{}-epoch-{interval}.json", validation.split);
         let path = self.fit.directory.join(file);
         let show = |events: &mut Events, metrics, done| {
-            let progress =
-                Progressed { metrics, done, total, unit: "examples", step, learning_rate: None };
+            let progress = Progressed { metrics, done, total, unit: "examples", step, learning_rate: None };
             events.progress(Phase::Validation, progress)
         };
         let (objective, processes) = (&self.fit.objective, &self.fit.processes);
-        let evaluation =
-            evaluate(objective, &model.valid(), validation, processes, Some(&path), |done| {
-                show(events, Metrics::default(), done)?;
-                Ok(!self.must_stop(events)?)
-            })?;
+        let evaluation = evaluate(objective, &model.valid(), validation, processes, Some(&path), |done| {
+            show(events, Metrics::default(), done)?;
+            Ok(!self.must_stop(events)?)
+        })?;
         let Some(evaluation) = evaluation else {
             self.save(model)?;
             return Ok(None);

@@ -20,8 +20,8 @@ use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
 use crate::processes::{ProcessGroup, SingleProcess};
 use crate::testing::{DRAWING, batch, blip2, language_models};
 use crate::{
-    Batch, CrossEntropy, Examples, Fit, Metrics, Outcome, Prediction, Scorer, SelectionMetric, TrainConfig, TrainError,
-    Validation,
+    Batch, CrossEntropy, Examples, Fit, Metrics, Outcome, Prediction, Scorer, SelectionMetric, TrainConfig,
+    TrainError, Validation,
 };
 
 /// Clips of noise; the run is stopped, or an example is gone, after so many batches.
@@ -189,7 +189,13 @@ fn recomputed_blocks_learn_the_same() {
 #[test]
 fn evaluation_and_saving_go_by_steps_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let config = TrainConfig { steps: Some(8), evaluate_every: Some(3), save_every: 1, keep_checkpoints: 3, ..config() };
+    let config = TrainConfig {
+        steps: Some(8),
+        evaluate_every: Some(3),
+        save_every: 1,
+        keep_checkpoints: 3,
+        ..config()
+    };
     let outcome = train(run_of(folder.path(), config)).unwrap();
     let steps: Vec<usize> = outcome.history.iter().map(|record| record.step).collect();
     assert_eq!((outcome.steps, steps), (8, vec![3, 6, 8]));
@@ -459,16 +465,27 @@ fn a_run_holds_one_copy_of_its_weights() {
     let folder = tempfile::tempdir().unwrap();
     let objective = SquaredNorm::default();
     let alive = objective.0.clone();
-    let config = TrainConfig { steps: Some(4), evaluate_every: Some(4), save_every: 1, micro_batches: 1, ..config() };
-    let model = Counted {
-        weight: Param::from_tensor(Tensor::ones([3], &Device::flex())),
-        alive: Alive::new(),
-    };
+    let config =
+        TrainConfig { steps: Some(4), evaluate_every: Some(4), save_every: 1, micro_batches: 1, ..config() };
+    let model =
+        Counted { weight: Param::from_tensor(Tensor::ones([3], &Device::flex())), alive: Alive::new() };
     let Fit { train, device, seed, label, settings, stop, dashboard, processes, .. } =
         run_of(folder.path(), TrainConfig::default());
     let (directory, validation) = (folder.path().to_owned(), None);
-    let run =
-        Fit { config, objective, train, validation, directory, device, seed, label, settings, stop, dashboard, processes };
+    let run = Fit {
+        config,
+        objective,
+        train,
+        validation,
+        directory,
+        device,
+        seed,
+        label,
+        settings,
+        stop,
+        dashboard,
+        processes,
+    };
     let outcome = fit(model, run).unwrap();
     assert_eq!(*alive.lock().unwrap(), [1, 1, 1, 1]);
     assert_eq!(outcome.best.alive.0.load(Ordering::SeqCst), 1, "and none of the others is left");

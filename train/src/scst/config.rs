@@ -131,7 +131,10 @@ impl ScstConfig {
         let Standard { candidates, decoding, temperature, baseline, bleu_4, cross_entropy, .. } =
             self.settings();
         if candidates == 0 {
-            return Err("scst.candidates is 0, expected at least 1 caption per clip (0 captions give no loss)".to_owned());
+            return Err(
+                "scst.candidates is 0, expected at least 1 caption per clip (0 captions give no loss)"
+                    .to_owned(),
+            );
         }
         if candidates == 1 && baseline != Baseline::Greedy {
             return Err("scst: with one caption of a clip the baseline must be \"greedy\"".to_owned());
@@ -140,7 +143,9 @@ impl ScstConfig {
             return Err(format!("scst.temperature is {temperature}, expected a number above 0"));
         }
         if decoding == Decoding::Beams && temperature != 1.0 {
-            return Err("scst.temperature changes sampled captions only, and decoding is \"beams\"".to_owned());
+            return Err(
+                "scst.temperature changes sampled captions only, and decoding is \"beams\"".to_owned()
+            );
         }
         if !(bleu_4 >= 0.0 && bleu_4.is_finite()) {
             return Err(format!("scst.bleu_4 is {bleu_4}, expected 0 or more"));

@@ -222,10 +222,14 @@ impl Scst {
         Ok(sums / counted.sum_dim(1).reshape([rows]).clamp_min(1.0))
     }
 
-    fn policy_loss_for(&self, model: &Blip2, batch: &Clips, scored: &Scored) -> Result<Tensor<1>, TrainError> {
+    fn policy_loss_for(
+        &self,
+        model: &Blip2,
+        batch: &Clips,
+        scored: &Scored,
+    ) -> Result<Tensor<1>, TrainError> {
         let log_probabilities = self.log_probabilities_for(model, batch, scored)?;
-        let advantages: Vec<f32> =
-            scored.advantages().map(|advantage| advantage as f32).collect();
+        let advantages: Vec<f32> = scored.advantages().map(|advantage| advantage as f32).collect();
         let rows = advantages.len();
         let device = log_probabilities.device().inner();
         let advantages = Tensor::<1>::from_data(TensorData::new(advantages, [rows]), &device);
@@ -239,7 +243,8 @@ impl Scored {
     }
 
     fn metrics(&self) -> Metrics {
-        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / self.rewards.len().max(1) as f64;
+        let mean =
+            |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / self.rewards.len().max(1) as f64;
         Metrics::one(REWARD, mean(&mut self.rewards.iter().copied()))
             .with(BASELINE, mean(&mut self.baselines.iter().copied()))
             .with(ADVANTAGE, mean(&mut self.advantages().map(f64::abs)))

@@ -7,7 +7,6 @@ use crate::testing::{batch, blip2, language_models};
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 
-
 fn captions() -> Vec<Vec<String>> {
     (0..6)
         .map(|clip| match batch(&[clip]) {

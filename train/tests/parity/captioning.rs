@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use captioner::{Context, HostPrompts, HostTokens, PromptIds};
 use data::text::Tokenizer;
+use model::Blip2;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use serde::Deserialize;
 use train::scst::{Released, Rewards, Scored, Scst, ScstConfig};
-use train::{BEST, Batch, Captioner, Context, HostPrompts, HostTokens, Outcome, Task};
+use train::{BEST, Batch, CrossEntropy, Objective, Outcome};
 
 use crate::compare::{Weights, check, weights};
 use crate::fixture::{Case, fixtures, models, open, pixels};
@@ -32,7 +34,7 @@ struct Rewarded {
 }
 
 impl Rewarded {
-    /// What [`Scst::write`] would have given, had it written these captions and were they worth this.
+    /// What [`Scst::generate`] would return with these captions and rewards.
     fn scored(&self) -> Scored {
         let candidates = self.rewards[0].len();
         let mean = |rewards: &[f64]| rewards.iter().sum::<f64>() / candidates as f64;
@@ -52,16 +54,15 @@ fn tokenizer(vocabulary: usize) -> Arc<Tokenizer> {
     Arc::new(Tokenizer::word_level(&words).unwrap())
 }
 
-fn captioner<B>(case: &Case<B>) -> Captioner {
-    let (config, blip2) = case.initial();
+fn captioner<B>(case: &Case<B>) -> (Blip2, Context) {
+    let (config, model) = case.initial();
     let context = Context {
         tokenizer: tokenizer(config.text_config.vocabulary_size()),
         config,
-        prompt: Vec::new(),
+        prompt: PromptIds::default(),
         generate: GenerateConfig::default(),
-        label_smoothing: case.train.label_smoothing,
     };
-    Captioner::new(blip2, context)
+    (model, context)
 }
 
 /// The weights in a captioner's folder, with those of an adapter; their names tell whether peft wrapped the language model
@@ -76,11 +77,11 @@ fn captioner_weights(folder: &Path, adapter: Option<&Path>) -> Weights {
 }
 
 /// Compares what a captioner's run wrote, which is what others read.
-fn check_captioner<T: Task, B>(
+fn check_captioner<B>(
     name: &str,
     case: &Case<B>,
     losses: &[f64],
-    outcome: &Outcome<T>,
+    outcome: &Outcome<Blip2>,
     directory: &Path,
 ) {
     let best = directory.join(BEST);
@@ -93,8 +94,8 @@ fn check_captioner<T: Task, B>(
 
 fn check_cross_entropy(name: &str) {
     let case: Arc<Case<Captions>> = Arc::new(open(name));
-    let captioner = captioner(&case);
-    let has_encoder = matches!(captioner.context().config.text_config, LanguageModelConfig::T5(_));
+    let (model, context) = captioner(&case);
+    let has_encoder = matches!(context.config.text_config, LanguageModelConfig::T5(_));
     let given = case.clone();
     let batch = move |step: usize, items| {
         let batch = &given.batches[step];
@@ -108,12 +109,15 @@ fn check_cross_entropy(name: &str) {
             items,
         }
     };
-    let task = Watched::new(captioner, case.train.batch_size, |captioner, _, batch, step_context| {
-        captioner.loss(batch, step_context).map(|loss| loss.value)
-    });
+    let cross_entropy = CrossEntropy::new(context, case.train.label_smoothing);
+    let watched = cross_entropy.clone();
+    let (objective, seen) =
+        Watched::new(cross_entropy, case.train.batch_size, move |model: &Blip2, _, batch, context| {
+            watched.loss(model, batch, context).map(|loss| loss.value)
+        });
     let directory = tempfile::tempdir().unwrap();
-    let outcome = trained(task.clone(), &case.train, batch, directory.path());
-    check_captioner(name, &case, &task.losses(), &outcome, directory.path());
+    let outcome = trained(model, objective, &case.train, batch, directory.path());
+    check_captioner(name, &case, &seen.losses(), &outcome, directory.path());
 }
 
 #[test]
@@ -137,7 +141,8 @@ fn released_self_critical_training_on_given_captions_and_rewards() {
     let case: Arc<Case<Rewarded>> = Arc::new(open(name));
     let config = ScstConfig::Released(Released { dropout: false, ..Released::default() });
     let no_captions: [Vec<&str>; 0] = [];
-    let scst = Scst::new(captioner(&case), Arc::new(Rewards::new(config, &no_captions).unwrap()));
+    let (model, context) = captioner(&case);
+    let scst = Scst::new(context, Arc::new(Rewards::new(config, &no_captions).unwrap()));
     let scored: Vec<Scored> = case.batches.iter().map(Rewarded::scored).collect();
     let given = case.clone();
     let batch = move |step: usize, items| Batch::Caption {
@@ -148,10 +153,12 @@ fn released_self_critical_training_on_given_captions_and_rewards() {
         clips: given.batches[step].clips.clone(),
         items,
     };
-    let task = Watched::new(scst, case.train.batch_size, move |scst: &Scst, step, batch, _| {
-        scst.policy_loss(batch, &scored[step])
-    });
+    let watched = scst.clone();
+    let (objective, seen) =
+        Watched::new(scst, case.train.batch_size, move |model: &Blip2, step, batch, _| {
+            watched.policy_loss(model, batch, &scored[step])
+        });
     let directory = tempfile::tempdir().unwrap();
-    let outcome = trained(task.clone(), &case.train, batch, directory.path());
-    check_captioner(name, &case, &task.losses(), &outcome, directory.path());
+    let outcome = trained(model, objective, &case.train, batch, directory.path());
+    check_captioner(name, &case, &seen.losses(), &outcome, directory.path());
 }

@@ -9,7 +9,7 @@ use model::checkpoint::source::Source;
 use model::parameters::FieldPath;
 use train::TrainConfig;
 use train::checkpoint::EpochRecord;
-use train::dashboard::GRADIENT_NORM;
+use train::metrics::GRADIENT_NORM;
 
 use crate::STEPS;
 use crate::fixture::{Case, Step};
@@ -59,7 +59,7 @@ impl ModuleVisitor for Values {
     }
 }
 
-/// Compares losses, what the trainer wrote down of each round, and final weights with PyTorch's, prints a row of the
+/// Compares losses, the recorded metrics of each interval, and final weights with PyTorch's, prints a row of the
 /// table, and fails beyond the tolerances. `got` and `initial` may hold more than what was trained; the rest must not have
 /// moved by a bit.
 pub(crate) fn check<B>(
@@ -72,19 +72,19 @@ pub(crate) fn check<B>(
     initial: &Weights,
 ) {
     assert_eq!((losses.len(), case.steps.len()), (STEPS, STEPS), "{name}: steps");
-    let rates = TrainConfig { epochs: STEPS, ..case.train.clone() }.rates(1);
+    let rates = TrainConfig { epochs: STEPS, ..case.train.clone() }.learning_rates(1);
     let steps = || case.steps.iter().enumerate();
     let loss = most(steps().map(|(at, step)| (losses[at], step.loss)));
-    let round = case.train.round(1);
-    assert_eq!(history.len(), STEPS.div_ceil(round), "{name}: rounds");
-    let rounds = || history.iter().zip(case.steps.chunks(round));
+    let interval = case.train.evaluation_interval(1);
+    assert_eq!(history.len(), STEPS.div_ceil(interval), "{name}: evaluations");
+    let intervals = || history.iter().zip(case.steps.chunks(interval));
     let mean = |steps: &[Step], of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>() / steps.len() as f64;
-    let norm = most(rounds().map(|(record, steps)| {
+    let norm = most(intervals().map(|(record, steps)| {
         (record.training.get(GRADIENT_NORM).unwrap(), mean(steps, |step| step.gradient_norm))
     }));
-    let written = most(rounds().map(|(record, steps)| (record.loss, mean(steps, |step| step.loss))));
+    let recorded = most(intervals().map(|(record, steps)| (record.loss, mean(steps, |step| step.loss))));
     let last_rates =
-        rounds().map(|(record, steps)| (record.learning_rate, steps[steps.len() - 1].learning_rate));
+        intervals().map(|(record, steps)| (record.learning_rate, steps[steps.len() - 1].learning_rate));
     let rate = most(steps().map(|(at, step)| (rates.at(at), step.learning_rate)).chain(last_rates));
     let mut compared = Largest::default();
     let mut still = 0;
@@ -115,7 +115,7 @@ pub(crate) fn check<B>(
     );
     println!("  {name}: the tensor that differs most is {}", compared.worst);
     assert!(loss <= LOSS_TOLERANCE, "{name}: a loss differs by {loss:.1e}");
-    assert!(written <= LOSS_TOLERANCE, "{name}: the mean loss of a round differs by {written:.1e}");
+    assert!(recorded <= LOSS_TOLERANCE, "{name}: the mean loss of an interval differs by {recorded:.1e}");
     assert!(norm <= LOSS_TOLERANCE, "{name}: a gradient's norm differs by {norm:.1e}");
     assert!(rate <= RATE_TOLERANCE, "{name}: a learning rate differs by {rate:.1e}");
     assert!(failures.is_empty(), "{name}: {} tensors differ:\n{}", failures.len(), failures.join("\n"));

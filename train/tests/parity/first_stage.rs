@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use captioner::HostTokens;
 use model::checkpoint::{Parts, Role, load_pretraining};
 use model::pretraining::{HardNegatives, Pretraining, PretrainingConfig};
 use serde::Deserialize;
-use train::pretraining::{FirstStage, FirstStageContext};
-use train::{Batch, HostTokens, Task};
+use train::Batch;
+use train::pretraining::FirstStage;
 
 use crate::compare::{check, values};
 use crate::fixture::{Case, fixtures, models, open, pixels};
@@ -53,19 +54,16 @@ fn the_three_losses_of_the_first_stage_on_given_negatives() {
     let settings = &stage.case.train;
     let initial = load(&models().join("lavis/stage1.pth"), &stage.config);
     let expected = load(&fixtures().join(format!("{name}.safetensors")), &stage.config);
-    let context = FirstStageContext { config: stage.config.clone(), start: stage.start_token };
-    let first_stage = FirstStage::new(initial.clone(), context);
+    let first_stage = FirstStage { start_token: stage.start_token };
     let given = stage.clone();
-    let task = Watched::new(
-        first_stage,
-        settings.batch_size,
-        move |first_stage: &FirstStage, step, batch, step_context| {
+    let losses_of = first_stage.clone();
+    let (objective, seen) =
+        Watched::new(first_stage, settings.batch_size, move |model: &Pretraining, step, batch, context| {
             let drawn = &given.case.batches[step];
             let negatives =
                 HardNegatives { images: drawn.negative_images.clone(), texts: drawn.negative_texts.clone() };
-            first_stage.losses(batch, Some(negatives), step_context).map(|losses| losses.sum())
-        },
-    );
+            losses_of.losses(model, batch, Some(negatives), context).map(|losses| losses.sum())
+        });
     let given = stage.clone();
     let batch = move |step: usize, items| {
         let pairs = &given.case.batches[step].pairs;
@@ -73,8 +71,8 @@ fn the_three_losses_of_the_first_stage_on_given_negatives() {
         Batch::Pairs { visual: pixels(pairs, 1), texts: HostTokens::pad(&texts), items }
     };
     let directory = tempfile::tempdir().unwrap();
-    let outcome = trained(task.clone(), settings, batch, directory.path());
-    let (got, initial, mut expected) = (values(outcome.best.model()), values(&initial), values(&expected));
+    let outcome = trained(initial.clone(), objective, settings, batch, directory.path());
+    let (got, initial, mut expected) = (values(&outcome.best), values(&initial), values(&expected));
     expected.retain(|tensor, _| settings.parameters.trains(tensor));
-    check(name, &stage.case, &task.losses(), &outcome.history, &got, &expected, &initial);
+    check(name, &stage.case, &seen.losses(), &outcome.history, &got, &expected, &initial);
 }

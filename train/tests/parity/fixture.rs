@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use captioner::HostVisual;
 use model::checkpoint::source::Source;
 use model::{Blip2, Blip2Config};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use train::{HostVisual, TrainConfig};
+use train::TrainConfig;
 
 /// A file CASE.json of `scripts/reference/training.py`, which tells what is in it.
 #[derive(Debug, Deserialize)]

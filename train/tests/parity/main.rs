@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use train::dashboard::Dashboard;
 use train::processes::SingleProcess;
-use train::{Batch, Examples, Fit, Outcome, Task, TrainConfig, TrainError, fit};
+use train::{Batch, Examples, Fit, Objective, Outcome, TrainConfig, TrainError, fit};
 
 /// Steps of every run.
 const STEPS: usize = 20;
@@ -43,16 +43,17 @@ impl<F: Fn(usize, Vec<usize>) -> Batch + Send + Sync> Examples for Batches<F> {
 }
 
 /// Trains on one batch a step.
-fn trained<T: Task>(
-    task: T,
+fn trained<O: Objective>(
+    model: O::Model,
+    objective: O,
     config: &TrainConfig,
     batch: impl Fn(usize, Vec<usize>) -> Batch + Send + Sync + 'static,
     directory: &Path,
-) -> Outcome<T> {
+) -> Outcome<O::Model> {
     let rows = config.batch_size;
     let run = Fit {
         config: TrainConfig { epochs: STEPS, save_every: 1000, ..config.clone() },
-        task,
+        objective,
         train: Arc::new(Batches { rows, batch }),
         validation: None,
         directory: directory.to_owned(),
@@ -64,5 +65,5 @@ fn trained<T: Task>(
         dashboard: Dashboard::Silent,
         processes: Arc::new(SingleProcess),
     };
-    fit(run).unwrap()
+    fit(model, run).unwrap()
 }

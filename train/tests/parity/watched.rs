@@ -1,72 +1,69 @@
-//! A task whose losses are kept step by step, and which may be told what it would otherwise draw.
+//! An objective whose losses are recorded step by step, with what it would otherwise draw given to it.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Tensor;
-use train::task::{Evaluated, Loss, StepContext};
-use train::{Batch, Task, TrainError};
+use train::objective::{BatchEvaluation, Loss, StepContext};
+use train::{Batch, Objective, TrainError};
 
-/// The loss of a task on a batch of a step, counted from 0.
-type LossOfStep<T> =
-    dyn Fn(&T, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync;
+/// The loss of a model on a batch of a step, counted from 0.
+type LossOfStep<M> =
+    dyn Fn(&M, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync;
 
-/// The task. A batch's items tell its step: there are `rows` of them in every step, numbered through the run.
-#[derive(Clone)]
-pub(crate) struct Watched<T> {
-    task: T,
+/// The objective. A batch's items name its step: there are `rows` of them in every step, numbered through the run.
+pub(crate) struct Watched<O: Objective> {
+    objective: O,
     rows: usize,
-    loss: Arc<LossOfStep<T>>,
-    /// Of each step, its parts' losses times their weights, and the weights, added up.
-    seen: Arc<Mutex<Vec<[f64; 2]>>>,
+    loss: Box<LossOfStep<O::Model>>,
+    /// Of each step, its parts' losses times their weights, and the weights, summed.
+    seen: Seen,
 }
 
-impl<T> Watched<T> {
-    pub(crate) fn new(
-        task: T,
-        rows: usize,
-        loss: impl Fn(&T, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync + 'static,
-    ) -> Self {
-        Self { task, rows, loss: Arc::new(loss), seen: Arc::default() }
-    }
+/// The losses seen so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Vec<[f64; 2]>>>);
 
+impl Seen {
     /// The loss of each step so far.
     pub(crate) fn losses(&self) -> Vec<f64> {
-        self.seen.lock().unwrap().iter().map(|[sum, weight]| sum / weight).collect()
+        self.0.lock().unwrap().iter().map(|[sum, weight]| sum / weight).collect()
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+impl<O: Objective> Watched<O> {
+    pub(crate) fn new(
+        objective: O,
+        rows: usize,
+        loss: impl Fn(&O::Model, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> (Self, Seen) {
+        let seen = Seen::default();
+        (Self { objective, rows, loss: Box::new(loss), seen: seen.clone() }, seen)
+    }
+}
+
+impl<O: Objective> fmt::Debug for Watched<O> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Watched").field("task", &self.task).finish_non_exhaustive()
+        formatter.debug_struct("Watched").field("objective", &self.objective).finish_non_exhaustive()
     }
 }
 
-impl<T: Task> Task for Watched<T> {
-    type Model = T::Model;
-
-    fn model(&self) -> &T::Model {
-        self.task.model()
-    }
-
-    fn into_model(self) -> T::Model {
-        self.task.into_model()
-    }
-
-    fn with_model(&self, model: T::Model) -> Self {
-        Self { task: self.task.with_model(model), ..self.clone() }
-    }
+impl<O: Objective> Objective for Watched<O> {
+    type Model = O::Model;
 
     fn weight(&self, batch: &Batch) -> f64 {
-        self.task.weight(batch)
+        self.objective.weight(batch)
     }
 
-    fn loss(&self, batch: Batch, step_context: &StepContext<'_>) -> Result<Loss, TrainError> {
+    fn loss(&self, model: &O::Model, batch: Batch, context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let (step, weight) = (batch.items()[0] / self.rows, self.weight(&batch));
-        let value = (self.loss)(&self.task, step, batch, step_context)?;
+        let value = (self.loss)(model, step, batch, context)?;
         let number = value.clone().without_autodiff().into_scalar::<f64>();
-        let mut seen = self.seen.lock().unwrap();
+        let mut seen = self.seen.0.lock().unwrap();
         if seen.len() <= step {
             seen.resize(step + 1, [0.0; 2]);
         }
@@ -74,15 +71,15 @@ impl<T: Task> Task for Watched<T> {
         Ok(Loss::from(value))
     }
 
-    fn evaluate(&self, batch: Batch) -> Result<Evaluated, TrainError> {
-        self.task.evaluate(batch)
+    fn evaluate(&self, model: &O::Model, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+        self.objective.evaluate(model, batch)
     }
 
-    fn export(&self, directory: &Path) -> Result<(), TrainError> {
-        self.task.export(directory)
+    fn save(&self, model: &O::Model, directory: &Path) -> Result<(), TrainError> {
+        self.objective.save(model, directory)
     }
 
     fn can_split(&self) -> bool {
-        self.task.can_split()
+        self.objective.can_split()
     }
 }
