@@ -18,6 +18,7 @@ use crate::records::{
     Timing, VariantSummary, clips, read_epochs, read_json, read_toml, run_folder,
 };
 use crate::runtime::Caches;
+use crate::runtime::cache::MeteorError;
 use crate::text::metrics::{ACCURACY, BLEU_4, CIDER, METEOR, ROUGE_L};
 
 /// A study as its folder has it.
@@ -120,6 +121,14 @@ impl Study {
         }
         let tables = match caches.meteor_tables(None) {
             Ok(tables) => Some(tables),
+            // without the folders that were searched, so that the report is the same everywhere
+            Err(MeteorError::Missing { .. }) => {
+                gaps.push(
+                    "METEOR is not computed: its tables are not installed. `scripts/meteor-data.sh` downloads them."
+                        .to_owned(),
+                );
+                None
+            }
             Err(error) => {
                 gaps.push(format!("METEOR is not computed: {error}."));
                 None

@@ -80,7 +80,7 @@ impl Caches {
 pub enum MeteorError {
     /// There are no tables.
     #[error(
-        "METEOR's tables are in none of {searched}; `scripts/meteor-data.sh` downloads them, RECAP_CACHE names another folder"
+        "there are no METEOR tables in {searched}; `scripts/meteor-data.sh` downloads them, and RECAP_CACHE names another folder"
     )]
     Missing {
         /// The folders that were searched.
