@@ -94,7 +94,11 @@ fn every_ablation_runs_in_smoke_mode() {
             let test = &variant["runs"][0]["test"];
             assert!(metrics.iter().all(|metric| test[metric].is_number()), "{name}: {test}");
             let place = format!("runs/{name}/{}/seed-1", variant["name"].as_str().unwrap());
-            assert_eq!(&evaluated(&desk, &place), test, "{place}: its best checkpoint alone gives its result");
+            assert_eq!(
+                &evaluated(&desk, &place),
+                test,
+                "{place}: its best checkpoint alone gives its result"
+            );
         }
         variants_run += variants.len();
         let report = desk.read(&format!("runs/{name}/report.md"));
@@ -151,7 +155,11 @@ fn every_checkpoint_of_a_study_has_its_own_baseline_which_resuming_keeps() {
     let before = summary();
     let models = before["models"].as_array().unwrap();
     let of = |key: &str| models.iter().map(|model| model[key].to_string()).collect::<BTreeSet<String>>();
-    assert_eq!((of("variants").len(), of("parameters").len(), of("weights_hash").len()), (3, 3, 3), "{models:?}");
+    assert_eq!(
+        (of("variants").len(), of("parameters").len(), of("weights_hash").len()),
+        (3, 3, 3),
+        "{models:?}"
+    );
     assert!(models.iter().all(|model| model["test"]["CIDEr"].is_number()), "{models:?}");
     let report = desk.read("runs/lm_size/report.md");
     for variant in ["small", "middle", "large"] {
@@ -188,7 +196,8 @@ fn provenance_has_the_commit_of_the_build() {
 fn caches_are_found_from_any_working_directory() {
     let desk = Desk::new();
     let run = |variables: &[(&str, &str)]| {
-        let mut command = desk.command(&["ablation", "fusion", "--profile", "smoke", "--only", "concat", "--no-tui"]);
+        let mut command =
+            desk.command(&["ablation", "fusion", "--profile", "smoke", "--only", "concat", "--no-tui"]);
         command.env_remove("RECAP_CACHE").env_remove("XDG_CACHE_HOME").env("HOME", desk.path("home"));
         for (name, value) in variables {
             command.env(name, desk.path(value));
@@ -197,11 +206,13 @@ fn caches_are_found_from_any_working_directory() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(&[("RECAP_CACHE", "named")]);
-    assert!(desk.path("named").is_dir() && !desk.path("cache").exists() && !desk.path("home").exists());
+    // GStreamer has a cache of its own in the home folder
+    let home = desk.path("home/.cache/recap");
+    assert!(desk.path("named").is_dir() && !desk.path("cache").exists() && !home.exists());
     std::fs::create_dir(desk.path("cache")).unwrap();
     run(&[]);
     let worlds = |folder: &str| std::fs::read_dir(desk.path(folder)).unwrap().count();
-    assert!(worlds("cache") > 0 && !desk.path("home").exists());
+    assert!(worlds("cache") > 0 && !home.exists());
     std::fs::remove_dir_all(desk.path("cache")).unwrap();
     if cfg!(target_os = "linux") {
         run(&[]);
@@ -263,7 +274,11 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
         "the model that was exported is the one scored"
     );
     assert_eq!(serde_json::from_str::<Value>(&desk.read("p.json")).unwrap().as_array().unwrap().len(), 6);
-    assert_eq!(evaluated(&desk, "runs/mine/mine/seed-1"), metrics, "the data set is saved with the checkpoint");
+    assert_eq!(
+        evaluated(&desk, "runs/mine/mine/seed-1"),
+        metrics,
+        "the data set is saved with the checkpoint"
+    );
     let stray = desk.run(&["evaluate", "--checkpoint", "nowhere", "--dataset", "msrvt=w"]);
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
 }

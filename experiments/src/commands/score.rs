@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     split: Option<String>,
     /// Metrics to compute
-    #[arg(long, value_delimiter = ',', default_values_t = [Metric::Bleu, Metric::Meteor, Metric::Rouge, Metric::Cider])]
+    #[arg(long, value_delimiter = ',', default_values = ["bleu", "meteor", "rouge", "cider"])]
     metrics: Vec<Metric>,
     /// Save the scores of every video in this JSON file
     #[arg(long, value_name = "OUT.json")]
@@ -56,18 +56,6 @@ pub(super) enum Metric {
     Rouge,
     /// CIDEr, which is CIDEr-D
     Cider,
-}
-
-impl std::fmt::Display for Metric {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self {
-            Self::Bleu => "bleu",
-            Self::Meteor => "meteor",
-            Self::Rouge => "rouge",
-            Self::Cider => "cider",
-        };
-        formatter.write_str(name)
-    }
 }
 
 impl Metric {

@@ -9,7 +9,7 @@ use super::options::ConfigOptions;
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
 use crate::plan::{Module, Plan, Stage};
-use crate::text::numbers::{bytes, estimate, operations};
+use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, thousands};
 
 /// Arguments of `show`.
@@ -55,7 +55,7 @@ fn variants(plans: &[Planned<'_>]) -> Table {
         Table::new(&["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
     for (variant, plan) in plans {
         let (trained, values) = (plan.trained(), plan.values());
-        let time = plan.seconds().map_or_else(|| "not run: no measured rate".to_owned(), estimate);
+        let time = plan.seconds().map_or_else(|| "not run: no measured rate".to_owned(), seconds);
         table.push(vec![
             variant.name.clone(),
             variant.description.clone(),

@@ -132,7 +132,7 @@ fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
     }
     ensure!(
         pairs.world.is_some() || config.second_stage.train.select == SelectionMetric::loss(),
-        "second_stage.train.select is \"{}\", which exists for images of the tiny world only: set it to \"loss\"",
+        "second_stage.train.select is \"{}\", which exists for the tiny world's images only: set it to \"loss\"",
         config.second_stage.train.select
     );
     Ok(())

@@ -12,36 +12,28 @@ use super::{RESTORE, SUMMARY, read_json};
 use crate::config::Published;
 
 /// `summary.json`: every score of a study. It holds no times, so that the same command writes the same file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Summary {
     pub ablation: String,
-    #[serde(default)]
     pub question: String,
     /// Figure or table of the paper.
-    #[serde(default)]
     pub paper: String,
-    #[serde(default)]
     pub profile: String,
     /// Name of the data set.
-    #[serde(default)]
     pub data_set: Option<String>,
     /// Hash of the data.
-    #[serde(default)]
     pub world: Option<String>,
     /// Seeds of each variant: 1 to this.
-    #[serde(default)]
     pub seeds: Option<u64>,
     /// Clips of train, validate and test.
-    #[serde(default)]
     pub clips: Option<[usize; 3]>,
-    #[serde(default)]
     pub baselines: Baselines,
     /// The pretrained models that the variants start from.
-    #[serde(default)]
     pub models: Vec<ModelSummary>,
     /// Every variant, in the study's order.
     pub variants: Vec<VariantSummary>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
 }
 
@@ -69,16 +61,15 @@ pub(crate) struct ModelSummary {
 }
 
 /// The runs of a variant.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct VariantSummary {
     /// Its name, which is its folder's.
     pub name: String,
-    #[serde(default)]
     pub description: String,
     /// The results of its finished runs.
-    #[serde(default)]
     pub runs: Vec<RunResult>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
 }
 
@@ -90,48 +81,38 @@ pub(crate) struct Failure {
 }
 
 /// `result.json`: the result of a finished run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct RunResult {
     /// Hash of configuration and seed.
-    #[serde(default)]
     pub config_hash: String,
     pub seed: u64,
-    #[serde(default)]
     pub trainable: Option<usize>,
-    #[serde(default)]
     pub parameters: Option<usize>,
     /// The epoch that validation chose.
-    #[serde(default)]
     pub best_epoch: usize,
-    #[serde(default)]
     pub history: Vec<Epoch>,
     /// Scores of the chosen epoch on the test split.
     pub test: Metrics,
 }
 
 /// One evaluation and the training steps before it, as a line of `metrics.jsonl` has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Epoch {
     /// Number from 1.
-    #[serde(default)]
     pub epoch: usize,
     /// Steps taken at its end.
-    #[serde(default)]
     pub step: usize,
     /// Learning rate of its last step.
-    #[serde(default)]
     pub learning_rate: f64,
     /// Mean training loss; none where it is not a number.
-    #[serde(default)]
     pub loss: Option<f64>,
     /// Means of the other metrics of the training steps.
-    #[serde(default)]
     pub training: Metrics,
     /// Metrics of the validation split.
-    #[serde(default)]
     pub validation: Metrics,
     /// Whether it is the best so far.
-    #[serde(default)]
     pub is_best: bool,
 }
 
@@ -144,22 +125,18 @@ impl From<EpochRecord> for Epoch {
 }
 
 /// `timing.json`: duration and memory of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Timing {
     /// Mean seconds of training steps an epoch.
-    #[serde(default)]
     pub seconds_per_epoch: Option<f64>,
     /// Seconds of the run in this session: features, training, validation and test.
-    #[serde(default)]
     pub seconds: Option<f64>,
     /// The time of the training steps by kind of work, over all sessions.
-    #[serde(default)]
     pub training: Option<Seconds>,
     /// Peak physical memory of the process in this session, bytes.
-    #[serde(default)]
     pub peak_memory: Option<u64>,
     /// Memory that the program held on the accelerator at the end, bytes.
-    #[serde(default)]
     pub device_memory: Option<u64>,
 }
 

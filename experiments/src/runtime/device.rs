@@ -86,34 +86,25 @@ fn cuda(_index: usize) -> anyhow::Result<Device> {
     bail!(missing("cuda"))
 }
 
-#[cfg(feature = "wgpu")]
 fn wgpu() -> anyhow::Result<Device> {
+    #[cfg(not(feature = "wgpu"))]
+    bail!(missing("wgpu"));
+    #[cfg(feature = "wgpu")]
     Ok(Device::wgpu(burn::tensor::DeviceKind::default()))
 }
 
-#[cfg(not(feature = "wgpu"))]
-fn wgpu() -> anyhow::Result<Device> {
-    bail!(missing("wgpu"))
-}
-
-#[cfg(feature = "vulkan")]
 fn vulkan() -> anyhow::Result<Device> {
+    #[cfg(not(feature = "vulkan"))]
+    bail!(missing("vulkan"));
+    #[cfg(feature = "vulkan")]
     Ok(Device::vulkan(burn::tensor::DeviceKind::default()))
 }
 
-#[cfg(not(feature = "vulkan"))]
-fn vulkan() -> anyhow::Result<Device> {
-    bail!(missing("vulkan"))
-}
-
-#[cfg(feature = "metal")]
 fn metal() -> anyhow::Result<Device> {
+    #[cfg(not(feature = "metal"))]
+    bail!(missing("metal"));
+    #[cfg(feature = "metal")]
     Ok(Device::metal(burn::tensor::DeviceKind::default()))
-}
-
-#[cfg(not(feature = "metal"))]
-fn metal() -> anyhow::Result<Device> {
-    bail!(missing("metal"))
 }
 
 #[cfg(not(all(feature = "cuda", feature = "wgpu", feature = "vulkan", feature = "metal")))]

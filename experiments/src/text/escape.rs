@@ -1,6 +1,6 @@
 //! Text that people or models wrote, put into HTML, Markdown, URLs and scripts without becoming part of them.
 
-use std::fmt::Write as _;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// For HTML and SVG, in text and in quoted attributes.
 pub(crate) fn html(text: &str) -> String {
@@ -43,20 +43,12 @@ pub(crate) fn markdown(text: &str) -> String {
     escaped
 }
 
-/// A relative or absolute path as a URL: every byte but the unreserved ones and the separator as `%XX`.
+/// Every byte that a URL's path may not contain as it is.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// A relative or absolute path as a URL.
 pub(crate) fn url(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                escaped.push(char::from(byte));
-            }
-            _ => {
-                let _ = write!(escaped, "%{byte:02X}"); // writing to a String does not fail
-            }
-        }
-    }
-    escaped
+    utf8_percent_encode(path, IN_PATH).to_string()
 }
 
 /// JSON inside a `<script>` element: no `<` may be seen there, as `</script>` ends it and `<!--` changes how

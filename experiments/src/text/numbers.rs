@@ -54,15 +54,6 @@ pub(crate) fn operations(number: f64) -> String {
     format!("{:.1} {unit}", number / size)
 }
 
-/// A rough estimate of a duration, as `4 min`.
-pub(crate) fn estimate(seconds: f64) -> String {
-    match seconds {
-        under if under < 60.0 => format!("{under:.0} s"),
-        under if under < 7200.0 => format!("{:.0} min", under / 60.0),
-        _ => format!("{:.0} h", seconds / 3600.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,9 +65,8 @@ mod tests {
     }
 
     #[test]
-    fn bytes_operations_and_estimates_have_a_fitting_unit() {
+    fn bytes_and_operations_have_a_fitting_unit() {
         assert_eq!((bytes(3_200_000_000), bytes(450_000)), ("3.2 GB".to_owned(), "0.5 MB".to_owned()));
         assert_eq!([2.5e6, 7e15].map(operations), ["2.5 MFLOP", "7.0 PFLOP"]);
-        assert_eq!([12.4, 300.0, 9e4].map(estimate), ["12 s", "5 min", "25 h"]);
     }
 }
