@@ -4,9 +4,9 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use data::features::{FeatureItem, FeatureKey, FeatureWriter, Features};
+use data::features::{FeatureItem, FeatureKey, Features};
 use data::preprocess::Preprocess;
-use data::progress::{OnProgress, Progress};
+use data::progress::OnProgress;
 use model::Blip2;
 use sha2::{Digest, Sha256};
 
@@ -15,9 +15,6 @@ use crate::checkpoint::hex;
 use crate::frames::FrameSource;
 use crate::host::device_of;
 use crate::settings::{FrameConfig, Storage};
-
-/// Clips whose features are stored in one file.
-const CLIPS_PER_SHARD: usize = 256;
 
 /// ViT features of every clip.
 pub enum FeatureStore {
@@ -29,12 +26,7 @@ pub enum FeatureStore {
         shape: [usize; 3],
     },
     /// In memory-mapped files, in bf16.
-    Disk {
-        /// Clip ids, in order.
-        ids: Vec<String>,
-        /// Their features.
-        features: Features,
-    },
+    Disk(Features),
 }
 
 impl FeatureStore {
@@ -57,8 +49,8 @@ impl FeatureStore {
             Storage::Disk => {
                 let key = FeatureKey {
                     vision: vision_hash(model),
-                    preprocessing: format!("{preprocess:?}"),
-                    frames: format!("{:?}", config.request(preprocess.size)),
+                    preprocess: preprocess.clone(),
+                    request: config.request(preprocess.size),
                 };
                 vit.on_disk(&key, batch_size.max(1), &cache.join("features"), on_progress)
             }
@@ -69,7 +61,7 @@ impl FeatureStore {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::Memory { shape, .. } => *shape,
-            Self::Disk { features, .. } => features.shape(),
+            Self::Disk(features) => features.shape(),
         }
     }
 
@@ -84,7 +76,7 @@ impl FeatureStore {
                 out.extend_from_slice(&values[item * each..(item + 1) * each]);
                 Ok(())
             }
-            Self::Disk { ids, features } => features.read(&ids[item], out),
+            Self::Disk(features) => features.read(item, out),
         }
     }
 }
@@ -141,21 +133,12 @@ impl FrozenVit<'_> {
             items.push(FeatureItem { id: id.clone(), content });
         }
         let (_, shape) = self.features(&[0])?;
-        // one folder for each split and each selection of clips
-        let folder = folder.join(hex(&Sha256::digest(ids.join("\n"))));
-        let mut writer = FeatureWriter::create(&folder, key.clone(), items, shape, CLIPS_PER_SHARD)?;
-        while let Some(next) = writer.next(batch_size) {
-            let wanted: Vec<String> = next.iter().map(|item| item.id.clone()).collect();
-            let (done, total) = writer.progress();
-            on_progress(Progress { stage: "frozen ViT", done, total });
-            let items: Vec<usize> = (done..done + wanted.len()).collect();
-            let (features, _) = self.features(&items)?;
-            for (id, features) in wanted.iter().zip(features.chunks_exact(shape.iter().product())) {
-                writer.put(id, features)?;
-            }
-        }
-        writer.finish()?;
-        Ok(FeatureStore::Disk { ids, features: Features::open(&folder, key)? })
+        let compute = |range: std::ops::Range<usize>| -> Result<Vec<f32>, CaptionerError> {
+            Ok(self.features(&range.collect::<Vec<_>>())?.0)
+        };
+        let features =
+            Features::open_or_compute(folder, key, items, shape, batch_size, on_progress, compute)?;
+        Ok(FeatureStore::Disk(features))
     }
 }
 

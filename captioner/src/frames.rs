@@ -5,8 +5,7 @@ use std::path::Path;
 
 use data::augment::Augment;
 use data::datasets::Clip;
-use data::loader::FrameStore;
-use data::prepare::{PreparedFrames, prepare};
+use data::frames::FrameStore;
 use data::preprocess::Preprocess;
 use data::progress::OnProgress;
 use data::random::RandomStream;
@@ -16,15 +15,8 @@ use crate::settings::{FrameConfig, Storage};
 
 /// The frames of a split.
 pub enum FrameSource {
-    /// All in memory.
-    Memory(FrameStore),
-    /// In memory-mapped files.
-    Disk {
-        /// Clip ids, in order.
-        ids: Vec<String>,
-        /// Their frames.
-        frames: PreparedFrames,
-    },
+    /// Decoded once, in memory or on disk.
+    Stored(FrameStore),
     /// Decoded on every access, other frames each epoch.
     Live(LiveFrames),
 }
@@ -53,13 +45,12 @@ impl FrameSource {
         on_progress: OnProgress<'_>,
     ) -> data::Result<Self> {
         let request = config.request(size as u32);
-        let ids = || clips.iter().map(|clip| clip.id.clone()).collect();
         if trains && config.varies() {
             if let Some(augment) = &config.augment {
                 augment.validate()?;
             }
             return Ok(Self::Live(LiveFrames {
-                ids: ids(),
+                ids: clips.iter().map(|clip| clip.id.clone()).collect(),
                 clips: clips.iter().map(|&clip| clip.clone()).collect(),
                 request: FrameRequest {
                     sampling: config.train_sampling.unwrap_or(config.sampling),
@@ -71,21 +62,17 @@ impl FrameSource {
                 augment: config.augment.clone(),
             }));
         }
-        Ok(match config.storage {
-            Storage::Memory => Self::Memory(FrameStore::of_clips(clips, &request, Some(cache), on_progress)?),
-            Storage::Disk => {
-                let folder = cache.join("frames");
-                prepare(clips, &request, &folder, on_progress)?;
-                Self::Disk { ids: ids(), frames: PreparedFrames::open(&folder, &request)? }
-            }
-        })
+        let folder = cache.join("frames");
+        Ok(Self::Stored(match config.storage {
+            Storage::Memory => FrameStore::of_clips(clips, &request, Some(&folder), on_progress)?,
+            Storage::Disk => FrameStore::on_disk(clips, &request, &folder, on_progress)?,
+        }))
     }
 
     /// Clip ids, in order.
     pub fn ids(&self) -> &[String] {
         match self {
-            Self::Memory(store) => store.ids(),
-            Self::Disk { ids, .. } => ids,
+            Self::Stored(store) => store.ids(),
             Self::Live(live) => &live.ids,
         }
     }
@@ -104,8 +91,7 @@ impl FrameSource {
     /// When the file cannot be decoded any more.
     pub fn pixels(&self, epoch: usize, item: usize) -> data::Result<Cow<'_, [u8]>> {
         match self {
-            Self::Memory(store) => Ok(Cow::Borrowed(store.clip(item))),
-            Self::Disk { ids, frames } => frames.clip(&ids[item]).map(Cow::Borrowed),
+            Self::Stored(store) => Ok(Cow::Borrowed(store.clip(item))),
             Self::Live(live) => live.pixels(epoch, item).map(Cow::Owned),
         }
     }

@@ -94,7 +94,11 @@ impl Default for FrameConfig {
 impl FrameConfig {
     /// The frames of a clip, except those that training draws again each epoch.
     pub fn request(&self, size: u32) -> FrameRequest {
-        FrameRequest { sampling: self.sampling, ..FrameRequest::uniform(self.count, size) }
+        FrameRequest {
+            sampling: self.sampling,
+            resizing: self.resizing,
+            ..FrameRequest::uniform(self.count, size)
+        }
     }
 
     /// How frames become the ViT's input.

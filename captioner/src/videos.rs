@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use data::loader::FrameStore;
+use data::frames::FrameStore;
 use data::preprocess::Preprocess;
 use data::progress::OnProgress;
 use model::Blip2;
@@ -34,7 +34,7 @@ impl Videos {
     pub fn in_memory(frames: FrameStore) -> Self {
         let (count, size) = (frames.frames(), frames.size());
         let config = FrameConfig { count, ..FrameConfig::default() };
-        Self::new(Arc::new(FrameSource::Memory(frames)), config, size)
+        Self::new(Arc::new(FrameSource::Stored(frames)), config, size)
     }
 
     /// Replaces the frames by ViT features, where the ViT is frozen (`trains` is false for all of its parameters) and

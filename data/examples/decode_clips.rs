@@ -1,16 +1,17 @@
-//! Decodes 8 frames at 224 px of each file, as often as it is told to: the part of `scripts/bench/video.sh`
-//! that is ours.
+//! Decodes 8 frames at 224 px of each file, repeatedly: Recap's part of `scripts/bench/video.sh`.
 //!
-//! `decode_clips PARALLEL FILE...` reads lines from its input; for each it decodes all files, `PARALLEL` at
-//! once, and prints the seconds that took and the bytes that came. A file that cannot be decoded ends it.
+//! `decode_clips PARALLEL FILE...` reads lines from its input; for each line it decodes all files, `PARALLEL`
+//! at once, and prints the time in seconds and the number of bytes. A file that cannot be decoded is an
+//! error.
 
-use data::video::{FrameRequest, decode};
+use data::video::{FrameRequest, decode, keep_freed_memory};
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let parallel: usize = arguments.next().ok_or("usage: decode_clips PARALLEL FILE...")?.parse()?;
     let files: Vec<PathBuf> = arguments.map(PathBuf::from).collect();

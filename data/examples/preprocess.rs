@@ -1,9 +1,7 @@
-//! `preprocess SIZE FILE...` writes what a model reads of each image file, f32 `[3, SIZE, SIZE]`
-//! little-endian, to its output: for `scripts/reference/resize.py`, which compares it with BLIP's image
-//! processor.
+//! `preprocess SIZE FILE...` writes the model input of each image file, f32 `[3, SIZE, SIZE]` little-endian,
+//! to its output. `scripts/reference/resize.py` compares it with BLIP's image processor.
 
 use data::preprocess::Preprocess;
-use data::sampling::Sampling;
 use data::video::{FrameRequest, decode};
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +9,7 @@ use std::path::Path;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let preprocess = Preprocess::new(arguments.next().ok_or("usage: preprocess SIZE FILE...")?.parse()?);
-    let request = FrameRequest { frames: 1, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(1, preprocess.size) };
     let mut out = std::io::stdout().lock();
     for file in arguments {
         let pixels = preprocess.resize(&decode(Path::new(&file), &request)?)?;

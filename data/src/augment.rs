@@ -1,5 +1,4 @@
-//! Training's random crop and mirror, the same for every frame of a clip: LAVIS's RandomResizedCrop and
-//! horizontal flip.
+//! Augmentation of training clips: LAVIS's RandomResizedCrop and flip, the same for all frames.
 
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocess;
@@ -7,16 +6,15 @@ use crate::random::RandomStream;
 use crate::video::Frames;
 use serde::{Deserialize, Serialize};
 
-/// How frames are varied.
+/// The augmentation of a clip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Smallest and largest share of the frame's area that a crop keeps.
+    /// Range of the crop's area, as a fraction of the frame's.
     pub scale: (f64, f64),
-    /// Smallest and largest width of a crop as a multiple of its height.
+    /// Range of the crop's aspect ratio, width by height.
     pub ratio: (f64, f64),
-    /// Probability that the clip is mirrored left to right. Leave it at 0 where captions speak of left and
-    /// right.
+    /// Probability of a horizontal flip. It must be 0 if captions mention left and right.
     pub flip: f64,
 }
 
@@ -26,44 +24,44 @@ impl Default for Augment {
     }
 }
 
-/// What one clip is cut down to.
+/// The crop of one clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Crop {
-    /// First row kept.
+    /// First row.
     pub top: usize,
-    /// First column kept.
+    /// First column.
     pub left: usize,
-    /// Rows kept.
+    /// Number of rows.
     pub height: usize,
-    /// Columns kept.
+    /// Number of columns.
     pub width: usize,
-    /// Mirrored left to right.
+    /// Whether it is flipped horizontally.
     pub flip: bool,
 }
 
 impl Augment {
-    /// Refuses what cannot be drawn from.
+    /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the value.
+    /// [`Error::Setting`] with the first value out of range.
     pub fn validate(&self) -> Result<()> {
-        let range = |key, (low, high): (f64, f64), most: f64| {
-            if low > 0.0 && low <= high && high <= most {
+        let range = |key, (low, high): (f64, f64), max: f64| {
+            if low > 0.0 && low <= high && high <= max {
                 return Ok(());
             }
-            let expected = format!("two numbers above 0 and at most {most}, the smaller first");
-            Err(Error::Setting { key, expected, got: format!("{low} and {high}") })
+            let expected = format!("two numbers above 0 and at most {max}, the smaller first");
+            Err(Error::setting(key, expected, format!("{low} and {high}")))
         };
         range("scale", self.scale, 1.0)?;
         range("ratio", self.ratio, 100.0)?;
         if (0.0..=1.0).contains(&self.flip) {
             return Ok(());
         }
-        Err(Error::Setting { key: "flip", expected: "from 0 to 1".into(), got: self.flip.to_string() })
+        Err(Error::setting("flip", "from 0 to 1", self.flip))
     }
 
-    /// Draws a crop of frames of this size, by torchvision's rule: ten tries at a share of the area and a
-    /// ratio of the sides (its logarithm uniform), then the largest central crop whose ratio is allowed.
+    /// Draws a crop by torchvision's rule: ten attempts with a random area and a random aspect ratio (its
+    /// logarithm is uniform), then the largest central crop with an allowed ratio.
     #[must_use]
     pub fn draw(&self, height: usize, width: usize, seed: u64) -> Crop {
         let mut random = RandomStream::new(seed, "augment: crop", 0);
@@ -95,20 +93,17 @@ impl Augment {
 }
 
 impl Crop {
-    /// Cuts every frame, mirrors it where asked, and resizes it.
+    /// Crops every frame, flips it if [`Self::flip`] is set, and resizes it.
     ///
     /// # Shapes
     /// `[f, height, width, 3]` to `[f, size, size, 3]`
     ///
     /// # Errors
-    /// A crop beyond the frames' borders; those of [`Preprocess::resize`].
+    /// A crop outside the frames; those of [`Preprocess::resize`].
     pub fn apply(&self, frames: &Frames, preprocess: &Preprocess) -> Result<Frames> {
         if self.top + self.height > frames.height || self.left + self.width > frames.width {
-            return Err(Error::Setting {
-                key: "crop",
-                expected: format!("one within {} x {}", frames.height, frames.width),
-                got: format!("{self:?}"),
-            });
+            let expected = format!("one within {} x {}", frames.height, frames.width);
+            return Err(Error::setting("crop", expected, format!("{self:?}")));
         }
         let mut data = Vec::with_capacity(frames.count * self.height * self.width * 3);
         for frame in frames.iter() {
@@ -147,7 +142,7 @@ mod tests {
     fn a_flip_mirrors_left_and_right() {
         let frames = Frames { count: 1, height: 1, width: 3, data: vec![1, 1, 1, 2, 2, 2, 3, 3, 3] };
         let crop = Crop { top: 0, left: 1, height: 1, width: 2, flip: true };
-        // One row by two columns is no square; stretched to 2 x 2 it keeps its columns.
+        // A crop of one row and two columns keeps its columns when resized to 2 x 2.
         let out = crop.apply(&frames, &Preprocess::new(2)).unwrap();
         assert!(out.data[0] > out.data[3]);
         assert!(Crop { left: 2, ..crop }.apply(&frames, &Preprocess::new(2)).is_err());
@@ -164,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn crops_lie_within_the_frame(height in 1usize..700, width in 1usize..700, seed: u64) {
+        fn crops_are_inside_the_frame(height in 1usize..700, width in 1usize..700, seed: u64) {
             let augment = Augment::default();
             let crop = augment.draw(height, width, seed);
             prop_assert!(crop.height >= 1 && crop.top + crop.height <= height);

@@ -1,58 +1,57 @@
-//! Reading a whole data set once, before training: which clips are there, which can be decoded, and what is in them.
+//! Checks a whole data set before training: missing files, damaged files, and content that splits share.
 
 use crate::datasets::files::Directory;
 use crate::datasets::skip::{Reason, SkipList, Skipped};
-use crate::datasets::{Account, Annotated, Place, Split, annotations, thousands};
+use crate::datasets::splits::Splits;
+use crate::datasets::{Annotated, DatasetPaths, Split, SplitUsage, annotations, splits};
+use crate::digest::sha256;
 use crate::error::Result;
+use crate::format::{listed, thousands};
 use crate::progress::{Counter, OnProgress};
-use crate::store::{digest_file, hex};
-use crate::video::{self, FrameRequest};
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// What looking into a file gave.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Inspected {
-    /// Frames that were decoded.
+    /// Number of decoded frames.
     pub frames: usize,
-    /// Pixels of a row.
+    /// Pixels per row.
     pub width: usize,
-    /// Rows.
+    /// Rows per frame.
     pub height: usize,
-    /// Seconds, where the file tells.
+    /// Duration in seconds, where the file declares it.
     pub duration_s: Option<f64>,
-    /// Why it cannot be decoded, or not to its end.
+    /// Why it cannot be decoded, or not completely.
     pub error: Option<String>,
 }
 
-/// Looks into a file; called from several threads.
+/// A function that inspects a file; it is called from several threads.
 pub type Inspect<'a> = &'a (dyn Fn(&Path) -> Inspected + Sync);
 
-/// One annotated clip.
+/// The report of one annotated clip.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClipReport {
-    /// The clip's name.
+    /// The clip's id.
     pub id: String,
     /// Its split.
     pub split: Split,
-    /// Its captions.
+    /// Number of captions.
     pub captions: usize,
-    /// Its questions.
+    /// Number of questions.
     pub questions: usize,
-    /// Its file; `None` where there is none.
+    /// Its file, if there is one.
     pub path: Option<PathBuf>,
-    /// The file's length.
+    /// Length of the file in bytes.
     pub bytes: u64,
-    /// What is in it; `None` without a file.
+    /// Its content; `None` without a file.
     pub found: Option<Inspected>,
 }
 
 impl ClipReport {
-    /// Why training leaves the clip out; `None` for one in order.
+    /// Why training skips the clip; `None` for a valid clip.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         let (Some(path), Some(found)) = (&self.path, &self.found) else {
@@ -63,91 +62,76 @@ impl ClipReport {
     }
 }
 
-/// Two splits that share something, so that a score on one tells about the other.
+/// Two clips of different splits that share content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Overlap {
-    /// What is shared.
+    /// The shared content.
     pub what: Shared,
-    /// A clip of one split.
+    /// A clip of the first split.
     pub first: (Split, String),
-    /// A clip of another.
+    /// A clip of the second split.
     pub second: (Split, String),
 }
 
-/// What two clips share.
+/// The content that two clips share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shared {
-    /// The file's content.
+    /// Equal files.
     File,
-    /// The video on the web that both were cut from, told by their names (`ID_START_END`).
+    /// The YouTube video that both were cut from, by their names (`ID_START_END`).
     Source,
 }
 
-/// Everything that a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// The data set.
+    /// The data set's name.
     pub dataset: String,
-    /// Its annotations.
+    /// Its annotation file or folder.
     pub annotations: PathBuf,
-    /// Its videos.
+    /// Its folder of videos.
     pub videos: PathBuf,
-    /// What is wrong with the splits, if anything is.
+    /// How the splits differ from the published ones, if they do.
     pub splits: Option<String>,
     /// Every annotated clip, in the annotations' order.
     pub clips: Vec<ClipReport>,
-    /// Clips that two splits share.
+    /// Content that splits share.
     pub overlaps: Vec<Overlap>,
 }
 
-/// Reads the whole data set at a place, with all cores, and reports. A missing or broken clip, or a wrong split, is part
-/// of the report; `place.skip` is not looked at.
+/// Checks a whole data set on all cores; `inspect` decodes a file. Missing and damaged clips and wrong splits
+/// are part of the report; `paths.skip` is ignored.
 ///
 /// # Errors
 /// Annotations that cannot be read; a folder that cannot be listed.
-pub fn check(place: &Place, on_progress: OnProgress<'_>) -> Result<Report> {
-    check_with(place, &inspect, on_progress)
-}
-
-/// As [`check`], with another way to look into files.
-///
-/// # Errors
-/// As [`check`].
-pub fn check_with(place: &Place, inspect: Inspect<'_>, on_progress: OnProgress<'_>) -> Result<Report> {
-    let annotated = annotations(place.dataset, &place.annotations)?;
-    let mut own = place.splits.clone();
-    own.own = true;
-    let annotated = own.apply(place.dataset, annotated)?;
-    let splits = if place.splits.own {
-        None
-    } else {
-        crate::datasets::splits::check(place.dataset, &annotated).err().map(|error| error.to_string())
-    };
-    let directory = Directory::list(&place.videos)?;
+pub fn check(paths: &DatasetPaths, inspect: Inspect<'_>, on_progress: OnProgress<'_>) -> Result<Report> {
+    let annotated = annotations(paths.dataset, &paths.annotations)?;
+    let own = Splits { own: true, ..paths.splits.clone() };
+    let annotated = own.apply(paths.dataset, annotated)?;
+    let published = (!paths.splits.own).then(|| splits::check(paths.dataset, &annotated));
+    let splits = published.and_then(|checked| checked.err()).map(|error| error.to_string());
+    let directory = Directory::list(&paths.videos)?;
     let counter = Counter::new("checking clips", annotated.clips.len(), on_progress);
-    let looked: Vec<(ClipReport, Option<String>)> = annotated
-        .clips
-        .par_iter()
-        .map(|clip| {
-            let report = look(clip, &directory, inspect);
-            counter.add(1);
-            report
-        })
-        .collect();
-    let overlaps = overlaps(&annotated.clips, &looked);
+    let check = |clip| {
+        let checked = check_clip(clip, &directory, inspect);
+        counter.add(1);
+        checked
+    };
+    let checked: Vec<(ClipReport, Option<String>)> = annotated.clips.par_iter().map(check).collect();
+    let overlaps = overlaps(&annotated.clips, &checked);
     Ok(Report {
-        dataset: place.dataset.name().into(),
-        annotations: place.annotations.clone(),
-        videos: place.videos.clone(),
+        dataset: paths.dataset.name().into(),
+        annotations: paths.annotations.clone(),
+        videos: paths.videos.clone(),
         splits,
-        clips: looked.into_iter().map(|(report, _)| report).collect(),
+        clips: checked.into_iter().map(|(report, _)| report).collect(),
         overlaps,
     })
 }
 
-/// A clip's report, and a hash that another file with the same content shares.
-fn look(clip: &Annotated, directory: &Directory, inspect: Inspect<'_>) -> (ClipReport, Option<String>) {
+/// A clip's report, and the digest of its file.
+fn check_clip(clip: &Annotated, directory: &Directory, inspect: Inspect<'_>) -> (ClipReport, Option<String>) {
     let path = directory.find_clip(clip);
     let mut report = ClipReport {
         id: clip.id.clone(),
@@ -159,41 +143,26 @@ fn look(clip: &Annotated, directory: &Directory, inspect: Inspect<'_>) -> (ClipR
         found: None,
     };
     let Some(path) = path else { return (report, None) };
-    let mut key = Sha256::new();
-    let content = digest_file(&mut key, "", &path).map(|()| hex(key));
+    let content = sha256(&path);
     report.bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
     report.found = Some(match &content {
         Ok(_) => inspect(&path),
         Err(error) => Inspected { error: Some(error.to_string()), ..Inspected::default() },
     });
-    // Empty files are all alike and overlap with nothing.
+    // Empty files are equal, but no overlap.
     let content = content.ok().filter(|_| report.bytes > 0);
     (report, content)
 }
 
-/// Decodes eight frames from all over a clip.
-fn inspect(path: &Path) -> Inspected {
-    let request = FrameRequest { size: None, ..FrameRequest::uniform(8, 1) };
-    match video::decode(path, &request) {
-        Ok(frames) => Inspected {
-            frames: frames.count,
-            width: frames.width,
-            height: frames.height,
-            ..Inspected::default()
-        },
-        Err(error) => Inspected { error: Some(error.to_string()), ..Inspected::default() },
-    }
-}
-
-fn overlaps(clips: &[Annotated], looked: &[(ClipReport, Option<String>)]) -> Vec<Overlap> {
+fn overlaps(clips: &[Annotated], checked: &[(ClipReport, Option<String>)]) -> Vec<Overlap> {
     let mut firsts: HashMap<(Shared, String), Vec<&Annotated>> = HashMap::new();
     let mut found = Vec::new();
-    for (clip, (_, content)) in clips.iter().zip(looked) {
+    for (clip, (_, content)) in clips.iter().zip(checked) {
         let source = std::iter::once(&clip.id).chain(&clip.names).find_map(|name| source_of(name));
         let keys = content.iter().map(|content| (Shared::File, content.clone()));
         for key in keys.chain(source.map(|source| (Shared::Source, source.to_owned()))) {
             let known = firsts.entry(key.clone()).or_default();
-            // One clip of each other split is enough to tell.
+            // One clip of each other split is enough.
             for first in known.iter().filter(|first| first.split != clip.split) {
                 found.push(Overlap {
                     what: key.0,
@@ -209,7 +178,7 @@ fn overlaps(clips: &[Annotated], looked: &[(ClipReport, Option<String>)]) -> Vec
     found
 }
 
-/// The eleven characters that name a video on YouTube in a clip's name `ID_START_END`.
+/// The YouTube id, eleven characters, in a clip's name `ID_START_END`.
 fn source_of(name: &str) -> Option<&str> {
     let mut parts = name.rsplitn(3, '_');
     let is_time = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -218,7 +187,7 @@ fn source_of(name: &str) -> Option<&str> {
 }
 
 impl Report {
-    /// The clips that training leaves out.
+    /// The clips that training skips.
     #[must_use]
     pub fn skip_list(&self) -> SkipList {
         let skipped = self.clips.iter().filter_map(|clip| {
@@ -227,20 +196,19 @@ impl Report {
         SkipList { dataset: self.dataset.clone(), clips: skipped.collect() }
     }
 
-    /// How many clips of a split are in order.
+    /// How many clips of a split are valid.
     #[must_use]
-    pub fn account(&self, split: Split) -> Account {
-        let mut account = Account { used: 0, annotated: 0 };
-        for clip in self.clips.iter().filter(|clip| clip.split == split) {
-            account.annotated += 1;
-            account.used += usize::from(clip.reason().is_none());
+    pub fn usage(&self, split: Split) -> SplitUsage {
+        let clips = || self.clips.iter().filter(|clip| clip.split == split);
+        SplitUsage {
+            used: clips().filter(|clip| clip.reason().is_none()).count(),
+            annotated: clips().count(),
         }
-        account
     }
 
-    /// Whether every clip is in order, the splits are right and share nothing.
+    /// Whether every clip is valid, and the splits are the published ones and share no content.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.splits.is_none() && self.overlaps.is_empty() && self.clips.iter().all(|c| c.reason().is_none())
     }
 
@@ -249,7 +217,7 @@ impl Report {
     }
 }
 
-/// Lists of clips are cut after this many; the skip list has all.
+/// Maximum number of listed clips; the skip list has all.
 const SHOWN: usize = 10;
 
 impl std::fmt::Display for Report {
@@ -259,7 +227,7 @@ impl std::fmt::Display for Report {
             let clips: Vec<&ClipReport> = self.clips.iter().filter(|clip| clip.split == split).collect();
             let sum = |count: fn(&ClipReport) -> usize| thousands(clips.iter().map(|clip| count(clip)).sum());
             let (captions, questions) = (sum(|clip| clip.captions), sum(|clip| clip.questions));
-            write!(f, "  {:<9} {}", split.name(), self.account(split))?;
+            write!(f, "  {:<9} {}", split.name(), self.usage(split))?;
             writeln!(f, ", {captions} captions, {questions} questions")?;
         }
         if let Some(splits) = &self.splits {
@@ -269,12 +237,9 @@ impl std::fmt::Display for Report {
         seconds.sort_by(f64::total_cmp);
         if let (Some(shortest), Some(longest)) = (seconds.first(), seconds.last()) {
             let median = seconds[seconds.len() / 2];
-            let sum: f64 = seconds.iter().sum();
-            writeln!(
-                f,
-                "  durations {shortest:.1} to {longest:.1} s, median {median:.1} s, {:.1} h in all",
-                sum / 3600.0
-            )?;
+            let hours = seconds.iter().sum::<f64>() / 3600.0;
+            write!(f, "  durations {shortest:.1} to {longest:.1} s, median {median:.1} s")?;
+            writeln!(f, ", {hours:.1} h in all")?;
         }
         let mut sizes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         for found in self.found() {
@@ -282,20 +247,15 @@ impl std::fmt::Display for Report {
         }
         let mut sizes: Vec<_> = sizes.into_iter().collect();
         sizes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let size = |((width, height), count)| format!("{width}x{height} ({})", thousands(count));
+        let sizes: Vec<String> = sizes.into_iter().map(size).collect();
         if !sizes.is_empty() {
-            let mut line = String::new();
-            for ((width, height), count) in sizes.iter().take(SHOWN) {
-                write!(line, ", {width}x{height} ({})", thousands(*count))?;
-            }
-            let more = if sizes.len() > SHOWN { ", …" } else { "" };
-            writeln!(f, "  sizes     {}{more}", line.trim_start_matches(", "))?;
+            writeln!(f, "  sizes     {}", listed(&sizes, SHOWN))?;
         }
-        let missing: Vec<&str> =
-            self.clips.iter().filter(|clip| clip.path.is_none()).map(|clip| clip.id.as_str()).collect();
+        let missing = self.clips.iter().filter(|clip| clip.path.is_none());
+        let missing: Vec<&str> = missing.map(|clip| clip.id.as_str()).collect();
         if !missing.is_empty() {
-            let more = if missing.len() > SHOWN { ", …" } else { "" };
-            let shown = missing[..missing.len().min(SHOWN)].join(", ");
-            writeln!(f, "  missing   {}: {shown}{more}", thousands(missing.len()))?;
+            writeln!(f, "  missing   {}: {}", thousands(missing.len()), listed(&missing, SHOWN))?;
         }
         let broken: Vec<(&str, String)> = self
             .clips
@@ -342,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_video_a_clip_was_cut_from() {
+    fn a_clips_name_contains_its_youtube_id() {
         assert_eq!(source_of("-4wsuPCjDBc_5_15"), Some("-4wsuPCjDBc"));
         assert_eq!(source_of("-_hbPLsZvvo_5_8"), Some("-_hbPLsZvvo"));
         assert_eq!(source_of("b_BuSVZwq6M_1_9"), Some("b_BuSVZwq6M"));

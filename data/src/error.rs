@@ -1,7 +1,8 @@
-//! What can go wrong between a file and a batch. Each message says what, where, what was expected, what was found,
-//! and what to do next; the path comes last.
+//! The crate's errors. A message says what failed, where, what was expected and found, and what to do next.
 
-use crate::datasets::thousands;
+use crate::format::{listed, thousands};
+use std::any::Any;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The crate's result.
@@ -11,12 +12,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or directory that should be there is not.
+    /// A file or directory does not exist.
     #[error("no {what} there; {next}: {}", path.display())]
     NotFound {
-        /// What was looked for.
+        /// The kind of file.
         what: &'static str,
-        /// Where.
+        /// Where it was expected.
         path: PathBuf,
         /// What to do about it.
         next: String,
@@ -25,15 +26,15 @@ pub enum Error {
     /// The operating system refused a read or write.
     #[error("could not {doing}: {source}: {}", path.display())]
     Io {
-        /// What was being done, as an infinitive.
+        /// The operation, as an infinitive.
         doing: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
 
-    /// A file is there but does not hold what its format promises.
+    /// A file breaks its format.
     #[error("{what}, {place}: {reason}: {}", path.display())]
     Malformed {
         /// The kind of file.
@@ -42,22 +43,22 @@ pub enum Error {
         path: PathBuf,
         /// Line, key or entry inside it.
         place: String,
-        /// Expected against found.
+        /// What was expected and found.
         reason: String,
     },
 
-    /// A video that cannot be decoded.
+    /// A video cannot be decoded.
     #[error("cannot decode video: {reason}; {next}: {}", path.display())]
     Video {
         /// The video.
         path: PathBuf,
-        /// GStreamer's reason, or ours.
+        /// GStreamer's reason, or that of our checks.
         reason: String,
         /// What to do about it.
         next: String,
     },
 
-    /// A video whose header promises more bytes than the file has.
+    /// A video's header declares more bytes than the file has.
     #[error(
         "the file is cut short: its header says {declared} bytes, it has {length}; \
          fetch it again or leave the clip out: {}", path.display()
@@ -65,77 +66,77 @@ pub enum Error {
     Truncated {
         /// The video.
         path: PathBuf,
-        /// Bytes by the header.
+        /// Bytes that the header declares.
         declared: u64,
-        /// Bytes there are.
+        /// Bytes of the file.
         length: u64,
     },
 
     /// GStreamer lacks a plug-in.
     #[error("GStreamer lacks a plug-in for {needed}; install {package}{}", for_file(path))]
     MissingPlugin {
-        /// What the plug-in would have handled.
+        /// The element or format that needs the plug-in.
         needed: String,
-        /// The package that has it.
+        /// The package that contains it.
         package: String,
-        /// The file that asked for it, if one did.
+        /// The file that needs it, if there is one.
         path: Option<PathBuf>,
     },
 
-    /// Decoding made no progress for too long and was given up.
+    /// Decoding made no progress for too long and was stopped.
     #[error(
-        "decoding stood still for {seconds} s after {frames} frames and was given up; \
+        "decoding made no progress for {seconds} s after {frames} frames and was stopped; \
          the file is probably damaged, fetch it again or leave the clip out: {}", path.display()
     )]
     Stalled {
         /// The video.
         path: PathBuf,
-        /// Frames that came before the standstill.
+        /// Frames that were decoded before.
         frames: usize,
-        /// The limit that was reached.
+        /// The time limit.
         seconds: u64,
     },
 
-    /// Annotations name clips whose files are absent.
+    /// Annotations name clips that have no file.
     #[error(
         "{} of {total} annotated clips have no video file (looked for {pattern}), first: {}; \
          put the files there or take the clips out of {}: {}",
-        ids.len(), first_of(ids), annotations.display(), videos.display()
+        ids.len(), listed(ids, 5), annotations.display(), videos.display()
     )]
     MissingClips {
         /// The annotation file.
         annotations: PathBuf,
         /// The directory searched.
         videos: PathBuf,
-        /// The file names that would have been accepted.
+        /// The accepted file names.
         pattern: String,
-        /// The clips without a file.
+        /// Ids of the clips without a file.
         ids: Vec<String>,
-        /// Annotated clips in all.
+        /// Number of annotated clips.
         total: usize,
     },
 
-    /// A setting outside what is possible.
+    /// A value is out of range.
     #[error("{key} must be {expected}, got {got}")]
     Setting {
         /// The setting's name.
-        key: &'static str,
-        /// The values allowed.
+        key: Cow<'static, str>,
+        /// The allowed values.
         expected: String,
-        /// The value given.
+        /// The given value.
         got: String,
     },
 
-    /// Making videos failed in GStreamer.
+    /// GStreamer cannot encode a video.
     #[error("cannot write video: {reason}: {}", path.display())]
     Encode {
-        /// The video being written.
+        /// The video.
         path: PathBuf,
         /// GStreamer's reason.
         reason: String,
     },
 
-    /// A tokenizer could not be read, made or applied.
+    /// A tokenizer cannot be read, made or applied.
     #[error("tokenizer: {reason}{}", for_file(path))]
     Tokenizer {
         /// The tokenizer's file, if it has one.
@@ -144,7 +145,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A split of a published data set is not the published one.
+    /// A split differs from the published one.
     #[error(
         "{dataset}'s split {split} has {} {what}, got {}{difference}; give the official files, or say that the splits \
          are your own: {}", thousands(*expected), thousands(*got), path.display()
@@ -156,23 +157,23 @@ pub enum Error {
         split: &'static str,
         /// What is counted: clips, images or questions.
         what: &'static str,
-        /// How many were published.
+        /// Number in the published split.
         expected: usize,
-        /// How many there are.
+        /// Number in the given split.
         got: usize,
-        /// Which are missing and which are too many, where their names are known.
+        /// Which are missing and which are too many, where the published ids are known.
         difference: String,
         /// The annotations.
         path: PathBuf,
     },
 
-    /// A list of clips to leave out that no longer fits the files.
+    /// A skip list does not match the files any more.
     #[error(
         "the skip list no longer fits the files: {}; make a new one with `experiments data check`: {}",
-        first_of(reasons), path.display()
+        listed(reasons, 5), path.display()
     )]
     StaleSkipList {
-        /// What changed, a clip each.
+        /// What changed, one entry per clip.
         reasons: Vec<String>,
         /// The list.
         path: PathBuf,
@@ -180,13 +181,37 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps an input/output error with what was being done and where.
+    /// Adds operation and file to an input/output error.
     pub fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { doing, path, source }
     }
 
-    /// A file that breaks its format, at a place, for a reason.
+    /// Adds operation and file to an input/output error; a missing file is an [`Error::NotFound`].
+    pub(crate) fn open(
+        doing: &'static str,
+        path: &Path,
+        what: &'static str,
+        next: impl Into<String>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let (path, next) = (path.to_path_buf(), next.into());
+        move |source| match source.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound { what, path, next },
+            _ => Self::Io { doing, path, source },
+        }
+    }
+
+    /// An [`Error::Setting`].
+    #[allow(clippy::needless_pass_by_value, reason = "callers pass numbers and literals")]
+    pub(crate) fn setting(
+        key: impl Into<Cow<'static, str>>,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::Setting { key: key.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// An [`Error::Malformed`].
     pub fn malformed(
         what: &'static str,
         path: &Path,
@@ -196,7 +221,7 @@ impl Error {
         Self::Malformed { what, path: path.to_path_buf(), place: place.into(), reason: reason.into() }
     }
 
-    /// A video that cannot be decoded for a reason that only another file mends.
+    /// An [`Error::Video`] that only another file can fix.
     pub fn video(path: &Path, reason: impl Into<String>) -> Self {
         Self::Video {
             path: path.to_path_buf(),
@@ -206,12 +231,12 @@ impl Error {
     }
 }
 
-fn for_file(path: &Option<PathBuf>) -> String {
-    path.as_ref().map_or_else(String::new, |path| format!(": {}", path.display()))
+/// The message of a caught panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message").to_owned()
 }
 
-fn first_of(ids: &[String]) -> String {
-    let shown: Vec<&str> = ids.iter().take(5).map(String::as_str).collect();
-    let more = if ids.len() > shown.len() { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
+fn for_file(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(String::new, |path| format!(": {}", path.display()))
 }

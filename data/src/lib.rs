@@ -1,26 +1,31 @@
 //! Video files to host batches.
 //!
-//! The way of a clip through this crate, in the order of the modules: [`video`] decodes the frames that [`sampling`]
-//! chose, [`preprocess`] resizes and normalises them, [`datasets`] says which clips and captions there are, [`text`]
-//! turns captions into ids, and [`loader`] puts clips in order for training. Before training, [`check`] reads a data set
-//! once and lists what must be left out, [`prepare`] decodes it once, and [`features`] keeps what a frozen vision
-//! transformer makes of it. Nothing here knows tensors of a training framework: what it hands over are host arrays.
+//! A data set's annotations and files are read by [`datasets`]; [`tiny_world`] makes a synthetic data set.
+//! [`video`] decodes the frames that [`sampling`] chooses, [`augment`] and [`preprocess`] crop, resize and
+//! normalise them, [`text`] converts captions to token ids, and [`loader`] orders and batches examples.
+//! Before training, [`check`] finds clips that cannot be used, [`frames`] stores decoded frames and
+//! [`features`] the output of a frozen vision transformer.
+//!
+//! The crate returns host arrays and does not depend on a tensor library.
 
 pub mod augment;
+mod cache;
 pub mod check;
 pub mod datasets;
+pub mod digest;
 pub mod error;
 pub mod features;
+pub mod files;
+pub mod format;
+pub mod frames;
 pub mod loader;
-pub mod prepare;
 pub mod preprocess;
 pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;
-mod shards;
-mod store;
 pub mod text;
+pub mod tiny_world;
 pub mod video;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! What a video file holds, found out by decoding it whole.
+//! Describes a video file by decoding it completely.
 
 use crate::error::{Error, Result};
 use crate::video::{self, Kind, Orientation, STALL_LIMIT};
@@ -6,57 +6,42 @@ use gstreamer as gst;
 use serde::Serialize;
 use std::path::Path;
 
-/// A file's content as decoded, not as its header claims.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A file's content as decoded, not as declared by its header.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Probe {
     /// The path as given.
     pub path: String,
-    /// The codec, by FFmpeg's name; `None` where no video stream was found.
+    /// The codec, by FFmpeg's name; `None` without a video stream.
     pub codec: Option<String>,
     /// Pixels of a row as stored, before rotation.
     pub width: Option<u32>,
     /// Rows as stored, before rotation.
     pub height: Option<u32>,
-    /// Degrees counter-clockwise that the file asks to be turned by for display, as FFmpeg counts them: -180,
-    /// -90, 0, 90.
+    /// Rotation for display, in degrees counter-clockwise, as in FFmpeg: -180, -90, 0 or 90.
     pub rotation: i32,
-    /// Frames that were decoded.
+    /// Number of decoded frames.
     pub frames: usize,
-    /// Seconds, where the container tells.
+    /// Duration in seconds, where the container declares it.
     pub duration_s: Option<f64>,
-    /// Why decoding ended early or never began, or what damage the decoder got over. `None` of a file that is
-    /// whole.
+    /// Why decoding failed or ended early, or the damage that the decoder skipped; `None` for an intact file.
     pub error: Option<String>,
 }
 
-impl Probe {
-    fn nothing(path: &Path) -> Self {
-        Self {
-            path: path.display().to_string(),
-            codec: None,
-            width: None,
-            height: None,
-            rotation: 0,
-            frames: 0,
-            duration_s: None,
-            error: None,
-        }
-    }
-}
-
-/// Decodes a file whole and says what it holds. A file that cannot be decoded is described by `error`; of one
-/// that is cut short or damaged, `frames` counts what can be had. Waits for its turn as [`video::decode`]
-/// does.
+/// Decodes a file completely and describes it.
+///
+/// A failure is reported in `error`; for a truncated or damaged file, `frames` counts the frames that can be
+/// decoded. Waits for a free decoder, as [`video::decode`] does.
 #[must_use]
 pub fn probe(path: &Path) -> Probe {
-    let looked = video::inspect(path);
-    let _turn = video::turn();
-    match looked {
+    let kind = video::inspect(path);
+    let _permit = video::permit();
+    let probe = match kind {
         Ok(Kind::Still) => still(path),
-        // Of a file that is cut short we still tell what frames can be had.
-        Ok(Kind::Video(_)) | Err(Error::Truncated { .. }) => moving(path, looked),
-        Err(error) => Probe { error: Some(error.to_string()), ..Probe::nothing(path) },
-    }
+        // The frames of a truncated file are counted too.
+        Ok(Kind::Video(_)) | Err(Error::Truncated { .. }) => moving(path, kind),
+        Err(error) => Probe { error: Some(error.to_string()), ..Probe::default() },
+    };
+    Probe { path: path.display().to_string(), ..probe }
 }
 
 fn still(path: &Path) -> Probe {
@@ -68,27 +53,27 @@ fn still(path: &Path) -> Probe {
         frames: found.frames,
         duration_s: (found.seconds > 0.0).then_some(found.seconds),
         error: found.failure.map(|failure| failure.to_string()),
-        ..Probe::nothing(path)
+        ..Probe::default()
     }
 }
 
-fn moving(path: &Path, looked: Result<Kind>) -> Probe {
-    // A file that is cut short often ends in a standstill, and is known to be broken anyway.
-    let patience = if looked.is_ok() { STALL_LIMIT } else { STALL_LIMIT / 3 };
-    let found = video::examine(path, patience);
+fn moving(path: &Path, kind: Result<Kind>) -> Probe {
+    // Decoding a truncated file often stalls at its end.
+    let limit = if kind.is_ok() { STALL_LIMIT } else { STALL_LIMIT / 3 };
+    let found = video::examine(path, limit);
     let side = |name: &str| {
         [&found.raw, &found.encoded].into_iter().flatten().find_map(|caps| {
             let value = caps.structure(0)?.get::<i32>(name).ok()?;
             u32::try_from(value).ok()
         })
     };
-    let complaint = found.complaints.first.as_ref().map(|first| {
+    let damage = found.warnings.first.as_ref().map(|first| {
         format!(
             "the stream is damaged: the decoder complained {} times, first: {first}",
-            found.complaints.count
+            found.warnings.count
         )
     });
-    let ended = looked.err().or(found.failure).map(|error| error.to_string());
+    let ended = kind.err().or(found.failure).map(|error| error.to_string());
     Probe {
         codec: found.encoded.as_deref().or(found.raw.as_deref()).and_then(codec),
         width: side("width"),
@@ -96,12 +81,12 @@ fn moving(path: &Path, looked: Result<Kind>) -> Probe {
         rotation: Orientation::degrees(found.orientation),
         frames: found.frames,
         duration_s: found.duration.map(|time| time.nseconds() as f64 / 1e9),
-        error: ended.or(complaint),
-        ..Probe::nothing(path)
+        error: ended.or(damage),
+        ..Probe::default()
     }
 }
 
-/// A codec's name in FFmpeg's words.
+/// A codec's name in FFmpeg.
 fn codec(caps: &gst::CapsRef) -> Option<String> {
     let structure = caps.structure(0)?;
     let version = |field: &str| structure.get::<i32>(field).unwrap_or(0);

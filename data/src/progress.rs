@@ -1,20 +1,20 @@
-//! How long work tells how far it is.
+//! Progress of long work.
 
-/// How far a piece of long work has come.
+/// Progress of one stage of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done, as a participle: "rendering clips".
+    /// The stage, as a participle: "rendering clips".
     pub stage: &'static str,
-    /// Items done.
+    /// Finished items.
     pub done: usize,
-    /// Items in all.
+    /// All items.
     pub total: usize,
 }
 
-/// Hears of progress, from any thread and in any order within a stage; `&|_| {}` listens to nothing.
+/// A callback for progress, called from any thread and in any order within a stage; `&|_| {}` ignores it.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 
-/// Counts items of a stage across threads.
+/// Counts the items of a stage across threads.
 pub(crate) struct Counter<'a> {
     stage: &'static str,
     total: usize,

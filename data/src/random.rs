@@ -1,18 +1,22 @@
-//! Random draws that are the same on every machine, for every thread count and in every version of a library:
-//! ChaCha8 streams named by what they are for, and the few distributions we need, written out here.
+//! Random numbers that are the same on every machine, for every number of threads and in every version of a
+//! library: named ChaCha8 streams and a few distributions.
+//!
+//! The distributions are written out because those of `rand` give other numbers (its integers reject biased
+//! draws, its ranges round otherwise, its shuffle and weighted choice draw in another order) and may change
+//! with a version, while worlds, epochs and crops of existing runs must stay bit-identical.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// A stream of random draws.
+/// A stream of random numbers.
 ///
-/// Streams are made by name, never shared: what one clip draws does not depend on how many others were drawn before.
+/// Streams are made by name and not shared, so that no clip's numbers depend on another's.
 #[derive(Clone, Debug)]
 pub struct RandomStream(ChaCha8Rng);
 
 impl RandomStream {
-    /// The stream for `purpose` and its `index` under `seed`.
+    /// The stream of a seed, a purpose and an index.
     #[must_use]
     pub fn new(seed: u64, purpose: &str, index: u64) -> Self {
         let mut hash = Sha256::new();
@@ -22,7 +26,7 @@ impl RandomStream {
         Self(ChaCha8Rng::from_seed(hash.finalize().into()))
     }
 
-    /// A 64-bit seed drawn from the stream.
+    /// 64 random bits, to seed another stream.
     pub fn seed(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -32,18 +36,18 @@ impl RandomStream {
         self.0.next_u32()
     }
 
-    /// A whole number in `0..n`; 0 where `n` is 0.
+    /// A uniform integer in `0..n`; 0 where `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        // Lemire's multiply-shift. Its bias is under n / 2^64, which no test could see.
+        // Lemire's multiply-shift without rejection; the bias is below n / 2^64.
         ((u128::from(self.0.next_u64()) * n as u128) >> 64) as usize
     }
 
-    /// A number in [0, 1) with 53 random bits.
+    /// A uniform number in [0, 1) with 53 random bits.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in [low, high).
+    /// A uniform number in [low, high).
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
@@ -53,12 +57,12 @@ impl RandomStream {
         self.unit() < probability
     }
 
-    /// One item, each as likely as the others; `None` of an empty slice.
+    /// One item, all equally likely; `None` of an empty slice.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
 
-    /// The index of one weight, drawn in proportion to the weights; 0 where all are zero.
+    /// The index of a weight, with a probability proportional to the weight; 0 where all weights are zero.
     pub fn weighted(&mut self, weights: impl Iterator<Item = f64> + Clone) -> usize {
         let mut left = self.unit() * weights.clone().sum::<f64>();
         let mut last = 0;
@@ -71,23 +75,23 @@ impl RandomStream {
                 left -= weight;
             }
         }
-        last // rounding can leave a crumb past the last weight
+        last // rounding can leave a remainder after the last weight
     }
 
-    /// Puts the items in random order (Fisher-Yates).
+    /// Shuffles the items (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// `count` different numbers of `0..n` in ascending order; all of them where `count >= n`.
+    /// A random subset of `0..n` with `count` numbers, in ascending order; all numbers where `count >= n`.
     pub fn subset(&mut self, n: usize, count: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();
         let count = count.min(n);
-        for place in 0..count {
-            let other = place + self.below(n - place);
-            all.swap(place, other);
+        for i in 0..count {
+            let other = i + self.below(n - i);
+            all.swap(i, other);
         }
         all.truncate(count);
         all.sort_unstable();
@@ -109,13 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_fixed_for_ever() {
-        // Worlds and epochs made by an older build must come out the same: these values may never change.
+    fn numbers_never_change() {
+        // Worlds and epochs of older builds must stay the same: these values must never change.
         let mut random = RandomStream::new(7, "fixed", 3);
-        let seen: Vec<usize> = (0..6).map(|_| random.below(1000)).collect();
-        assert_eq!(seen, FIXED);
+        let numbers: Vec<usize> = (0..6).map(|_| random.below(1000)).collect();
+        assert_eq!(numbers, [691, 633, 780, 739, 244, 117]);
     }
-    const FIXED: [usize; 6] = [691, 633, 780, 739, 244, 117];
 
     #[test]
     fn weights_are_kept() {

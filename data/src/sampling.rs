@@ -1,33 +1,33 @@
-//! Which frames of a clip a model sees.
+//! Rules that choose the frames of a clip.
 
 use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 
-/// A rule that chooses `frames` of a clip's `total` frames, always in ascending order.
+/// A rule that chooses `frames` of a clip's `total` frames, in ascending order.
 ///
-/// A clip with fewer frames than asked for repeats frames: each rule below is then applied to segments shorter than a
-/// frame, so that frames are repeated as evenly as can be and none is left out.
+/// A clip with fewer frames than requested repeats frames: the segments below are then shorter than a frame,
+/// so that frames are repeated as evenly as possible and none is omitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
-    /// The first frame of each of `frames` equal segments: LAVIS's `uniform`, in whole numbers, so that it never gives
-    /// one index too many as the original's floating-point step can.
+    /// The first frame of each of `frames` equal segments: LAVIS's `uniform`, in integer arithmetic, so that
+    /// it never returns one index too many, as the original's floating-point step can.
     #[default]
     Uniform,
-    /// Half of the frames drawn without repetition from the clip's first half, the rest from its second: LAVIS's
-    /// `headtail`. A half with too few frames gives each of them as often as the others, where the original fails.
+    /// Half of the frames drawn without replacement from the clip's first half, the rest from its second
+    /// half: LAVIS's `headtail`. In a half with too few frames, all are repeated equally often.
     HeadTail,
-    /// One frame drawn from each of `frames` equal segments.
+    /// One random frame of each of `frames` equal segments.
     Random,
-    /// The middle frame of each of `frames` equal segments. A clip and the same clip played backwards give the same
-    /// frames, which no rule above guarantees.
+    /// The middle frame of each of `frames` equal segments. Only here, a clip played backwards gives the same
+    /// frames.
     Middle,
 }
 
 impl Sampling {
-    /// The chosen frames' indices, `frames` of them in ascending order, each below `total`.
+    /// Indices of the chosen frames: `frames` numbers below `total`, ascending; none where `total` is 0.
     ///
-    /// `seed` matters to `HeadTail` and `Random` alone; mix clip and epoch into it. Empty where `total` is 0.
+    /// Only `HeadTail` and `Random` use `seed`; mix the clip's id and the epoch into it.
     #[must_use]
     pub fn indices(self, total: usize, frames: usize, seed: u64) -> Vec<usize> {
         if total == 0 {
@@ -38,7 +38,7 @@ impl Sampling {
             Self::Uniform => (0..frames).map(start).collect(),
             Self::Middle => {
                 let middle = |i: usize| ((2 * i as u128 + 1) * total as u128 / (2 * frames as u128)) as usize;
-                // A middle that falls between two frames is rounded towards the clip's own middle on both sides.
+                // A middle between two frames is rounded towards the clip's middle, on both sides of it.
                 (0..frames)
                     .map(|i| if 2 * i < frames { middle(i) } else { total - 1 - middle(frames - 1 - i) })
                     .collect()
@@ -54,7 +54,7 @@ impl Sampling {
             }
             Self::HeadTail => {
                 let mut random = RandomStream::new(seed, "sampling: head and tail", 0);
-                // A single frame has no second half: both halves are then the whole clip.
+                // A single frame has no second half: both halves are the whole clip.
                 let half = if total == 1 { 0 } else { total / 2 };
                 let mut head = some_of(&mut random, half.max(1), frames / 2);
                 let tail = some_of(&mut random, total - half, frames - frames / 2);
@@ -65,7 +65,7 @@ impl Sampling {
     }
 }
 
-/// `count` of `0..n` in ascending order, each as often as the others, give or take one.
+/// `count` numbers of `0..n` in ascending order, each equally often, or once more than others.
 fn some_of(random: &mut RandomStream, n: usize, count: usize) -> Vec<usize> {
     let (rounds, rest) = (count / n, count % n);
     let mut chosen: Vec<usize> = (0..n).flat_map(|i| std::iter::repeat_n(i, rounds)).collect();

@@ -13,6 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 fn main() -> ExitCode {
     end_on_a_closed_pipe();
+    data::video::keep_freed_memory();
     let cli = Cli::parse();
     if let Some(name) = cli.burn_device() {
         // Libraries ask Burn for its default device in places, so that it has to be the chosen one.

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use captioner::{Context, HostTokens, HostVisual, PromptIds};
-use data::datasets::synthetic::{WorldConfig, text_corpus};
 use data::text::Tokenizer;
+use data::tiny_world::{WorldConfig, text_corpus};
 use model::generate::GenerateConfig;
 use train::checkpoint::Seconds;
 use train::dashboard::Dashboard;

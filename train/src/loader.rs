@@ -67,7 +67,7 @@ impl Loader {
         processes: Arc<dyn ProcessGroup>,
     ) -> Self {
         let order = match sampler {
-            Sampler::Sequential => Order::Kept,
+            Sampler::Sequential => Order::Sequential,
             Sampler::Shuffled { seed, group_by_length: false } => Order::Shuffled { seed },
             Sampler::Shuffled { seed, group_by_length: true } => {
                 let examples = examples.clone();

@@ -1,19 +1,19 @@
-//! Finding the file of each annotated clip in a directory.
+//! Finds the file of each annotated clip in a directory.
 
 use super::{Annotated, Annotations, Clip, VideoSet};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// File extensions under which a clip is looked for; of several files of one name, the first here is taken.
+/// Extensions of clip files; of several files with one name, the first extension here is used.
 pub const EXTENSIONS: [&str; 15] = [
     "mp4", "webm", "mkv", "avi", "mov", "m4v", "flv", "gif", "mpg", "mpeg", "wmv", "ts", "jpg", "jpeg", "png",
 ];
 
-/// The deepest folder below the given one that is searched; data sets come in one to three.
-const DEEPEST: usize = 4;
+/// Maximum depth of subfolders that are searched; data sets have one to three levels.
+const MAX_DEPTH: usize = 4;
 
-/// Every file in a directory and the folders in it, by its name with and without extension.
+/// The files in a directory and its subfolders, by name with and without extension.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -23,15 +23,15 @@ pub struct Directory {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
-    // In this order: of two files for one name, the smaller is taken.
+    // The order of fields matters: of two files with one name, the smaller is used.
     depth: usize,
     rank: usize,
     path: PathBuf,
 }
 
 impl Directory {
-    /// Lists a directory. Of two files of one name, the one in the outer folder is taken, then the one whose extension
-    /// comes first in [`EXTENSIONS`], then the one whose path comes first in the alphabet: the same on every machine.
+    /// Lists a directory. Of two files with one name, the one in the outer folder is used, then the one whose
+    /// extension comes first in [`EXTENSIONS`], then the alphabetically first path.
     ///
     /// # Errors
     /// The directory is missing or cannot be read.
@@ -43,22 +43,17 @@ impl Directory {
     }
 
     fn enter(&mut self, folder: &Path, depth: usize) -> Result<()> {
-        let entries = std::fs::read_dir(folder).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound {
-                what: "directory of videos",
-                path: folder.to_path_buf(),
-                next: "give the directory that holds the clips".into(),
-            },
-            _ => Error::io("list the videos", folder)(error),
-        })?;
+        let (what, next) = ("directory of videos", "give the directory that holds the clips");
+        let entries =
+            std::fs::read_dir(folder).map_err(Error::open("list the videos", folder, what, next))?;
         for entry in entries {
             let entry = entry.map_err(Error::io("list the videos", folder))?;
             let path = entry.path();
             let kind = entry.file_type().map_err(Error::io("list the videos", &path))?;
-            // A link may lead to a file or a folder of clips elsewhere; only its end tells which.
+            // A link may point to a file or to a folder.
             let is_folder = kind.is_dir() || (kind.is_symlink() && path.is_dir());
             if is_folder {
-                if depth < DEEPEST {
+                if depth < MAX_DEPTH {
                     self.enter(&path, depth + 1)?;
                 }
                 continue;
@@ -81,14 +76,14 @@ impl Directory {
         Ok(())
     }
 
-    /// The file of a name: a path below the directory, a file's whole name, or its name without extension.
+    /// The file with this name: a path in the directory, a file name, or a file name without extension.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         if let Some(found) = self.by_name.get(name).or_else(|| self.by_stem.get(name)) {
             return Some(found.path.clone());
         }
         let relative = Path::new(name);
-        // Annotations come from elsewhere: they may not name files outside the directory.
+        // Annotations are not trusted: they may not name files outside the directory.
         let inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         if inside && relative.components().count() > 1 {
             let path = self.path.join(relative);
@@ -101,16 +96,10 @@ impl Directory {
         None
     }
 
-    /// The first of a clip's names that has a file.
+    /// The file of a clip, by the first of its names that has one.
     #[must_use]
     pub fn find_clip(&self, clip: &Annotated) -> Option<PathBuf> {
         std::iter::once(&clip.id).chain(&clip.names).find_map(|name| self.find(name))
-    }
-
-    /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -119,7 +108,7 @@ fn rank(path: &Path) -> Option<usize> {
     EXTENSIONS.iter().position(|known| *known == extension)
 }
 
-/// The annotated clips with their files, and the ids of those without one.
+/// The annotated clips with their files, and the clips without one.
 ///
 /// # Errors
 /// The directory is missing or cannot be read.
@@ -139,23 +128,22 @@ pub(crate) fn locate(annotations: Annotations, videos: &Path) -> Result<(VideoSe
     Ok((VideoSet { name: annotations.name, clips, skipped: Vec::new() }, missing))
 }
 
-/// As [`locate`], where every clip must have a file.
+/// As [`locate`]; every clip must have a file.
 ///
 /// # Errors
-/// [`Error::MissingClips`] naming the clips without one.
+/// [`Error::MissingClips`] with the clips without one.
 pub(crate) fn locate_all(annotations: Annotations, videos: &Path) -> Result<VideoSet> {
     let (total, source) = (annotations.clips.len(), annotations.source.clone());
     let (set, missing) = locate(annotations, videos)?;
     if missing.is_empty() {
         return Ok(set);
     }
-    Err(Error::MissingClips {
-        annotations: source,
-        videos: videos.to_path_buf(),
-        pattern: format!("ID.{{{}}}", EXTENSIONS.join(",")),
-        total,
-        ids: missing.into_iter().map(|clip| clip.id).collect(),
-    })
+    Err(missing_clips(source, videos, total, missing.into_iter().map(|clip| clip.id).collect()))
+}
+
+pub(super) fn missing_clips(annotations: PathBuf, videos: &Path, total: usize, ids: Vec<String>) -> Error {
+    let pattern = format!("ID.{{{}}}", EXTENSIONS.join(","));
+    Error::MissingClips { annotations, videos: videos.to_path_buf(), pattern, total, ids }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Captioned images that are published as files: COCO in Karpathy's split and Flickr8k.
+//! Captioned images: COCO in Karpathy's split and Flickr8k.
 //!
-//! Read are Karpathy's own `dataset_coco.json` and `dataset_flickr8k.json`, LAVIS's `coco_karpathy_train.json` and so
-//! on, COCO's own `captions_val2014.json`, a map of image ids to captions, and for Flickr8k `Flickr8k.token.txt` or
-//! Kaggle's `captions.txt` with the three lists of images.
+//! Formats: Karpathy's `dataset_coco.json` and `dataset_flickr8k.json`, LAVIS's `coco_karpathy_train.json`
+//! etc., COCO's `captions_val2014.json`, a map of image ids to captions, and for Flickr8k
+//! `Flickr8k.token.txt` or Kaggle's `captions.txt` with three lists of images.
 
 use super::own;
 use super::splits::read_ids;
-use super::{Annotations, Gathered, Split, Texts, no_split, source};
+use super::{Annotations, ClipCollector, Split, Texts, no_split, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ use std::path::Path;
 const COCO: &str = "COCO captions";
 const FLICKR: &str = "Flickr8k captions";
 
-/// `serde` tries the shapes in this order: COCO's own has a key that Karpathy's lacks.
+/// `serde` tries the shapes in this order: COCO's has a key that Karpathy's lacks.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Document {
@@ -61,17 +61,17 @@ struct LavisRecord {
     split: Option<String>,
 }
 
-/// Reads COCO captions. In Karpathy's file `restval` counts as training, as everyone trains.
+/// Reads COCO captions. In Karpathy's file `restval` is part of training, as usual.
 ///
 /// # Errors
-/// A file that is missing or has none of the known shapes; a file without splits whose name tells none; an image that
-/// is there twice or has no caption.
+/// A file that is missing or has an unknown shape; a file without splits whose name contains none; an image
+/// that is listed twice or has no caption.
 pub fn read_coco(paths: &[&Path]) -> Result<Annotations> {
     read(paths, COCO, "coco")
 }
 
 fn read(paths: &[&Path], what: &'static str, name: &str) -> Result<Annotations> {
-    let mut gathered = Gathered::new(what, paths.first().copied().unwrap_or(Path::new("")));
+    let mut gathered = ClipCollector::new(what, paths.first().copied().unwrap_or(Path::new("")));
     for path in paths {
         gathered.source = path.to_path_buf();
         read_document(path, what, &mut gathered)?;
@@ -84,9 +84,9 @@ fn read(paths: &[&Path], what: &'static str, name: &str) -> Result<Annotations> 
     }
 }
 
-fn read_document(path: &Path, what: &'static str, gathered: &mut Gathered) -> Result<()> {
+fn read_document(path: &Path, what: &'static str, gathered: &mut ClipCollector) -> Result<()> {
     let of_file = || Split::of_file(path).ok_or_else(|| no_split(what, path));
-    // Broken JSON is told by line and column, which an untagged shape would swallow.
+    // Parsed in two steps: an untagged shape would lose line and column of a syntax error.
     let document: serde_json::Value = source::json(path, what)?;
     let document = Document::deserialize(document).map_err(|_| {
         let expected = "expected Karpathy's, LAVIS's or COCO's own shape, or a map of image ids to captions";
@@ -146,7 +146,7 @@ fn read_document(path: &Path, what: &'static str, gathered: &mut Gathered) -> Re
         Document::Map(map) => {
             let split = of_file()?;
             let mut ids: Vec<(String, Vec<String>)> = map.into_iter().collect();
-            // A map has no order; the numbers give one that is the same every time.
+            // A map has no order; sorting makes it deterministic.
             ids.sort_by_key(|(id, _)| (id.parse::<u64>().unwrap_or(u64::MAX), id.clone()));
             for (id, captions) in ids {
                 let number = id.parse();
@@ -163,25 +163,24 @@ fn stem(name: &str) -> String {
     Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
 }
 
-/// `val2014/COCO_val2014_000000391895.jpg` is image 391895; any other name is itself, without folder and extension.
+/// `val2014/COCO_val2014_000000391895.jpg` is image 391895; the id of any other file is its stem.
 fn coco_id(file: &str) -> String {
     let stem = stem(file);
     let number = stem.strip_prefix("COCO_").and_then(|name| name.rsplit('_').next()).unwrap_or_default();
     number.parse::<u64>().map_or(stem.clone(), |number| number.to_string())
 }
 
-/// COCO's files of an image: those of 2014 name their folder, those of 2017 don't.
+/// File names of a COCO image in the releases of 2014 and 2017.
 fn coco_names(id: u64) -> Vec<String> {
     vec![format!("COCO_val2014_{id:012}"), format!("COCO_train2014_{id:012}"), format!("{id:012}")]
 }
 
-/// Reads Flickr8k: Karpathy's JSON or a captions file, and with the latter the lists of images
-/// (`Flickr_8k.trainImages.txt` and so on), one a split. An image that no list has is left out, as published: 8,092 are
-/// captioned and 8,000 listed.
+/// Reads Flickr8k: Karpathy's JSON, or a captions file with one list of images per split
+/// (`Flickr_8k.trainImages.txt` etc.). Images that are in no list are skipped; 8,000 of 8,092 are listed.
 ///
 /// # Errors
-/// A file that is missing or breaks the format; captions without lists of images and without splits of their own; a
-/// listed image without captions.
+/// A file that is missing or breaks the format; captions without splits and lists; a listed image without
+/// captions.
 pub fn read_flickr8k(captions: &Path, lists: &[&Path]) -> Result<Annotations> {
     let bytes = source::bytes(captions, FLICKR)?;
     let is_json =
@@ -204,7 +203,7 @@ pub fn read_flickr8k(captions: &Path, lists: &[&Path]) -> Result<Annotations> {
             }
         }
     }
-    let mut gathered = Gathered::new(FLICKR, captions);
+    let mut gathered = ClipCollector::new(FLICKR, captions);
     let mut seen = HashSet::new();
     for record in own::records(captions)? {
         // Flickr8k.token.txt numbers an image's captions: `1000268201_693b08cb0e.jpg#0`.

@@ -1,8 +1,8 @@
-//! Which clips and captions there are: published data sets in their own formats, a user's own, and one that we make
-//! ourselves.
+//! Data sets: published ones in their own formats, and a user's own clips.
 //!
-//! Annotations and videos come from different places, and videos go missing. So [`Annotations`] say what a data set
-//! publishes, [`open`] finds a file for every clip, and whatever is left out is counted in [`VideoSet::skipped`].
+//! Annotations and videos have different sources, and videos are often missing. [`Annotations`] hold what a
+//! data set publishes, [`open`] finds the file of every clip, and [`VideoSet::skipped`] lists the clips
+//! without one.
 
 pub mod files;
 pub mod images;
@@ -15,28 +15,30 @@ pub mod questions;
 pub mod skip;
 pub mod source;
 pub mod splits;
-pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod vatex;
 
-pub use open::{DataSet, Place, annotations, open};
+pub use open::{DataSet, DatasetPaths, annotations, open};
 
+use crate::digest;
 use crate::error::{Error, Result};
+use crate::format::thousands;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use skip::Skipped;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// What a clip is used for.
+/// The use of a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Learning.
+    /// Training.
     Train,
-    /// Choosing among checkpoints.
+    /// Selection of checkpoints.
     Validate,
-    /// The reported score.
+    /// Reported scores.
     Test,
 }
 
@@ -44,7 +46,7 @@ impl Split {
     /// Every split.
     pub const ALL: [Self; 3] = [Self::Train, Self::Validate, Self::Test];
 
-    /// The split's name in MSR-VTT's annotations and in ours.
+    /// The split's name in MSR-VTT's annotations and in Recap.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -54,7 +56,7 @@ impl Split {
         }
     }
 
-    /// The split that one word names, as the published data sets spell them.
+    /// The split with this name, in any spelling of the published data sets.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {
         match word.to_ascii_lowercase().as_str() {
@@ -65,7 +67,7 @@ impl Split {
         }
     }
 
-    /// The split that a file's name tells, as `vatex_validation_v1.0.json` does; `None` where it names none or several.
+    /// The split in a file's name, such as `vatex_validation_v1.0.json`; `None` without exactly one.
     #[must_use]
     pub fn of_file(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
@@ -82,7 +84,7 @@ impl Split {
     }
 }
 
-/// `trainImages` is two words, as Flickr8k writes it.
+/// Splits a camel-case word, such as Flickr8k's `trainImages`.
 fn camel_words(word: &str) -> Vec<&str> {
     let ends = word.char_indices().skip(1).filter(|(_, c)| c.is_ascii_uppercase()).map(|(at, _)| at);
     let mut words = Vec::new();
@@ -104,20 +106,20 @@ impl std::fmt::Display for Split {
 }
 
 /// A question about a clip, with its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Question {
-    /// Its name in the data set; question files number their questions.
+    /// Its id in the data set.
     pub id: String,
     /// The question, as published.
     pub text: String,
-    /// The answer that counts as right.
+    /// The right answer.
     pub answer: String,
 }
 
-/// A video or image file and what people said about it.
+/// A video or image file with its captions or questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clip {
-    /// The clip's name in its data set.
+    /// The clip's id in its data set.
     pub id: String,
     /// Its file.
     pub path: PathBuf,
@@ -125,57 +127,51 @@ pub struct Clip {
     pub captions: Vec<String>,
     /// Its questions, as published; none in a data set of captions.
     pub questions: Vec<Question>,
-    /// What it is used for.
+    /// Its split.
     pub split: Split,
 }
 
-/// A clip as the annotations have it, whether or not there is a file for it.
+/// A clip of the annotations, with or without a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotated {
-    /// The clip's name in its data set.
+    /// The clip's id in its data set.
     pub id: String,
-    /// Other names under which its file is published.
+    /// Other names of its file.
     pub names: Vec<String>,
     /// Its captions, as published.
     pub captions: Vec<String>,
     /// Its questions, as published.
     pub questions: Vec<Question>,
-    /// What it is used for.
+    /// Its split.
     pub split: Split,
 }
 
-/// What a data set's annotations say, before any file is looked for.
+/// The annotations of a data set, without video files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotations {
     /// The data set's name.
     pub name: String,
-    /// The file, or the folder of files, that was read.
+    /// The file or folder that was read.
     pub source: PathBuf,
     /// Every annotated clip, in the annotations' order.
     pub clips: Vec<Annotated>,
 }
 
 impl Annotations {
-    /// Number of captions in all.
-    #[must_use]
-    pub fn captions(&self) -> usize {
-        self.clips.iter().map(|clip| clip.captions.len()).sum()
-    }
-
     /// The clips of one split, in order.
     pub fn split(&self, split: Split) -> impl Iterator<Item = &Annotated> {
         self.clips.iter().filter(move |clip| clip.split == split)
     }
 }
 
-/// A data set of clips with their files, in the annotations' order.
+/// A data set whose clips have files, in the annotations' order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoSet {
     /// The data set's name.
     pub name: String,
-    /// Every clip of every split.
+    /// The clips of all splits.
     pub clips: Vec<Clip>,
-    /// The annotated clips that are left out, each with the reason.
+    /// The annotated clips that are skipped, with the reason.
     pub skipped: Vec<Skipped>,
 }
 
@@ -186,58 +182,79 @@ impl VideoSet {
         self.clips.iter().filter(|clip| clip.split == split).collect()
     }
 
-    /// How many clips of a split there are, and how many there would be with every file in order.
+    /// How many clips of a split are used.
     #[must_use]
-    pub fn account(&self, split: Split) -> Account {
+    pub fn usage(&self, split: Split) -> SplitUsage {
         let used = self.clips.iter().filter(|clip| clip.split == split).count();
         let skipped = self.skipped.iter().filter(|skipped| skipped.split == split).count();
-        Account { used, annotated: used + skipped }
+        SplitUsage { used, annotated: used + skipped }
+    }
+
+    /// A digest of the data set, 16 hexadecimal digits: the ids, splits, captions and questions of all clips,
+    /// and the content of their files. The files' paths do not matter.
+    ///
+    /// Digests of files are cached in `cache`, see [`digest::sha256_of_files`].
+    ///
+    /// # Errors
+    /// A file that cannot be read; a cache that cannot be written.
+    pub fn content_hash(&self, cache: &Path) -> Result<String> {
+        let paths: Vec<&Path> = self.clips.iter().map(|clip| clip.path.as_path()).collect();
+        let files = digest::sha256_of_files(&paths, cache)?;
+        let mut hash = Sha256::new();
+        for (Clip { id, captions, questions, split, path }, file) in self.clips.iter().zip(files) {
+            let text = serde_json::to_vec(&(id, split, captions, questions, file));
+            hash.update(
+                text.map_err(std::io::Error::from).map_err(Error::io("hash the annotations of", path))?,
+            );
+        }
+        Ok(digest::hex(&hash.finalize()[..8]))
     }
 }
 
-/// How much of a split is used; shown as "6,304 of 6,513 clips".
+/// How many clips of a split are used; displayed as "6,304 of 6,513 clips".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    /// Clips that are used.
+pub struct SplitUsage {
+    /// Used clips.
     pub used: usize,
-    /// Clips that the annotations have.
+    /// Annotated clips.
     pub annotated: usize,
 }
 
-impl std::fmt::Display for Account {
+impl std::fmt::Display for SplitUsage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {} clips", thousands(self.used), thousands(self.annotated))
     }
 }
 
-/// A number as people write it: 6,513.
-#[must_use]
-pub fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// Clips gathered from records that come in any order, kept in the order in which they were first seen.
-struct Gathered {
+/// Collects clips from records in any order; clips stay in the order of their first record.
+struct ClipCollector {
     what: &'static str,
     source: PathBuf,
     clips: Vec<Annotated>,
     places: HashMap<String, usize>,
 }
 
-impl Gathered {
+impl ClipCollector {
     fn new(what: &'static str, source: &Path) -> Self {
         Self { what, source: source.to_path_buf(), clips: Vec::new(), places: HashMap::new() }
     }
 
-    /// The clip of an id, made where it is new.
+    /// Reads files of one split each; a file's name contains its split.
+    fn read_splits(
+        what: &'static str,
+        name: &str,
+        paths: &[&Path],
+        mut read: impl FnMut(&mut Self, &Path, Split) -> Result<()>,
+    ) -> Result<Annotations> {
+        let mut clips = Self::new(what, paths.first().copied().unwrap_or(Path::new("")));
+        for path in paths {
+            clips.source = path.to_path_buf();
+            read(&mut clips, path, Split::of_file(path).ok_or_else(|| no_split(what, path))?)?;
+        }
+        clips.finish(name)
+    }
+
+    /// The clip with an id; added if it is new.
     fn clip(&mut self, id: &str, split: Split) -> Result<&mut Annotated> {
         let place = match self.places.get(id) {
             Some(place) => *place,
@@ -262,7 +279,7 @@ impl Gathered {
         Err(Error::malformed(self.what, &self.source, format!("clip {id}"), reason))
     }
 
-    /// A clip that may be there only once.
+    /// Adds a clip that must be new.
     fn new_clip(&mut self, id: &str, split: Split) -> Result<&mut Annotated> {
         if self.places.contains_key(id) {
             return Err(Error::malformed(self.what, &self.source, format!("clip {id}"), "is listed twice"));
@@ -278,7 +295,7 @@ impl Gathered {
     }
 }
 
-/// A number or a text, as ids are written in one file or another.
+/// An id: a number in some files, a text in others.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -294,7 +311,7 @@ impl Id {
         }
     }
 
-    /// `7` and `"7"` as `video7`; a text that is no number stays as it is.
+    /// `7` and `"7"` become `video7`; a text that is no number is unchanged.
     fn prefixed(&self, prefix: &str) -> String {
         let text = self.text();
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -319,7 +336,7 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-/// The error for a file whose split nobody told.
+/// The error for a file whose name contains no split.
 fn no_split(what: &'static str, path: &Path) -> Error {
     Error::malformed(
         what,
@@ -349,8 +366,42 @@ mod tests {
     }
 
     #[test]
-    fn accounts_read_as_people_write_them() {
-        assert_eq!(Account { used: 6304, annotated: 6513 }.to_string(), "6,304 of 6,513 clips");
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    fn usage_is_displayed_with_separators() {
+        assert_eq!(SplitUsage { used: 6304, annotated: 6513 }.to_string(), "6,304 of 6,513 clips");
+    }
+
+    /// One captioned clip whose file has this content.
+    fn set(folder: &Path, caption: &str, content: &[u8]) -> VideoSet {
+        let path = folder.join(format!("{caption}.mp4"));
+        std::fs::write(&path, content).unwrap();
+        let captions = vec![caption.to_owned()];
+        let clip = Clip { id: "a".into(), path, captions, questions: Vec::new(), split: Split::Train };
+        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new() }
+    }
+
+    #[test]
+    fn content_hashes_follow_annotations_and_the_content_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let hash = |set: &VideoSet| set.content_hash(&cache).unwrap();
+        let base = hash(&set(folder.path(), "one", b"frames"));
+        assert_eq!(base.len(), 16);
+        assert_eq!(hash(&set(folder.path(), "one", b"frames")), base);
+        assert_ne!(hash(&set(folder.path(), "one", b"Frames")), base, "same length, other content");
+        assert_ne!(hash(&set(folder.path(), "two", b"frames")), base, "other caption");
+        let mut other = set(folder.path(), "one", b"frames");
+        other.clips[0].split = Split::Test;
+        assert_ne!(hash(&other), base);
+        let question = |text: &str| Question { id: "1".into(), text: text.into(), answer: "x".into() };
+        other.clips[0].split = Split::Train;
+        other.clips[0].questions = vec![question("who?")];
+        assert_ne!(hash(&other), base);
+        other.clips[0].questions.clear();
+        assert_eq!(hash(&other), base);
+        std::fs::remove_file(&other.clips[0].path).unwrap();
+        let message = other.content_hash(&cache).unwrap_err().to_string();
+        assert!(message.contains("one.mp4"), "{message}");
+        std::fs::create_dir(&other.clips[0].path).unwrap();
+        assert!(other.content_hash(&cache).is_err(), "a folder cannot be read");
     }
 }

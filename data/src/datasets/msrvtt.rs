@@ -1,12 +1,11 @@
-//! MSR-VTT's annotations as published: one JSON object with `videos` (id and split) and `sentences` (caption and id).
+//! MSR-VTT's annotations as published: one JSON object with `videos` (id, split) and `sentences` (caption,
+//! id).
 
-use super::{Annotations, Gathered, Split, VideoSet, files, source};
+use super::{Annotations, ClipCollector, Split, VideoSet, files, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::path::Path;
-
-pub use super::files::EXTENSIONS;
 
 const FORMAT: &str = "MSR-VTT annotations";
 
@@ -33,33 +32,32 @@ struct Sentence<'a> {
     caption: String,
 }
 
-/// Reads one annotation file and finds each clip's file, `VIDEO_ID.EXTENSION`, in `videos`. No split is held to be the
-/// official one: this reads any file of the format.
+/// Reads one annotation file and finds each clip's file, `VIDEO_ID.EXTENSION`, in `videos`. Splits are not
+/// compared with the published ones.
 ///
 /// # Errors
-/// As [`read`]; [`Error::MissingClips`] listing every clip without a file.
+/// As [`read`]; [`Error::MissingClips`] with every clip without a file.
 pub fn load(annotations: &Path, videos: &Path) -> Result<VideoSet> {
     files::locate_all(read(&[annotations])?, videos)
 }
 
-/// Reads annotation files, zipped or not, that complete each other: train and validation are published in one, test
-/// in another.
+/// Reads annotation files, zipped or not. Training and validation are published in one file, test in another.
 ///
 /// # Errors
-/// Annotations that are missing or break the format; a split of another name; a sentence about an unknown clip, a clip
-/// without sentences or annotated twice.
+/// A file that is missing or breaks the format; an unknown split; a sentence of an unknown clip; a clip
+/// without sentences or listed twice.
 pub fn read(paths: &[&Path]) -> Result<Annotations> {
-    let mut all: Option<Gathered> = None;
+    let mut all: Option<ClipCollector> = None;
     for path in paths {
-        let gathered = all.get_or_insert_with(|| Gathered::new(FORMAT, path));
-        gathered.source = path.to_path_buf(); // faults are told of the file that is being read
+        let gathered = all.get_or_insert_with(|| ClipCollector::new(FORMAT, path));
+        gathered.source = path.to_path_buf(); // errors name the current file
         read_one(path, gathered)?;
     }
-    let gathered = all.unwrap_or_else(|| Gathered::new(FORMAT, Path::new("")));
+    let gathered = all.unwrap_or_else(|| ClipCollector::new(FORMAT, Path::new("")));
     gathered.finish("msrvtt")
 }
 
-fn read_one(path: &Path, gathered: &mut Gathered) -> Result<()> {
+fn read_one(path: &Path, gathered: &mut ClipCollector) -> Result<()> {
     let bytes = source::bytes(path, "annotation file")?;
     let document: Document<'_> = source::parse(&bytes, path, FORMAT)?;
     let first = gathered.clips.len();

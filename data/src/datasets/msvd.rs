@@ -1,13 +1,13 @@
-//! MSVD (the Microsoft Research Video Description corpus), in the two forms that people have: `video_corpus.csv` with
-//! every sentence as it was typed, and the sentence files (`msvd_sents_train_noval_lc_nopunc.txt` and so on) in lower
-//! case without punctuation.
+//! MSVD (the Microsoft Research Video Description corpus) in its two forms: `video_corpus.csv` with the
+//! sentences as typed, and the sentence files (`msvd_sents_train_noval_lc_nopunc.txt` etc.) (lower case, no
+//! punctuation).
 //!
-//! A clip has two names, `-4wsuPCjDBc_5_15` (video, start and end second; its file's name) and `vid1` (its number; the
-//! name in the sentence files and in MSVD-QA). `youtube_mapping.txt` ties them: it numbers the clips in the order of
-//! their names, and the splits are ranges of that number. Here the number is the id.
+//! A clip has two names: `-4wsuPCjDBc_5_15` (video, start and end second; the name of its file) and `vid1`
+//! (its number; the name in the sentence files and in MSVD-QA). `youtube_mapping.txt` maps them: it numbers
+//! the clips in the order of their names, and the splits are ranges of numbers. The number is the id.
 
 use super::splits::read_ids;
-use super::{Annotations, Gathered, Split, no_split, source};
+use super::{Annotations, ClipCollector, Split, no_split, source};
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -19,7 +19,7 @@ const MAPPING: &str = "MSVD name mapping";
 /// Clips with an English sentence in the whole corpus.
 const CLIPS: usize = 1970;
 
-/// The names of the clips, by both of their names.
+/// The mapping between the two names of a clip.
 #[derive(Debug, Default)]
 pub struct Mapping {
     number: HashMap<String, String>,
@@ -27,10 +27,10 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Reads `youtube_mapping.txt`: on each line a clip's file name and its number.
+    /// Reads `youtube_mapping.txt`: a clip's file name and number per line.
     ///
     /// # Errors
-    /// The file is missing or broken, or gives a name twice.
+    /// The file is missing or broken, or has a name twice.
     pub fn read(path: &Path) -> Result<Self> {
         let mut mapping = Self::default();
         for (line, text) in source::lines(path, MAPPING)? {
@@ -44,7 +44,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Numbers the clips of the whole corpus in the order of their names, which is what the published mapping does.
+    /// Numbers the clips of the whole corpus in the order of their names, as the published mapping does.
     fn derived(names: &BTreeSet<String>) -> Self {
         let mut mapping = Self::default();
         for (index, name) in names.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Mapping {
         let old = self.number.insert(youtube.to_owned(), number.to_owned());
         let other = self.youtube.insert(number.to_owned(), youtube.to_owned());
         match old.or(other) {
-            Some(name) => Err(format!("names {youtube} or {number} a second time, {name} was first")),
+            Some(name) => Err(format!("has {youtube} or {number} twice, first as {name}")),
             None => Ok(()),
         }
     }
@@ -77,12 +77,12 @@ impl Mapping {
     }
 }
 
-/// Reads the corpus: CSV with columns `VideoID`, `Start`, `End`, `Language` and `Description`, of which the English
-/// rows count. The split of a clip is its number's; a file of one split, as some projects cut the corpus, works too.
+/// Reads the English rows of the corpus: CSV with columns `VideoID`, `Start`, `End`, `Language` and
+/// `Description`. A clip's split follows from its number; files with a part of the corpus are read too.
 ///
 /// # Errors
-/// A file that is missing or breaks the format; a clip that the mapping does not have; no mapping, unless the files
-/// hold the whole corpus, whose numbers follow from its names.
+/// A file that is missing or breaks the format; a clip that is not in the mapping; no mapping, unless the
+/// files contain the whole corpus, whose numbers follow from its names.
 pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let mut sentences: Vec<(String, String)> = Vec::new();
     for path in paths {
@@ -90,14 +90,14 @@ pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotation
         let name = [table.column(&["VideoID"])?, table.column(&["Start"])?, table.column(&["End"])?];
         let (language, description) = (table.column(&["Language"])?, table.column(&["Description"])?);
         for row in table.rows() {
-            // Other languages are in other encodings.
+            // Other languages have other encodings.
             if !row.bytes(language).eq_ignore_ascii_case(b"English") {
                 continue;
             }
             let [video, start, end] = name.map(|column| row.text(column));
             let text = row.text(description)?.trim();
             if text.is_empty() {
-                continue; // 80,827 English sentences are published; the empty rows are not among them
+                continue; // empty rows are not among the 80,827 published English sentences
             }
             sentences.push((format!("{}_{}_{}", video?, start?, end?), text.to_owned()));
         }
@@ -116,7 +116,7 @@ pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotation
             return Err(Error::malformed(CORPUS, source, "the whole file", reason));
         }
     };
-    let mut gathered = Gathered::new(CORPUS, source);
+    let mut gathered = ClipCollector::new(CORPUS, source);
     for (name, text) in sentences {
         let Some(number) = mapping.number(&name) else {
             return Err(Error::malformed(
@@ -132,40 +132,37 @@ pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotation
         }
         clip.captions.push(text);
     }
-    // The corpus has no order of its own; the mapping's numbers give one.
+    // The corpus has no order; the numbers of the mapping give one.
     gathered.clips.sort_by_key(|clip| number_of(&clip.id));
     gathered.finish("msvd")
 }
 
-/// Reads the sentence files, each of one split: on each line a clip's number, a tab and a sentence.
+/// Reads the sentence files, one per split: a clip's number, a tab and a sentence per line.
 ///
 /// # Errors
-/// A file that is missing or breaks the format, or whose name tells no split.
+/// A file that is missing or breaks the format, or whose name contains no split.
 pub fn read_sentences(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let mapping = mapping.map(Mapping::read).transpose()?.unwrap_or_default();
-    let mut gathered = Gathered::new(SENTENCES, paths.first().copied().unwrap_or(Path::new("")));
-    for path in paths {
-        gathered.source = path.to_path_buf();
-        let split = Split::of_file(path).ok_or_else(|| no_split(SENTENCES, path))?;
+    ClipCollector::read_splits(SENTENCES, "msvd", paths, |clips, path, split| {
         for (line, text) in source::lines(path, SENTENCES)? {
             let Some((id, caption)) = text.split_once('\t') else {
                 let reason = format!("expected a clip's number, a tab and a sentence, got {text:?}");
                 return Err(Error::malformed(SENTENCES, path, format!("line {line}"), reason));
             };
-            let clip = gathered.clip(id.trim(), split)?;
+            let clip = clips.clip(id.trim(), split)?;
             if clip.names.is_empty() {
                 clip.names.extend(mapping.youtube(id.trim()).map(str::to_owned));
             }
             clip.captions.push(caption.trim().to_owned());
         }
-    }
-    gathered.finish("msvd")
+        Ok(())
+    })
 }
 
-/// Checks published lists of file names (`train_list.txt` and so on) against annotations.
+/// Checks published lists of file names (`train_list.txt` etc.) against the annotations.
 ///
 /// # Errors
-/// A list that is missing or names a clip that is not in the split of its name.
+/// A list that is missing or contains a clip of another split.
 pub fn check_lists(annotations: &Annotations, lists: &[&Path]) -> Result<()> {
     let splits: HashMap<&str, Split> = annotations
         .clips
@@ -252,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn sentence_files_say_where_they_are_broken() {
+    fn errors_of_sentence_files_name_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let train = file(&folder, "sents_train_lc_nopunc.txt", b"vid1\ta dog\nvid1\ta cat\nvid2\ta fish\n");
         let set = read_sentences(&[&train], None).unwrap();

@@ -1,16 +1,15 @@
-//! Opening a data set as downloaded: which files of a folder are its annotations, which splits it has, which clips
-//! there are files for.
+//! Opens a data set as downloaded: finds annotation files, checks splits and finds the clips' files.
 
 use super::skip::{SkipList, Skipped};
 use super::splits::Splits;
 use super::{Annotations, VideoSet, files, images, msrvtt, msvd, own, questions, source, vatex};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A data set whose format is known here.
+/// A supported data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataSet {
@@ -28,7 +27,7 @@ pub enum DataSet {
     Coco,
     /// Flickr8k.
     Flickr8k,
-    /// A folder and a captions file.
+    /// A user's own: a folder and a captions file.
     Own,
 }
 
@@ -60,7 +59,7 @@ impl DataSet {
         }
     }
 
-    /// What its annotation files are called, for messages.
+    /// The names of its annotation files, for messages.
     fn files(self) -> &'static str {
         match self {
             Self::Msrvtt => "*videodatainfo*.json or the .zip that holds it",
@@ -86,38 +85,35 @@ impl FromStr for DataSet {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|dataset| dataset.name() == name).ok_or_else(|| Error::Setting {
-            key: "dataset",
-            expected: Self::ALL.map(Self::name).join(", "),
-            got: name.into(),
-        })
+        let found = Self::ALL.into_iter().find(|dataset| dataset.name() == name);
+        found.ok_or_else(|| Error::setting("dataset", Self::ALL.map(Self::name).join(", "), name))
     }
 }
 
-/// Where a data set lies on this machine, and how it is to be used.
+/// The location of a data set on this machine, and the clips to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which data set it is.
+pub struct DatasetPaths {
+    /// The data set.
     pub dataset: DataSet,
     /// The annotation file, or the folder of annotation files as downloaded.
     pub annotations: PathBuf,
-    /// The folder of videos or images; folders in it are searched too.
+    /// The folder of videos or images; subfolders are searched too.
     pub videos: PathBuf,
     /// The splits.
     pub splits: Splits,
-    /// The list of clips to leave out, which `experiments data check` writes.
+    /// The list of clips to skip, which `experiments data check` writes.
     pub skip: Option<PathBuf>,
 }
 
-/// Reads a data set's annotations, of one file or of every annotation file in a folder, gzipped or not.
+/// Reads a data set's annotations from one file or from every annotation file in a folder, gzipped or not.
 ///
 /// # Errors
-/// No annotation file where one should be; whatever the format's own reader finds.
+/// No annotation file; the errors of the format's reader.
 pub fn annotations(dataset: DataSet, path: &Path) -> Result<Annotations> {
     let folder = path.is_dir();
     let found = if folder { Listing::of(path)? } else { Listing::beside(path) };
     let mut files = if folder { found.annotations(dataset) } else { vec![path.to_path_buf()] };
-    // Training comes first, whatever the files are called; a file of several splits comes before those of one.
+    // Files of several splits come first, then training, whatever the files' names.
     files.sort_by_key(|file| super::Split::of_file(file));
     if files.is_empty() {
         return Err(Error::NotFound {
@@ -155,33 +151,35 @@ pub fn annotations(dataset: DataSet, path: &Path) -> Result<Annotations> {
     Ok(read)
 }
 
-/// Opens a data set: annotations, splits, files, and the clips to leave out.
+/// Opens a data set: annotations, splits, files, and the clips to skip.
 ///
 /// # Errors
-/// As [`annotations`] and [`Splits::apply`]; [`Error::MissingClips`] for clips that have no file and are not on the
-/// skip list; [`Error::StaleSkipList`] where the list no longer fits what is there.
-pub fn open(place: &Place) -> Result<VideoSet> {
-    let annotated = annotations(place.dataset, &place.annotations)?;
-    let annotated = place.splits.apply(place.dataset, annotated)?;
-    let Some(skip) = &place.skip else {
-        return files::locate_all(annotated, &place.videos);
+/// As [`annotations`] and [`Splits::apply`]; [`Error::MissingClips`] for clips that have no file and are not
+/// on the skip list; [`Error::StaleSkipList`] where the list does not match the files any more.
+pub fn open(paths: &DatasetPaths) -> Result<VideoSet> {
+    let annotated = annotations(paths.dataset, &paths.annotations)?;
+    let annotated = paths.splits.apply(paths.dataset, annotated)?;
+    let Some(skip) = &paths.skip else {
+        return files::locate_all(annotated, &paths.videos);
     };
     let list = SkipList::read(skip)?;
-    leave_out(annotated, place, &list).map_err(|error| match error {
-        Error::StaleSkipList { reasons, .. } => Error::StaleSkipList { reasons, path: skip.clone() },
-        other => other,
-    })
+    without_skipped(annotated, paths, &list, skip)
 }
 
-fn leave_out(annotated: Annotations, place: &Place, list: &SkipList) -> Result<VideoSet> {
+fn without_skipped(
+    annotated: Annotations,
+    paths: &DatasetPaths,
+    list: &SkipList,
+    list_path: &Path,
+) -> Result<VideoSet> {
     let total = annotated.clips.len();
     let source = annotated.source.clone();
     let order: Vec<String> = annotated.clips.iter().map(|clip| clip.id.clone()).collect();
-    let (mut set, missing) = files::locate(annotated, &place.videos)?;
+    let (mut set, missing) = files::locate(annotated, &paths.videos)?;
     let listed = list.by_id();
     let mut stale = Vec::new();
-    if list.dataset != place.dataset.name() {
-        stale.push(format!("it is for data set {}, not for {}", list.dataset, place.dataset));
+    if list.dataset != paths.dataset.name() {
+        stale.push(format!("it is for data set {}, not for {}", list.dataset, paths.dataset));
     }
     let mut skipped: Vec<Skipped> = Vec::new();
     let mut unlisted = Vec::new();
@@ -203,25 +201,19 @@ fn leave_out(annotated: Annotations, place: &Place, list: &SkipList) -> Result<V
         }
     });
     if !stale.is_empty() {
-        return Err(Error::StaleSkipList { reasons: stale, path: PathBuf::new() });
+        return Err(Error::StaleSkipList { reasons: stale, path: list_path.to_path_buf() });
     }
     if !unlisted.is_empty() {
-        return Err(Error::MissingClips {
-            annotations: source,
-            videos: place.videos.clone(),
-            pattern: format!("ID.{{{}}}", files::EXTENSIONS.join(",")),
-            total,
-            ids: unlisted,
-        });
+        return Err(files::missing_clips(source, &paths.videos, total, unlisted));
     }
-    let places: std::collections::HashMap<&str, usize> =
-        order.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
-    skipped.sort_by_key(|skipped| places.get(skipped.id.as_str()).copied());
+    let positions: HashMap<&str, usize> =
+        order.iter().enumerate().map(|(position, id)| (id.as_str(), position)).collect();
+    skipped.sort_by_key(|skipped| positions.get(skipped.id.as_str()).copied());
     set.skipped = skipped;
     Ok(set)
 }
 
-/// The files of a folder, without the folders in it.
+/// The files of a folder, without its subfolders.
 struct Listing(Vec<PathBuf>);
 
 impl Listing {
@@ -234,7 +226,7 @@ impl Listing {
             }
         }
         files.sort();
-        // A file that was unpacked beside its archive is there twice; the unpacked one counts.
+        // Of an archive and its unpacked file, the unpacked one is used.
         let names: HashSet<String> = files.iter().map(|path| file_name(path)).collect();
         files.retain(|path| {
             let inner =
@@ -244,7 +236,7 @@ impl Listing {
         Ok(Self(files))
     }
 
-    /// What lies beside a file; nothing where the folder cannot be listed, since the file itself was given.
+    /// The files in the folder of a file; none where the folder cannot be listed.
     fn beside(path: &Path) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::of(folder).unwrap_or(Self(Vec::new()))
@@ -258,7 +250,7 @@ impl Listing {
         self.matching(|own| own == name).into_iter().next()
     }
 
-    /// The annotation files of a data set. Where a data set has several forms, the first that is there counts.
+    /// The annotation files of a data set. Of several forms, the first one that exists is used.
     fn annotations(&self, dataset: DataSet) -> Vec<PathBuf> {
         let first_of = |forms: &[&dyn Fn(&str) -> bool]| {
             forms.iter().map(|form| self.matching(form)).find(|found| !found.is_empty()).unwrap_or_default()

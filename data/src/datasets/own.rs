@@ -1,5 +1,5 @@
-//! A user's own clips: a folder of videos or images and a captions file. The file is a table, JSON, JSON lines or plain
-//! lines; whatever it is, it says for each clip its file, one caption or several, and perhaps a split.
+//! A user's own clips: a folder of videos or images and a captions file. The file is a table, JSON, JSON
+//! lines or plain text, with a file, one or several captions and optionally a split for each clip.
 //!
 //! ```text
 //! captions.csv     video,caption[,split]          a clip may have several rows
@@ -8,7 +8,7 @@
 //! captions.txt     a.mp4 <tab> a caption
 //! ```
 
-use super::{Annotations, Gathered, Id, Question, Split, Texts, source};
+use super::{Annotations, ClipCollector, Id, Question, Split, Texts, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,13 +16,13 @@ use std::path::Path;
 
 const FORMAT: &str = "captions file";
 
-/// Names of the column or key that holds a clip's file; the first that a file has counts.
-pub const FILE_KEYS: [&str; 10] =
+/// Names of the column or key of a clip's file; the first one that exists is used.
+const FILE_KEYS: [&str; 10] =
     ["video", "image", "file", "file_name", "filename", "path", "video_id", "image_id", "clip", "id"];
-/// Names of the column or key that holds a caption.
-pub const CAPTION_KEYS: [&str; 6] = ["caption", "captions", "text", "sentence", "description", "title"];
+/// Names of the column or key of a caption.
+const CAPTION_KEYS: [&str; 6] = ["caption", "captions", "text", "sentence", "description", "title"];
 
-/// What a row or an object says of one file.
+/// A row or object about one file.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) file: String,
@@ -33,13 +33,12 @@ pub(super) struct Record {
     pub(super) place: String,
 }
 
-/// Reads a captions file. A clip whose record names no split is in the split that the file's own name tells, or in
-/// `Train`.
+/// Reads a captions file. A clip without a split is in the split of the file's name, or in `Train`.
 ///
 /// # Errors
 /// A file that is missing or breaks the format; a record without file or caption; a clip in two splits.
 pub fn read(path: &Path) -> Result<Annotations> {
-    let mut gathered = Gathered::new(FORMAT, path);
+    let mut gathered = ClipCollector::new(FORMAT, path);
     let default = Split::of_file(path).unwrap_or(Split::Train);
     for record in records(path)? {
         let clip = gathered.clip(&record.file, record.split.unwrap_or(default))?;
@@ -49,7 +48,7 @@ pub fn read(path: &Path) -> Result<Annotations> {
     gathered.finish("own")
 }
 
-/// Every record of a captions file, whatever its form.
+/// The records of a captions file of any form.
 pub(super) fn records(path: &Path) -> Result<Vec<Record>> {
     let bytes = source::bytes(path, FORMAT)?;
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(byte)) {
@@ -67,7 +66,7 @@ fn array(values: Vec<Value>, path: &Path) -> Result<Vec<Record>> {
         .collect()
 }
 
-/// One object that maps files to captions, or one object a line.
+/// One object that maps files to captions, or one object per line.
 fn objects(bytes: &[u8], path: &Path) -> Result<Vec<Record>> {
     if let Ok(Value::Object(whole)) = serde_json::from_slice::<Value>(bytes)
         && key(&whole, &CAPTION_KEYS).is_none()
@@ -130,7 +129,7 @@ fn split_named(name: &str) -> std::result::Result<Split, String> {
     Split::named(name).ok_or_else(|| format!("expected split train, validate or test, got {name:?}"))
 }
 
-/// A table with a header, or lines of file, tab, caption without one.
+/// A table with a header, or lines of file, tab and caption.
 fn text(bytes: &[u8], path: &Path) -> Result<Vec<Record>> {
     let table = source::table_of(bytes, path, FORMAT);
     let has_header = table
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_by_place() {
+    fn errors_name_the_line_or_item() {
         let message = |text: &str| read_text(text).unwrap_err().to_string();
         assert!(message("video,caption,split\na,b,tset\n").contains("line 2: expected split"));
         assert!(message("video,caption\na,\n").contains("row 1: has an empty caption"));

@@ -1,8 +1,9 @@
-//! Image-text pairs: webdataset tar shards, with for each pair an image and a text file of the same stem, one after the
-//! other, or a table (CSV, TSV, JSON or JSON lines) of image files and captions. Images stay on disk; reading a set takes
-//! only its captions and where each image lies.
+//! Image-text pairs: webdataset tar shards with an image and a text file of the same stem for each pair, one
+//! after the other, or a table (CSV, TSV, JSON or JSON lines) of image files and captions. Opening a set
+//! reads captions and the images' locations; images stay on disk.
 
 use super::own;
+use crate::digest::sha256_of_files;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::fs::File;
@@ -12,25 +13,25 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "webdataset shard";
 const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "gif"];
 
-/// What img2dataset writes beside each image; of it only the caption is read.
+/// The file that img2dataset writes for each image; only the caption is read.
 #[derive(Deserialize)]
 struct Sidecar {
     #[serde(alias = "text")]
     caption: String,
 }
 
-/// An image's caption, and where the image lies.
+/// An image's caption and location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The name both files share.
+    /// The common stem of both files, or the name of the image file.
     pub id: String,
     /// The caption.
     pub caption: String,
-    place: Place,
+    location: Location,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Shard { shard: usize, offset: u64, length: u64 },
     File(PathBuf),
 }
@@ -48,15 +49,9 @@ pub struct PairSet {
 /// # Errors
 /// The directory cannot be listed, or holds no such file.
 pub fn shards(directory: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
-    let missing = |what| Error::NotFound {
-        what,
-        path: directory.to_path_buf(),
-        next: format!("give a directory with files {prefix}*.tar"),
-    };
-    let entries = std::fs::read_dir(directory).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => missing("directory of shards"),
-        _ => Error::io("list the shards", directory)(error),
-    })?;
+    let next = format!("give a directory with files {prefix}*.tar");
+    let missing = Error::open("list the shards", directory, "directory of shards", next.clone());
+    let entries = std::fs::read_dir(directory).map_err(missing)?;
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io("list the shards", directory))?.path();
@@ -66,10 +61,13 @@ pub fn shards(directory: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
         }
     }
     found.sort();
-    if found.is_empty() { Err(missing("shard")) } else { Ok(found) }
+    if found.is_empty() {
+        return Err(Error::NotFound { what: "shard", path: directory.to_path_buf(), next });
+    }
+    Ok(found)
 }
 
-/// Reads the captions of shards and where their images lie.
+/// Reads the captions and the images' locations of shards.
 ///
 /// # Errors
 /// A shard that is missing, broken or cut short; a pair without its image or its text.
@@ -81,8 +79,8 @@ pub fn load(shards: &[PathBuf]) -> Result<PairSet> {
     Ok(PairSet { shards: shards.to_vec(), pairs })
 }
 
-/// Reads a table of pairs: a captions file of any form that [`own`] reads, its images named relative to `images`. An
-/// image with several captions makes several pairs. Whether the images are there is found out when they are read.
+/// Reads a table of pairs: a captions file of any form of [`own`], with image paths relative to `images`. An
+/// image with several captions gives several pairs. Missing images are detected when they are read.
 ///
 /// # Errors
 /// A table that is missing or breaks the format; an image outside `images`; a record without a caption.
@@ -99,7 +97,11 @@ pub fn load_table(table: &Path, images: &Path) -> Result<PairSet> {
             return Err(fault(&record.place, "has no caption".into()));
         }
         for caption in record.captions {
-            pairs.push(Pair { id: record.file.clone(), caption, place: Place::File(images.join(file)) });
+            pairs.push(Pair {
+                id: record.file.clone(),
+                caption,
+                location: Location::File(images.join(file)),
+            });
         }
     }
     match pairs.is_empty() {
@@ -108,7 +110,7 @@ pub fn load_table(table: &Path, images: &Path) -> Result<PairSet> {
     }
 }
 
-/// What is known of a pair while its shard is read.
+/// A pair whose files are being read.
 #[derive(Default)]
 struct Partial {
     id: String,
@@ -126,7 +128,7 @@ impl Partial {
         let caption = self.caption.clone().or_else(|| self.sidecar.clone());
         let caption = caption.ok_or_else(|| lacks(".txt file, and no .json file with a caption"))?;
         let (offset, length) = self.image.ok_or_else(|| lacks("image file (.jpg, .png or .gif)"))?;
-        Ok(Pair { id: self.id, caption, place: Place::Shard { shard, offset, length } })
+        Ok(Pair { id: self.id, caption, location: Location::Shard { shard, offset, length } })
     }
 }
 
@@ -166,7 +168,7 @@ fn read_shard(path: &Path, shard: usize, pairs: &mut Vec<Pair>) -> Result<()> {
         } else if extension == "json" {
             let mut text = Vec::new();
             entry.read_to_end(&mut text).map_err(|error| broken(format!("{name}: {error}")))?;
-            // Other tools put other things into these files; only one with a caption says anything here.
+            // Other tools write other JSON files; only one with a caption is used.
             partial.sidecar =
                 serde_json::from_slice::<Sidecar>(&text).ok().map(|own| own.caption.trim().to_string());
         } else if IMAGES.contains(&extension.to_ascii_lowercase().as_str()) {
@@ -183,18 +185,14 @@ impl PairSet {
     /// The encoded bytes of one pair's image.
     ///
     /// # Errors
-    /// The shard changed since it was read, or cannot be read any more; there is no such image file.
+    /// The shard changed since it was opened, or cannot be read; the image file does not exist.
     pub fn image_bytes(&self, pair: &Pair) -> Result<Vec<u8>> {
-        match &pair.place {
-            Place::File(path) => std::fs::read(path).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Error::NotFound {
-                    what: "image",
-                    path: path.clone(),
-                    next: "put it there or take it out of the table".into(),
-                },
-                _ => Error::io("read the image", path)(error),
-            }),
-            Place::Shard { shard, offset, length } => {
+        match &pair.location {
+            Location::File(path) => {
+                let next = "put it there or take it out of the table";
+                std::fs::read(path).map_err(Error::open("read the image", path, "image", next))
+            }
+            Location::Shard { shard, offset, length } => {
                 let path = self.shards.get(*shard).map_or(Path::new(""), PathBuf::as_path);
                 let mut file = File::open(path).map_err(Error::io("open the shard", path))?;
                 file.seek(SeekFrom::Start(*offset)).map_err(Error::io("read the shard", path))?;
@@ -205,20 +203,22 @@ impl PairSet {
         }
     }
 
-    /// Every file that holds images: the shards, or the images of a table.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
-        let images = self.pairs.iter().filter_map(|pair| match &pair.place {
-            Place::File(path) => Some(path.as_path()),
-            Place::Shard { .. } => None,
+    /// A digest of each pair's image: of the image file, or of the shard with the image's offset.
+    pub(crate) fn digests(&self, cache: &Path) -> Result<Vec<String>> {
+        let files = self.pairs.iter().map(|pair| match &pair.location {
+            Location::File(path) => (path.as_path(), 0),
+            Location::Shard { shard, offset, .. } => (self.shards[*shard].as_path(), *offset),
         });
-        self.shards.iter().map(PathBuf::as_path).chain(images)
+        let (paths, offsets): (Vec<&Path>, Vec<u64>) = files.unzip();
+        let digests = sha256_of_files(&paths, cache)?;
+        Ok(digests.into_iter().zip(offsets).map(|(digest, offset)| format!("{digest} {offset}")).collect())
     }
 
-    /// Where a pair's image lies, for messages: the shard and the pair's name, or the image's file.
-    pub(crate) fn place(&self, pair: &Pair) -> PathBuf {
-        match &pair.place {
-            Place::File(path) => path.clone(),
-            Place::Shard { shard, .. } => {
+    /// The location of a pair's image, for messages: the image's file, or the shard and the pair's id.
+    pub(crate) fn location(&self, pair: &Pair) -> PathBuf {
+        match &pair.location {
+            Location::File(path) => path.clone(),
+            Location::Shard { shard, .. } => {
                 self.shards.get(*shard).map(|shard| shard.join(&pair.id)).unwrap_or_default()
             }
         }

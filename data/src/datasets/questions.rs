@@ -1,9 +1,9 @@
-//! MSRVTT-QA and MSVD-QA: questions with one-word answers about the clips of MSR-VTT and MSVD. Published as JSON
-//! (`train_qa.json`: `video_id`, `question`, `answer`, `id`) and passed on as CSV (`video`, `question`, `answer`,
-//! `qid`). The split is in the file's name; MSVD-QA splits MSVD's clips differently than captioning does.
+//! MSRVTT-QA and MSVD-QA: questions with one-word answers about the clips of MSR-VTT and MSVD, as published
+//! JSON (`train_qa.json`: `video_id`, `question`, `answer`, `id`) or as CSV (`video`, `question`, `answer`,
+//! `qid`). The file's name contains the split; MSVD-QA's splits differ from those of MSVD captioning.
 
 use super::msvd::Mapping;
-use super::{Annotations, Gathered, Id, Question, Split, no_split, source};
+use super::{Annotations, ClipCollector, Id, Question, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ struct Record {
     id: Id,
 }
 
-/// Reads MSRVTT-QA's files, each of one split; clip 7 is `video7`.
+/// Reads MSRVTT-QA's files, one per split; clip 7 is `video7`.
 ///
 /// # Errors
 /// A file that is missing, breaks the format or has no split in its name; a question without text or answer.
@@ -29,7 +29,7 @@ pub fn read_msrvtt(paths: &[&Path]) -> Result<Annotations> {
     read(paths, "msrvtt-qa", "video", &Mapping::default())
 }
 
-/// Reads MSVD-QA's files, each of one split; clip 7 is `vid7`, and with `youtube_mapping.txt` also its file's name.
+/// Reads MSVD-QA's files, one per split; clip 7 is `vid7`, with `youtube_mapping.txt` its file's name too.
 ///
 /// # Errors
 /// As [`read_msrvtt`].
@@ -38,8 +38,8 @@ pub fn read_msvd(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations>
     read(paths, "msvd-qa", "vid", &mapping)
 }
 
-/// The most frequent answer to each kind of question: what one would always say without looking. Of equally frequent ones
-/// the first in the alphabet.
+/// The most frequent answer to each kind of question: the best constant prediction. Of equally frequent
+/// answers, the alphabetically first.
 #[must_use]
 pub fn most_frequent_answers<'a, K: Ord>(
     questions: impl IntoIterator<Item = (K, &'a str)>,
@@ -56,24 +56,21 @@ pub fn most_frequent_answers<'a, K: Ord>(
 }
 
 fn read(paths: &[&Path], name: &str, prefix: &str, mapping: &Mapping) -> Result<Annotations> {
-    let mut gathered = Gathered::new(FORMAT, paths.first().copied().unwrap_or(Path::new("")));
-    for path in paths {
-        gathered.source = path.to_path_buf();
-        let split = Split::of_file(path).ok_or_else(|| no_split(FORMAT, path))?;
+    ClipCollector::read_splits(FORMAT, name, paths, |clips, path, split| {
         for record in records(path)? {
             let id = record.id.text();
             if record.question.trim().is_empty() || record.answer.trim().is_empty() {
                 let reason = "has no text or no answer";
                 return Err(Error::malformed(FORMAT, path, format!("question {id}"), reason));
             }
-            let clip = gathered.clip(&record.video_id.prefixed(prefix), split)?;
+            let clip = clips.clip(&record.video_id.prefixed(prefix), split)?;
             if clip.names.is_empty() {
                 clip.names.extend(mapping.youtube(&clip.id).map(str::to_owned));
             }
             clip.questions.push(Question { id, text: record.question, answer: record.answer });
         }
-    }
-    gathered.finish(name)
+        Ok(())
+    })
 }
 
 fn records(path: &Path) -> Result<Vec<Record>> {

@@ -1,44 +1,44 @@
-//! The clips that are left out, each with the reason: what a check writes and training reads, so that both leave out
-//! the same ones.
+//! The list of skipped clips with reasons, which a check writes and training reads.
 
-use super::{Annotated, Split};
+use super::Split;
 use crate::error::{Error, Result};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "skip list";
 
-/// Why a clip is left out.
+/// Why a clip is skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum Reason {
-    /// There is no file for it.
+    /// It has no file.
     Missing,
     /// Its file cannot be decoded.
     Undecodable {
         /// The file.
         path: PathBuf,
-        /// The file's length when it was tried: another one is another file.
+        /// The file's length when it was checked; another length means another file.
         bytes: u64,
-        /// What the decoder said.
+        /// The decoder's error.
         error: String,
     },
 }
 
-/// A clip that is left out.
+/// A skipped clip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// The clip's name in its data set.
+    /// The clip's id in its data set.
     pub id: String,
     /// Its split.
     pub split: Split,
-    /// Why it is left out.
+    /// Why it is skipped.
     #[serde(flatten)]
     pub reason: Reason,
 }
 
-/// Every clip of a data set that is left out.
+/// The skipped clips of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SkipList {
@@ -49,7 +49,7 @@ pub struct SkipList {
 }
 
 impl SkipList {
-    /// Reads a list that [`Self::write`] wrote.
+    /// Reads a list that [`Self::save`] wrote.
     ///
     /// # Errors
     /// The file is missing or is no such list.
@@ -64,25 +64,23 @@ impl SkipList {
         super::source::json(path, FORMAT)
     }
 
-    /// Writes the list, whole or not at all.
+    /// Writes the list.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::malformed(FORMAT, path, "the list", error.to_string()))?;
-        crate::store::write_whole(path, &text)
+    pub fn save(&self, path: &Path) -> Result<()> {
+        files::replace_json(path, self)
     }
 
-    /// The clips of this list by their ids.
+    /// The skipped clips by id.
     #[must_use]
-    pub fn by_id(&self) -> HashMap<&str, &Skipped> {
+    pub(super) fn by_id(&self) -> HashMap<&str, &Skipped> {
         self.clips.iter().map(|skipped| (skipped.id.as_str(), skipped)).collect()
     }
 }
 
 impl Skipped {
-    /// Whether the clip's file is still as it was when the list was made.
+    /// Checks that the clip's file is the same as when the list was made; the error is what changed.
     pub(crate) fn still_holds(&self, file: Option<&Path>) -> std::result::Result<(), String> {
         match (&self.reason, file) {
             (Reason::Missing, None) => Ok(()),
@@ -98,11 +96,5 @@ impl Skipped {
                 Err(error) => Err(format!("{}: {error}", path.display())),
             },
         }
-    }
-
-    /// A clip without a file.
-    #[must_use]
-    pub fn missing(clip: &Annotated) -> Self {
-        Self { id: clip.id.clone(), split: clip.split, reason: Reason::Missing }
     }
 }

@@ -1,5 +1,5 @@
-//! Annotation files as they are downloaded: plain, gzipped, or the one member of a zip archive that matters; JSON, JSON
-//! lines and CSV, with the place of a fault in every message.
+//! Reads annotation files as downloaded: plain, gzipped or in a zip archive; JSON, JSON lines, CSV and text
+//! lines. Every error names its line or entry.
 
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -7,24 +7,18 @@ use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::path::Path;
 
-/// The most bytes that one annotation file may unpack to. The largest published one has 0.4 GiB; a small archive that
+/// Maximum unpacked size of an annotation file. The largest published one has 0.4 GiB; an archive that
 /// unpacks to more than this is a mistake or an attack.
-const MOST_BYTES: u64 = 4 << 30;
+const MAX_BYTES: u64 = 4 << 30;
 
-/// A file's content, unpacked where it is gzipped or zipped. Of a zip archive the one member that ends in `.json`,
-/// `.jsonl`, `.csv`, `.tsv` or `.txt` counts; where there are several, the only `.json`.
+/// A file's content, unpacked if it is gzipped or zipped. Of a zip archive, the only member with the
+/// extension `.json`, `.jsonl`, `.csv`, `.tsv` or `.txt` is read; of several, the only `.json`.
 ///
 /// # Errors
-/// No such file; a broken archive; an archive in which no single member can be meant.
+/// No such file; a broken archive; an archive without exactly one such member.
 pub fn bytes(path: &Path, what: &'static str) -> Result<Vec<u8>> {
-    let raw = std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what,
-            path: path.to_path_buf(),
-            next: "give the path of the annotations as downloaded".into(),
-        },
-        _ => Error::io("read the annotations", path)(error),
-    })?;
+    let next = "give the path of the annotations as downloaded";
+    let raw = std::fs::read(path).map_err(Error::open("read the annotations", path, what, next))?;
     match raw.get(..4) {
         Some([0x1f, 0x8b, ..]) => {
             let gzip = flate2::read::MultiGzDecoder::new(raw.as_slice());
@@ -38,11 +32,11 @@ pub fn bytes(path: &Path, what: &'static str) -> Result<Vec<u8>> {
 fn limited(reader: impl Read, path: &Path, what: &'static str, place: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader
-        .take(MOST_BYTES + 1)
+        .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::malformed(what, path, place, error.to_string()))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        let reason = format!("unpacks to more than {} GiB", MOST_BYTES >> 30);
+    if bytes.len() as u64 > MAX_BYTES {
+        let reason = format!("unpacks to more than {} GiB", MAX_BYTES >> 30);
         return Err(Error::malformed(what, path, place, reason));
     }
     Ok(bytes)
@@ -59,8 +53,7 @@ fn member(raw: &[u8], path: &Path, what: &'static str) -> Result<Vec<u8>> {
 
 fn member_name(archive: &zip::ZipArchive<std::io::Cursor<&[u8]>>) -> std::result::Result<String, String> {
     const KINDS: [&str; 5] = [".json", ".jsonl", ".csv", ".tsv", ".txt"];
-    // macOS puts a shadow of every file into the archives that it makes.
-    // A name that is no text is none of ours either.
+    // Ignored are names that are not UTF-8, and the files that macOS adds to its archives.
     let names: Vec<_> = archive.file_names().filter_map(std::result::Result::ok).collect();
     let own: Vec<&str> =
         names.iter().map(AsRef::as_ref).filter(|name: &&str| !name.starts_with("__MACOSX/")).collect();
@@ -77,7 +70,7 @@ fn member_name(archive: &zip::ZipArchive<std::io::Cursor<&[u8]>>) -> std::result
     }
 }
 
-/// The name of the file inside a zip archive that [`bytes`] would read; `None` for every other file.
+/// The name of the member that [`bytes`] reads from a zip archive; `None` for other files.
 pub(crate) fn zipped_name(path: &Path) -> Option<String> {
     let mut magic = [0; 4];
     let mut file = std::fs::File::open(path).ok()?;
@@ -94,12 +87,12 @@ pub(crate) fn zipped_name(path: &Path) -> Option<String> {
 /// A whole file as one JSON value.
 ///
 /// # Errors
-/// As [`bytes`]; JSON that is broken or of another shape, with line and column.
+/// As [`bytes`]; invalid JSON or another shape, with line and column.
 pub fn json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T> {
     parse(&bytes(path, what)?, path, what)
 }
 
-/// JSON in memory, its faults told by line and column.
+/// Parses JSON; errors have line and column.
 pub(crate) fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8], path: &Path, what: &'static str) -> Result<T> {
     serde_json::from_slice(unmarked(bytes)).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
@@ -107,7 +100,7 @@ pub(crate) fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8], path: &Path, what: 
     })
 }
 
-/// Several JSON values: the items of an array, or one value a line.
+/// Several JSON values: the items of an array, or one value per line.
 ///
 /// # Errors
 /// As [`json`].
@@ -131,7 +124,7 @@ pub fn json_records<T: DeserializeOwned>(path: &Path, what: &'static str) -> Res
     Ok(records)
 }
 
-/// A file's lines as text, without their ends; empty lines are left out. Each with its number, from 1.
+/// A file's lines with their numbers, from 1, without line ends and empty lines.
 ///
 /// # Errors
 /// As [`bytes`]; a line that is not UTF-8.
@@ -159,10 +152,10 @@ pub struct Table {
     rows: Vec<(u64, csv::ByteRecord)>,
 }
 
-/// Reads CSV or TSV with a header line; a tab in the header makes it TSV. Fields may span lines when quoted.
+/// Reads CSV or TSV with a header line; a tab in the header makes it TSV. Quoted fields may span lines.
 ///
 /// # Errors
-/// As [`bytes`]; a row with another number of fields than the header, with its line.
+/// As [`bytes`]; a row whose number of fields differs from the header's, with its line.
 pub fn table(path: &Path, what: &'static str) -> Result<Table> {
     let bytes = bytes(path, what)?;
     table_of(unmarked(&bytes), path, what)
@@ -188,16 +181,16 @@ pub(crate) fn table_of(text: &[u8], path: &Path, what: &'static str) -> Result<T
 }
 
 impl Table {
-    /// The first of these columns that there is, whatever its case.
+    /// The first of these columns that exists; case is ignored.
     #[must_use]
     pub fn find(&self, names: &[&str]) -> Option<usize> {
         names.iter().find_map(|name| self.header.iter().position(|own| own.eq_ignore_ascii_case(name)))
     }
 
-    /// As [`Self::find`], for a column that there must be.
+    /// As [`Self::find`], for a required column.
     ///
     /// # Errors
-    /// The table has none of them; the message lists what it has.
+    /// The table has none of them; the message lists its columns.
     pub fn column(&self, names: &[&str]) -> Result<usize> {
         self.find(names).ok_or_else(|| {
             let reason = format!("expected a column {}, got {}", names.join(" or "), self.header.join(", "));
@@ -205,7 +198,7 @@ impl Table {
         })
     }
 
-    /// Each row with the number of its line.
+    /// The rows, with their line numbers.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows.iter().map(|(line, record)| Row { table: self, line: *line, record })
     }
@@ -220,7 +213,7 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The text of one field; empty where the row has no such field.
+    /// The text of a field; empty where the row has no such field.
     ///
     /// # Errors
     /// The field is not UTF-8.
@@ -229,20 +222,20 @@ impl<'a> Row<'a> {
             .map_err(|error| self.fault(error.to_string()))
     }
 
-    /// One field's bytes, of whatever encoding.
+    /// The bytes of a field, in any encoding.
     #[must_use]
     pub fn bytes(&self, column: usize) -> &'a [u8] {
         self.record.get(column).unwrap_or_default()
     }
 
-    /// What is wrong with this row, as an error that names its line.
+    /// An error in this row, with its line.
     #[must_use]
     pub fn fault(&self, reason: impl Into<String>) -> Error {
         Error::malformed(self.table.what, &self.table.path, format!("line {}", self.line), reason)
     }
 }
 
-/// Text without the byte-order mark that some editors put in front.
+/// Text without a byte-order mark.
 fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }

@@ -1,43 +1,31 @@
-//! The official splits, and what to do with another one. A score on other clips is another score: a split that is one
-//! clip off is an error that names the clip, unless the user says that the split is their own.
+//! The published splits. Scores on other clips are not comparable: a split that differs from the published
+//! one is an error that names the clips, unless the user declares it as their own.
 
 use super::source::{self, Table};
-use super::{Annotations, DataSet, Split, thousands};
+use super::{Annotations, DataSet, Split};
 use crate::error::{Error, Result};
+use crate::format::thousands;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "split file";
 
-/// Which clips belong to which split.
+/// The assignment of clips to splits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Splits {
-    /// Files that list the clips of a split; a split without one is as annotated.
+    /// Files that list the clips of a split; without files, splits are as annotated.
     pub files: Vec<(Split, PathBuf)>,
-    /// Whether the splits are the user's own: then any number of clips is right.
+    /// Whether the splits are the user's own: they are not compared with the published ones.
     pub own: bool,
 }
 
 impl Splits {
-    /// The published splits as annotated; any deviation is an error.
-    #[must_use]
-    pub fn official() -> Self {
-        Self::default()
-    }
-
-    /// The user's own splits, as annotated.
-    #[must_use]
-    pub fn own() -> Self {
-        Self { own: true, ..Self::default() }
-    }
-
-    /// Puts the annotated clips into the splits that the files list, if there are any, and checks the result.
-    ///
-    /// With files, clips that none of them lists are left out of the data set: that is what a split file says.
+    /// Assigns the annotated clips to the splits of the files, if there are any, and checks the result. Clips
+    /// that are in none of the files are removed.
     ///
     /// # Errors
-    /// A file that lists a clip without annotations, or two files that list the same; [`Error::SplitMismatch`] for a
-    /// split that is not the official one and not the user's own.
+    /// A file with a clip that has no annotations, or two files with the same clip; [`Error::SplitMismatch`]
+    /// for a split that differs from the published one and is not the user's own.
     pub fn apply(&self, dataset: DataSet, mut annotations: Annotations) -> Result<Annotations> {
         if !self.files.is_empty() {
             let mut listed: HashMap<String, Split> = HashMap::new();
@@ -78,11 +66,11 @@ impl Splits {
     }
 }
 
-/// The ids of a split file: one a line, or the `video_id` column of a table, or a JSON array; gzipped or not. An id
-/// that is there several times counts once.
+/// The ids of a split file: one per line, the `video_id` column of a table, or a JSON array. Repeated ids are
+/// removed.
 ///
 /// # Errors
-/// The file is missing or broken, or lists nothing.
+/// The file is missing or broken, or has no id.
 pub fn read_ids(path: &Path) -> Result<Vec<String>> {
     let bytes = source::bytes(path, FORMAT)?;
     let text = std::str::from_utf8(&bytes)
@@ -112,7 +100,7 @@ fn column(table: &Table) -> Result<Vec<String>> {
     table.rows().map(|row| row.text(column).map(str::to_owned)).collect()
 }
 
-/// Number of clips, or of questions, in each published split.
+/// Number of clips, images or questions in each published split.
 struct Counts {
     what: &'static str,
     each: [usize; 3],
@@ -132,18 +120,18 @@ fn counts(dataset: DataSet) -> Option<Counts> {
     }
 }
 
-/// How large a published data set is.
+/// The size of a published data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Clips, or images, of train, validate and test.
+    /// Clips or images in train, validate and test.
     pub clips: [usize; 3],
-    /// Captions, or questions, of the training split.
+    /// Captions or questions in the training split.
     pub learned: usize,
 }
 
-/// The sizes of a published data set, which need no file of it; nothing for a user's own.
+/// The size of a published data set, without its files; `None` for a user's own.
 ///
-/// MSR-VTT has 20 captions a clip and VATEX ten; MSVD's and COCO's are counted in their own files.
+/// MSR-VTT has 20 captions per clip and VATEX ten; those of MSVD and COCO were counted.
 #[must_use]
 pub fn sizes(dataset: DataSet) -> Option<Sizes> {
     let of_questions = |clips: DataSet| Some((counts(clips)?.each, counts(dataset)?.each[0]));
@@ -161,7 +149,7 @@ pub fn sizes(dataset: DataSet) -> Option<Sizes> {
     Some(Sizes { clips, learned })
 }
 
-/// The ids of a published split, where they follow a rule: MSR-VTT and MSVD number their clips through the splits.
+/// The ids of a published split of the data sets that number their clips across the splits.
 fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
     let range = match (dataset, split) {
         (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Train) => 0..6513,
@@ -176,11 +164,11 @@ fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
     Some(range.map(|number| format!("{prefix}{number}")).collect())
 }
 
-/// Checks that every split that has clips is the published one. A split without clips passes: annotations of some
-/// splits are published in files of their own, and whoever asks for an empty split hears of it then.
+/// Checks that every split with clips is the published one. Empty splits pass, because some data sets publish
+/// each split in its own file; using an empty split is an error later.
 ///
 /// # Errors
-/// [`Error::SplitMismatch`] naming the clips that are missing or too many.
+/// [`Error::SplitMismatch`] with the clips that are missing or too many.
 pub fn check(dataset: DataSet, annotations: &Annotations) -> Result<()> {
     for split in Split::ALL {
         let clips: Vec<&str> = annotations.split(split).map(|clip| clip.id.as_str()).collect();
@@ -206,11 +194,8 @@ pub fn check(dataset: DataSet, annotations: &Annotations) -> Result<()> {
     Ok(())
 }
 
-/// Checks a list of ids against the published split, where its ids are known.
-///
-/// # Errors
-/// [`Error::SplitMismatch`] naming the clips that are missing or too many.
-pub fn check_ids(dataset: DataSet, split: Split, got: &[&str], source: &Path) -> Result<()> {
+/// Compares ids with those of the published split, where these are known.
+fn check_ids(dataset: DataSet, split: Split, got: &[&str], source: &Path) -> Result<()> {
     let Some(expected) = ids(dataset, split) else { return Ok(()) };
     let (have, want): (HashSet<&str>, HashSet<&str>) =
         (got.iter().copied().collect(), expected.iter().map(String::as_str).collect());
@@ -276,7 +261,7 @@ mod tests {
         assert!(message.contains("6,513 clips, got 6,512; missing: video6512;"), "{message}");
         let message = check(6512..7010, Split::Validate).unwrap_err().to_string();
         assert!(message.contains("497 clips, got 498; too many: video6512;"), "{message}");
-        // The right number of the wrong clips is as wrong.
+        // The right number of wrong clips is an error too.
         let message = check(1..6514, Split::Train).unwrap_err().to_string();
         assert!(message.contains("missing: video0; too many: video6513"), "{message}");
         let message = check(0..100, Split::Train).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What this folder's tests share.
+//! Helpers of this folder's tests.
 
 use std::path::PathBuf;
 

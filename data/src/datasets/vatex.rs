@@ -1,7 +1,8 @@
-//! VATEX's annotations: the published JSON (`vatex_training_v1.0.json` and so on: `videoID` and ten `enCap`), and the
-//! JSON lines of later work (`vatex_en_c_val_release.jsonl`: `vid_name` and `descs`). The split is in the file's name.
+//! VATEX's annotations: the published JSON (`vatex_training_v1.0.json` etc.: `videoID` and ten `enCap`) and
+//! the JSON lines (`vatex_en_c_val_release.jsonl`: `vid_name` and `descs`). The file's name contains the
+//! split.
 
-use super::{Annotations, Gathered, Split, no_split, source};
+use super::{Annotations, ClipCollector, Split, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -32,18 +33,15 @@ struct Description {
     desc: String,
 }
 
-/// Reads annotation files, each of one split. With `mapping` (`vatex_mapping.txt`), files named `video25991` are found
-/// too, and each clip must be in the split that its number there tells.
+/// Reads annotation files, one per split. With `mapping` (`vatex_mapping.txt`), clips may have files such as
+/// `video25991.mp4`, and each clip must be in the split of its number.
 ///
 /// # Errors
-/// A file that is missing, breaks the format or has no split in its name; a clip that is there twice, has no caption,
-/// or is in another split than the mapping says.
+/// A file that is missing, breaks the format or has no split in its name; a clip that is listed twice, has no
+/// caption, or is in another split than in the mapping.
 pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let numbers = mapping.map(read_mapping).transpose()?;
-    let mut gathered = Gathered::new(FORMAT, paths.first().copied().unwrap_or(Path::new("")));
-    for path in paths {
-        gathered.source = path.to_path_buf();
-        let split = Split::of_file(path).ok_or_else(|| no_split(FORMAT, path))?;
+    ClipCollector::read_splits(FORMAT, "vatex", paths, |clips, path, split| {
         for record in source::json_records::<Record>(path, FORMAT)? {
             let (id, number, captions) = match record {
                 Record::Published { id, captions } => (id, None, captions),
@@ -52,7 +50,7 @@ pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
                 }
             };
             let fault = |reason: String| Error::malformed(FORMAT, path, format!("clip {id}"), reason);
-            let clip = gathered.new_clip(&id, split)?;
+            let clip = clips.new_clip(&id, split)?;
             if captions.is_empty() {
                 let reason = "has no English caption; the private test file has none, the public one does";
                 return Err(fault(reason.into()));
@@ -71,8 +69,8 @@ pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
             }
             clip.names = vec![format!("video{number}")];
         }
-    }
-    gathered.finish("vatex")
+        Ok(())
+    })
 }
 
 fn read_mapping(path: &Path) -> Result<HashMap<String, u64>> {
@@ -116,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mapping_tells_a_clip_in_the_wrong_split() {
+    fn the_mapping_detects_a_clip_in_the_wrong_split() {
         let folder = tempfile::tempdir().unwrap();
         let json = file(&folder, "vatex_training.json", r#"[{"videoID": "a", "enCap": ["one"]}]"#);
         let map = |text: &str| file(&folder, "vatex_mapping.txt", text);

@@ -1,30 +1,30 @@
-//! Which examples make up which batch. Order follows from (seed, epoch) alone: a position in it is two numbers, and a
-//! resumed run sees the batches that it would have seen, whatever the number of workers.
+//! Which examples make up which batch. The order depends on (seed, epoch) only: a position in it is two
+//! numbers, and a resumed run sees the same batches, whatever the number of workers.
 
 use crate::error::{Error, Result};
 use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Batches that are sorted by length together; more give purer batches, fewer a more random order.
+/// Number of batches that are sorted by length together. More give less padding, fewer a more random order.
 const POOL: usize = 64;
 
-/// The length of an example in an epoch, such as the tokens of the caption that is drawn then.
+/// The length of an example, `(epoch, example)`, such as its number of tokens.
 pub type Lengths = Arc<dyn Fn(u64, usize) -> usize + Send + Sync>;
 
 /// The order of an epoch's examples.
 #[derive(Clone)]
 pub enum Order {
-    /// The examples' own.
-    Kept,
-    /// Drawn anew each epoch.
+    /// The examples' own order.
+    Sequential,
+    /// A random order, another one each epoch.
     Shuffled {
-        /// Decides the draws.
+        /// Random seed.
         seed: u64,
     },
-    /// Drawn anew each epoch, and then examples of similar length put together, so that little of a batch is padding.
+    /// A random order, another one each epoch, with similar lengths in a batch.
     Bucketed {
-        /// Decides the draws.
+        /// Random seed.
         seed: u64,
         /// The length of each example.
         lengths: Lengths,
@@ -33,38 +33,45 @@ pub enum Order {
 
 impl std::fmt::Debug for Order {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Order {
+    /// The order's name in saved positions. Checkpoints hold it: it must not change.
+    fn name(&self) -> String {
         match self {
-            Self::Kept => f.write_str("Kept"),
-            Self::Shuffled { seed } => write!(f, "Shuffled {{ seed: {seed} }}"),
-            Self::Bucketed { seed, .. } => write!(f, "Bucketed {{ seed: {seed} }}"),
+            Self::Sequential => "sequential".to_owned(),
+            Self::Shuffled { seed } => format!("shuffled, seed {seed}"),
+            Self::Bucketed { seed, .. } => format!("bucketed, seed {seed}"),
         }
     }
 }
 
-/// A place between two batches.
+/// A position between two batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch.
     pub epoch: u64,
-    /// Batches of it that are done.
+    /// Number of batches of the epoch before the position.
     pub batch: u64,
 }
 
-/// A position with what it is a position in.
+/// A position, and a description of the plan that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Saved {
     /// The position.
     pub position: Position,
-    /// Examples of an epoch.
+    /// Examples per epoch.
     pub examples: usize,
-    /// Examples of a batch.
+    /// Examples per batch.
     pub batch_size: usize,
-    /// The order, seed included.
+    /// The order, with its seed.
     pub order: String,
 }
 
-/// How examples become batches.
+/// The division of examples into batches.
 #[derive(Clone, Debug)]
 pub struct Plan {
     examples: usize,
@@ -73,25 +80,25 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Batches of `batch_size` examples, the last perhaps smaller; a batch size of 0 counts as 1.
+    /// Batches of `batch_size` examples; the last may be smaller. A batch size of 0 counts as 1.
     #[must_use]
     pub fn new(examples: usize, batch_size: usize, order: Order) -> Self {
         Self { examples, batch_size: batch_size.max(1), order }
     }
 
-    /// Examples of an epoch.
+    /// Examples per epoch.
     #[must_use]
     pub fn examples(&self) -> usize {
         self.examples
     }
 
-    /// Examples of a batch; the last of an epoch may have fewer.
+    /// Examples per batch; the last batch of an epoch may have fewer.
     #[must_use]
     pub fn batch_size(&self) -> usize {
         self.batch_size
     }
 
-    /// Batches of an epoch.
+    /// Batches per epoch.
     #[must_use]
     pub fn batches(&self) -> usize {
         self.examples.div_ceil(self.batch_size)
@@ -102,12 +109,12 @@ impl Plan {
     pub fn epoch(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.examples).collect();
         match &self.order {
-            Order::Kept => {}
+            Order::Sequential => {}
             Order::Shuffled { seed } => RandomStream::new(*seed, "epoch: order", epoch).shuffle(&mut order),
             Order::Bucketed { seed, lengths } => {
                 RandomStream::new(*seed, "epoch: order", epoch).shuffle(&mut order);
                 for pool in order.chunks_mut(self.batch_size * POOL) {
-                    // Stable: examples of one length stay in their drawn order.
+                    // Stable: examples of one length stay in random order.
                     pool.sort_by_cached_key(|&example| lengths(epoch, example));
                 }
                 self.shuffle_batches(*seed, epoch, &mut order);
@@ -116,7 +123,7 @@ impl Plan {
         order
     }
 
-    /// Sorting put short batches before long ones; training wants them mixed. The last, smaller batch stays last.
+    /// Shuffles the batches, which sorting ordered by length. The last, smaller batch stays last.
     fn shuffle_batches(&self, seed: u64, epoch: u64, order: &mut Vec<usize>) {
         let whole = order.len() / self.batch_size;
         let mut places: Vec<usize> = (0..whole).collect();
@@ -127,7 +134,7 @@ impl Plan {
         *order = mixed;
     }
 
-    /// The place after a batch, in the next epoch where this one ends.
+    /// The position after a batch; after the last batch, the start of the next epoch.
     #[must_use]
     pub fn after(&self, position: Position) -> Position {
         let batch = position.batch + 1;
@@ -138,36 +145,30 @@ impl Plan {
         }
     }
 
-    /// A position with what [`Self::restore`] needs to know it again.
+    /// A position to be saved, with the description that [`Self::restore`] compares.
     #[must_use]
     pub fn save(&self, position: Position) -> Saved {
-        Saved {
-            position,
-            examples: self.examples,
-            batch_size: self.batch_size,
-            order: format!("{:?}", self.order),
-        }
+        Saved { position, examples: self.examples, batch_size: self.batch_size, order: self.order.name() }
     }
 
-    /// A saved position, if it is one in this plan.
+    /// A saved position of this plan.
     ///
     /// # Errors
-    /// It was saved with another number of examples, batch size, order or seed: its batches were other ones.
+    /// [`Error::Setting`] where it was saved with another number of examples, batch size, order or seed.
     pub fn restore(&self, saved: &Saved) -> Result<Position> {
         let here = self.save(saved.position);
         if here == *saved {
             return Ok(saved.position);
         }
-        let tell = |saved: &Saved| {
+        let description = |saved: &Saved| {
             format!("{} examples in batches of {}, {}", saved.examples, saved.batch_size, saved.order)
         };
-        Err(Error::Setting { key: "the saved position's plan", expected: tell(&here), got: tell(saved) })
+        Err(Error::setting("the saved position's plan", description(&here), description(saved)))
     }
 }
 
-/// The caption of an example that an epoch uses, each of `captions` as likely, and a seed for whatever else is random
-/// about the example then. It follows from (seed, epoch, example), not from the example's place in the order. `None`
-/// where there is no caption.
+/// The index of the caption that an example uses in an epoch, uniform in `0..captions`, and a seed for the
+/// example's other random choices. Both depend on (seed, epoch, example). `None` without captions.
 #[must_use]
 pub fn draw_caption(seed: u64, epoch: u64, example: usize, captions: usize) -> Option<(usize, u64)> {
     let own = RandomStream::new(seed, "epoch: item", epoch).seed();
@@ -186,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_fixed_for_ever() {
-        // A run that is resumed by a newer build must see the same batches: these values may never change.
+    fn an_order_never_changes() {
+        // A run that a newer build resumes must see the same batches: these values must never change.
         let plan = Plan::new(10, 4, Order::Shuffled { seed: 7 });
         assert_eq!((plan.epoch(1), plan.epoch(2)), (FIRST.to_vec(), SECOND.to_vec()));
         assert_eq!(draw_caption(7, 1, 3, 20), Some(CAPTION));
@@ -224,14 +225,14 @@ mod tests {
             Plan::new(11, 4, Order::Shuffled { seed: 7 }),
             Plan::new(10, 5, Order::Shuffled { seed: 7 }),
             Plan::new(10, 4, Order::Shuffled { seed: 8 }),
-            Plan::new(10, 4, Order::Kept),
+            Plan::new(10, 4, Order::Sequential),
         ] {
             assert!(other.restore(&saved).unwrap_err().to_string().contains("10 examples in batches of 4"));
         }
     }
 
     #[test]
-    fn every_caption_has_its_turn() {
+    fn every_caption_is_equally_likely() {
         let mut counts = [0; 5];
         for epoch in 0..1000 {
             counts[draw_caption(3, epoch, 0, 5).unwrap().0] += 1;

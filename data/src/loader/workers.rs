@@ -1,23 +1,25 @@
-//! Workers that make batches ahead of time. Batches come in the plan's order whatever the number of workers, no more
-//! than a fixed number wait in memory, and what goes wrong in a worker comes out where its batch would have.
+//! Worker threads that make batches ahead of time.
+//!
+//! Batches come in the plan's order whatever the number of workers, a fixed number at most waits in memory,
+//! and an error in a worker is returned in place of its batch. No parallel iterator offers all three.
 
 use super::order::{Plan, Position};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-/// How many threads make batches, and how many batches may wait.
+/// Number of worker threads and of prefetched batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefetch {
-    /// Threads. With 0 each batch is made when it is asked for, on the thread that asks.
+    /// Worker threads. With 0, the calling thread makes each batch when it is needed.
     pub workers: usize,
-    /// The most batches in the making or ready; at least one a worker is of use. 0 counts as 1.
+    /// Maximum number of batches that are being made or wait; 0 counts as 1.
     pub ahead: usize,
 }
 
 impl Default for Prefetch {
-    /// Two workers and four batches: enough to hide the making of batches from a device, little memory.
+    /// Two workers and four batches: enough to keep a device busy, with little memory.
     fn default() -> Self {
         Self { workers: 2, ahead: 4 }
     }
@@ -29,22 +31,22 @@ pub enum LoadError<E> {
     /// Making it failed.
     #[error("batch {batch} of epoch {epoch} could not be made: {source}", batch = at.batch, epoch = at.epoch)]
     Failed {
-        /// Which batch.
+        /// Position of the batch.
         at: Position,
         /// The reason.
         source: E,
     },
 
-    /// A worker panicked over it, which is a bug.
+    /// A worker panicked, which is a bug.
     #[error("a worker panicked over batch {batch} of epoch {epoch}: {reason}", batch = at.batch, epoch = at.epoch)]
     Panicked {
-        /// Which batch.
+        /// Position of the batch.
         at: Position,
-        /// What it said.
+        /// The panic's message.
         reason: String,
     },
 
-    /// The system gives no more threads.
+    /// The system cannot start another thread.
     #[error("no thread for a worker: {0}")]
     Thread(std::io::Error),
 }
@@ -53,37 +55,30 @@ type Make<T, E> = dyn Fn(u64, &[usize]) -> Result<T, E> + Send + Sync;
 
 /// The batches of one epoch from a position on. After an error there are no more.
 pub struct Batches<T, E> {
-    shared: Arc<Shared<T, E>>,
-    workers: Vec<JoinHandle<()>>,
+    job: Arc<Job<T, E>>,
+    /// Worker `w` of `n` makes batches `first + w`, `first + w + n`, ….
+    workers: Vec<Worker<T, E>>,
+    first: usize,
+    next: usize,
     failed: bool,
 }
 
-struct Shared<T, E> {
+struct Worker<T, E> {
+    batches: Receiver<Result<T, LoadError<E>>>,
+    thread: JoinHandle<()>,
+}
+
+struct Job<T, E> {
     order: Vec<usize>,
     batch_size: usize,
     epoch: u64,
     batches: usize,
-    ahead: usize,
     make: Arc<Make<T, E>>,
-    state: Mutex<State<T, E>>,
-    /// Told when a batch is ready.
-    made: Condvar,
-    /// Told when one was taken, which makes room for another, and when all is over.
-    taken: Condvar,
-}
-
-struct State<T, E> {
-    /// The next batch to be made.
-    begun: usize,
-    /// The next batch to be given.
-    given: usize,
-    ready: BTreeMap<usize, Result<T, LoadError<E>>>,
-    over: bool,
 }
 
 impl Plan {
-    /// The batches of `from.epoch` from `from.batch` on, made by `make(epoch, examples)`. The same (epoch, examples)
-    /// must always give the same batch; then a run is the same for every number of workers.
+    /// The batches of epoch `from.epoch` from `from.batch` on, made by `make(epoch, examples)`. If equal
+    /// arguments give equal batches, an epoch is the same for every number of workers.
     ///
     /// # Errors
     /// [`LoadError::Thread`] where a worker cannot be started.
@@ -98,79 +93,64 @@ impl Plan {
         E: Send + 'static,
     {
         let first = usize::try_from(from.batch).unwrap_or(usize::MAX).min(self.batches());
-        let shared = Arc::new(Shared {
+        let job = Arc::new(Job {
             order: self.epoch(from.epoch),
             batch_size: self.batch_size(),
             epoch: from.epoch,
             batches: self.batches(),
-            ahead: prefetch.ahead.max(1),
             make,
-            state: Mutex::new(State { begun: first, given: first, ready: BTreeMap::new(), over: false }),
-            made: Condvar::new(),
-            taken: Condvar::new(),
         });
-        let mut batches = Batches { shared, workers: Vec::new(), failed: false };
-        for number in 0..prefetch.workers.min(batches.shared.ahead) {
-            let shared = batches.shared.clone();
-            let name = format!("loader {number}");
-            let worker = std::thread::Builder::new().name(name).spawn(move || shared.work());
-            batches.workers.push(worker.map_err(LoadError::Thread)?);
+        let mut batches = Batches { job, workers: Vec::new(), first, next: first, failed: false };
+        let ahead = prefetch.ahead.max(1);
+        let count = prefetch.workers.min(ahead);
+        for number in 0..count {
+            // A worker holds the batch that it makes or waits to send; the rest of its share is in the
+            // channel.
+            let share = ahead / count + usize::from(number < ahead % count);
+            let (sender, receiver) = sync_channel(share - 1);
+            let job = batches.job.clone();
+            let work = move || {
+                for batch in (first + number..job.batches).step_by(count) {
+                    if sender.send(job.make(batch)).is_err() {
+                        return; // the iterator was dropped
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("loader {number}")).spawn(work);
+            batches.workers.push(Worker { batches: receiver, thread: thread.map_err(LoadError::Thread)? });
         }
         Ok(batches)
     }
 }
 
-impl<T, E> Shared<T, E> {
-    fn lock(&self) -> MutexGuard<'_, State<T, E>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl<T, E> Job<T, E> {
+    fn at(&self, batch: usize) -> Position {
+        Position { epoch: self.epoch, batch: batch as u64 }
     }
 
     fn make(&self, batch: usize) -> Result<T, LoadError<E>> {
-        let at = Position { epoch: self.epoch, batch: batch as u64 };
+        let at = self.at(batch);
         let start = batch * self.batch_size;
         let examples = &self.order[start..(start + self.batch_size).min(self.order.len())];
         match catch_unwind(AssertUnwindSafe(|| (self.make)(self.epoch, examples))) {
             Ok(made) => made.map_err(|source| LoadError::Failed { at, source }),
-            Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-                Err(LoadError::Panicked { at, reason: said.unwrap_or("without a reason").to_owned() })
-            }
-        }
-    }
-
-    fn work(&self) {
-        loop {
-            let batch = {
-                let mut state = self.lock();
-                while !state.over && state.begun < self.batches && state.begun >= state.given + self.ahead {
-                    state = self.taken.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-                }
-                if state.over || state.begun >= self.batches {
-                    return;
-                }
-                state.begun += 1;
-                state.begun - 1
-            };
-            let made = self.make(batch);
-            self.lock().ready.insert(batch, made);
-            self.made.notify_one();
+            Err(panic) => Err(LoadError::Panicked { at, reason: crate::error::panic_message(&*panic) }),
         }
     }
 }
 
 impl<T, E> Batches<T, E> {
-    /// The place after the last batch that was given: what a checkpoint saves.
+    /// The position after the last batch that was returned: what a checkpoint saves.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { epoch: self.shared.epoch, batch: self.shared.lock().given as u64 }
+        self.job.at(self.next)
     }
 
-    /// Examples that were given, and those of the whole epoch.
+    /// Examples that were returned, and examples of the whole epoch.
     #[must_use]
     pub fn progress(&self) -> (usize, usize) {
-        let examples = self.shared.order.len();
-        ((self.shared.lock().given * self.shared.batch_size).min(examples), examples)
+        let examples = self.job.order.len();
+        ((self.next * self.job.batch_size).min(examples), examples)
     }
 }
 
@@ -178,53 +158,32 @@ impl<T, E> Iterator for Batches<T, E> {
     type Item = Result<T, LoadError<E>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let shared = &self.shared;
-        let mut state = shared.lock();
-        if self.failed || state.given >= shared.batches {
+        if self.failed || self.next >= self.job.batches {
             return None;
         }
-        let wanted = state.given;
         let made = if self.workers.is_empty() {
-            drop(state);
-            let made = shared.make(wanted);
-            state = shared.lock();
-            made
+            self.job.make(self.next)
         } else {
-            loop {
-                match state.ready.remove(&wanted) {
-                    Some(made) => break made,
-                    None => {
-                        state = shared.made.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-                    }
-                }
-            }
+            let worker = &self.workers[(self.next - self.first) % self.workers.len()];
+            worker.batches.recv().unwrap_or_else(|_| {
+                Err(LoadError::Panicked {
+                    at: self.job.at(self.next),
+                    reason: "the worker ended early".into(),
+                })
+            })
         };
-        match made {
-            Ok(batch) => {
-                state.given += 1;
-                drop(state);
-                shared.taken.notify_one();
-                Some(Ok(batch))
-            }
-            Err(error) => {
-                // The position stays before the batch that failed.
-                state.over = true;
-                drop(state);
-                shared.taken.notify_all();
-                self.failed = true;
-                Some(Err(error))
-            }
-        }
+        // After an error, the position stays before the batch that failed.
+        self.failed = made.is_err();
+        self.next += usize::from(made.is_ok());
+        Some(made)
     }
 }
 
 impl<T, E> Drop for Batches<T, E> {
     fn drop(&mut self) {
-        self.shared.lock().over = true;
-        self.shared.taken.notify_all();
-        for worker in self.workers.drain(..) {
-            // A worker catches every panic of what it runs, so there is nothing to hear here.
-            let _ = worker.join();
+        for Worker { batches, thread } in self.workers.drain(..) {
+            drop(batches); // a worker that waits to send ends
+            let _ = thread.join(); // workers catch panics, so there is no result to check
         }
     }
 }
@@ -261,15 +220,15 @@ mod tests {
             let batches = plan(103, 4).load(from, Prefetch { workers, ahead }, uneven()).unwrap();
             batches.map(Result::unwrap).collect()
         };
-        let alone = load(0, 1);
-        assert_eq!(alone.len(), 26);
+        let expected = load(0, 1);
+        assert_eq!(expected.len(), 26);
         for (workers, ahead) in [(1, 1), (1, 5), (2, 3), (7, 4), (4, 50)] {
-            assert_eq!(load(workers, ahead), alone, "{workers} workers, {ahead} ahead");
+            assert_eq!(load(workers, ahead), expected, "{workers} workers, {ahead} ahead");
         }
     }
 
     #[test]
-    fn no_more_batches_wait_than_were_asked_for() {
+    fn no_more_batches_wait_than_allowed() {
         let made = Arc::new(AtomicUsize::new(0));
         let count = made.clone();
         let make: Arc<Make<(), String>> = Arc::new(move |_, _| {
@@ -283,7 +242,7 @@ mod tests {
             assert!(made.load(Ordering::SeqCst) <= given + 5);
             batches.next().unwrap().unwrap();
         }
-        drop(batches); // must not hang on workers that wait for room
+        drop(batches); // must not hang on workers that wait to send
     }
 
     #[test]
@@ -293,7 +252,7 @@ mod tests {
                 7 => Err("clip 7 is broken".into()),
                 item => Ok(item),
             });
-            let plan = Plan::new(12, 1, Order::Kept);
+            let plan = Plan::new(12, 1, Order::Sequential);
             let mut batches = plan.load(Position::default(), Prefetch { workers, ahead: 6 }, make).unwrap();
             for expected in 0..7 {
                 assert_eq!(batches.next().unwrap().unwrap(), expected);
@@ -312,7 +271,7 @@ mod tests {
                 assert!(items[0] != 2, "no third item");
                 Ok(items[0])
             });
-            let plan = Plan::new(5, 1, Order::Kept);
+            let plan = Plan::new(5, 1, Order::Sequential);
             let batches = plan.load(Position::default(), Prefetch { workers, ahead: 3 }, make).unwrap();
             let made: Vec<_> = batches.collect();
             assert_eq!(made.len(), 3);
@@ -323,7 +282,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_resumed_epoch_goes_on_where_it_stopped(examples in 0usize..60, batch in 1usize..9, done in 0u64..70) {
+        fn a_resumed_epoch_continues_where_it_stopped(examples in 0usize..60, batch in 1usize..9, done in 0u64..70) {
             let plan = plan(examples, batch);
             let whole: Vec<_> = plan.load(Position { epoch: 1, batch: 0 }, Prefetch { workers: 0, ahead: 1 }, echo())
                 .unwrap().map(Result::unwrap).collect();

@@ -1,28 +1,27 @@
-//! LAVIS's clean-up of captions and questions, and its prompts.
+//! LAVIS's normalisation of captions and questions, and its prompts.
 
-/// Words a cleaned caption or question keeps at most.
+/// Maximum number of words of a cleaned caption or question.
 pub const MAX_WORDS: usize = 50;
 
-/// What T5 reads before it writes a caption of a video.
+/// T5's prompt for captions of videos.
 pub const VIDEO_PROMPT: &str = "a video of";
 
-/// What the language model reads before it writes a caption of an image.
+/// The language model's prompt for captions of images.
 pub const IMAGE_PROMPT: &str = "a photo of";
 
-/// What the language model reads before it answers a question: LAVIS's for InstructBLIP on MSRVTT-QA.
+/// The language model's prompt for questions: LAVIS's prompt of InstructBLIP on MSRVTT-QA.
 pub const QUESTION_PROMPT: &str = "Question: {} Short Answer:";
 
 const MARKS: &str = r#".!"()*#:;~"#;
 
-/// White space as Python's regular expressions have it, which LAVIS uses: Unicode's and four control characters.
+/// White space in Python's regular expressions, which LAVIS uses: Unicode's and four control characters.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// A caption as LAVIS's `blip_caption` processor leaves it: lower case, `.!"()*#:;~` as spaces, runs of white space as
-/// one space, none at the ends, at most [`MAX_WORDS`] words.
-///
-/// A single tab or line feed inside a caption stays what it is, as in LAVIS.
+/// A caption as LAVIS's `blip_caption` processor returns it: lower case, `.!"()*#:;~` replaced by spaces,
+/// several white spaces replaced by one space, none at the ends, at most [`MAX_WORDS`] words. As in LAVIS, a
+/// single tab or line feed inside a caption is not replaced.
 #[must_use]
 pub fn clean_caption(caption: &str) -> String {
     let lower = caption.to_lowercase();
@@ -42,19 +41,19 @@ pub fn clean_caption(caption: &str) -> String {
             }
         }
     }
-    spaced.pop(); // the mark of the end
+    spaced.pop(); // the added end mark
     first_words(spaced.trim_end_matches('\n').trim_matches(' '))
 }
 
-/// A question as LAVIS's `blip_question` processor leaves it: lower case, `.!"()*#:;~` left out, no space at the end,
-/// at most [`MAX_WORDS`] words.
+/// A question as LAVIS's `blip_question` processor returns it: lower case, without `.!"()*#:;~` and spaces at
+/// the end, at most [`MAX_WORDS`] words.
 #[must_use]
 pub fn clean_question(question: &str) -> String {
     let kept: String = question.to_lowercase().chars().filter(|c| !MARKS.contains(*c)).collect();
     first_words(kept.trim_end_matches(' '))
 }
 
-/// A question put into a prompt such as [`QUESTION_PROMPT`], at its `{}`.
+/// A prompt such as [`QUESTION_PROMPT`] with its `{}` replaced by a question.
 #[must_use]
 pub fn ask(prompt: &str, question: &str) -> String {
     prompt.replacen("{}", question, 1)

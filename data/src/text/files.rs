@@ -1,23 +1,23 @@
-//! A tokenizer from whatever files a checkpoint has.
+//! Reads the tokenizer files of published checkpoints.
 
 use super::{Tokenizer, added, failed, from_document, sentencepiece, template};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// The most bytes that a tokenizer's file may have; the largest published ones have 20 MB.
-const MOST_BYTES: u64 = 1 << 28;
+/// Maximum size of a tokenizer file; the largest published ones have 20 MB.
+const MAX_BYTES: u64 = 1 << 28;
 
-/// Files that hold a whole tokenizer, in the order in which they are looked for in a folder.
+/// Files with a complete tokenizer, in the order of preference.
 const WHOLE: [&str; 4] = ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"];
 
 impl Tokenizer {
-    /// Reads a tokenizer from a folder or from one of its files: `tokenizer.json`; sentencepiece's `tokenizer.model` or
-    /// `spiece.model`; `vocab.json` with `merges.txt` beside it; BERT's `vocab.txt`. In a folder they are looked for in
-    /// this order.
+    /// Reads a tokenizer from a folder or from one of its files: `tokenizer.json`; sentencepiece's
+    /// `tokenizer.model` or `spiece.model`; `vocab.json` with `merges.txt` in the same folder; BERT's
+    /// `vocab.txt`. A folder is searched in this order.
     ///
     /// # Errors
-    /// No such file; a file that is broken, or of a kind that no model here uses.
+    /// No such file; a broken or unsupported file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = if path.is_dir() { in_folder(path)? } else { path.to_path_buf() };
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -50,15 +50,10 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    let length = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what: "tokenizer",
-            path: path.to_path_buf(),
-            next: "give the path of a tokenizer's file or of the folder that holds it".into(),
-        },
-        _ => Error::io("read the tokenizer", path)(error),
-    })?;
-    if length.len() > MOST_BYTES {
+    let next = "give the path of a tokenizer's file or of its folder";
+    let length =
+        std::fs::metadata(path).map_err(Error::open("read the tokenizer", path, "tokenizer", next))?;
+    if length.len() > MAX_BYTES {
         return Err(failed(Some(path), format!("{} bytes are no tokenizer", length.len())));
     }
     std::fs::read(path).map_err(Error::io("read the tokenizer", path))
@@ -68,7 +63,7 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))
 }
 
-/// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-pair encoding of bytes.
+/// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-level BPE.
 fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<Tokenizer> {
     let ids: serde_json::Map<String, Value> = serde_json::from_str(&read_text(vocabulary)?)
         .map_err(|error| failed(Some(vocabulary), error.to_string()))?;
@@ -85,7 +80,7 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<Tokenizer> {
         };
         pairs.push([left, right]);
     }
-    // OPT's vocabulary has `</s>`, which begins every text; it has GPT-2's special token too, which stays text there.
+    // OPT's vocabulary has `</s>`, which starts every text. GPT-2's special token is an ordinary one there.
     let id = |token: &str| ids.get(token).and_then(Value::as_u64);
     let names: &[&str] = if id("</s>").is_some() { &["<pad>", "</s>"] } else { &["<|endoftext|>"] };
     let special: Vec<Value> = names
@@ -110,7 +105,7 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> Result<Tokenizer> {
     Tokenizer::of(from_document(&document, Some(vocabulary))?, Some(vocabulary))
 }
 
-/// BERT: `vocab.txt`, a word piece a line. Lower case, unless a `tokenizer_config.json` beside it says otherwise.
+/// BERT: `vocab.txt`, one word piece per line; lower case, unless `tokenizer_config.json` disables it.
 fn word_pieces(path: &Path) -> Result<Tokenizer> {
     let text = read_text(path)?;
     let mut ids = serde_json::Map::new();

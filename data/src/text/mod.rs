@@ -1,4 +1,4 @@
-//! Captions to token ids and back.
+//! Tokenizers, and the preparation of captions and questions.
 
 mod clean;
 mod files;
@@ -6,7 +6,7 @@ mod sentencepiece;
 
 pub use clean::{IMAGE_PROMPT, MAX_WORDS, QUESTION_PROMPT, VIDEO_PROMPT, ask, clean_caption, clean_question};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_message};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,25 +15,25 @@ use std::path::Path;
 use std::str::FromStr;
 use tokenizers::{AddedToken, TruncationDirection};
 
-/// The mark that sentencepiece writes for a space.
+/// Sentencepiece's replacement for a space.
 const SPACE: &str = "\u{2581}";
 
-/// The kinds of tokenizers that the language models here come with; they differ in which special tokens belong where.
+/// The kind of a tokenizer, which determines the positions of special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Word pieces: `[CLS] text [SEP]`. The Q-Former's.
+    /// WordPiece: `[CLS] text [SEP]`; the Q-Former's.
     Bert,
-    /// Pairs of bytes: `</s> text`; a caption ends with a line feed.
+    /// Byte-level BPE: `</s> text`; a caption ends with a line feed.
     Opt,
-    /// Unigram pieces: `text </s>`.
+    /// Unigram: `text </s>`.
     T5,
-    /// Pairs of characters with bytes for unknown ones: `<s> text`; a caption ends with `</s>`.
+    /// BPE with byte fallback: `<s> text`; a caption ends with `</s>`.
     Llama,
-    /// Whole words: `text </s>`. The tiny world's.
+    /// Whole words: `text </s>`; the tiny world's.
     Words,
 }
 
-/// A tokenizer, with the token that ends a text.
+/// A tokenizer with its special tokens.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -43,19 +43,19 @@ pub struct Tokenizer {
     end: u32,
 }
 
-/// Padding's id in [`Tokenizer::word_level`].
+/// Id of padding in [`Tokenizer::word_level`].
 pub const PAD: u32 = 0;
-/// The end of text's id in [`Tokenizer::word_level`], as in T5.
+/// Id of the end of a text in [`Tokenizer::word_level`], as in T5.
 pub const END: u32 = 1;
-/// The unknown word's id in [`Tokenizer::word_level`].
+/// Id of unknown words in [`Tokenizer::word_level`].
 pub const UNKNOWN: u32 = 2;
 
 impl Tokenizer {
-    /// A tokenizer that knows whole words: `<pad>` is 0, `</s>` 1, `<unk>` 2, the vocabulary follows in its order.
-    /// Text is lower-cased, and punctuation stands for itself.
+    /// A tokenizer of whole words: `<pad>` is 0, `</s>` 1, `<unk>` 2, then the vocabulary in its order. Text
+    /// is converted to lower case; punctuation marks are separate tokens.
     ///
     /// # Errors
-    /// A word that is empty, doubled, or one of the three special tokens.
+    /// A word that is empty, repeated, or one of the three special tokens.
     pub fn word_level(vocabulary: &[String]) -> Result<Self> {
         let special = ["<pad>", "</s>", "<unk>"];
         let mut ids = serde_json::Map::new();
@@ -80,10 +80,10 @@ impl Tokenizer {
         Self::of(from_document(&document, None)?, None)
     }
 
-    /// Reads a `tokenizer.json`. See [`Self::open`] for every other file.
+    /// Reads a `tokenizer.json`; [`Self::open`] reads other formats.
     ///
     /// # Errors
-    /// The file is missing or broken, or has no token that ends a text (`</s>`, `[SEP]` or `<|endoftext|>`).
+    /// The file is missing or broken, or has no end token (`</s>`, `[SEP]` or `<|endoftext|>`).
     pub fn from_file(path: &Path) -> Result<Self> {
         if !path.is_file() {
             return Err(Error::NotFound {
@@ -99,9 +99,9 @@ impl Tokenizer {
         Self::of(inner, Some(path))
     }
 
-    /// Finds out which family a tokenizer belongs to, and its special tokens.
+    /// Detects the family and the special tokens of a tokenizer.
     fn of(mut inner: tokenizers::Tokenizer, path: Option<&Path>) -> Result<Self> {
-        // Files may ask for truncation and padding of their own. Lengths are decided here, once.
+        // Truncation and padding of the file are ignored; callers give maximum lengths.
         inner.with_truncation(None).map_err(|error| failed(path, error.to_string()))?;
         inner.with_padding(None);
         let first_of = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
@@ -112,7 +112,7 @@ impl Tokenizer {
             tokenizers::ModelWrapper::BPE(model) if model.byte_fallback => Family::Llama,
             tokenizers::ModelWrapper::BPE(_) => Family::Opt,
         };
-        // OPT's captions end with the line feed that LAVIS appends, which its vocabulary writes as the letter Ċ.
+        // OPT's captions end with the line feed that LAVIS appends; its token is Ċ.
         let (starts, ends): (&[&str], &[&str]) = match family {
             Family::Bert => (&["[CLS]"], &["[SEP]"]),
             Family::Opt => (&["</s>", "<|endoftext|>"], &["Ċ", "</s>", "<|endoftext|>"]),
@@ -140,7 +140,7 @@ impl Tokenizer {
         encoded(text, || self.inner.encode_fast(text, false))
     }
 
-    /// A text's ids, the end token last, at most `max` in all: a longer text loses its last tokens, never its end.
+    /// A text's ids with the end token, at most `max` in total: a longer text is cut, the end token stays.
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max`
@@ -153,8 +153,8 @@ impl Tokenizer {
         Ok(kept.chain(std::iter::once(self.end)).take(max).collect())
     }
 
-    /// A text's ids with the special tokens that the published tokenizer adds by itself, `[CLS] text [SEP]` for BERT, as
-    /// transformers gives them; a longer text is cut, its special tokens stay. For prompts and the Q-Former's texts.
+    /// A text's ids with the special tokens of the published tokenizer, such as `[CLS] text [SEP]`, equal to
+    /// those of transformers; a longer text is cut, the special tokens stay. For prompts and Q-Former texts.
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max` where `max` has room for the special tokens
@@ -173,8 +173,8 @@ impl Tokenizer {
         Ok(whole.get_ids().to_vec())
     }
 
-    /// The ids that a language model learns to write for a caption, as LAVIS makes them, at most `max`: T5 `text </s>`;
-    /// OPT `</s> text` and a line feed, cut at its end; LLaMA `text </s>`.
+    /// The target ids of a caption, as in LAVIS, at most `max`: T5 `text </s>`; OPT `</s> text` and a line
+    /// feed, cut at its end; LLaMA `text </s>`.
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max`
@@ -188,8 +188,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of many captions, each as [`Self::target`] gives them, on all cores. T5's take about 0.2 ms each, so a run
-    /// on 200,000 captions starts sooner when it calls [`Self::target`] for each batch.
+    /// [`Self::target`] of many captions, on all cores. T5 takes about 0.2 ms each, so a run on 200,000
+    /// captions starts sooner if it calls [`Self::target`] per batch.
     ///
     /// # Errors
     /// The tokenizer fails on one of them.
@@ -197,8 +197,7 @@ impl Tokenizer {
         captions.par_iter().map(|caption| self.target(caption.as_ref(), max)).collect()
     }
 
-    /// The words of texts that a vocabulary of whole words does not have, each with how often it occurs, the most frequent
-    /// first; none for a tokenizer that makes words of pieces.
+    /// The unknown words of texts with their counts, the most frequent first; none with subwords.
     ///
     /// # Errors
     /// The tokenizer fails on one of the texts.
@@ -209,7 +208,7 @@ impl Tokenizer {
         if self.family != Family::Words {
             return Ok(Vec::new());
         }
-        // a data set's captions have few words, each many times
+        // The captions of a data set have few different words.
         let mut all = BTreeMap::<String, usize>::new();
         for text in texts {
             for word in text.as_ref().split_whitespace() {
@@ -218,7 +217,7 @@ impl Tokenizer {
         }
         let mut counts = BTreeMap::<String, usize>::new();
         for (word, times) in &all {
-            // unlike `plain`, with the places of the parts
+            // In contrast to `plain`, with offsets.
             let encoding = encoded(word, || self.inner.encode(word.as_str(), false))?;
             let parts = encoding.get_ids().iter().zip(encoding.get_offsets());
             for (_, &(start, end)) in parts.filter(|(id, _)| **id == UNKNOWN) {
@@ -230,7 +229,7 @@ impl Tokenizer {
         Ok(words)
     }
 
-    /// The text of ids up to the first end token, without special tokens.
+    /// The text of the ids before the first end token, without special tokens.
     ///
     /// # Errors
     /// The tokenizer fails on the ids.
@@ -241,56 +240,55 @@ impl Tokenizer {
             .map_err(|reason| failed(None, format!("{reason}, of the ids {ids:?}")))
     }
 
-    /// Adds the special token `[DEC]`, with which LAVIS's Q-Former begins the captions that it writes itself, and gives
-    /// its id.
+    /// Adds the special token `[DEC]`, which starts LAVIS's Q-Former captions; returns its id.
     ///
     /// # Errors
-    /// The tokenizer takes no more tokens.
+    /// The tokenizer cannot add tokens.
     pub fn add_decoder_start(&mut self) -> Result<u32> {
         self.inner
             .add_special_tokens([AddedToken::from("[DEC]", true)])
             .map_err(|error| failed(None, error.to_string()))?;
-        self.id_of("[DEC]").ok_or_else(|| failed(None, "it took no [DEC]".into()))
+        self.id_of("[DEC]").ok_or_else(|| failed(None, "it did not add [DEC]".into()))
     }
 
-    /// Number of ids, added tokens included.
+    /// Number of ids, including added tokens.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// Which special tokens belong where.
+    /// The tokenizer's family.
     #[must_use]
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The id that begins every text, where the family has one.
+    /// The id that starts every text, if the family has one.
     #[must_use]
     pub fn start(&self) -> Option<u32> {
         self.start
     }
 
-    /// The id that fills up a batch.
+    /// The id of padding.
     #[must_use]
     pub fn pad(&self) -> u32 {
         self.pad
     }
 
-    /// The id that ends a text, and at which generation stops.
+    /// The id that ends a text and stops generation.
     #[must_use]
     pub fn end(&self) -> u32 {
         self.end
     }
 
-    /// One token's id.
+    /// The id of a token.
     #[must_use]
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 }
 
-/// A text's encoding. A tokenizer's file is input too, and the crate panics on the tables of some broken ones.
+/// Encodes a text. The `tokenizers` crate panics on the tables of some broken files.
 fn encoded(
     text: &str,
     encode: impl FnOnce() -> tokenizers::Result<tokenizers::Encoding>,
@@ -300,16 +298,13 @@ fn encoded(
         .map_err(|reason| failed(None, format!("{reason}, of the text {text:?}")))
 }
 
-/// Runs code of the `tokenizers` crate; a panic there is a reason here.
+/// Runs code of the `tokenizers` crate and converts a panic to an error.
 fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a reason");
-        format!("its tables are broken ({said})")
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|panic| format!("its tables are broken ({})", panic_message(&*panic)))
 }
 
-/// A tokenizer from the parts of a `tokenizer.json`.
+/// A tokenizer from the content of a `tokenizer.json`.
 fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
     let text = document.to_string();
     guarded(|| tokenizers::Tokenizer::from_str(&text))
@@ -317,13 +312,13 @@ fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::To
         .map_err(|error| failed(path, error.to_string()))
 }
 
-/// An added token of a `tokenizer.json`. Text is searched for it after normalisation where `normalized`, else before.
+/// An added token of a `tokenizer.json`, matched after normalisation if `normalized`, otherwise before.
 fn added(id: usize, content: &str, special: bool, normalized: bool) -> Value {
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
            "normalized": normalized, "special": special})
 }
 
-/// A post-processor that puts a token before a text, behind it, or both.
+/// A post-processor that adds a token before a text, after it, or both.
 fn template(start: Option<(&str, usize)>, end: Option<(&str, usize)>) -> Value {
     let token = |(token, _): (&str, usize)| json!({"SpecialToken": {"id": token, "type_id": 0}});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
@@ -347,7 +342,7 @@ fn failed(path: Option<&Path>, reason: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datasets::synthetic::{WorldConfig, text_corpus, vocabulary};
+    use crate::tiny_world::{WorldConfig, text_corpus, vocabulary};
     use proptest::prelude::*;
 
     #[test]
@@ -364,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_not_known_are_counted() {
+    fn unknown_words_are_counted() {
         let tokenizer = Tokenizer::word_level(&["a", "cat"].map(str::to_owned)).unwrap();
         let texts = ["A cat", "a Bird, a cat", "the bird"];
         let counted = tokenizer.unknown_words(texts).unwrap();

@@ -1,6 +1,5 @@
-//! Sentencepiece's `tokenizer.model` (`spiece.model`): a protobuf message, of which the parts that matter are read here
-//! with every length checked, then turned into the same algorithm of the `tokenizers` crate as transformers' converters
-//! do: unigram for T5, byte-pair encoding with bytes for unknown characters for LLaMA.
+//! Sentencepiece's `tokenizer.model` (`spiece.model`): a protobuf message, converted to the same algorithm of
+//! the `tokenizers` crate as by transformers' converters: unigram for T5, BPE with byte fallback for LLaMA.
 
 use super::{SPACE, added, failed};
 use crate::error::Result;
@@ -32,7 +31,7 @@ pub(super) enum Algorithm {
     BytePairs,
 }
 
-/// What is read of a model.
+/// The required parts of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Model {
     pub(super) pieces: Vec<Piece>,
@@ -49,7 +48,7 @@ enum Field<'a> {
     Four([u8; 4]),
 }
 
-/// Reads the fields of a message one by one.
+/// Reads the fields of a message in order, with all lengths checked.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -100,7 +99,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the message; a reason where it is broken. Field numbers are those of `sentencepiece_model.proto`.
+/// Parses the message; the error is a reason. Field numbers are those of `sentencepiece_model.proto`.
 pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Model, String> {
     let mut model = Model {
         pieces: Vec::new(),
@@ -191,11 +190,11 @@ fn parse_trainer(bytes: &[u8], model: &mut Model) -> std::result::Result<(), Str
     Ok(())
 }
 
-/// Two pieces that make a third.
+/// A pair of pieces whose concatenation is a piece.
 struct Merge<'a> {
-    /// Of the piece that they make.
+    /// Score of the concatenation.
     score: f32,
-    /// In characters.
+    /// Lengths in characters.
     lengths: [usize; 2],
     ids: [usize; 2],
     pair: [&'a str; 2],
@@ -206,7 +205,7 @@ impl Model {
         self.pieces.iter().find(|piece| piece.kind == kind).map(|piece| piece.text.as_str())
     }
 
-    /// The model as a tokenizer of the `tokenizers` crate.
+    /// Converts the model to a tokenizer of the `tokenizers` crate.
     pub(super) fn build(&self, path: &Path) -> Result<tokenizers::Tokenizer> {
         let document = match self.algorithm {
             Algorithm::Unigram => self.unigram(),
@@ -222,7 +221,8 @@ impl Model {
         Ok(tokenizer)
     }
 
-    /// T5: characters are mapped, words split at white space, each word begins with a mark, and 100 sentinels follow.
+    /// T5: characters are normalised, words are split at white space and start with a space mark, and 100
+    /// sentinels follow the vocabulary.
     fn unigram(&self) -> Value {
         let mut vocabulary: Vec<Value> =
             self.pieces.iter().map(|piece| json!([piece.text, f64::from(piece.score)])).collect();
@@ -249,7 +249,7 @@ impl Model {
         })
     }
 
-    /// LLaMA: spaces become marks, nothing else is changed, and a character that is in no piece is spelt in bytes.
+    /// LLaMA: spaces become space marks, nothing else is normalised, unknown characters become bytes.
     fn byte_pairs(&self) -> Value {
         let vocabulary: serde_json::Map<String, Value> =
             self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
@@ -290,8 +290,8 @@ impl Model {
             .collect()
     }
 
-    /// The pairs of pieces that make a piece, best first. Sentencepiece keeps no list of merges: it joins the
-    /// neighbours whose union has the highest score, so each way to cut a piece in two is a merge of that score.
+    /// The merges, best first. Sentencepiece stores no merges: it joins the neighbours whose concatenation
+    /// has the highest score, so each way to split a piece into two pieces is a merge with the piece's score.
     fn merges(&self) -> Vec<[&str; 2]> {
         let ids: HashMap<&str, usize> =
             self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.as_str(), id)).collect();
@@ -310,7 +310,7 @@ impl Model {
             }
             merges[first..].sort_by_key(|merge| merge.ids);
         }
-        // Stable, so that equal ones stay in the vocabulary's order.
+        // Stable: equal merges stay in the vocabulary's order.
         merges.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.lengths.cmp(&a.lengths)));
         merges.into_iter().map(|merge| merge.pair).collect()
     }
@@ -358,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn a_unigram_model_chooses_the_likeliest_pieces() {
+    fn a_unigram_model_chooses_the_most_probable_pieces() {
         let tokenizer = parse(&model(1)).unwrap().build(Path::new("m")).unwrap();
         assert_eq!(tokenizer.encode("  ab\nb", true).unwrap().get_ids(), [8, 4, 6, 2]);
         assert_eq!(tokenizer.token_to_id("<extra_id_0>"), Some(9 + 99));
     }
 
     #[test]
-    fn broken_models_say_why() {
+    fn errors_of_broken_models_have_a_reason() {
         let reason = |bytes: &[u8]| parse(bytes).unwrap_err();
         assert!(reason(b"").contains("0 pieces for unknown text"));
         assert!(reason(&[0x0a, 0xff, 0xff, 0x03]).contains("longer than"));

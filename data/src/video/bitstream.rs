@@ -1,27 +1,20 @@
-//! What a compressed frame's first bits tell, for the codecs of most web video: whether decoding can start
-//! there, whether anything refers to it, and whether it is shown at all.
+//! Parses the first bits of compressed frames, for the codecs of most web video: whether decoding can start
+//! at a packet, whether other packets refer to it, and whether it is shown.
 
 use gstreamer as gst;
 
-/// Whether a packet makes a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    Yes,
-    No,
-}
-
-/// What is known of a packet.
+/// The role of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// A decoder can start here.
     pub(super) restart: bool,
     /// No other packet refers to it.
     pub(super) disposable: bool,
-    pub(super) shown: Shown,
+    /// It is displayed as a frame.
+    pub(super) shown: bool,
 }
 
-/// Looks at a packet; `None` where its codec is not among those we know, or its bytes break the codec's
-/// rules.
+/// Parses a packet; `None` for an unknown codec, or bytes that break the codec's rules.
 pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
     let structure = caps.structure(0)?;
     match structure.name().as_str() {
@@ -39,8 +32,8 @@ pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
     }
 }
 
-/// H.264 with length-prefixed units: restarts are IDR pictures, and a picture all of whose slices have
-/// `nal_ref_idc` 0 is one that nothing refers to. Every access unit is shown.
+/// H.264 with length-prefixed units: decoding can start at IDR pictures, a picture whose slices all have
+/// `nal_ref_idc` 0 is disposable, and every access unit is shown.
 fn h264(data: &[u8], prefix: usize) -> Option<Known> {
     let mut rest = data;
     let (mut slices, mut referred, mut idr) = (0, false, false);
@@ -57,19 +50,18 @@ fn h264(data: &[u8], prefix: usize) -> Option<Known> {
         }
         rest = after;
     }
-    (slices > 0).then_some(Known { restart: idr, disposable: !referred, shown: Shown::Yes })
+    (slices > 0).then_some(Known { restart: idr, disposable: !referred, shown: true })
 }
 
-/// VP8's frame tag: bit 0 is clear in a key frame, bit 4 set in a frame that is shown. An empty packet
-/// repeats the frame before it in some decoders only.
+/// VP8's frame tag: bit 0 is clear in a key frame, bit 4 is set in a frame that is shown. Only some decoders
+/// repeat the previous frame for an empty packet.
 fn vp8(data: &[u8]) -> Option<Known> {
     let &tag = data.first()?;
-    let shown = if tag & 0x10 != 0 { Shown::Yes } else { Shown::No };
-    Some(Known { restart: tag & 1 == 0, disposable: false, shown })
+    Some(Known { restart: tag & 1 == 0, disposable: false, shown: tag & 0x10 != 0 })
 }
 
-/// VP9: a packet may hold several frames, of which one at most is shown; their sizes stand in an index at its
-/// end.
+/// VP9: a packet may contain several frames, of which at most one is shown; an index at the end holds the
+/// sizes.
 fn vp9(data: &[u8]) -> Option<Known> {
     let mut shown = 0;
     let mut restart = false;
@@ -78,11 +70,7 @@ fn vp9(data: &[u8]) -> Option<Known> {
         restart |= place == 0 && key;
         shown += usize::from(show);
     }
-    match shown {
-        0 => Some(Known { restart, disposable: false, shown: Shown::No }),
-        1 => Some(Known { restart, disposable: false, shown: Shown::Yes }),
-        _ => None,
-    }
+    (shown <= 1).then_some(Known { restart, disposable: false, shown: shown == 1 })
 }
 
 fn vp9_frames(data: &[u8]) -> Option<Vec<&[u8]>> {
@@ -116,7 +104,7 @@ fn vp9_header(frame: &[u8]) -> Option<(bool, bool)> {
         return None;
     }
     let profile = (first >> 5 & 1) | (first >> 3 & 2);
-    // Profile 3 has a reserved bit, which moves the rest along by one.
+    // Profile 3 has a reserved bit, which shifts the following bits by one.
     let shift = if profile == 3 { 2 } else { 3 };
     let bit = |place: u8| first >> place & 1 == 1;
     let repeats = bit(shift);
@@ -136,7 +124,7 @@ mod tests {
     fn h264_pictures() {
         let unit = |header: u8| [0, 0, 0, 2, header, 0];
         let look = |units: &[u8]| h264(&units.iter().flat_map(|&u| unit(u)).collect::<Vec<u8>>(), 4);
-        let known = |restart, disposable| Some(Known { restart, disposable, shown: Shown::Yes });
+        let known = |restart, disposable| Some(Known { restart, disposable, shown: true });
         assert_eq!(look(&[0x67, 0x68, 0x65]), known(true, false)); // parameter sets, then an IDR slice
         assert_eq!(look(&[0x41]), known(false, false));
         assert_eq!(look(&[0x01, 0x01]), known(false, true));
@@ -147,18 +135,18 @@ mod tests {
 
     #[test]
     fn vp8_and_vp9_frames() {
-        assert_eq!(vp8(&[0x10, 0, 0]), Some(Known { restart: true, disposable: false, shown: Shown::Yes }));
-        assert_eq!(vp8(&[0x01]), Some(Known { restart: false, disposable: false, shown: Shown::No }));
+        assert_eq!(vp8(&[0x10, 0, 0]), Some(Known { restart: true, disposable: false, shown: true }));
+        assert_eq!(vp8(&[0x01]), Some(Known { restart: false, disposable: false, shown: false }));
         assert_eq!(vp8(&[]), None);
         // marker 10, profile 00, show_existing 0, frame type 0 (key), show 1
-        assert_eq!(vp9(&[0b1000_0010]), Some(Known { restart: true, disposable: false, shown: Shown::Yes }));
-        assert_eq!(vp9(&[0b1000_0110]), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
-        assert_eq!(vp9(&[0b1000_0100]), Some(Known { restart: false, disposable: false, shown: Shown::No }));
-        assert_eq!(vp9(&[0b1000_1000]), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp9(&[0b1000_0010]), Some(Known { restart: true, disposable: false, shown: true }));
+        assert_eq!(vp9(&[0b1000_0110]), Some(Known { restart: false, disposable: false, shown: true }));
+        assert_eq!(vp9(&[0b1000_0100]), Some(Known { restart: false, disposable: false, shown: false }));
+        assert_eq!(vp9(&[0b1000_1000]), Some(Known { restart: false, disposable: false, shown: true }));
         assert_eq!(vp9(&[0x00]), None);
         // A hidden frame of 1 byte and a shown one of 2, with their index.
         let packet = [0b1000_0100, 0b1000_0110, 0, 0xC1, 1, 2, 0xC1];
-        assert_eq!(vp9(&packet), Some(Known { restart: false, disposable: false, shown: Shown::Yes }));
+        assert_eq!(vp9(&packet), Some(Known { restart: false, disposable: false, shown: true }));
     }
 
     proptest! {

@@ -1,45 +1,38 @@
-//! A look at a file's first bytes: is it there, is it a video, is it whole? GStreamer meets some of these
-//! cases with a silent standstill, and a file cut short with fewer frames and no word; here they become
-//! errors at once.
+//! Checks a file before decoding: existence, kind and completeness. GStreamer stalls without an error in some
+//! of these cases and returns fewer frames of a truncated file; here they are errors.
 
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Who decodes a file.
+/// The decoder of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A GIF or an image.
+    /// An image or animation: the `image` crate.
     Still,
     /// Anything else: GStreamer.
     Video(Container),
 }
 
-/// How a video's streams are put together.
+/// The container format of a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
-    /// MP4, QuickTime and their kin.
+    /// MP4, QuickTime and related formats.
     Mp4,
     /// Matroska and WebM.
     Matroska,
-    /// One that we leave to GStreamer to recognise.
+    /// Any other, detected by GStreamer.
     Other,
 }
 
-/// Looks into the file.
+/// Detects the kind of a file.
 ///
 /// # Errors
-/// A file that is missing, no file, unreadable, empty, or shorter than its own header says.
+/// A file that is missing, a directory, unreadable, empty, or shorter than its header declares.
 pub(crate) fn inspect(path: &Path) -> Result<Kind> {
-    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound {
-            what: "video",
-            path: path.to_path_buf(),
-            next: "check the path and the file's extension".into(),
-        },
-        _ => Error::io("read the video", path)(error),
-    })?;
+    let next = "check the path and the file's extension";
+    let metadata = std::fs::metadata(path).map_err(Error::open("read the video", path, "video", next))?;
     if metadata.is_dir() {
         return Err(Error::video(path, "it is a directory"));
     }
@@ -51,7 +44,7 @@ pub(crate) fn inspect(path: &Path) -> Result<Kind> {
     let mut head = Vec::with_capacity(64);
     file.by_ref().take(64).read_to_end(&mut head).map_err(Error::io("read the video", path))?;
     match head.as_slice() {
-        // Motion JPEG without a container begins as a picture does.
+        // Motion JPEG without a container starts like an image.
         [0xFF, 0xD8, 0xFF, ..] if has_extension(path, &["mjpeg", "mjpg"]) => {}
         [b'G', b'I', b'F', b'8', ..] | [0xFF, 0xD8, 0xFF, ..] | [0x89, b'P', b'N', b'G', ..] => {
             return Ok(Kind::Still);
@@ -68,7 +61,7 @@ pub(crate) fn inspect(path: &Path) -> Result<Kind> {
         }
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
             let size = u32::from_le_bytes([*a, *b, *c, *d]);
-            // A writer that cannot go back to its header leaves all bits set.
+            // Writers that cannot seek back leave all bits set.
             if size != u32::MAX && u64::from(size) + 8 > length {
                 return Err(truncated(path, u64::from(size) + 8, length));
             }
@@ -87,11 +80,11 @@ fn truncated(path: &Path, declared: u64, length: u64) -> Error {
     Error::Truncated { path: path.to_path_buf(), declared, length }
 }
 
-/// The boxes that an MP4 or QuickTime file may begin with.
+/// The boxes that an MP4 or QuickTime file may start with.
 const MP4_BEGINNINGS: [&str; 7] = ["ftyp", "moov", "mdat", "wide", "free", "skip", "pnot"];
 
-/// MP4's top-level boxes must end within the file; one must be the index (`moov`) and one the media data. Of
-/// an encrypted stream GStreamer makes nothing and says nothing.
+/// Checks that MP4's top-level boxes end within the file and include the index (`moov`) and the media data,
+/// and that the stream is not encrypted: GStreamer returns no frames and no error then.
 fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
     let mut at = 0u64;
     let (mut index, mut media) = (false, false);
@@ -108,7 +101,7 @@ fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
         };
         media |= &header[4..8] == b"mdat";
         if size < 8 {
-            break; // not a box: trailing rubbish, which demuxers skip
+            break; // not a box: trailing bytes, which demuxers skip
         }
         let end = at.saturating_add(size);
         if end > length {
@@ -129,17 +122,17 @@ fn whole_mp4(file: &mut File, path: &Path, length: u64) -> Result<()> {
     }
 }
 
-/// Whether an index describes a protected video stream, an `encv` sample entry.
+/// Whether an index describes an encrypted video stream: an `encv` sample entry.
 fn is_encrypted(file: &mut File, at: u64, size: u64) -> std::io::Result<bool> {
-    const LARGEST: u64 = 64 << 20; // of an index; an hour of video takes some hundred KiB
+    const MAX: u64 = 64 << 20; // the index of an hour of video has some hundred KiB
     file.seek(SeekFrom::Start(at))?;
     let mut index = Vec::new();
-    Read::by_ref(file).take(size.min(LARGEST)).read_to_end(&mut index)?;
+    Read::by_ref(file).take(size.min(MAX)).read_to_end(&mut index)?;
     Ok(index.windows(4).any(|name| name == b"encv"))
 }
 
-/// Matroska's and WebM's segment must end within the file, where its size is known, and hold a cluster of
-/// frames.
+/// Checks that the segment of a Matroska or WebM file ends within the file, if its size is known, and has a
+/// cluster.
 fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     const SEGMENT: u32 = 0x1853_8067;
     const CLUSTER: u32 = 0x1F43_B675;
@@ -170,8 +163,8 @@ fn whole_matroska(file: &mut File, path: &Path, length: u64) -> Result<()> {
     Err(Error::video(path, "the Matroska file has no frames (no cluster)"))
 }
 
-/// Why the header that a Matroska file begins with is not one that GStreamer reads. Its demuxer would fail on
-/// a damaged one in the midst of complaining about it, and tell us nothing.
+/// Why GStreamer cannot read a Matroska file's header; `None` where it can. Its demuxer then fails without an
+/// error.
 fn foreign_document(head: &[u8]) -> Option<String> {
     const TYPE: u32 = 0x4282;
     const READ_VERSION: u32 = 0x4285;
@@ -197,8 +190,7 @@ fn foreign_document(head: &[u8]) -> Option<String> {
     None
 }
 
-/// The element at a place of the file: its id, the bytes before its content, and its size where that is
-/// known.
+/// The element at an offset of the file: its id, the length of its header, and its size, if known.
 fn element_at(file: &mut File, at: u64) -> std::io::Result<Option<(u32, u64, Option<u64>)>> {
     let mut head = [0u8; 12];
     let read = seek_and_read(file, at, &mut head)?;
@@ -214,7 +206,7 @@ fn element_at(file: &mut File, at: u64) -> std::io::Result<Option<(u32, u64, Opt
     Ok(element_size(rest).map(|(size, used)| (id, (id_length + used) as u64, size)))
 }
 
-/// An EBML size and the bytes it takes; `Some((None, _))` where the size is declared unknown.
+/// An EBML size and its length in bytes; `Some((None, _))` where the size is declared unknown.
 fn element_size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let first = *bytes.first()?;
     let extra = first.leading_zeros() as usize;
@@ -231,8 +223,7 @@ fn element_size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     Some(((!all_ones).then_some(value), extra + 1))
 }
 
-/// The first element of `bytes`: its id, where its content starts and where it ends, an unknown or overlong
-/// size being cut at the end of `bytes`.
+/// The first element of `bytes`: its id, and start and end of its content; an unknown size ends with `bytes`.
 pub(super) fn element(bytes: &[u8]) -> Option<(u32, usize, usize)> {
     let id_length = bytes.first()?.leading_zeros() as usize + 1;
     if id_length > 4 {
@@ -245,7 +236,7 @@ pub(super) fn element(bytes: &[u8]) -> Option<(u32, usize, usize)> {
     Some((id, content, content.saturating_add(size).min(bytes.len())))
 }
 
-/// Fills the buffer from a place of the file on; returns the bytes read, fewer at the file's end.
+/// Fills the buffer from an offset of the file; returns the number of bytes read.
 fn seek_and_read(file: &mut File, at: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
     file.seek(SeekFrom::Start(at))?;
     let mut done = 0;

@@ -1,8 +1,9 @@
-//! One decoded picture to RGB, upright.
+//! Converts decoded pictures to upright RGB.
 
+use super::Target;
 use super::planes::Planes;
+use super::resize::{Resizer, Resizing};
 use crate::error::{Error, Result};
-use crate::preprocess::Stretch;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use std::path::Path;
@@ -16,12 +17,12 @@ pub(crate) struct Rgb {
 }
 
 impl Rgb {
-    /// The picture stretched to another size.
-    pub(crate) fn stretched(&self, height: usize, width: usize) -> Result<Vec<u8>> {
-        Stretch::new(height, width).stretch(&self.data, self.height, self.width).map(<[u8]>::to_vec)
+    /// The picture's bytes in another size.
+    pub(crate) fn resized(&self, height: usize, width: usize, resizing: Resizing) -> Result<Vec<u8>> {
+        Resizer::new(height, width, resizing).resize(&self.data, self.height, self.width).map(<[u8]>::to_vec)
     }
 
-    /// The picture turned as its file asks.
+    /// The picture, rotated and mirrored for display.
     pub(crate) fn turned(self, orientation: Orientation) -> Self {
         let Self { height, width, data } = &self;
         let (height, width) = (*height, *width);
@@ -53,8 +54,8 @@ impl Rgb {
     }
 }
 
-/// How a stored picture is to be turned for display: GStreamer's `image-orientation` tag. Rotations are
-/// clockwise; a flip mirrors left and right and comes first.
+/// The orientation of a stored picture: GStreamer's `image-orientation` tag. Rotations are clockwise; a flip
+/// mirrors left and right and is applied first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Orientation {
     #[default]
@@ -69,7 +70,7 @@ pub(crate) enum Orientation {
 }
 
 impl Orientation {
-    /// The orientation a tag names; `None` of a tag that is no orientation.
+    /// The orientation of a tag's value; `None` for an unknown value.
     pub(crate) fn from_tag(tag: &str) -> Option<Self> {
         Some(match tag {
             "rotate-0" => Self::Upright,
@@ -84,9 +85,7 @@ impl Orientation {
         })
     }
 
-    /// Degrees by which the stored picture is turned counter-clockwise for display, as FFmpeg counts them:
-    /// half a turn is
-    /// -180.
+    /// Rotation for display in degrees counter-clockwise, as in FFmpeg; half a turn is -180.
     pub(crate) fn degrees(self) -> i32 {
         match self {
             Self::Upright | Self::Flip => 0,
@@ -101,20 +100,19 @@ impl Orientation {
     }
 }
 
-/// Converts samples to upright RGB with GStreamer's converter, which knows every pixel format (10 bit, 4:4:4,
-/// alpha, …), and resizes them at once, so that no more than one picture of the video's own size is in
-/// memory.
+/// Converts samples to upright RGB with GStreamer's converter, which supports every pixel format (10 bit,
+/// 4:4:4, alpha, …), and resizes them immediately: at most one whole picture is in memory.
 pub(crate) struct ToRgb {
-    /// Kept until the stream changes its format.
+    /// Valid until the stream changes its format.
     ready: Option<Ready>,
-    square: Option<Stretch>,
+    square: Option<Resizer>,
 }
 
-/// What converts pictures of one format.
+/// Converts pictures of one format.
 struct Ready {
     caps: gst::Caps,
     input: gst_video::VideoInfo,
-    /// Where the format allows it, squares are made before they become RGB.
+    /// Resizes planes before conversion, where the format allows it.
     planes: Option<Planes>,
     converter: gst_video::VideoConverter,
     output: gst_video::VideoInfo,
@@ -122,13 +120,13 @@ struct Ready {
 }
 
 impl ToRgb {
-    /// A converter to squares of this side; `None` keeps each picture's own size.
-    pub(crate) fn new(size: Option<u32>) -> Self {
-        let square = size.map(|side| Stretch::new(side as usize, side as usize));
+    /// A converter to pictures of the target's size.
+    pub(super) fn new(target: Target) -> Self {
+        let square = target.size.map(|side| Resizer::new(side as usize, side as usize, target.resizing));
         Self { ready: None, square }
     }
 
-    /// One sample's picture, resized and turned.
+    /// The picture of a sample, resized and upright.
     pub(crate) fn convert(
         &mut self,
         path: &Path,
@@ -140,20 +138,31 @@ impl ToRgb {
         let buffer = sample.buffer().ok_or_else(|| failed("a frame has no data"))?;
         let ready = match self.ready.take() {
             Some(ready) if ready.caps.as_ref() == caps => ready,
-            _ => Ready::new(path, caps, self.square.as_ref().map(|square| square.size().0 as u32))?,
+            _ => Ready::new(path, caps, self.plane_size())?,
         };
         let picture = self.ready.insert(ready).convert(path, buffer)?;
+        if self.plane_size().is_none() {
+            return self.resized(picture.turned(orientation)); // LAVIS resizes the picture as displayed
+        }
         Ok(self.resized(picture)?.turned(orientation))
     }
 
-    /// A picture resized to the square asked for.
+    /// Side of the square to which planes may be resized before conversion. LAVIS's rule needs RGB.
+    fn plane_size(&self) -> Option<u32> {
+        self.square
+            .as_ref()
+            .filter(|square| square.resizing() == Resizing::Blip)
+            .map(|square| square.size().0 as u32)
+    }
+
+    /// The picture, resized to the target's size.
     pub(crate) fn resized(&mut self, picture: Rgb) -> Result<Rgb> {
         let Some(square) = &mut self.square else { return Ok(picture) };
         let (height, width) = square.size();
         if (picture.height, picture.width) == (height, width) {
             return Ok(picture);
         }
-        let data = square.stretch(&picture.data, picture.height, picture.width)?.to_vec();
+        let data = square.resize(&picture.data, picture.height, picture.width)?.to_vec();
         Ok(Rgb { height, width, data })
     }
 }
@@ -162,8 +171,7 @@ impl Ready {
     fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
         let refused =
             |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-        // Two fields of a picture are converted as one picture, as FFmpeg does: a model sees the same either
-        // way.
+        // Interlaced fields are converted as one picture, as in FFmpeg.
         let mut whole = caps.to_owned();
         if let Some(structure) = whole.make_mut().structure_mut(0) {
             structure.remove_fields(["interlace-mode", "field-order"]);
@@ -171,7 +179,7 @@ impl Ready {
         let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
         let planes = side.and_then(|side| Planes::new(&input, side));
         let from = planes.as_ref().map_or(&input, Planes::info);
-        // The frame rate is copied because the converter refuses to change it.
+        // The converter refuses to change the frame rate.
         let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, from.width(), from.height())
             .fps(from.fps())
             .par(from.par())
@@ -184,8 +192,7 @@ impl Ready {
         Ok(Self { caps: caps.to_owned(), input, planes, converter, output, rgb })
     }
 
-    /// One buffer's picture: a square of the size asked for where the planes can be resized, else the whole
-    /// picture.
+    /// The picture of a buffer: a square where the planes are resized, otherwise the whole picture.
     fn convert(&mut self, path: &Path, buffer: &gst::BufferRef) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
         let small = |_| failed("a frame is smaller than its format says");
@@ -218,7 +225,7 @@ impl Ready {
 mod tests {
     use super::*;
 
-    /// Two rows, three columns; each pixel names its place.
+    /// Two rows and three columns; each pixel holds its index.
     fn picture() -> Rgb {
         Rgb { height: 2, width: 3, data: (0..6).flat_map(|i| [i, i, i]).collect() }
     }

@@ -1,4 +1,4 @@
-//! Frames to a video file: the tiny world's clips, and the fixtures of tests.
+//! Encodes frames to a video file: the tiny world's clips, and fixtures of tests.
 
 use super::{pipeline, start};
 use crate::error::{Error, Result};
@@ -8,16 +8,15 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use std::path::Path;
 
-/// VP8 in WebM: encoder and muxer are in the same plug-in set as the decoder. One thread and a fixed speed
-/// (`cpu-used` below zero) make the encoder's decisions independent of the machine's load.
+/// VP8 in WebM; encoder and muxer are in the same set of plug-ins as the decoder. One thread and a fixed
+/// speed (negative `cpu-used`) make the encoder independent of the machine's load.
 pub const WEBM_VP8: &str = "vp8enc deadline=1 cpu-used=-4 threads=1 min-quantizer=4 max-quantizer=20 \
                             keyframe-max-dist=128 ! webmmux writing-app=recap";
 
 /// Writes frames as a video file.
 ///
-/// `recipe` is everything between raw video and the file, in the words of `gst-launch-1.0`, for example [`WEBM_VP8`].
-/// The muxer's stamps of a Matroska or WebM file (date, track id) are set to constants, so that the same frames give
-/// the same bytes.
+/// `recipe` is the pipeline between raw video and file in the syntax of `gst-launch-1.0`, for example
+/// [`WEBM_VP8`]. Date and track ids of a Matroska or WebM file are constants: equal frames give equal files.
 ///
 /// # Shapes
 /// `frames`: each `[height, width, 3]` bytes
@@ -32,7 +31,7 @@ pub fn write<F: AsRef<[u8]>>(
     frames: &[F],
     recipe: &str,
 ) -> Result<()> {
-    // One track id in 256 is a byte shorter and moves everything behind it; another attempt draws another id.
+    // One track id in 256 is a byte shorter, which moves all later bytes; then another id is drawn.
     for _ in 0..ATTEMPTS {
         write_stamped(path, (width, height), fps, frames, recipe)?;
         if unstamp(path)? {
@@ -45,10 +44,10 @@ pub fn write<F: AsRef<[u8]>>(
     })
 }
 
-/// Attempts at a file whose track id has its full length.
+/// Maximum number of attempts for a track id of full length.
 const ATTEMPTS: usize = 8;
 
-/// The file as the muxer leaves it.
+/// Writes the file with the muxer's date and ids.
 fn write_stamped<F: AsRef<[u8]>>(
     path: &Path,
     (width, height): (u32, u32),
@@ -86,10 +85,10 @@ fn write_stamped<F: AsRef<[u8]>>(
             buffer.set_duration(to - from);
         }
         if source.push_buffer(buffer).is_err() {
-            break; // the pipeline stopped; the bus says why
+            break; // the pipeline stopped; the reason is on the bus
         }
     }
-    // Refused only where the pipeline has stopped, which the bus tells as well.
+    // This fails only where the pipeline has stopped; the reason is on the bus.
     let _ = source.end_of_stream();
     running.finish(|| 0).map_err(|error| failed(error.to_string()))
 }
@@ -97,11 +96,9 @@ fn write_stamped<F: AsRef<[u8]>>(
 /// A buffer with each row padded to GStreamer's stride.
 fn padded(path: &Path, frame: &[u8], width: usize, height: usize, stride: usize) -> Result<gst::Buffer> {
     if frame.len() != width * height * 3 {
-        return Err(Error::Setting {
-            key: "frame",
-            expected: format!("{width} x {height} x 3 = {} bytes for {}", width * height * 3, path.display()),
-            got: frame.len().to_string(),
-        });
+        let expected =
+            format!("{width} x {height} x 3 = {} bytes for {}", width * height * 3, path.display());
+        return Err(Error::setting("frame", expected, frame.len()));
     }
     let row = width * 3;
     let mut data = Vec::with_capacity(stride * height);
@@ -112,8 +109,8 @@ fn padded(path: &Path, frame: &[u8], width: usize, height: usize, stride: usize)
     Ok(gst::Buffer::from_mut_slice(data))
 }
 
-/// Sets the date and the track ids that a Matroska muxer makes up to constants; says whether the ids had their full
-/// length, so that the file's other bytes are where they always are.
+/// Sets date and track ids of a Matroska file to constants; returns whether the ids have full length, so that
+/// all other bytes are at their usual position.
 fn unstamp(path: &Path) -> Result<bool> {
     let mut bytes = std::fs::read(path).map_err(Error::io("read back the video", path))?;
     if !bytes.starts_with(&[0x1A, 0x45, 0xDF, 0xA3]) {
@@ -124,7 +121,7 @@ fn unstamp(path: &Path) -> Result<bool> {
     Ok(is_full)
 }
 
-/// Walks the elements that can hold a stamp. Element ids keep their length marker, as the specification writes them.
+/// Walks the elements that can hold a date or an id. Ids include their length marker.
 fn unstamp_elements(mut bytes: &mut [u8]) -> bool {
     let mut is_full = true;
     const PARENTS: [u32; 4] = [0x1853_8067, 0x1549_A966, 0x1654_AE6B, 0xAE]; // Segment, Info, Tracks, TrackEntry

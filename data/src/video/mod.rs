@@ -1,4 +1,4 @@
-//! Chosen frames of a video file, as RGB bytes.
+//! Decodes chosen frames of a video, GIF or image file to RGB bytes.
 
 mod bitstream;
 mod container;
@@ -8,22 +8,25 @@ mod packets;
 mod pipeline;
 mod planes;
 mod pool;
+mod resize;
 mod sequential;
 #[cfg(test)]
 mod shared_tests;
 mod still;
 
-pub use pipeline::{STALL_LIMIT, available_encoders};
+pub use pipeline::{STALL_LIMIT, keep_freed_memory};
 pub use pool::limit_decoders;
+pub use resize::{Resizing, resize};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampling;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 pub(crate) use container::{Kind, inspect};
 pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
-pub(crate) use pool::turn;
+pub(crate) use pool::permit;
 pub(crate) use sequential::examine;
 pub(crate) use still::examine as examine_still;
 
@@ -44,7 +47,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Each frame's bytes, `[height, width, 3]`.
+    /// The bytes of each frame, `[height, width, 3]`.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.data.chunks_exact((self.height * self.width * 3).max(1)).take(self.count)
     }
@@ -56,60 +59,85 @@ impl std::fmt::Debug for Frames {
     }
 }
 
-/// Which frames of a clip are wanted, and at what size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The frames of a clip to return, and their size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FrameRequest {
-    /// Number of frames to return; a shorter clip repeats frames, see [`Sampling`].
+    /// Number of frames; a shorter clip repeats frames, see [`Sampling`].
     pub frames: usize,
     /// The rule that chooses them.
     pub sampling: Sampling,
-    /// Seed of the rules that draw; mix the clip's id and the epoch into it.
+    /// Seed of the random sampling rules; mix the clip's id and the epoch into it.
     pub seed: u64,
-    /// Side of the square to resize to; `None` keeps the video's own size.
+    /// Side of the square to resize to, in pixels; `None` keeps the video's size.
     pub size: Option<u32>,
+    /// The rule of resizing.
+    #[serde(default)]
+    pub resizing: Resizing,
 }
 
 impl FrameRequest {
-    /// `frames` uniform frames, resized to a square.
+    /// `frames` uniformly sampled frames, resized to a square by BLIP's rule.
     #[must_use]
     pub fn uniform(frames: usize, size: u32) -> Self {
-        Self { frames, sampling: Sampling::Uniform, seed: 0, size: Some(size) }
+        Self { frames, sampling: Sampling::Uniform, seed: 0, size: Some(size), resizing: Resizing::Blip }
     }
+    /// Refuses zeros.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (key, is_zero) in [("frames", self.frames == 0), ("size", self.size == Some(0))] {
+            if is_zero {
+                return Err(Error::setting(key, "at least 1", 0));
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> Target {
+        Target { size: self.size, resizing: self.resizing }
+    }
+}
+
+/// The size of returned frames, and the rule by which they are resized.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    size: Option<u32>,
+    resizing: Resizing,
 }
 
 /// Decodes the chosen frames of a video, GIF or image file.
 ///
-/// Frames are chosen by their place among the decoded frames, not by timestamps, which many files have wrong.
-/// The file's rotation is applied; its pixel aspect ratio is not, because a square resize undoes it. No more
-/// clips are decoded at once than [`limit_decoders`] allows, however many threads call; the others wait.
+/// Frames are chosen by their index among the decoded frames, not by timestamps, which are wrong in many
+/// files. The file's rotation is applied; its pixel aspect ratio is not, because a square resize undoes it.
+/// At most as many clips are decoded at once as [`limit_decoders`] allows; the others wait.
 ///
 /// # Shapes
-/// `[frames, height, width, 3]`, or `[frames, size, size, 3]` where a size is asked for.
+/// `[frames, height, width, 3]`, or `[frames, size, size, 3]` with a size.
 ///
 /// # Errors
-/// Missing, empty, truncated and damaged files; files without a video stream or with no frames; a decoder
-/// that stands still for [`STALL_LIMIT`]; a plug-in that is not installed.
+/// Missing, empty, truncated and damaged files; files without a video stream or without frames; a decoder
+/// that makes no progress for [`STALL_LIMIT`]; a plug-in that is not installed.
 pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
-    if request.frames == 0 {
-        return Err(Error::Setting { key: "frames", expected: "at least 1".into(), got: "0".into() });
-    }
-    if request.size == Some(0) {
-        return Err(Error::Setting { key: "size", expected: "at least 1".into(), got: "0".into() });
-    }
+    request.check()?;
+    let target = request.target();
     let choose = |total: usize| request.sampling.indices(total, request.frames, request.seed);
     let kind = container::inspect(path)?;
-    let _turn = pool::turn();
+    let _permit = pool::permit();
     match kind {
-        container::Kind::Still => still::decode(path, request.size, &choose),
-        container::Kind::Video(container) => match packets::decode(path, container, request.size, &choose)? {
+        container::Kind::Still => still::decode(path, target, &choose),
+        container::Kind::Video(container) => match packets::decode(path, container, target, &choose)? {
             Some(frames) => Ok(frames),
-            None => sequential::decode(path, request.size, &choose),
+            None => sequential::decode(path, target, &choose),
         },
     }
 }
 
-/// Puts decoded frames, each kept once, in the order of `indices`, which may repeat them.
-pub(crate) fn arrange(path: &Path, indices: &[usize], decoded: &[(usize, convert::Rgb)]) -> Result<Frames> {
+/// Puts decoded frames, each with its index, in the order of `indices`, which may repeat some.
+fn arrange(
+    path: &Path,
+    indices: &[usize],
+    decoded: &[(usize, convert::Rgb)],
+    resizing: Resizing,
+) -> Result<Frames> {
     let Some((_, first)) = decoded.first() else {
         return Err(Error::video(path, "it has no frames"));
     };
@@ -117,14 +145,14 @@ pub(crate) fn arrange(path: &Path, indices: &[usize], decoded: &[(usize, convert
     let mut data = Vec::with_capacity(indices.len() * height * width * 3);
     for index in indices {
         let at = decoded.binary_search_by_key(index, |(index, _)| *index).map_err(|_| {
-            Error::video(path, format!("frame {index} was counted but did not come a second time"))
+            Error::video(path, format!("frame {index} was counted but not decoded the second time"))
         })?;
         let rgb = &decoded[at].1;
         if (rgb.height, rgb.width) == (height, width) {
             data.extend_from_slice(&rgb.data);
         } else {
-            // A stream may change its size; every frame then takes the first one's.
-            data.extend_from_slice(&rgb.stretched(height, width)?);
+            // A stream may change its size; every frame is then resized to the first one's.
+            data.extend_from_slice(&rgb.resized(height, width, resizing)?);
         }
     }
     Ok(Frames { count: indices.len(), height, width, data })

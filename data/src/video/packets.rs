@@ -1,12 +1,11 @@
-//! The quick way to a few frames: read the packets without decoding, work out which of them the chosen frames
-//! need, and feed the decoder only those. Used where packets tell all there is to know; everything else is
-//! decoded from the start, see [`super::sequential`].
+//! The fast path to a few frames: reads the packets without decoding, finds those that the chosen frames
+//! depend on, and decodes only these. Files whose packets do not describe the stream completely are decoded
+//! from the start, see [`super::sequential`].
 
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
-use super::{Frames, arrange, bitstream, pipeline, sequential, start};
+use super::{Frames, Target, arrange, bitstream, pipeline, sequential, start};
 use crate::error::{Error, Result};
-use bitstream::Shown;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -15,19 +14,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Compressed bytes that one clip may keep in memory; a longer one is decoded from the start.
+/// Compressed bytes that a clip may keep in memory; longer clips are decoded from the start.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// A standstill that ends this attempt. Decoding from the start, which then follows, has a limit of its own.
+/// Time without progress after which this path fails. Decoding from the start follows.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A compressed frame, in decoding order.
 struct Packet {
     buffer: gst::Buffer,
     pts: gst::ClockTime,
-    /// Decoding can start here: nothing from here on refers to anything before.
+    /// Decoding can start here: no later packet refers to an earlier one.
     restart: bool,
-    /// Nothing refers to it.
+    /// No other packet refers to it.
     disposable: bool,
     shown: bool,
 }
@@ -36,16 +35,16 @@ struct Packet {
 struct Stream {
     caps: gst::Caps,
     packets: Vec<Packet>,
-    /// The shown packets in the order of display.
+    /// Indices of the shown packets, in display order.
     display: Vec<usize>,
     orientation: super::Orientation,
 }
 
-/// The chosen frames; `None` where this way cannot be sure of finding exactly these.
+/// The chosen frames; `None` where this path cannot guarantee to find exactly these.
 pub(super) fn decode(
     path: &Path,
     container: Container,
-    size: Option<u32>,
+    target: Target,
     choose: &dyn Fn(usize) -> Vec<usize>,
 ) -> Result<Option<Frames>> {
     let Some(stream) = demux(path, container)? else { return Ok(None) };
@@ -54,22 +53,22 @@ pub(super) fn decode(
     let wanted: BTreeSet<usize> = indices.iter().copied().collect();
     let times: BTreeMap<gst::ClockTime, usize> =
         wanted.iter().map(|&index| (stream.packets[stream.display[index]].pts, index)).collect();
-    let mut pictures = feed(path, size, &stream, decoder, &times)?;
+    let mut pictures = feed(path, target, &stream, decoder, &times)?;
     if pictures.len() < wanted.len() {
         return Ok(None);
     }
     pictures.sort_by_key(|(index, _)| *index);
-    arrange(path, &indices, &pictures).map(Some)
+    arrange(path, &indices, &pictures, target.resizing).map(Some)
 }
 
-/// The number of frames that the packets promise, where they can be trusted.
+/// The number of frames according to the packets, where they are reliable.
 #[cfg(test)]
 pub(super) fn promised(path: &Path, container: Container) -> Result<Option<usize>> {
     Ok(demux(path, container)?.map(|stream| stream.display.len()))
 }
 
-/// Reads every packet of the first video stream. `None` where timestamps are missing, doubled or cut up by
-/// several segments, where the format changes, or where the codec is not one whose packets we can read.
+/// Reads every packet of the first video stream. `None` where timestamps are missing or equal, where there
+/// are several segments, where the format changes, or where the codec's packets cannot be parsed.
 fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     let factory = match container {
         Container::Mp4 => "qtdemux",
@@ -86,7 +85,7 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     link_video(&demuxer, &sink);
     running.patience = PATIENCE;
     running.play()?;
-    // An error here may be one that the other way reports better, or does not have at all.
+    // Decoding from the start reports an error better, or does not have it.
     let ended = running.finish(|| lock(&collected).packets.len());
     let orientation = running.orientation();
     drop(running);
@@ -103,8 +102,8 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     Ok(sure.then_some(Stream { caps, packets, display, orientation }))
 }
 
-/// Where a demuxer asks for a file's bytes. A file that may be kept is read at once: GStreamer's own source has the system
-/// read each packet by itself, those of the sound too. `None` where the file cannot be kept.
+/// A pad from which a demuxer reads a file that is in memory: GStreamer's file source would read each packet
+/// by itself, including those of the sound. `None` where the file is too large.
 fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
     let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
     if length > KEPT_BYTES as u64 {
@@ -115,7 +114,7 @@ fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
     let whole = gst::Buffer::from_slice(bytes);
     let source = gst::Pad::builder(gst::PadDirection::Src)
         .getrange_function(move |_, _, offset, given, count| {
-            // As everywhere in GStreamer, less than was asked for is given at the end, and nothing behind it.
+            // As everywhere in GStreamer: fewer bytes than requested at the end, end of stream after it.
             let range = match usize::try_from(offset) {
                 Ok(from) if offset < length => from..whole.size().min(from + count as usize),
                 _ => return Err(gst::FlowError::Eos),
@@ -149,19 +148,19 @@ fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
     Ok(Some(source))
 }
 
-/// What came out of a demuxer so far.
+/// The packets that a demuxer has returned so far.
 #[derive(Default)]
 struct Collected {
     caps: Option<gst::Caps>,
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     packets: Vec<Packet>,
     bytes: usize,
-    /// There is something that packets do not tell; the rest was not read.
+    /// The packets do not describe the stream completely; the rest was not read.
     doubtful: bool,
 }
 
 impl Collected {
-    /// Adds a packet; `None` where the stream is not one that packets tell all about.
+    /// Adds a packet; `None` where the packets do not describe the stream completely.
     fn add(&mut self, sample: &gst::Sample) -> Option<()> {
         let buffer = sample.buffer_owned()?;
         let caps = sample.caps_owned()?;
@@ -175,13 +174,12 @@ impl Collected {
     }
 }
 
-/// Nothing that holds this lock can panic half way through a change.
+/// No code panics in the middle of a change while it holds such a lock.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A sink that collects packets on the demuxer's own thread: handing each to ours would take longer than
-/// reading it.
+/// A sink that collects packets on the demuxer's thread: passing them on would take longer than reading.
 fn collecting_sink(collected: Arc<Mutex<Collected>>) -> gst_app::AppSink {
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -210,13 +208,13 @@ fn link_video(demuxer: &gst::Element, sink: &gst_app::AppSink) {
             && let Some(to) = sink.upgrade().and_then(|sink| sink.static_pad("sink"))
             && !to.is_linked()
         {
-            // A pad that cannot be linked leaves the sink without data, which ends in an error above.
+            // If the pad cannot be linked, the sink gets no data, which is an error above.
             let _ = pad.link(&to);
         }
     });
 }
 
-/// What one buffer is; `None` where that cannot be told.
+/// Parses one buffer; `None` where its role is unknown.
 fn packet(
     caps: &gst::Caps,
     segment: &gst::FormattedSegment<gst::ClockTime>,
@@ -228,7 +226,7 @@ fn packet(
         bitstream::look(caps, &data)?
     };
     let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-    // Decoders leave out what an edit list hides at the start, by this same rule.
+    // Decoders skip frames that an edit list hides at the start, by the same rule.
     let inside = match buffer.duration() {
         _ if segment.start().is_none_or(|start| pts >= start) => true,
         Some(duration) => segment.start().is_none_or(|start| pts + duration > start),
@@ -238,18 +236,18 @@ fn packet(
         pts,
         restart: !is_delta && known.restart,
         disposable: known.disposable,
-        shown: inside && known.shown == Shown::Yes,
+        shown: inside && known.shown,
         buffer,
     })
 }
 
-/// The installed decoder of the highest rank that takes these caps as they are.
+/// The installed decoder of the highest rank that accepts these caps.
 fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
     decoders().iter().find(|factory| factory.can_sink_all_caps(caps))?.create().build().ok()
 }
 
-/// The installed decoders, those of the highest rank first. Bins are left out: some rank high and match loosely, then
-/// refuse the stream in silence. Listed once, as going through all plug-ins takes half a millisecond.
+/// The installed decoders, by descending rank. Bins are excluded: some have a high rank, match loosely and
+/// then refuse the stream without an error. Listed once, because listing takes half a millisecond.
 fn decoders() -> &'static [gst::ElementFactory] {
     static DECODERS: OnceLock<Vec<gst::ElementFactory>> = OnceLock::new();
     DECODERS.get_or_init(|| {
@@ -265,14 +263,14 @@ fn decoders() -> &'static [gst::ElementFactory] {
     })
 }
 
-/// Which packets the wanted ones need: from the restart before each up to itself, without those that nothing
-/// needs.
+/// Whether each packet is needed for the wanted ones: those from the restart before a wanted packet up to the
+/// packet, without disposable packets.
 fn needed(stream: &Stream, wanted: &BTreeSet<usize>) -> Vec<bool> {
     let mut needed = vec![false; stream.packets.len()];
     let mut done = 0; // packets below are decided
     for &at in wanted {
         let pts = stream.packets[at].pts;
-        // A packet shown before the restart that precedes it may refer further back.
+        // A packet that is displayed before the preceding restart may refer to earlier packets.
         let from = (0..=at)
             .rev()
             .find(|&start| stream.packets[start].restart && stream.packets[start].pts <= pts)
@@ -287,11 +285,11 @@ fn needed(stream: &Stream, wanted: &BTreeSet<usize>) -> Vec<bool> {
 
 /// Decodes the needed packets and converts the frames whose times are wanted.
 ///
-/// Whatever goes wrong here, decoding from the start either goes right or explains it better, so that nothing is
-/// returned of a stream that the decoder complains about: what it shows depends on what it has seen before.
+/// Returns no frames if the decoder warns about the stream, because its output then depends on the packets
+/// before. Decoding from the start either succeeds or reports the error better.
 fn feed(
     path: &Path,
-    size: Option<u32>,
+    target: Target,
     stream: &Stream,
     decoder: gst::Element,
     times: &BTreeMap<gst::ClockTime, usize>,
@@ -300,7 +298,7 @@ fn feed(
     let wanted: BTreeSet<usize> = times.values().map(|&index| stream.display[index]).collect();
     let needed = needed(stream, &wanted);
     let mut fed = stream.packets.iter().zip(needed).filter(|(_, needed)| *needed).map(|(packet, _)| packet);
-    let mut to_rgb = ToRgb::new(size);
+    let mut to_rgb = ToRgb::new(target);
     let mut pictures = Vec::with_capacity(times.len());
     let mut flows = true;
     while flows {
@@ -315,25 +313,25 @@ fn feed(
             pictures.push((index, to_rgb.convert(path, &sample, stream.orientation)?));
         }
     }
-    if decoding.complains() {
+    if decoding.has_warnings() {
         pictures.clear();
     }
     Ok(pictures)
 }
 
-/// A decoder that works on the thread that feeds it. A pipeline around it, with a queue and a thread for each clip, would
-/// cost a twentieth of a clip's time.
+/// A decoder that runs on the calling thread. A pipeline, with a queue and a thread per clip, would take a
+/// twentieth of a clip's decoding time.
 struct Decoding {
     decoder: gst::Element,
     bus: gst::Bus,
     input: gst::Pad,
-    /// Kept because a link does not hold its other end.
+    /// A link does not keep its other end alive.
     _output: gst::Pad,
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
 }
 
 impl Decoding {
-    /// Sets a decoder going, of whose frames those of the wanted times are kept; `None` where it refuses.
+    /// Starts a decoder that keeps the frames of the wanted times; `None` where it refuses.
     fn start(
         decoder: gst::Element,
         caps: &gst::Caps,
@@ -359,29 +357,29 @@ impl Decoding {
         begun.then_some(decoding)
     }
 
-    /// The frames that came since the last call.
+    /// The frames since the last call.
     fn take(&self) -> Vec<(usize, gst::Sample)> {
         std::mem::take(&mut lock(&self.frames))
     }
 
-    /// Whether it had something to say about damage.
-    fn complains(&self) -> bool {
-        let is_complaint = |message: &gst::Message| {
+    /// Whether the decoder has sent warnings or errors.
+    fn has_warnings(&self) -> bool {
+        let is_warning = |message: &gst::Message| {
             matches!(message.type_(), gst::MessageType::Warning | gst::MessageType::Error)
         };
-        std::iter::from_fn(|| self.bus.pop()).any(|message| is_complaint(&message))
+        std::iter::from_fn(|| self.bus.pop()).any(|message| is_warning(&message))
     }
 }
 
 impl Drop for Decoding {
     fn drop(&mut self) {
-        // A decoder that refuses to stop is left to GStreamer: there is nobody to report it to.
+        // A failure to stop cannot be reported from here; GStreamer keeps the decoder.
         let _ = self.decoder.set_state(gst::State::Null);
         self.decoder.set_bus(None);
     }
 }
 
-/// Where decoded frames go: those of the wanted times are kept, the others forgotten.
+/// A pad that keeps decoded frames of the wanted times and drops the others.
 fn keeping_pad(
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
     times: BTreeMap<gst::ClockTime, usize>,
@@ -396,7 +394,7 @@ fn keeping_pad(
         })
         .build();
     sequential::refuse_huge(&output);
-    // A pad that cannot be activated refuses what it is given, which ends in no frames.
+    // An inactive pad refuses all buffers, so that no frames are returned.
     let _ = output.set_active(true);
     output
 }

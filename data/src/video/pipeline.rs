@@ -1,5 +1,4 @@
-//! What every GStreamer pipeline here needs: starting it, hearing its errors, noticing that it stands still,
-//! and stopping it on every path.
+//! Common parts of all GStreamer pipelines: start, errors, detection of stalls, and stopping on every path.
 
 use super::convert::Orientation;
 use crate::error::{Error, Result};
@@ -10,48 +9,45 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long decoding may go on without a new frame before it is given up. Some damaged files make GStreamer
-/// wait for ever without a word; healthy files on a busy machine stay under this.
+/// The longest time without a new frame before decoding is stopped. Some damaged files make GStreamer wait
+/// forever without an error; intact files on a busy machine stay below this.
 pub const STALL_LIMIT: Duration = Duration::from_secs(6);
 
-/// How often we look at the bus while no frame comes.
+/// Interval at which the bus is read while no frame arrives.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
-/// A pipeline that is stopped when it goes out of scope.
+/// A pipeline that stops when it is dropped.
 pub(crate) struct Running {
     pub(crate) pipeline: gst::Pipeline,
-    /// Give up after this long without progress.
+    /// Time without progress after which the pipeline fails.
     pub(crate) patience: Duration,
     path: PathBuf,
     orientation: Orientation,
     missing: Option<Error>,
     failure: Option<Error>,
-    complaints: Complaints,
+    warnings: Warnings,
 }
 
-/// What a decoder had to say about damage that it got over.
+/// A decoder's warnings about damage that it skipped.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Complaints {
-    /// How often it did.
+pub(crate) struct Warnings {
+    /// Their number.
     pub(crate) count: usize,
-    /// Its first sentence.
+    /// The first one.
     pub(crate) first: Option<String>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A pipeline that refuses to stop is left to GStreamer: there is nobody to report it to.
+        // A failure to stop cannot be reported from here; GStreamer keeps the pipeline.
         let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
 
-/// Starts GStreamer itself, once per process.
+/// Initialises GStreamer, once per process.
 pub(crate) fn initialise() -> Result<()> {
     static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let start = || {
-        keep_freed_memory();
-        gst::init().map_err(|error| error.to_string())
-    };
+    let start = || gst::init().map_err(|error| error.to_string());
     STARTED.get_or_init(start).clone().map_err(|reason| Error::MissingPlugin {
         needed: format!("its own core ({reason})"),
         package: "gstreamer1.0-plugins-base".into(),
@@ -59,26 +55,28 @@ pub(crate) fn initialise() -> Result<()> {
     })
 }
 
-/// Has the C library keep what one clip's decoder frees for the next one's. It would give frames back to the
-/// system and ask for them again, page by page, which takes a twentieth of a clip's time. Each thread may keep
-/// 32 MiB; pictures of more than 4 MiB are given back as before.
-fn keep_freed_memory() {
+/// Makes the C library keep memory that one clip's decoder frees for the next clip. Returning it to the
+/// system takes a twentieth of a clip's decoding time.
+///
+/// This changes `malloc` of the whole process, so only a program's `main` should call it, once, before it
+/// decodes. With glibc, each thread then keeps up to 32 MiB, in blocks of at most 4 MiB.
+pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
-    // SAFETY: the C library takes its own lock; any value is valid, and a refused one changes nothing.
+    // SAFETY: `mallopt` takes the C library's lock; any value is valid, and a refused one changes nothing.
     unsafe {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 32 << 20);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
     }
 }
 
-/// Makes an element, or names the package that has it.
+/// Makes an element; the error names the package that contains it.
 pub(crate) fn element(factory: &'static str, path: &Path) -> Result<gst::Element> {
     initialise()?;
     gst::ElementFactory::make(factory).build().map_err(|_| missing_element(factory, path))
 }
 
-/// Checks that an element is installed, or names the package that has it.
+/// Checks that an element is installed; the error names the package that contains it.
 pub(crate) fn check_element(factory: &str, path: &Path) -> Result<()> {
     initialise()?;
     match gst::ElementFactory::find(factory) {
@@ -95,16 +93,7 @@ fn missing_element(factory: &str, path: &Path) -> Error {
     }
 }
 
-/// The encoders among `names` that are installed; tests and `doctor` ask.
-///
-/// # Errors
-/// GStreamer itself does not start.
-pub fn available_encoders<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
-    initialise()?;
-    Ok(names.iter().copied().filter(|name| gst::ElementFactory::find(name).is_some()).collect())
-}
-
-/// Puts elements into a running pipeline.
+/// Puts elements into a pipeline.
 pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> {
     let pipeline = gst::Pipeline::new();
     pipeline.add_many(elements.iter().copied()).map_err(|error| Error::video(path, error.to_string()))?;
@@ -115,15 +104,15 @@ pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> 
         orientation: Orientation::Upright,
         missing: None,
         failure: None,
-        complaints: Complaints::default(),
+        warnings: Warnings::default(),
     })
 }
 
 impl Running {
-    /// Sets it going. A refusal is explained by the bus, so we only read that.
+    /// Starts the pipeline. If it refuses, the reason is on the bus.
     pub(crate) fn play(&mut self) -> Result<()> {
         if self.pipeline.set_state(gst::State::Playing).is_err() {
-            self.listen();
+            self.read_bus();
             return Err(self.take_failure().unwrap_or_else(|| {
                 Error::video(&self.path, "GStreamer refused to start and gave no reason")
             }));
@@ -131,10 +120,10 @@ impl Running {
         Ok(())
     }
 
-    /// The next sample, `None` at the end of the stream.
+    /// The next sample; `None` at the end of the stream.
     ///
     /// # Errors
-    /// What the bus says, or [`Error::Stalled`] after `patience` without a sample or any `progress`.
+    /// An error on the bus, or [`Error::Stalled`] after `patience` without a sample and without `progress`.
     pub(crate) fn next(
         &mut self,
         sink: &gst_app::AppSink,
@@ -145,7 +134,7 @@ impl Running {
             if let Some(sample) = sink.try_pull_sample(POLL) {
                 return Ok(Some(sample));
             }
-            self.listen();
+            self.read_bus();
             if let Some(failure) = self.take_failure() {
                 return Err(failure);
             }
@@ -156,7 +145,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end of a stream whose samples are taken or written by somebody else.
+    /// Waits for the end of a stream whose samples another element takes.
     ///
     /// # Errors
     /// As [`Self::next`].
@@ -170,7 +159,7 @@ impl Running {
                 if message.type_() == gst::MessageType::Eos {
                     return Ok(());
                 }
-                self.hear(&message);
+                self.note(&message);
             }
             if let Some(failure) = self.take_failure() {
                 return Err(failure);
@@ -179,7 +168,7 @@ impl Running {
         }
     }
 
-    /// Gives up where nothing was done for as long as `patience`, `since` being when how much was done.
+    /// Fails after `patience` without progress; `since` holds the time and amount of the last progress.
     fn check_progress(&self, since: &mut (Instant, usize), done: usize) -> Result<()> {
         if done != since.1 {
             *since = (Instant::now(), done);
@@ -193,27 +182,27 @@ impl Running {
         Ok(())
     }
 
-    /// How the stream asks to be turned; known once frames came.
+    /// The stream's orientation; known after the first frame.
     pub(crate) fn orientation(&mut self) -> Orientation {
-        self.listen();
+        self.read_bus();
         self.orientation
     }
 
-    /// What the decoder said about damage so far.
-    pub(crate) fn complaints(&mut self) -> Complaints {
-        self.listen();
-        self.complaints.clone()
+    /// The decoder's warnings so far.
+    pub(crate) fn warnings(&mut self) -> Warnings {
+        self.read_bus();
+        self.warnings.clone()
     }
 
-    /// Reads everything on the bus.
-    fn listen(&mut self) {
+    /// Reads all messages on the bus.
+    fn read_bus(&mut self) {
         let Some(bus) = self.pipeline.bus() else { return };
         while let Some(message) = bus.pop() {
-            self.hear(&message);
+            self.note(&message);
         }
     }
 
-    fn hear(&mut self, message: &gst::Message) {
+    fn note(&mut self, message: &gst::Message) {
         match message.view() {
             gst::MessageView::Tag(tag) => {
                 if let Some(value) = tag.tags().get::<gst::tags::ImageOrientation>()
@@ -230,9 +219,9 @@ impl Running {
                 }
             }
             gst::MessageView::Warning(warning) if warning.error().matches(gst::StreamError::Decode) => {
-                self.complaints.count += 1;
+                self.warnings.count += 1;
                 let sentence = warning.error().to_string();
-                self.complaints.first.get_or_insert(sentence.trim_end_matches('.').to_string());
+                self.warnings.first.get_or_insert(sentence.trim_end_matches('.').to_string());
             }
             gst::MessageView::Error(error) => {
                 let reason = reason(error);
@@ -242,20 +231,20 @@ impl Running {
         }
     }
 
-    /// The first error; a missing plug-in explains those that follow from it.
+    /// The first error, or the missing plug-in that caused it.
     fn take_failure(&mut self) -> Option<Error> {
         let failure = self.failure.take()?;
         Some(self.missing.take().unwrap_or(failure))
     }
 
-    /// The missing plug-in, where the stream ended for want of one without an error.
+    /// The missing plug-in, where a stream ended without an error because of it.
     pub(crate) fn take_missing(&mut self) -> Option<Error> {
-        self.listen();
+        self.read_bus();
         self.missing.take()
     }
 }
 
-/// GStreamer's sentence, with the part of its debug text that says more than the source line.
+/// GStreamer's message, with the part of its debug text that is not a source location.
 fn reason(error: &gst::message::Error) -> String {
     let sentence = error.error().to_string();
     let detail = error.debug().and_then(|debug| {
@@ -284,7 +273,7 @@ fn missing_plugin(structure: &gst::StructureRef, path: &Path) -> Error {
     }
 }
 
-/// The Debian and Ubuntu package with an element, or with what handles a media type.
+/// The Debian and Ubuntu package with an element, or with the plug-in for a media type.
 fn package_of(wanted: &str) -> &'static str {
     const GOOD: &str = "gstreamer1.0-plugins-good";
     const BAD: &str = "gstreamer1.0-plugins-bad";

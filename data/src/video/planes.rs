@@ -1,6 +1,6 @@
-//! The quick way from a decoder's picture to a small square: brightness and colour planes are resized each by
-//! itself, so that the square's pixels alone, not all of the picture's, are converted to RGB afterwards. Both
-//! steps are linear, so their order matters only where RGB values are rounded or overshoot.
+//! The fast path from a decoder's picture to a small square: luma and chroma planes are resized separately,
+//! and only the square's pixels are converted to RGB. Both steps are linear, so their order matters only
+//! where RGB values are rounded or clipped.
 
 use crate::error::{Error, Result};
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
@@ -10,28 +10,27 @@ use gstreamer as gst;
 use gstreamer_video::{self as gst_video, prelude::*};
 use std::path::Path;
 
-/// Rows that are resized across together, as the four bytes of a pixel. The resizer is several times as fast
-/// with such pixels as with single bytes, and gives the same.
+/// Rows that are resized together, as the four bytes of a pixel. The resizer is several times faster with
+/// such pixels than with single bytes, and the result is the same.
 const TOGETHER: usize = 4;
 
-/// Resizes pictures of one format to squares in the format [`Self::info`], whose planes all have the square's
-/// size.
+/// Resizes pictures of one format to squares of the format [`Self::info`], with all planes of that size.
 pub(super) struct Planes {
     resizer: Resizer,
     options: ResizeOptions,
     info: gst_video::VideoInfo,
     buffer: gst::Buffer,
-    /// A plane with the square's rows and its own columns.
+    /// A plane with the square's number of rows and the picture's columns.
     flat: Vec<u8>,
-    /// The same, [`TOGETHER`] rows in one.
+    /// The same, with [`TOGETHER`] rows packed into one.
     packed: Vec<[u8; TOGETHER]>,
-    /// The square, packed in the same way.
+    /// The square, packed likewise.
     square: Vec<[u8; TOGETHER]>,
 }
 
 impl Planes {
-    /// `None` for formats with anything but one byte plane for each of brightness and two colours, and for
-    /// pictures that have the size already.
+    /// `None` for formats other than three planes of bytes (one luma, two chroma), and for pictures of that
+    /// size.
     pub(super) fn new(input: &gst_video::VideoInfo, side: u32) -> Option<Self> {
         use gst_video::VideoFormat::{I420, Y42b, Y444, Yv12};
         if !matches!(input.format(), I420 | Yv12 | Y42b | Y444)
@@ -48,7 +47,7 @@ impl Planes {
             resizer: Resizer::new(),
             options: ResizeOptions::new()
                 .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
-                .use_alpha(false), // the fourth byte is a row like the others
+                .use_alpha(false), // the fourth byte is a row as well
             buffer: gst::Buffer::with_size(info.size()).ok()?,
             info,
             flat: Vec::new(),
@@ -92,8 +91,8 @@ impl Planes {
         Ok(self.buffer.as_ref())
     }
 
-    /// Resizes a plane of `width` x `height` bytes to the square: first down, then across. Both are given as
-    /// bytes and the number of them from one row to the next.
+    /// Resizes a plane of `width` x `height` bytes to the square, vertically and then horizontally. Source
+    /// and target are bytes with a stride.
     fn resize_plane(
         &mut self,
         (from, stride): (&[u8], usize),
@@ -103,10 +102,10 @@ impl Planes {
         let side = self.info.width();
         let (rows, packed_rows) = (side as usize, (side as usize).div_ceil(TOGETHER));
         let columns = width as usize;
-        // The rows are padded to the stride, which the resizer must not see.
+        // Rows are padded to the stride; the resizer must not read the padding.
         let padded = TypedImageRef::<U8>::from_buffer(stride as u32, (from.len() / stride) as u32, from)?;
         let plane = TypedCroppedImage::from_ref(&padded, 0, 0, width, height)?;
-        // What is below the last row, where the rows do not come in whole packs, is never looked at.
+        // Bytes below the last row, where the last pack is incomplete, are never read.
         self.flat.resize(columns * packed_rows * TOGETHER, 0);
         let mut flat = TypedImage::<U8>::from_buffer(width, side, &mut self.flat[..columns * rows])?;
         self.resizer.resize_typed(&plane, &mut flat, &self.options)?;
@@ -130,8 +129,8 @@ impl Planes {
     }
 }
 
-/// Makes pixels of the bytes that stand below each other in [`TOGETHER`] rows. We shift numbers because the
-/// compiler then does many pixels at once, which it does not where arrays are put together.
+/// Packs the bytes of [`TOGETHER`] rows at one column into a pixel. Shifts are used because the compiler
+/// vectorises them, in contrast to building arrays.
 fn pack(lines: &[u8], pixels: &mut [[u8; TOGETHER]]) {
     let (first, rest) = lines.split_at(pixels.len());
     let (second, rest) = rest.split_at(pixels.len());
@@ -143,7 +142,7 @@ fn pack(lines: &[u8], pixels: &mut [[u8; TOGETHER]]) {
     }
 }
 
-/// Takes one of the packed rows out.
+/// Extracts one of the packed rows.
 fn unpack(pixels: &[[u8; TOGETHER]], place: usize, line: &mut [u8]) {
     for (byte, pixel) in line.iter_mut().zip(pixels) {
         *byte = (u32::from_le_bytes(*pixel) >> (8 * place)) as u8;

@@ -1,30 +1,29 @@
-//! How many clips are decoded at once. Every decoder runs on one thread and holds some frames, so that one a
-//! core keeps all cores busy and memory bounded, whoever calls and from however many threads.
+//! Limits the number of clips that are decoded at once. A decoder runs on one thread and holds some frames:
+//! one decoder per core keeps all cores busy and memory bounded, whatever the number of calling threads.
 
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The decoders of this process.
+/// The running decoders of this process, and their limit.
 struct Pool {
     running: usize,
-    /// `None` until somebody set it: the number of cores.
+    /// `None` until first use: the number of cores, unless it is set.
     limit: Option<NonZeroUsize>,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { running: 0, limit: None });
 static FREED: Condvar = Condvar::new();
 
-/// Sets how many clips this process decodes at once; as many as it has cores unless this is called. Decoders
-/// that run already run on.
+/// Sets how many clips this process decodes at once; the default is the number of cores.
 pub fn limit_decoders(decoders: NonZeroUsize) {
     pool().limit = Some(decoders);
     FREED.notify_all();
 }
 
-/// A decoder's turn, which ends where this goes out of scope.
-pub(crate) struct Turn;
+/// A permit to run a decoder, returned when dropped.
+pub(crate) struct Permit;
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         pool().running -= 1;
         FREED.notify_one();
@@ -32,7 +31,7 @@ impl Drop for Turn {
 }
 
 /// Waits until a decoder may run.
-pub(crate) fn turn() -> Turn {
+pub(crate) fn permit() -> Permit {
     let mut pool = pool();
     loop {
         let limit = *pool
@@ -40,13 +39,13 @@ pub(crate) fn turn() -> Turn {
             .get_or_insert_with(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         if pool.running < limit.get() {
             pool.running += 1;
-            return Turn;
+            return Permit;
         }
         pool = FREED.wait(pool).unwrap_or_else(PoisonError::into_inner);
     }
 }
 
-/// Nothing that holds this lock can panic half way through a change.
+/// No code panics in the middle of a change while it holds this lock.
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -63,7 +62,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 * cores {
                 scope.spawn(|| {
-                    let _turn = turn();
+                    let _permit = permit();
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     std::thread::sleep(std::time::Duration::from_millis(5));
                     running.fetch_sub(1, Ordering::SeqCst);

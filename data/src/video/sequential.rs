@@ -1,7 +1,7 @@
-//! Decoding from the first frame on, counting: right for every file, however odd its timestamps.
+//! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
 use super::convert::{Orientation, Rgb, ToRgb};
-use super::{Frames, Running, arrange, pipeline, start};
+use super::{Frames, Running, Target, arrange, pipeline, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Decoded frames that one clip may keep in memory while its length is not known yet. A ten-second clip of
-/// MSR-VTT has a third of this; a longer one is decoded twice instead.
+/// Decoded bytes that a clip may keep in memory while its length is unknown. A ten-second clip of MSR-VTT has
+/// a third of this; longer clips are decoded twice instead.
 const KEPT_BYTES: usize = 96 << 20;
 
-/// The chosen frames: decoded once where all frames fit in [`KEPT_BYTES`], else once to count them and once
-/// more, up to the last chosen one. Only chosen frames are converted.
-pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
+/// The chosen frames. If all frames fit in [`KEPT_BYTES`], the file is decoded once; otherwise once to count
+/// frames and once more up to the last chosen frame. Only chosen frames are converted.
+pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
     let mut reader = Reader::open(path, Wanted::All)?;
     let mut kept = Vec::new();
     let mut bytes = 0;
@@ -32,29 +32,29 @@ pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> V
     }
     let total = reader.seen();
     if total == 0 {
-        return Err(reader.nothing(path));
+        return Err(reader.no_frames(path));
     }
     let indices = choose(total);
     let mut wanted = indices.clone();
     wanted.dedup();
     if kept.len() < total {
         drop(reader);
-        return arrange(path, &indices, &collect(path, size, &wanted)?);
+        return arrange(path, &indices, &collect(path, target, &wanted)?, target.resizing);
     }
     let orientation = reader.running.orientation();
-    let mut to_rgb = ToRgb::new(size);
+    let mut to_rgb = ToRgb::new(target);
     let convert = |&index: &usize| {
         let sample = kept.get(index).ok_or_else(|| Error::video(path, format!("has no frame {index}")))?;
         Ok((index, to_rgb.convert(path, sample, orientation)?))
     };
     let frames: Vec<(usize, Rgb)> = wanted.iter().map(convert).collect::<Result<_>>()?;
-    arrange(path, &indices, &frames)
+    arrange(path, &indices, &frames, target.resizing)
 }
 
-/// The wanted frames, which are in ascending order, as RGB.
-fn collect(path: &Path, size: Option<u32>, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
+/// The wanted frames as RGB; `wanted` is in ascending order.
+fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
     let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
-    let mut to_rgb = ToRgb::new(size);
+    let mut to_rgb = ToRgb::new(target);
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
         let Some(sample) = reader.next()? else { break };
@@ -64,7 +64,7 @@ fn collect(path: &Path, size: Option<u32>, wanted: &[usize]) -> Result<Vec<(usiz
     Ok(frames)
 }
 
-/// The planes of the wanted frames as the decoder gives them, rows without padding.
+/// The planes of the wanted frames in the decoder's format, rows without padding.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
     use gstreamer_video::{self as gst_video, prelude::*};
@@ -92,23 +92,23 @@ pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize,
     Ok(frames)
 }
 
-/// What decoding a whole file tells about it.
+/// The result of decoding a file completely.
 #[derive(Debug, Default)]
 pub(crate) struct Examined {
-    /// The codec's caps.
+    /// Caps of the encoded stream.
     pub(crate) encoded: Option<gst::Caps>,
-    /// The decoded frames' caps.
+    /// Caps of the decoded frames.
     pub(crate) raw: Option<gst::Caps>,
     pub(crate) orientation: Orientation,
     pub(crate) frames: usize,
     pub(crate) duration: Option<gst::ClockTime>,
-    /// What ended decoding before the file's end.
+    /// Why decoding ended early.
     pub(crate) failure: Option<Error>,
-    /// Damage that the decoder got over.
-    pub(crate) complaints: pipeline::Complaints,
+    /// Warnings about damage that the decoder skipped.
+    pub(crate) warnings: pipeline::Warnings,
 }
 
-/// Decodes a file to its end without keeping a frame; gives up after `patience` without a new one.
+/// Decodes a file to its end without keeping frames; fails after `patience` without a new frame.
 pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
     let mut reader = match Reader::open(path, Wanted::These(Vec::new())) {
         Ok(reader) => reader,
@@ -123,22 +123,22 @@ pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
         orientation: reader.running.orientation(),
         frames,
         duration: reader.running.pipeline.query_duration::<gst::ClockTime>(),
-        complaints: reader.running.complaints(),
+        warnings: reader.running.warnings(),
         failure: match ended {
-            Ok(_) if frames == 0 => Some(reader.nothing(path)),
+            Ok(_) if frames == 0 => Some(reader.no_frames(path)),
             Ok(_) => None,
             Err(failure) => Some(failure),
         },
     }
 }
 
-/// Which frames come out of a reader.
+/// The frames that a reader returns.
 enum Wanted {
     All,
     These(Vec<usize>),
 }
 
-/// `filesrc ! decodebin ! appsink`, of which only the wanted frames come out.
+/// The pipeline `filesrc ! decodebin ! appsink`, which returns only the wanted frames.
 struct Reader {
     running: Running,
     sink: gst_app::AppSink,
@@ -173,23 +173,23 @@ impl Reader {
         let seen = &self.seen;
         let next = self.running.next(&self.sink, || seen.load(Ordering::Relaxed));
         match next {
-            // A demuxer none of whose streams anybody takes stops with this: the file has no video stream.
+            // A demuxer without a linked stream fails with this: the file has no video stream.
             Err(Error::Video { reason, path, .. })
                 if reason.contains("not-linked") && !self.linked.load(Ordering::Relaxed) =>
             {
-                Err(self.nothing(&path))
+                Err(self.no_frames(&path))
             }
             next => next,
         }
     }
 
-    /// Frames decoded so far, kept or not.
+    /// Number of frames decoded so far.
     fn seen(&self) -> usize {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// Why there is not a single frame.
-    fn nothing(&mut self, path: &Path) -> Error {
+    /// Why the file has no frames.
+    fn no_frames(&mut self, path: &Path) -> Error {
         if let Some(missing) = self.running.take_missing() {
             return missing;
         }
@@ -202,36 +202,35 @@ impl Reader {
     }
 }
 
-/// A sink that takes frames in the decoder's own format: converting every frame is what makes naive readers
-/// slow.
+/// A sink for frames in the decoder's format: converting every frame would be slow.
 pub(super) fn raw_sink() -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
         .sync(false)
         .max_buffers(4)
         .caps(&gst::Caps::new_empty_simple("video/x-raw"))
         .build();
-    sink.set_drop_out_of_segment(false); // the decoder has dropped what is to be dropped
-    sink.set_qos(false); // late frames would be left out by the decoder
+    sink.set_drop_out_of_segment(false); // the decoder has dropped them already
+    sink.set_qos(false); // otherwise the decoder skips late frames
     sink.set_enable_last_sample(false);
     sink
 }
 
-/// Pixels of the largest picture that is decoded, 8K video's. A damaged header can ask for pictures that no
-/// machine can hold, and a decoder keeps a dozen of them.
-const MOST_PIXELS: i64 = 8192 * 4320;
+/// Pixels of the largest picture that is decoded: 8K video. A damaged header can declare pictures that exceed
+/// all memory, and a decoder keeps a dozen of them.
+const MAX_PIXELS: i64 = 8192 * 4320;
 
-/// Stops a stream whose pictures are larger than [`MOST_PIXELS`].
+/// Stops a stream whose pictures are larger than [`MAX_PIXELS`].
 pub(super) fn refuse_huge(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
         let side = |name| caps.caps().structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
         let (width, height) = (side("width"), side("height"));
-        if i64::from(width) * i64::from(height) <= MOST_PIXELS {
+        if i64::from(width) * i64::from(height) <= MAX_PIXELS {
             return gst::PadProbeReturn::Ok;
         }
         if let Some(element) = pad.parent_element() {
-            let reason = format!("its pictures are {width} x {height}, more than {MOST_PIXELS} pixels");
+            let reason = format!("its pictures are {width} x {height}, more than {MAX_PIXELS} pixels");
             element.post_error_message(gst::ErrorMessage::new(
                 &gst::StreamError::WrongType,
                 Some(&reason),
@@ -245,7 +244,7 @@ pub(super) fn refuse_huge(pad: &gst::Pad) {
     });
 }
 
-/// Counts frames where they reach the sink and lets only the wanted ones in.
+/// Counts frames at the sink and drops all but the wanted ones.
 fn count_and_drop(
     sink: &gst_app::AppSink,
     seen: Arc<AtomicUsize>,
@@ -263,14 +262,13 @@ fn count_and_drop(
         if is_wanted {
             gst::PadProbeReturn::Ok
         } else {
-            // `Drop` makes GStreamer 1.22 complain about each buffer; `Handled` drops it in silence.
+            // `Drop` makes GStreamer 1.22 warn about each buffer; `Handled` drops it without a warning.
             gst::PadProbeReturn::Handled
         }
     });
 }
 
-/// Keeps decodebin from decoding sound and subtitles, which nobody hears here, and notes the last video
-/// format that it had to take apart: the codec's.
+/// Prevents decodebin from decoding sound and subtitles, and stores the codec's caps.
 fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gst::Caps>>>) {
     decodebin.connect("autoplug-continue", false, move |values| {
         let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
@@ -288,7 +286,7 @@ fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gs
     });
 }
 
-/// Links the first video stream that appears; the rest stays unlinked, which demuxers bear.
+/// Links the first video stream that appears; demuxers accept that the other streams stay unlinked.
 fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<AtomicBool> {
     let linked = Arc::new(AtomicBool::new(false));
     let (sink, done) = (sink.downgrade(), Arc::clone(&linked));
@@ -309,8 +307,8 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
     linked
 }
 
-/// Sets up whatever decodebin adds. One thread a decoder: clips are decoded side by side, one a core, which
-/// beats any number of threads within one.
+/// Configures the elements that decodebin adds. Each decoder gets one thread: decoding one clip per core is
+/// faster than decoding one clip with several threads.
 fn prepare_elements(pipeline: &gst::Pipeline) {
     pipeline.connect_deep_element_added(|_, _, element| {
         if element.has_property("max-threads") {
@@ -325,8 +323,8 @@ fn prepare_elements(pipeline: &gst::Pipeline) {
     });
 }
 
-/// Takes the end off the segments that reach a pad. Many files' headers end before their last frames, which
-/// FFmpeg, and so every other reader, shows nevertheless.
+/// Removes the end of the segments at a pad. The headers of many files end before their last frames, which
+/// FFmpeg, and therefore every other reader, decodes nevertheless.
 fn open_segment_end(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
@@ -341,8 +339,8 @@ fn open_segment_end(pad: &gst::Pad) {
     });
 }
 
-/// Has decodebin leave out the MPEG-4 parser for streams that a demuxer has already cut into frames: it makes
-/// two of some.
+/// Makes decodebin skip the MPEG-4 parser for streams that a demuxer has split into frames already: the
+/// parser splits some of them again.
 fn skip_needless_parser(decodebin: &gst::Element) {
     decodebin.connect("autoplug-select", false, |values| {
         let is_framed = values

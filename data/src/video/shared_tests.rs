@@ -1,7 +1,7 @@
-//! Decoding of real files of many kinds, beside FFmpeg's account of them. The files are not part of the
-//! project; where they are absent the tests say so and pass.
+//! Decodes real files of many formats and compares them with FFmpeg. The files are not part of the project;
+//! without them the tests print a note and pass.
 
-use super::{Kind, inspect, packets, sequential, still};
+use super::{Kind, Resizing, Target, inspect, packets, sequential, still};
 use crate::probe::probe;
 use crate::sampling::Sampling;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// FFmpeg's account of one file.
+/// FFmpeg's description of one file.
 #[derive(Deserialize)]
 struct Golden {
     codec: Option<String>,
@@ -26,8 +26,8 @@ struct Golden {
     open_error: Option<String>,
 }
 
-/// Where we and FFmpeg (through PyAV, which stops at the first error) differ: the file, our frames, and why.
-/// `docs/video.md` has the same list.
+/// Differences from FFmpeg (through PyAV, which stops at the first error): file, our number of frames, and
+/// reason. `docs/video.md` has the same list.
 const DIFFERENCES: [(&str, usize, &str); 5] = [
     (
         "videos2__sindresorhus+file-type__fixture.mov",
@@ -56,7 +56,7 @@ const DIFFERENCES: [(&str, usize, &str); 5] = [
     ),
 ];
 
-/// Files whose pictures may differ from FFmpeg's, and why.
+/// Files whose pictures may differ from FFmpeg's, and the reason.
 const OTHER_PIXELS: [(&str, &str); 3] = [
     (
         "videos2__exiftool+exiftool__Flash.flv",
@@ -69,7 +69,7 @@ const OTHER_PIXELS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The most that one damaged file may take.
+/// Time limit for a damaged file.
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn shared() -> Option<(PathBuf, BTreeMap<String, Golden>)> {
@@ -82,7 +82,7 @@ fn shared() -> Option<(PathBuf, BTreeMap<String, Golden>)> {
 }
 
 #[test]
-fn real_files_hold_what_ffmpeg_says() {
+fn real_files_decode_as_in_ffmpeg() {
     let Some((root, golden)) = shared() else { return };
     let mut wrong = Vec::new();
     let mut slowest = (Duration::ZERO, "");
@@ -94,7 +94,7 @@ fn real_files_hold_what_ffmpeg_says() {
         let taken = start.elapsed();
         let is_damaged = golden.error.is_some() || golden.open_error.is_some() || golden.frames == 0;
         if is_damaged {
-            slowest = slowest.max((taken, name)); // a whole file takes what the machine takes
+            slowest = slowest.max((taken, name));
         }
         let short = name.split('/').next_back().unwrap();
         let expected = DIFFERENCES.iter().find(|(file, ..)| *file == short);
@@ -136,7 +136,7 @@ fn real_files_hold_what_ffmpeg_says() {
     assert!(slowest.0 < LIMIT, "{slowest:?}");
 }
 
-/// How many of the pictures FFmpeg hashed have the same first plane here.
+/// The number of pictures whose first plane equals FFmpeg's.
 fn equal_planes(path: &Path, golden: &Golden) -> usize {
     let wanted: Vec<usize> = golden.planes.iter().map(|(index, _)| *index).collect();
     let ours: Vec<(usize, Vec<u8>)> = match inspect(path) {
@@ -160,18 +160,19 @@ fn equal_planes(path: &Path, golden: &Golden) -> usize {
 #[test]
 fn feeding_chosen_packets_gives_the_frames_of_decoding_everything() {
     let Some((root, golden)) = shared() else { return };
+    let target = Target { size: Some(32), resizing: Resizing::Blip };
     let mut quick_count = 0;
     for (name, golden) in &golden {
         let path = root.join(name);
         let Ok(Kind::Video(container)) = inspect(&path) else { continue };
         let choose = |total: usize| Sampling::Uniform.indices(total, 8, 0);
-        let quick = packets::decode(&path, container, Some(32), &choose).unwrap_or(None);
+        let quick = packets::decode(&path, container, target, &choose).unwrap_or(None);
         let Some(quick) = quick else { continue };
         quick_count += 1;
         let promised = packets::promised(&path, container).unwrap();
         assert_eq!(promised, Some(golden.frames), "{name}");
-        let slow = sequential::decode(&path, Some(32), &choose).unwrap();
+        let slow = sequential::decode(&path, target, &choose).unwrap();
         assert!(quick == slow, "{name}: {quick:?} {slow:?}");
     }
-    println!("{quick_count} files were read the quick way");
+    println!("{quick_count} files were decoded on the fast path");
 }

@@ -1,8 +1,8 @@
-//! Images and animations (GIF, APNG, WebP), read with the `image` crate: GStreamer's GIF demuxer delivers
-//! every frame but never ends, and of the others it shows the first picture only.
+//! Images and animations (GIF, APNG, WebP), decoded by the `image` crate: GStreamer's GIF demuxer never ends,
+//! and for the other formats GStreamer returns the first picture only.
 
 use super::convert::{Rgb, ToRgb};
-use super::{Frames, arrange};
+use super::{Frames, Target, arrange};
 use crate::error::{Error, Result};
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
@@ -13,24 +13,24 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
-/// Sides of the largest picture that is decoded, and bytes that decoding may take: a damaged header can ask
-/// for more than any machine has.
-const LARGEST_SIDE: u32 = 16_384;
-const MOST_BYTES: u64 = 512 << 20;
+/// Largest side of a picture, and memory for decoding, against damaged headers.
+const MAX_SIDE: u32 = 16_384;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// The chosen frames of an animation, or an image as a clip of one frame.
-pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let mut to_rgb = ToRgb::new(size);
+pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
+    let mut to_rgb = ToRgb::new(target);
     let reader = open(path)?;
     let format = reader.format();
-    // No animation says how many frames it really has: one pass counts them, a second keeps the chosen ones.
+    // No format declares the number of frames reliably: they are counted in a first pass.
     let mut total = 0;
     let is_animated = animated(path, format, |_, _| {
         total += 1;
         Ok(true)
     })?;
     if !is_animated {
-        return arrange(path, &choose(1), &[(0, to_rgb.resized(rgb(upright(path, reader)?))?)]);
+        let picture = to_rgb.resized(rgb(upright(path, reader)?))?;
+        return arrange(path, &choose(1), &[(0, picture)], target.resizing);
     }
     let indices = choose(total);
     let mut kept = Vec::new();
@@ -40,10 +40,10 @@ pub(super) fn decode(path: &Path, size: Option<u32>, choose: &dyn Fn(usize) -> V
         }
         Ok(indices.last().is_some_and(|&last| index < last))
     })?;
-    arrange(path, &indices, &kept)
+    arrange(path, &indices, &kept, target.resizing)
 }
 
-/// What decoding an animation or an image whole tells about it.
+/// The result of decoding an animation or an image completely.
 pub(crate) struct Examined {
     /// The format, by FFmpeg's name.
     pub(crate) codec: &'static str,
@@ -53,7 +53,7 @@ pub(crate) struct Examined {
     pub(crate) failure: Option<Error>,
 }
 
-/// Decodes an animation or an image whole.
+/// Decodes an animation or an image completely.
 pub(crate) fn examine(path: &Path) -> Examined {
     let mut found = Examined { codec: "gif", size: None, frames: 0, seconds: 0.0, failure: None };
     found.failure = examine_into(path, &mut found).err();
@@ -86,7 +86,7 @@ fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
     Ok(())
 }
 
-/// The file, with limits on what it may ask for.
+/// Opens the file, with limits on size and memory.
 fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
     let mut reader = ImageReader::open(path)
         .and_then(ImageReader::with_guessed_format)
@@ -97,13 +97,13 @@ fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
 
 fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.max_image_width = Some(LARGEST_SIDE);
-    limits.max_image_height = Some(LARGEST_SIDE);
-    limits.max_alloc = Some(MOST_BYTES);
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
     limits
 }
 
-/// The image, turned as its EXIF data asks.
+/// The image, rotated by its EXIF orientation.
 fn upright(path: &Path, reader: ImageReader<BufReader<File>>) -> Result<DynamicImage> {
     let failed = |error: image::ImageError| Error::video(path, error.to_string());
     let mut decoder = reader.into_decoder().map_err(failed)?;
@@ -113,8 +113,8 @@ fn upright(path: &Path, reader: ImageReader<BufReader<File>>) -> Result<DynamicI
     Ok(image)
 }
 
-/// Hands an animation's frames over, each whole, until `take` says that it wants no more. `false` of an image
-/// that is no animation.
+/// Passes each composed frame of an animation to `take` until that returns `false`. Returns `false` for a
+/// still image.
 fn animated(
     path: &Path,
     format: Option<ImageFormat>,
@@ -154,7 +154,7 @@ fn animated(
     Ok(true)
 }
 
-/// Each frame as FFmpeg gives it: blue, green, red and alpha bytes.
+/// Frames in FFmpeg's format: blue, green, red and alpha bytes.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<u8>)>> {
     let mut kept = Vec::new();
@@ -168,7 +168,7 @@ pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize,
     Ok(kept)
 }
 
-/// Transparent pixels come out over black.
+/// The image over a black background.
 fn rgb(image: DynamicImage) -> Rgb {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {

@@ -1,5 +1,5 @@
 //! Copies of videos with bytes changed, cut off or zeroed: whatever is in a file, decoding ends in frames or
-//! an error, soon, and leaves no thread, no open file and no memory behind.
+//! an error, soon, and leaves no thread, no open file and no unused memory.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -114,7 +114,7 @@ fn decode_mutated(files: &[PathBuf], count: usize, seed: u64, threads: usize) ->
 
 /// Time that this process has computed so far; none where the system does not say.
 fn processor_time() -> Duration {
-    const TICKS_A_SECOND: u64 = 100; // what Linux tells programs, whatever its own clock does
+    const TICKS_A_SECOND: u64 = 100; // the unit of /proc, whatever the clock of the kernel
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();

@@ -4,13 +4,13 @@
 
 use crate::shared::shared;
 use data::datasets::splits::Splits;
-use data::datasets::{Annotations, DataSet, Place, Split, annotations, msvd, open, skip, splits};
+use data::datasets::{Annotations, DataSet, DatasetPaths, Split, annotations, msvd, open, skip, splits};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 fn official(dataset: DataSet, path: &Path) -> Annotations {
     let set = annotations(dataset, path).unwrap();
-    Splits::official().apply(dataset, set).unwrap()
+    Splits::default().apply(dataset, set).unwrap()
 }
 
 /// Clips, captions and questions of each split.
@@ -34,7 +34,7 @@ fn msr_vtt_has_its_clips_and_two_hundred_thousand_captions_at_once() {
     assert_eq!(counts(&set), [[6513, 130_260, 0], [497, 9940, 0], [2990, 59_800, 0]]);
     assert_eq!(set.clips[0].id, "video0");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    println!("read {} captions in {took:?}", set.captions());
+    println!("read {} captions in {took:?}", set.clips.iter().map(|clip| clip.captions.len()).sum::<usize>());
 }
 
 #[test]
@@ -111,38 +111,38 @@ fn coco_references_and_flickr8k_images_are_read() {
         assert_eq!(counts(&set)[2][0], 5000);
     }
     if let Some(folder) = shared("flickr8k_1000") {
-        let place = Place {
+        let place = DatasetPaths {
             dataset: DataSet::Flickr8k,
             annotations: folder.clone(),
             videos: folder,
-            splits: Splits::own(),
+            splits: Splits { own: true, ..Splits::default() },
             skip: None,
         };
         let set = open(&place).unwrap();
         assert!(set.clips.len() > 900 && set.clips.iter().all(|clip| clip.captions.len() == 5));
-        let official = Place { splits: Splits::official(), ..place };
+        let official = DatasetPaths { splits: Splits::default(), ..place };
         assert!(open(&official).unwrap_err().to_string().contains("6,000 images"));
     }
 }
 
-fn small(folder: &Path) -> Place {
+fn small(folder: &Path) -> DatasetPaths {
     let captions = folder.join("captions.csv");
     std::fs::write(&captions, "video,caption,split\na,one,train\nb,two,train\nc,three,test\n").unwrap();
     std::fs::create_dir_all(folder.join("videos")).unwrap();
     for name in ["a.mp4", "c.webm"] {
         std::fs::write(folder.join("videos").join(name), b"not a video").unwrap();
     }
-    Place {
+    DatasetPaths {
         dataset: DataSet::Own,
         annotations: folder.to_path_buf(),
         videos: folder.join("videos"),
-        splits: Splits::official(),
+        splits: Splits::default(),
         skip: None,
     }
 }
 
 fn skipped(list: &skip::SkipList, path: &Path) -> Option<PathBuf> {
-    list.write(path).unwrap();
+    list.save(path).unwrap();
     Some(path.to_path_buf())
 }
 
@@ -165,11 +165,11 @@ fn what_is_left_out_is_listed_and_counted() {
     };
     let list = skip::SkipList { dataset: "own".into(), clips: vec![missing, broken] };
     let skip = skipped(&list, &folder.path().join("skip.json"));
-    let place = Place { skip, ..place };
+    let place = DatasetPaths { skip, ..place };
     let set = open(&place).unwrap();
     assert_eq!(set.clips.iter().map(|clip| clip.id.as_str()).collect::<Vec<_>>(), ["a"]);
-    assert_eq!(set.account(Split::Train).to_string(), "1 of 2 clips");
-    assert_eq!(set.account(Split::Test).to_string(), "0 of 1 clips");
+    assert_eq!(set.usage(Split::Train).to_string(), "1 of 2 clips");
+    assert_eq!(set.usage(Split::Test).to_string(), "0 of 1 clips");
     assert_eq!(set.skipped, list.clips);
 
     // A clip that came back, or became another file, is not left out in silence.

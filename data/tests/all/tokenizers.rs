@@ -1,5 +1,5 @@
-//! Token ids against transformers' and sentencepiece's. `scripts/reference/token_ids.py` wrote the fixture; ids are
-//! integers, so they must be equal.
+//! Token ids against transformers' and sentencepiece's. `scripts/reference/token_ids.py` wrote the fixture;
+//! ids are integers, so they must be equal.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use data::sampling::Sampling;
-use data::video::{FrameRequest, available_encoders, decode, encode};
+use data::video::{FrameRequest, Resizing, decode, encode, resize};
+use gstreamer as gst;
 use std::path::{Path, PathBuf};
 
 /// Recipes in the words of `gst-launch-1.0`, by file extension.
@@ -23,8 +24,8 @@ pub(crate) const RECIPES: [(&str, &str); 10] = [
 /// Frames of each file.
 const COUNT: usize = 15;
 
-/// Frames that say which they are: frame i is one grey, 16 i + 12, apart from a white corner that tells up
-/// from down.
+/// Frames that identify themselves: frame i is a uniform grey, 16 i + 12, with a white corner that marks the
+/// top left.
 fn numbered(count: usize, width: usize, height: usize) -> Vec<Vec<u8>> {
     (0..count)
         .map(|index| {
@@ -49,14 +50,15 @@ fn number(frame: &[u8], width: usize, height: usize) -> f64 {
     (sum / count - 12.0) / 16.0
 }
 
-/// Whether the encoder and muxer of a recipe are installed; says so where not.
+/// Whether the encoder and muxer of a recipe are installed; prints those that are not.
 pub(crate) fn installed(recipe: &str) -> bool {
+    gst::init().unwrap();
     recipe.split('!').filter_map(|part| part.split_whitespace().next()).all(|name| {
-        let there = !available_encoders(&[name]).unwrap().is_empty();
-        if !there {
+        let is_installed = gst::ElementFactory::find(name).is_some();
+        if !is_installed {
             println!("skipped: no {name}");
         }
-        there
+        is_installed
     })
 }
 
@@ -84,7 +86,7 @@ fn the_chosen_frames_come_from_every_codec() {
             let path =
                 written(folder.path(), &format!("{index}-{width}"), extension, recipe, (width, height));
             for frames in [1, 8, COUNT, 22] {
-                let request = FrameRequest { frames, sampling: Sampling::Uniform, seed: 0, size: None };
+                let request = FrameRequest { size: None, ..FrameRequest::uniform(frames, 32) };
                 let decoded = decode(&path, &request).unwrap();
                 assert_eq!(
                     (decoded.count, decoded.height, decoded.width),
@@ -95,7 +97,7 @@ fn the_chosen_frames_come_from_every_codec() {
                 for (frame, expected) in decoded.iter().zip(expected) {
                     let seen = number(frame, width, height);
                     assert!((seen - expected as f64).abs() < 0.45, "{recipe}: {seen} instead of {expected}");
-                    // JPEG's encoder takes what lies beside the picture in memory into its last blocks
+                    // JPEG's encoder takes memory next to the picture into its last blocks
                     let is_jpeg = recipe.contains("jpeg");
                     let (first, last) = (frame[0], frame[frame.len() - 1]);
                     assert!(first > 225 && (is_jpeg || last < 250), "{recipe}: upside down, {first} {last}");
@@ -137,7 +139,7 @@ fn squares_made_of_planes_are_those_made_of_rgb() {
         let path = folder.path().join(format!("{index}.{extension}"));
         encode::write(&path, (162, 90), 25, &slopes(5, 162, 90), recipe).unwrap();
         let own = FrameRequest { size: None, ..FrameRequest::uniform(5, 32) };
-        let of_rgb = data::preprocess::resize(&decode(&path, &own).unwrap(), 32).unwrap();
+        let of_rgb = resize(&decode(&path, &own).unwrap(), 32, Resizing::Blip).unwrap();
         let of_planes = decode(&path, &FrameRequest::uniform(5, 32)).unwrap();
         let differences: Vec<u8> =
             of_rgb.data.iter().zip(&of_planes.data).map(|(a, b)| a.abs_diff(*b)).collect();
@@ -151,7 +153,7 @@ fn squares_made_of_planes_are_those_made_of_rgb() {
 fn odd_sizes_are_read_row_by_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = written(folder.path(), "odd", "avi", "jpegenc quality=95 ! avimux", (97, 65));
-    let request = FrameRequest { frames: COUNT, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(COUNT, 32) };
     let decoded = decode(&path, &request).unwrap();
     assert_eq!((decoded.height, decoded.width), (65, 97));
     for (index, frame) in decoded.iter().enumerate() {
@@ -184,7 +186,7 @@ fn rotation_is_applied() {
         bytes[header + 44 + 4 * place..][..4].copy_from_slice(&value.to_be_bytes());
     }
     std::fs::write(&path, bytes).unwrap();
-    let request = FrameRequest { frames: 2, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(2, 32) };
     let decoded = decode(&path, &request).unwrap();
     assert_eq!((decoded.height, decoded.width), (96, 64));
     // Turned clockwise, the white corner goes from the upper left to the upper right.
@@ -203,7 +205,7 @@ fn gifs_and_images_are_clips_too() {
         encoder.encode_frame(image::Frame::new(rgba)).unwrap();
     }
     drop(encoder);
-    let request = FrameRequest { frames: 4, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(4, 32) };
     let decoded = decode(&gif, &request).unwrap();
     let seen: Vec<f64> = decoded.iter().map(|frame| number(frame, 40, 24).round()).collect();
     assert_eq!(seen, [0.0, 3.0, 6.0, 9.0]);
@@ -256,15 +258,15 @@ fn an_animated_png_is_a_clip() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     std::fs::write(&path, file).unwrap();
-    let request = FrameRequest { frames: 2, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(2, 32) };
     let decoded = decode(&path, &request).unwrap();
     assert_eq!(decoded.iter().map(|frame| frame[0]).collect::<Vec<u8>>(), [10, 200]);
     let probe = data::probe::probe(&path);
     assert_eq!((probe.codec.as_deref(), probe.frames, probe.duration_s), (Some("apng"), 2, Some(0.4)));
 }
 
-/// Two frames of which the second covers the right half alone. The one that is laid over what is there may be 1 darker than
-/// libwebp's: the `image` crate blends opaque pixels too.
+/// Two frames of which the second covers the right half alone. The one that is laid over what is there may be
+/// 1 darker than libwebp's: the `image` crate blends opaque pixels too.
 #[test]
 fn an_animated_webp_is_a_clip() {
     let chunk = |kind: &[u8; 4], body: &[u8]| {
@@ -278,7 +280,7 @@ fn an_animated_webp_is_a_clip() {
         let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
         encoder.encode(&pixels, width, 2, image::ExtendedColorType::Rgb8).unwrap();
         let fields = [x / 2, 0, width - 1, 1, milliseconds].map(three).concat();
-        // behind "RIFF", the length and "WEBP" lies the one chunk of a still image
+        // after "RIFF", the length and "WEBP" comes the only chunk of a still image
         chunk(b"ANMF", &[fields, vec![replaces << 1], file[12..].to_vec()].concat())
     };
     let canvas = [vec![2, 0, 0, 0], three(3), three(1)].concat();
@@ -287,7 +289,7 @@ fn an_animated_webp_is_a_clip() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.webp");
     std::fs::write(&path, chunk(b"RIFF", &[b"WEBP".to_vec(), chunks.concat()].concat())).unwrap();
-    let request = FrameRequest { frames: 2, sampling: Sampling::Uniform, seed: 0, size: None };
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(2, 32) };
     let decoded = decode(&path, &request).unwrap();
     let left_and_right: Vec<[u8; 2]> = decoded.iter().map(|frame| [frame[0], frame[9]]).collect();
     assert_eq!(left_and_right[0], [10, 10]);

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ::data::check::{Inspected, check_with};
+use ::data::check::{self, Inspected};
 use ::data::datasets::{DataSet, Split, open};
-use ::data::prepare::prepare;
+use ::data::frames::prepare;
 use ::data::probe::{Probe, probe};
 use ::data::sampling::Sampling;
 use ::data::video::FrameRequest;
@@ -104,7 +104,7 @@ pub(super) struct CheckArguments {
 fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = ProgressBars::default();
     let report =
-        check_with(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
+        check::check(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
     drop(bar);
     println!("{report}");
     if let Some(path) = &arguments.json {
@@ -112,9 +112,9 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     }
     let list = report.skip_list();
     let path = arguments.skip_list.clone().unwrap_or_else(|| arguments.place.directory.join(SKIP_LIST));
-    list.write(&path)?;
+    list.save(&path)?;
     println!("training leaves out {} clips, listed in {}", thousands(list.clips.len()), path.display());
-    Ok(report.is_sound())
+    Ok(report.is_valid())
 }
 
 /// Properties of a file that was decoded as a whole.
@@ -166,10 +166,9 @@ fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
         set.clips.iter().filter(|clip| arguments.split.is_none_or(|split| clip.split == split)).collect();
     ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());
     let request = FrameRequest {
-        frames: arguments.frames,
         sampling: arguments.sampling,
         seed: arguments.seed,
-        size: Some(arguments.size),
+        ..FrameRequest::uniform(arguments.frames, arguments.size)
     };
     let bar = ProgressBars::default();
     let prepared = prepare(&clips, &request, &arguments.out, &|progress| bar.update(progress)).context(
@@ -177,14 +176,14 @@ fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     )?;
     drop(bar);
     for split in Split::ALL.into_iter().filter(|split| arguments.split.is_none_or(|only| only == *split)) {
-        println!("{:<9} {}", split.name(), set.account(split));
+        println!("{:<9} {}", split.name(), set.usage(split));
     }
     println!(
         "{} clips decoded, {} decoded earlier, {} MB in {}",
         thousands(prepared.decoded),
         thousands(prepared.kept),
         thousands((prepared.bytes / 1_000_000) as usize),
-        prepared.folder.display()
+        arguments.out.display()
     );
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use data::datasets::splits::Splits;
-use data::datasets::{DataSet, Place};
+use data::datasets::{DataSet, DatasetPaths};
 use serde::{Deserialize, Serialize};
 
 /// File in the folder of a data set that lists the clips which training leaves out; `data check` writes it.
@@ -29,9 +29,9 @@ pub(crate) struct DatasetConfig {
 
 impl DatasetConfig {
     /// Its files.
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> DatasetPaths {
         let beside = self.directory.join(SKIP_LIST);
-        Place {
+        DatasetPaths {
             dataset: self.name,
             annotations: self.annotations.clone().unwrap_or_else(|| self.directory.clone()),
             videos: self.directory.clone(),

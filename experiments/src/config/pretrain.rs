@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use captioner::GenerationConfig;
-use data::datasets::synthetic::WorldConfig;
+use data::tiny_world::WorldConfig;
 use model::Blip2Config;
 use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use captioner::{FrameConfig, GenerationConfig, Overrides, TextConfig, hex};
-use data::datasets::synthetic::WorldConfig;
+use data::tiny_world::WorldConfig;
 use model::lora::LoraConfig;
 use model::{Fusion, Temporal};
 use serde::{Deserialize, Serialize};

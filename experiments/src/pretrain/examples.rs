@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use captioner::{HostPrompts, HostTokens, Videos};
-use data::datasets::synthetic::Exercise;
 use data::random::RandomStream;
 use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
+use data::tiny_world::Exercise;
 use train::{Batch, Examples, TrainError};
 
 use crate::config::SentencesConfig;
@@ -245,7 +245,8 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
     use data::datasets::pairs::load_table;
-    use data::loader::FrameStore;
+    use data::frames::FrameStore;
+    use data::preprocess::Resizing;
 
     /// `[CLS]` is 9, `a` 3 and so on.
     fn tokenizer() -> Arc<Tokenizer> {
@@ -263,7 +264,7 @@ mod tests {
         let path = folder.path().join("pairs.jsonl");
         std::fs::write(&path, table).unwrap();
         let pairs = load_table(&path, folder.path()).unwrap();
-        Videos::in_memory(FrameStore::of_pairs(&pairs, 4, None, &|_| {}).unwrap())
+        Videos::in_memory(FrameStore::of_pairs(&pairs, 4, Resizing::default(), None, &|_| {}).unwrap())
     }
 
     fn ids(tokens: &HostTokens) -> Vec<Vec<i64>> {

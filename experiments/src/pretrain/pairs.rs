@@ -8,9 +8,10 @@ use anyhow::{bail, ensure};
 use captioner::{Videos, hex};
 use data::datasets::Split;
 use data::datasets::pairs::{self, PairSet};
-use data::datasets::synthetic::{World, WorldConfig};
-use data::loader::FrameStore;
+use data::frames::FrameStore;
+use data::preprocess::Resizing;
 use data::text::clean_caption;
+use data::tiny_world::{World, WorldConfig};
 use sha2::{Digest, Sha256};
 
 use crate::config::PairsConfig;
@@ -70,8 +71,9 @@ impl Pairs {
         };
         let bars = ProgressBars::default();
         // a cached file is named after whole shards and does not fit a part of them
-        let cache = is_whole.then_some(cache);
-        let frames = FrameStore::of_pairs(pairs, size as u32, cache, &|progress| bars.update(progress))?;
+        let folder = is_whole.then(|| cache.join("frames"));
+        let show = |progress| bars.update(progress);
+        let frames = FrameStore::of_pairs(pairs, size as u32, Resizing::default(), folder.as_deref(), &show)?;
         Ok(Videos::in_memory(frames))
     }
 

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use data::datasets::Clip;
-use data::datasets::synthetic::scene::{Event, Scene};
+use data::tiny_world::scene::{Event, Scene};
 use serde::{Deserialize, Serialize};
 use train::files;
 
@@ -56,7 +56,7 @@ impl TestClip {
     pub(crate) fn content(&self) -> Option<String> {
         let scene = self.truth.as_ref()?;
         let events: Vec<&str> = scene.events.iter().map(|&event| word(event)).collect();
-        let named = |object: &data::datasets::synthetic::scene::Object| {
+        let named = |object: &data::tiny_world::scene::Object| {
             format!("{:?} {:?}", object.colour, object.shape).to_lowercase()
         };
         let second =

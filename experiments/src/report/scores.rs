@@ -1,8 +1,8 @@
 //! Scores of a run's test captions for each clip, as sums over clips for the bootstrap.
 
 use anyhow::Context as _;
-use data::datasets::synthetic::scene::Scene;
-use data::datasets::synthetic::{judge, read};
+use data::tiny_world::scene::Scene;
+use data::tiny_world::{assess, parse_caption};
 use metrics::bleu::BleuStatistics;
 use metrics::meteor::{MeteorStatistics, MeteorTables, meteor};
 use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
@@ -160,7 +160,7 @@ impl Scored {
         };
         let row = |at: usize| -> anyhow::Result<Vec<f64>> {
             let (clip, scored) = (&clips[at], &scores.per_video[at]);
-            let judged = clip.truth.as_ref().map(|scene| judge(&read(&captions[at]), scene));
+            let judged = clip.truth.as_ref().map(|scene| assess(&parse_caption(&captions[at]), scene));
             let right = |value: Option<bool>| vec![f64::from(u8::from(value == Some(true)))];
             let stated = |value: Option<bool>| {
                 let count = |is: bool| f64::from(u8::from(is));
@@ -243,9 +243,9 @@ fn meteor_of(sums: &[f64]) -> MeteorStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data::datasets::synthetic::config::SceneOdds;
-    use data::datasets::synthetic::scene::{Combinations, Event};
     use data::random::RandomStream;
+    use data::tiny_world::config::SceneOdds;
+    use data::tiny_world::scene::{Combinations, Event};
     use std::path::PathBuf;
 
     fn clip(id: &str, references: &[&str]) -> TestClip {

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
-use data::datasets::synthetic::{self, World, WorldConfig};
 use data::progress::Progress;
+use data::tiny_world::{self, World, WorldConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Opens the world of a configuration in the cache folder, or makes it there.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use data::datasets::questions::most_frequent_answers;
-use data::datasets::synthetic::{QuestionKind, World};
 use data::datasets::{Clip, Question};
+use data::tiny_world::{QuestionKind, World};
 use metrics::vqa::{accuracy, normalize};
 use serde_json::{Value, json};
 use train::{Metrics, Prediction, Scorer, TrainError};

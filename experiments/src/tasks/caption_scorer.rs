@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use data::datasets::Clip;
-use data::datasets::synthetic::{ChanceLevels, World, judge, judge_picture, read};
+use data::tiny_world::{ChanceLevels, World, assess, assess_picture, parse_caption};
 use metrics::meteor::MeteorTables;
 use metrics::{Corpus, Options, Video, VideoScores};
 use train::metrics::LOSS;
@@ -78,11 +78,9 @@ impl CaptionScorer {
     }
 
     fn truths(&self, world: &World, captions: &[String], metrics: Metrics) -> Metrics {
-        let judged = self
-            .clips
-            .iter()
-            .zip(captions)
-            .filter_map(|(clip, caption)| Some(judge(&read(caption), &world.truth(&clip.id)?.scene)));
+        let judged = self.clips.iter().zip(captions).filter_map(|(clip, caption)| {
+            Some(assess(&parse_caption(caption), &world.truth(&clip.id)?.scene))
+        });
         let judged: Vec<_> = judged.collect();
         metrics
             .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))
@@ -156,7 +154,7 @@ impl Scorer for PictureScorer {
             .iter()
             .filter_map(|prediction| Some((pictures.get(prediction.item)?, &prediction.caption)))
             .filter(|(truth, _)| truth.picture.objects.len() == 1)
-            .map(|(truth, caption)| judge_picture(&read(caption), &truth.picture))
+            .map(|(truth, caption)| assess_picture(&parse_caption(caption), &truth.picture))
             .collect();
         Ok(Metrics::one(SHAPE, share(judged.iter().map(|judged| judged.0)))
             .with(COLOUR, share(judged.iter().map(|judged| judged.1))))

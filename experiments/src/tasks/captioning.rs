@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use captioner::{Checkpoint, Context, GenerationConfig, TextConfig, Videos};
-use data::datasets::synthetic::{World, WorldConfig, chance_levels};
 use data::datasets::{Split, VideoSet};
+use data::tiny_world::{World, WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use train::{CaptionUse, Captioned, Examples, Metrics, Validation};
 

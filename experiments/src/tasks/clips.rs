@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, ensure};
 use captioner::{FrameConfig, FrameSource, Videos};
-use data::datasets::synthetic::scene::Scene;
-use data::datasets::synthetic::{World, WorldConfig};
 use data::datasets::{Clip, Split, VideoSet, open};
+use data::tiny_world::scene::Scene;
+use data::tiny_world::{World, WorldConfig};
 use metrics::meteor::MeteorTables;
 use model::Blip2;
 use train::TrainConfig;
@@ -58,7 +58,7 @@ impl Clips {
             Some(dataset) => {
                 let set = open(&dataset.place())?;
                 for split in Split::ALL {
-                    eprintln!("{:<9} {}", split.name(), set.account(split));
+                    eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
                 let hash = {
                     let _ = caches;

@@ -12,8 +12,8 @@ mod question_answering;
 use std::sync::Arc;
 
 use captioner::{Checkpoint, Context, Videos};
-use data::datasets::synthetic::{World, WorldConfig};
 use data::datasets::{Split, VideoSet};
+use data::tiny_world::{World, WorldConfig};
 use train::{Examples, Validation};
 
 use crate::config::RunConfig;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Videos};
-use data::datasets::synthetic::{World, WorldConfig};
 use data::datasets::{Clip, Question, Split, VideoSet};
 use data::text::{Family, Tokenizer, ask, clean_question};
+use data::tiny_world::{World, WorldConfig};
 use model::Blip2Config;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use captioner::{FrameConfig, FrameSource};
-use data::datasets::synthetic::config::{ClipCounts, PairCounts};
-use data::datasets::synthetic::{WorldConfig, vocabulary};
 use data::datasets::{DataSet, annotations};
 use data::sampling::Sampling;
+use data::tiny_world::config::{ClipCounts, PairCounts};
+use data::tiny_world::{WorldConfig, vocabulary};
 use model::lm::llama::LlamaConfig;
 use model::lm::opt::OptConfig;
 use model::lm::t5::T5Config;

@@ -1,14 +1,16 @@
-//! A world to disk: clips, annotations, questions, image-text pairs and the truth, under a temporary name until all is there.
+//! Makes a world on disk: clips, annotations, questions, image-text pairs and scenes. The directory has a
+//! temporary name until it is complete.
 
 use super::config::WorldConfig;
+use super::draw::Combinations;
 use super::grammar::{clip_captions, image_caption};
 use super::questions::{Asker, QuestionKind};
-use super::scene::{Combinations, Picture, Scene};
-use super::{
-    ANNOTATIONS, ClipTruth, PAIRS, PictureTruth, TRUTH, Truth, VIDEOS, World, question_file, render,
-};
+use super::render;
+use super::scene::{Picture, Scene};
+use super::world::{ANNOTATIONS, ClipTruth, PAIRS, PictureTruth, TRUTH, Truth, VIDEOS, World, question_file};
 use crate::datasets::Split;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::progress::{Counter, OnProgress};
 use crate::random::RandomStream;
 use crate::video::encode;
@@ -21,30 +23,38 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-/// Pairs in a shard: what one thread makes at a time.
+/// Pairs in a shard; one thread makes a shard at a time.
 const SHARD: usize = 2000;
-/// High enough for the noise to stay noise.
+/// High enough to preserve the pixel noise.
 const JPEG_QUALITY: u8 = 92;
 
-/// Makes a world in `directory`, which must not exist or be empty. Nothing is there until the whole world is.
+impl World {
+    /// Opens the world of this configuration in a cache directory; makes it first if it does not exist yet.
+    ///
+    /// # Errors
+    /// As [`World::open`] and [`synthesize`].
+    pub fn open_or_make(config: &WorldConfig, cache: &Path, on_progress: OnProgress<'_>) -> Result<Self> {
+        let directory = cache.join(format!("world-{}", config.hash()));
+        if directory.join(TRUTH).is_file() {
+            return Self::open(&directory);
+        }
+        synthesize(config, &directory, on_progress)
+    }
+}
+
+/// Makes a world in `directory`, which must be new or empty. It appears when the world is complete.
 ///
 /// # Errors
-/// An impossible configuration, a directory that is taken or cannot be written, a missing GStreamer plug-in.
+/// An invalid configuration; a directory that holds files or cannot be written; a missing GStreamer plug-in.
 pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgress<'_>) -> Result<World> {
     config.validate()?;
     if directory.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::Setting {
-            key: "output directory",
-            expected: "new or empty; remove it or choose another".into(),
-            got: format!("{}, which holds files", directory.display()),
-        });
+        let got = format!("{}, which holds files", directory.display());
+        return Err(Error::setting("output directory", "new or empty; remove it or choose another", got));
     }
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::io("make the directory", parent))?;
-    let unfinished = tempfile::Builder::new()
-        .prefix(".unfinished-world-")
-        .tempdir_in(parent)
-        .map_err(Error::io("write a directory in", parent))?;
+    let unfinished = files::temporary_directory(parent, ".unfinished-world-")?;
 
     let clips = draw_clips(config)?;
     write_clips(config, &clips, &unfinished.path().join(VIDEOS), on_progress)?;
@@ -69,7 +79,7 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     }
     let unfinished = unfinished.keep();
     if let Err(error) = std::fs::rename(&unfinished, directory) {
-        // Another process may have made the same world meanwhile; then theirs is as good as ours.
+        // Another process may have made the same world in the meantime; that one is equal.
         std::fs::remove_dir_all(&unfinished).map_err(Error::io("remove the directory", &unfinished))?;
         return World::open(directory)
             .map_err(|_| Error::io("rename the finished world to", directory)(error));
@@ -77,7 +87,7 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     World::open(directory)
 }
 
-/// The clips of every split. Those held out are drawn until they are no copy of a training clip or of each other.
+/// The clips of every split. Held-out clips are drawn again until they differ from all others.
 fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
     let mut clips: Vec<ClipTruth> = Vec::new();
     let mut seen = HashSet::new();
@@ -96,10 +106,9 @@ fn draw_clips(config: &WorldConfig) -> Result<Vec<ClipTruth>> {
             let scene = (0..1000)
                 .map(|_| draw(&mut random))
                 .find(|scene| split == Split::Train || !seen.contains(&scene.key()))
-                .ok_or_else(|| Error::Setting {
-                    key: "clips",
-                    expected: "few enough for each held-out clip to be new".into(),
-                    got: format!("{count} {split} clips beside {} others", clips.len()),
+                .ok_or_else(|| {
+                    let got = format!("{count} {split} clips beside {} others", clips.len());
+                    Error::setting("clips", "few enough for each held-out clip to be new", got)
                 })?;
             seen.insert(scene.key());
             clips.push(ClipTruth { id: format!("video{}", clips.len()), split, scene });
@@ -148,7 +157,7 @@ fn write_annotations(config: &WorldConfig, clips: &[ClipTruth], path: &Path) -> 
     write_json(path, &json!({"info": info, "videos": videos, "sentences": sentences}))
 }
 
-/// Writes MSRVTT-QA's files, one a split, and gives the kinds of the questions, numbered through all of them.
+/// Writes one file of questions per split, in MSRVTT-QA's format; returns the kinds of all questions.
 fn write_questions(config: &WorldConfig, clips: &[ClipTruth], directory: &Path) -> Result<Vec<QuestionKind>> {
     let mut kinds = Vec::new();
     for split in Split::ALL {
@@ -235,7 +244,7 @@ fn jpeg(pixels: &[u8], size: u32, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Adds a file without owner or date, so that a shard's bytes follow from its content alone.
+/// Adds a file without owner and date, so that a shard's bytes depend on its content only.
 fn append(archive: &mut tar::Builder<BufWriter<File>>, name: &str, data: &[u8]) -> std::io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_size(data.len() as u64);

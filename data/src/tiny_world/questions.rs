@@ -1,44 +1,49 @@
-//! Questions about a clip with one-word answers that follow from its truth. Each is asked only while its answer is not
-//! ahead of the others to its kind of question, so that always giving the most frequent one earns little.
+//! Questions about a clip with one-word answers that follow from its scene.
+//!
+//! The answers of each kind of question are balanced: the most frequent one scores little above chance.
 
-use super::config::{ClipCaptionOdds, WorldConfig};
-use super::grammar::{clip_caption, one_of};
-use super::scene::{Background, Colour, Combinations, Event, Kind, Scene, Shape};
+use super::grammar::one_of;
+use super::question_words::{
+    BACKGROUND, COLOUR, COLOUR_AFTER, COLOUR_BEFORE, CORNER, COUNT, DIRECTION, EVENT, FIRST, GROWTH,
+    PRESENCE, SECOND, SHAPE,
+};
+use super::scene::{Background, Colour, Event, Kind, Scene, Shape};
 use super::words::{self, Table};
 use crate::random::RandomStream;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How many questions an answer may be ahead of the rarest to the same kind of question. None at all would leave most
-/// questions of many answers unasked, as each would have to wait for all others.
+/// The most by which the count of an answer may exceed that of the kind's rarest answer.
+///
+/// With 0, a question with many possible answers would be asked only after every other answer had its turn.
 const LEAD: usize = 3;
 
 const YES: &str = "yes";
 const NO: &str = "no";
 
-/// What a question is about.
+/// The subject of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
     /// The main object's shape.
     Shape,
-    /// The main object's colour, where it keeps it.
+    /// The main object's colour, where it does not change.
     Colour,
     /// The main object's colour at the start or at the end, where it changes.
     ColourChange,
-    /// The kind of the only event; those of opposite directions are one kind.
+    /// The kind of the only event; opposite directions are one kind.
     Event,
-    /// Where the main object moves to: left, right, up or down.
+    /// The direction in which the main object moves: left, right, up or down.
     Direction,
     /// Whether the main object grows or shrinks.
     Growth,
-    /// Which of two kinds of events comes first, or second.
+    /// The kind of the first or of the second of two events.
     Order,
-    /// How many objects there are.
+    /// The number of objects.
     Count,
     /// The shape in the corner.
     Corner,
-    /// Whether there is a certain shape.
+    /// Whether a certain shape is in the clip.
     Presence,
     /// The background's colour.
     Background,
@@ -78,7 +83,7 @@ impl QuestionKind {
         }
     }
 
-    /// The answers there are to questions of this kind.
+    /// Every answer to questions of this kind.
     #[must_use]
     pub fn answers(self) -> Vec<&'static str> {
         let shapes = || Shape::ALL.map(shape).to_vec();
@@ -113,31 +118,31 @@ pub(crate) struct Asked {
     pub answer: &'static str,
 }
 
-/// What could be asked about a clip.
+/// A question about a clip before its wording is drawn.
 #[derive(Clone, Copy, Debug)]
-struct Topic {
-    kind: QuestionKind,
+pub(super) struct Topic {
+    pub(super) kind: QuestionKind,
     wordings: Table,
-    /// What stands for `{s}`.
+    /// The word that replaces `{s}`.
     named: &'static str,
-    answer: &'static str,
+    pub(super) answer: &'static str,
 }
 
-/// Asks about the clips of one split, and keeps the answers balanced.
+/// Draws the questions about the clips of one split, with balanced answers.
 #[derive(Debug, Default)]
 pub(crate) struct Asker {
     asked: BTreeMap<(QuestionKind, &'static str), usize>,
 }
 
 impl Asker {
-    /// At most `count` different questions about a clip, and at least one; fewer where there is less to ask, or where
-    /// the answers have been given too often.
+    /// At least one and at most `count` different questions about a clip; fewer where the scene has fewer
+    /// topics or the answers are already too frequent.
     pub(crate) fn ask(&mut self, scene: &Scene, count: usize, random: &mut RandomStream) -> Vec<Asked> {
-        self.ask_of(topics(scene), scene, count, random)
+        self.ask_about(topics(scene), scene, count, random)
     }
 
-    /// As [`Self::ask`], of certain topics and of whether there is a shape.
-    fn ask_of(
+    /// As [`Self::ask`], about the given topics and the presence of a shape.
+    pub(super) fn ask_about(
         &mut self,
         mut topics: Vec<Topic>,
         scene: &Scene,
@@ -159,7 +164,7 @@ impl Asker {
         topics.into_iter().map(|topic| worded(topic, random)).collect()
     }
 
-    /// Asks for a shape so that the answer is the one that was rarer so far.
+    /// Asks for a shape whose answer is the rarer one so far.
     fn presence(&self, scene: &Scene, random: &mut RandomStream) -> Topic {
         let kind = QuestionKind::Presence;
         let yes = match self.times(kind, YES).cmp(&self.times(kind, NO)) {
@@ -171,7 +176,7 @@ impl Asker {
             *shape == scene.main.shape || scene.second.is_some_and(|second| *shape == second.shape)
         };
         let shapes: Vec<Shape> = Shape::ALL.into_iter().filter(|shape| shown(shape) == yes).collect();
-        // A scene has one or two of the five shapes, so there is always one to ask for.
+        // A scene has one or two of the five shapes, so neither list is empty.
         let named = random.pick(&shapes).map_or("", |&asked| shape(asked));
         Topic { kind, wordings: PRESENCE, named, answer: if yes { YES } else { NO } }
     }
@@ -185,8 +190,8 @@ impl Asker {
     }
 }
 
-/// Everything that can be asked about a scene, but whether there is a certain shape.
-fn topics(scene: &Scene) -> Vec<Topic> {
+/// Every topic of a scene except the presence of a shape.
+pub(super) fn topics(scene: &Scene) -> Vec<Topic> {
     use QuestionKind as Ask;
     let mut topics = Vec::new();
     let mut add = |kind, wordings, answer| topics.push(Topic { kind, wordings, named: "", answer });
@@ -229,13 +234,14 @@ fn colour(colour: Colour) -> &'static str {
     first(words::colour(colour))
 }
 
-fn first(table: Table) -> &'static str {
+/// The most common word of a table.
+pub(super) fn first(table: Table) -> &'static str {
     table.first().map_or("", |(word, _)| word)
 }
 
-/// A kind of event in a word that captions use for no other kind. As there, what goes sideways moves, and what moves up
-/// or down goes.
-fn event(kind: Kind) -> &'static str {
+/// The verb that answers a question about a kind of event. Captions use each verb for this kind only: an
+/// object "moves" sideways and "goes" up or down.
+pub(super) fn event(kind: Kind) -> &'static str {
     match kind {
         Kind::Horizontal => "moves",
         Kind::Vertical => "goes",
@@ -247,8 +253,8 @@ fn event(kind: Kind) -> &'static str {
     }
 }
 
-/// What tells an event from its opposite; nothing where it has none.
-fn direction(event: Event) -> &'static str {
+/// The word that distinguishes an event from its opposite; empty where it has none.
+pub(super) fn direction(event: Event) -> &'static str {
     match event {
         Event::Left => "left",
         Event::Right => "right",
@@ -264,122 +270,11 @@ fn count(second: bool) -> &'static str {
     if second { "two" } else { "one" }
 }
 
-const SHAPE: Table = &[
-    ("what shape is the main object?", 0.5),
-    ("which shape does the main object have?", 0.3),
-    ("what is the main object?", 0.2),
-];
-const COLOUR: Table = &[
-    ("what colour is the main object?", 0.5),
-    ("which colour does the main object have?", 0.3),
-    ("what is the colour of the main object?", 0.2),
-];
-const COLOUR_BEFORE: Table = &[
-    ("what colour is the main object at the start?", 0.6),
-    ("which colour does the main object have before it changes?", 0.4),
-];
-const COLOUR_AFTER: Table = &[
-    ("what colour is the main object at the end?", 0.6),
-    ("which colour does the main object have after it changes?", 0.4),
-];
-const EVENT: Table = &[("what does the main object do?", 0.6), ("what happens to the main object?", 0.4)];
-const DIRECTION: Table = &[
-    ("which way does the main object move?", 0.5),
-    ("in which direction does the main object move?", 0.3),
-    ("where does the main object move to?", 0.2),
-];
-const GROWTH: Table =
-    &[("does the main object grow or shrink?", 0.6), ("how does the size of the main object change?", 0.4)];
-const FIRST: Table = &[("what happens first?", 0.6), ("what does the main object do first?", 0.4)];
-const SECOND: Table = &[("what happens second?", 0.6), ("what does the main object do second?", 0.4)];
-const COUNT: Table = &[("how many objects are there?", 0.6), ("how many objects does the video show?", 0.4)];
-const CORNER: Table = &[
-    ("what is in the corner?", 0.5),
-    ("which shape is in the corner?", 0.3),
-    ("what waits in the corner?", 0.2),
-];
-const PRESENCE: Table =
-    &[("is there a {s}?", 0.5), ("does the video show a {s}?", 0.3), ("can you see a {s}?", 0.2)];
-const BACKGROUND: Table = &[
-    ("what colour is the background?", 0.5),
-    ("which colour does the background have?", 0.3),
-    ("what is the colour of the background?", 0.2),
-];
-
-/// Every table of this file, for the vocabulary.
-pub(crate) fn wordings() -> [Table; 13] {
-    [
-        SHAPE,
-        COLOUR,
-        COLOUR_BEFORE,
-        COLOUR_AFTER,
-        EVENT,
-        DIRECTION,
-        GROWTH,
-        FIRST,
-        SECOND,
-        COUNT,
-        CORNER,
-        PRESENCE,
-        BACKGROUND,
-    ]
-}
-
-/// A sentence about a clip, a question that it answers, and the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exercise {
-    /// Says all of the clip that could be asked for.
-    pub sentence: String,
-    /// The question.
-    pub question: String,
-    /// One word.
-    pub answer: String,
-}
-
-/// Exercises in reading: how a language model can learn what questions mean, and all the answers there are, before it sees
-/// anything. A published language model knows; one that is to stay frozen has to.
-#[must_use]
-pub fn question_corpus(config: &WorldConfig, exercises: usize) -> Vec<Exercise> {
-    let outspoken = ClipCaptionOdds {
-        no_event: 0.0,
-        no_direction: 0.0,
-        one_of_two: 0.0,
-        colour: 1.0,
-        second: 1.0,
-        background: 1.0,
-        ..config.clip_captions.clone()
-    };
-    let mut asker = Asker::default();
-    let exercise = |index| {
-        let mut random = RandomStream::new(config.seed, "world: text with a question", index);
-        let lengths = (config.shortest, config.longest);
-        let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
-        let sentence = clip_caption(&scene, &outspoken, &mut random);
-        let told = topics(&scene).into_iter().filter(|topic| is_told(topic, &scene, &sentence)).collect();
-        let asked = asker.ask_of(told, &scene, 1, &mut random).pop();
-        asked.map(|asked| Exercise { sentence, question: asked.text, answer: asked.answer.to_owned() })
-    };
-    (0..exercises as u64).filter_map(exercise).collect()
-}
-
-/// Whether a sentence that leaves nothing out by choice answers the question: not all ways to say that a colour changes
-/// say into which, and of background and second object only one is said.
-fn is_told(topic: &Topic, scene: &Scene, sentence: &str) -> bool {
-    match topic.kind {
-        QuestionKind::Background => scene.second.is_none(),
-        QuestionKind::ColourChange => {
-            let names = Colour::ALL.map(words::colour).into_iter().find(|names| first(names) == topic.answer);
-            let names = names.unwrap_or_default();
-            sentence.split(' ').any(|word| names.iter().any(|(name, _)| *name == word))
-        }
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::config::SceneOdds;
-    use super::super::reading::read;
+    use super::super::draw::Combinations;
+    use super::super::question_words;
     use super::*;
 
     fn scene(index: u64) -> Scene {
@@ -387,7 +282,7 @@ mod tests {
         Scene::draw(&mut random, &SceneOdds::default(), Combinations::Trained, (24, 36))
     }
 
-    /// What is asked about a thousand clips.
+    /// The questions about a thousand clips.
     fn asked() -> Vec<Vec<Asked>> {
         let mut asker = Asker::default();
         let ask = |index| asker.ask(&scene(index), 5, &mut RandomStream::new(1, "asking test", index));
@@ -475,37 +370,8 @@ mod tests {
     fn every_wording_is_used() {
         let texts: std::collections::BTreeSet<String> =
             asked().into_iter().flatten().map(|question| question.text).collect();
-        for (wording, _) in wordings().into_iter().flatten() {
+        for (wording, _) in question_words::tables().into_iter().flatten() {
             assert!(texts.contains(&wording.replace("{s}", "ring")), "{wording}");
         }
-    }
-
-    #[test]
-    fn sentences_answer_their_questions() {
-        let exercises = question_corpus(&WorldConfig::default(), 4000);
-        assert_eq!(exercises.len(), 4000);
-        let mut checked = [0; 5];
-        for Exercise { sentence, question, answer } in &exercises {
-            let said = read(sentence);
-            let of = |wordings: Table| wordings.iter().any(|(wording, _)| wording == question);
-            let mut check = |which: usize, right: bool| {
-                checked[which] += 1;
-                assert!(right, "{sentence}: {question} {answer}");
-            };
-            if of(SHAPE) {
-                check(0, said.shape == read(answer).shape);
-            } else if of(COLOUR) || of(COLOUR_BEFORE) {
-                check(1, said.colour == read(answer).colour);
-            } else if of(DIRECTION) || of(GROWTH) {
-                let mut directions = said.events.iter().filter_map(|mention| mention.event).map(direction);
-                check(2, directions.any(|said| said == answer));
-            } else if of(FIRST) {
-                check(3, event(said.events[0].kind) == answer);
-            } else if of(COLOUR_AFTER) {
-                let after = read(answer).colour.map(words::colour).unwrap_or_default();
-                check(4, sentence.split(' ').any(|word| after.iter().any(|(name, _)| *name == word)));
-            }
-        }
-        assert!(checked.iter().all(|&times| times > 50), "{checked:?}");
     }
 }

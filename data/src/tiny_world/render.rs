@@ -1,9 +1,9 @@
-//! A scene's frames, drawn with soft edges: a pixel's share of an object comes from the signed distance to its outline.
+//! Renders scenes with anti-aliased edges, from the signed distance to the outline.
 
 use super::scene::{Background, Colour, Event, Object, Picture, Scene, Shape};
 use crate::random::RandomStream;
 
-/// Where the main object is and how it looks at one moment.
+/// Position and appearance of the main object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct State {
     pub(crate) x: f64,
@@ -16,8 +16,8 @@ pub(crate) struct State {
 
 /// The main object in frame `frame` of `frames`.
 ///
-/// Left and right, up and down, grow and shrink show the same frames in opposite order, and so do a spin's and a
-/// recolouring's two directions: a model that does not see the order cannot tell them apart.
+/// Opposite events (left and right, up and down, grow and shrink, both directions of a spin and of a change
+/// of colour) show the same frames in opposite order: a model without frame order cannot distinguish them.
 pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
     let object = &scene.main;
     let mut at = State {
@@ -31,8 +31,8 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
     let last = frames.saturating_sub(1).max(1) as f64;
     let count = scene.events.len() as f64;
     for (place, event) in scene.events.iter().enumerate() {
-        // Each event has its share of the time. `signed` goes from -1 to 1 and is exactly odd around the middle, so
-        // that opposite movements meet the same places to the last bit.
+        // Each event takes an equal share of the time. `signed` goes from -1 to 1 and is exactly odd around
+        // the middle, so that opposite movements have bit-identical positions.
         let signed = ((2.0 * frame as f64 - last) * count / last + (count - 1.0) - 2.0 * place as f64)
             .clamp(-1.0, 1.0);
         let done = (signed + 1.0) / 2.0;
@@ -46,7 +46,7 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
             Event::Shrink => at.radius = between(scene.smallest, scene.largest, (1.0 - signed) / 2.0),
             Event::Spin => at.tilt = object.tilt + scene.turn * done,
             Event::Blink => {
-                // Two cycles in a clip, one in half a clip; absent for half of each.
+                // Two cycles in a clip, one in half a clip; invisible for half of each cycle.
                 let cycles = if scene.events.len() == 1 { 2.0 } else { 1.0 };
                 at.visible &= !(now && (done * cycles + scene.phase).fract() < 0.5);
             }
@@ -66,13 +66,13 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
 /// # Shapes
 /// returns `frames` pictures of `[size, size, 3]` bytes
 pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, random: &mut RandomStream) -> Vec<Vec<u8>> {
-    let mut behind = canvas(scene.background, size);
+    let mut background = canvas(scene.background, size);
     if let Some(second) = &scene.second {
-        paint_object(&mut behind, size, second);
+        paint_object(&mut background, size, second);
     }
     (0..scene.frames)
         .map(|frame| {
-            let mut pixels = behind.clone();
+            let mut pixels = background.clone();
             let at = state(scene, frame, scene.frames);
             if at.visible {
                 paint(&mut pixels, size, scene.main.shape, (at.x, at.y), at.radius, at.tilt, at.rgb);
@@ -110,7 +110,7 @@ fn rgb(colour: Colour) -> [f64; 3] {
 }
 
 fn canvas(background: Background, size: u32) -> Vec<f64> {
-    // Every colour is clearly brighter than both.
+    // Every colour of an object is clearly brighter than both.
     let level = match background {
         Background::Black => 0.02,
         Background::Grey => 0.14,
@@ -122,7 +122,7 @@ fn paint_object(pixels: &mut [f64], size: u32, object: &Object) {
     paint(pixels, size, object.shape, (object.x, object.y), object.radius, object.tilt, rgb(object.colour));
 }
 
-/// Lays a shape over the picture.
+/// Draws a shape over the pixels.
 fn paint(
     pixels: &mut [f64],
     size: u32,
@@ -151,15 +151,16 @@ fn paint(
     }
 }
 
-/// Signed distance to the outline, negative inside. Near corners it is the larger of the distances to the sides, which
-/// keeps corners sharp and is exact along the sides.
+/// Signed distance to the outline, negative inside.
+///
+/// At corners it is the larger of the distances to the sides, which keeps corners sharp.
 fn distance(shape: Shape, x: f64, y: f64, radius: f64) -> f64 {
     let (ax, ay) = (x.abs(), y.abs());
     match shape {
         Shape::Circle => x.hypot(y) - radius * 0.92,
         Shape::Square => ax.max(ay) - radius * 0.82,
         Shape::Triangle => {
-            let inner = 0.56 * radius; // of the circle inside; the corners are twice as far out
+            let inner = 0.56 * radius; // radius of the inscribed circle; the corners are at twice that
             (y - inner).max(ax * 0.866_025_4 - y * 0.5 - inner)
         }
         Shape::Cross => {
@@ -170,9 +171,9 @@ fn distance(shape: Shape, x: f64, y: f64, radius: f64) -> f64 {
     }
 }
 
-/// Adds noise and rounds. Four random bytes added up are near enough to a normal distribution, and cost one draw.
+/// Adds noise and rounds. The sum of four random bytes approximates a normal distribution and takes one draw.
 fn to_bytes(pixels: &[f64], noise: f64, random: &mut RandomStream) -> Vec<u8> {
-    const DEVIATION: f64 = 147.8; // of the sum of four bytes, 256 * sqrt(4 / 12)
+    const DEVIATION: f64 = 147.8; // standard deviation of the sum of four bytes, 256 * sqrt(4 / 12)
     pixels
         .iter()
         .map(|value| {
@@ -186,7 +187,7 @@ fn to_bytes(pixels: &[f64], noise: f64, random: &mut RandomStream) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::config::SceneOdds;
-    use super::super::scene::Combinations;
+    use super::super::draw::Combinations;
     use super::*;
 
     fn with_events(index: u64, events: &[Event]) -> Scene {
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recolouring_reverses_to_the_opposite_one() {
+    fn a_colour_change_reverses_to_the_opposite_one() {
         let forwards = with_events(0, &[Event::Recolour]);
         let mut backwards = forwards.clone();
         backwards.main.colour = Colour::White;
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blinking_object_is_away_about_half_of_the_time() {
+    fn a_blinking_object_is_invisible_about_half_of_the_time() {
         for index in 0..10 {
             let scene = with_events(index, &[Event::Blink]);
             let away = (0..scene.frames).filter(|&f| !state(&scene, f, scene.frames).visible).count();

@@ -1,15 +1,12 @@
-//! Sentences about scenes: synonyms by their weights, optional parts, several orders.
+//! Captions of scenes: weighted synonyms, optional parts and several word orders.
 
-use super::config::{ClipCaptionOdds, ImageCaptionOdds, WorldConfig};
-use super::questions::{QuestionKind, wordings};
-use super::scene::{Background, Colour, Combinations, Event, Object, Picture, Scene};
+use super::config::{ClipCaptionOdds, ImageCaptionOdds};
+use super::scene::{Background, Colour, Event, Object, Picture, Scene};
 use super::words::{self, Table};
 use crate::error::{Error, Result};
 use crate::random::RandomStream;
-use crate::text::QUESTION_PROMPT;
-use std::collections::BTreeSet;
 
-/// Different captions of one clip.
+/// `count` different captions of one clip.
 ///
 /// # Errors
 /// [`Error::Setting`] where the odds allow too few different sentences.
@@ -29,24 +26,23 @@ pub(crate) fn clip_captions(
             }
         }
     }
-    Err(Error::Setting {
-        key: "captions",
-        expected: format!("at most the {} different sentences that these odds give", captions.len()),
-        got: count.to_string(),
-    })
+    let expected = format!("at most the {} different sentences that these odds give", captions.len());
+    Err(Error::setting("captions", expected, count))
 }
 
-/// One sentence about a clip.
+/// One caption of a clip.
 pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, random: &mut RandomStream) -> String {
     let changes_size = scene.events.iter().any(|event| matches!(event, Event::Grow | Event::Shrink));
     let article = if random.chance(odds.indefinite) { "a" } else { "the" };
     let sized = !changes_size && random.chance(odds.size);
     let coloured = random.chance(odds.colour);
     let noun = noun(&scene.main, sized, coloured, random);
-    let behind = background(scene.background, random);
+    let background_phrase = background(scene.background, random);
     if random.chance(odds.no_event) {
         let noun = format!("a {noun}");
-        return polish(&one_of(words::NO_EVENT, random).replace("{n}", &noun).replace("{bg}", &behind));
+        return polish(
+            &one_of(words::NO_EVENT, random).replace("{n}", &noun).replace("{bg}", &background_phrase),
+        );
     }
     let noun = format!("{article} {noun}");
     let body = match scene.events.as_slice() {
@@ -67,15 +63,15 @@ pub(crate) fn clip_caption(scene: &Scene, odds: &ClipCaptionOdds, random: &mut R
     let closing = match &scene.second {
         Some(second) if random.chance(odds.second) => one_of(words::SECOND, random)
             .replace("{m}", &format!("a {}", self::noun(second, false, true, random))),
-        _ if random.chance(odds.background) => behind,
+        _ if random.chance(odds.background) => background_phrase,
         _ => String::new(),
     };
     polish(&format!("{opening} {body} {closing}"))
 }
 
-/// One sentence about an image.
+/// One caption of an image.
 pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, random: &mut RandomStream) -> String {
-    let behind = background(picture.background, random);
+    let background_phrase = background(picture.background, random);
     let opening = one_of(words::IMAGE_OPENINGS, random);
     let body = match picture.objects.as_slice() {
         [one, other] => {
@@ -97,50 +93,8 @@ pub(crate) fn image_caption(picture: &Picture, odds: &ImageCaptionOdds, random: 
             })
             .unwrap_or_default(),
     };
-    let closing = if random.chance(odds.background) { behind } else { String::new() };
+    let closing = if random.chance(odds.background) { background_phrase } else { String::new() };
     polish(&format!("{opening} {body} {closing}"))
-}
-
-/// Sentences of both grammars in turn: what a language model can read before it sees anything.
-#[must_use]
-pub fn text_corpus(config: &WorldConfig, sentences: usize) -> Vec<String> {
-    (0..sentences as u64)
-        .map(|index| {
-            let mut random = RandomStream::new(config.seed, "world: text", index);
-            if index % 2 == 0 {
-                let lengths = (config.shortest, config.longest);
-                let scene = Scene::draw(&mut random, &config.scenes, Combinations::Any, lengths);
-                clip_caption(&scene, &config.clip_captions, &mut random)
-            } else {
-                let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, None);
-                image_caption(&picture, &config.image_captions, &mut random)
-            }
-        })
-        .collect()
-}
-
-/// Every word and mark of the world: those of captions, sorted, then those that only questions, their prompt and their
-/// answers have, sorted.
-#[must_use]
-pub fn vocabulary() -> Vec<String> {
-    let said = caption_words();
-    let asked = wordings().into_iter().flatten().map(|(wording, _)| wording.replace("{s}", ""));
-    let answers = QuestionKind::ALL.into_iter().flat_map(QuestionKind::answers).map(str::to_owned);
-    let prompt = QUESTION_PROMPT.replace("{}", "").to_lowercase();
-    let texts = asked.chain(answers).chain([prompt]);
-    let marked = texts.map(|text| text.replace('?', " ?").replace(':', " :")).collect::<Vec<_>>().join(" ");
-    let new: BTreeSet<&str> = marked.split_whitespace().filter(|word| !said.contains(word)).collect();
-    said.iter().chain(&new).map(|word| (*word).to_owned()).collect()
-}
-
-fn caption_words() -> BTreeSet<&'static str> {
-    let mut all: BTreeSet<&str> = ["a", "an", "the", "and"].into();
-    for table in words::tables() {
-        all.extend(table.iter().flat_map(|(phrase, _)| phrase.split_whitespace()));
-    }
-    all.extend([Background::Black, Background::Grey].map(words::background));
-    all.retain(|word| !word.contains('{'));
-    all
 }
 
 /// A phrase of a table, drawn by weight.
@@ -205,7 +159,7 @@ fn place(object: &Object, odds: &ImageCaptionOdds, random: &mut RandomStream) ->
     if random.chance(odds.place) { one_of(words::place(object.column, object.row), random) } else { "" }
 }
 
-/// Where `a` is, seen from `b`: the larger of the two distances decides.
+/// Where `a` is relative to `b`, along the axis of the larger distance.
 fn relation(a: &Object, b: &Object) -> Table {
     let (dx, dy) = (a.x - b.x, a.y - b.y);
     match (dx.abs() > dy.abs(), dx < 0.0, dy < 0.0) {
@@ -216,7 +170,7 @@ fn relation(a: &Object, b: &Object) -> Table {
     }
 }
 
-/// Single spaces, and "an" before a vowel.
+/// Puts single spaces between words, and "an" before a vowel.
 fn polish(sentence: &str) -> String {
     let words: Vec<&str> = sentence.split_whitespace().collect();
     let mut out = String::with_capacity(sentence.len() + 4);
@@ -226,13 +180,8 @@ fn polish(sentence: &str) -> String {
             out.push(' ');
         }
         out.push_str(match word {
-            "a" | "an" => {
-                if vowel {
-                    "an"
-                } else {
-                    "a"
-                }
-            }
+            "a" | "an" if vowel => "an",
+            "a" | "an" => "a",
             word => word,
         });
     }
@@ -241,35 +190,10 @@ fn polish(sentence: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::WorldConfig;
+    use super::super::draw::Combinations;
     use super::*;
-    use crate::text::{Tokenizer, UNKNOWN, ask};
-
-    #[test]
-    fn the_vocabulary_holds_every_word_that_is_said() {
-        let vocabulary = vocabulary();
-        assert!((200..=400).contains(&vocabulary.len()), "{} words", vocabulary.len());
-        let captions = &vocabulary[..caption_words().len()];
-        assert!(captions.windows(2).all(|pair| pair[0] < pair[1]));
-        assert!(vocabulary[captions.len()..].windows(2).all(|pair| pair[0] < pair[1]));
-        for sentence in text_corpus(&WorldConfig::default(), 5000) {
-            for word in sentence.split(' ') {
-                assert!(captions.binary_search(&word.to_string()).is_ok(), "{word:?} in {sentence:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn questions_have_no_unknown_words() {
-        let tokenizer = Tokenizer::word_level(&vocabulary()).unwrap();
-        for (wording, _) in wordings().into_iter().flatten() {
-            let prompt = ask(QUESTION_PROMPT, &wording.replace("{s}", "ring"));
-            assert!(!tokenizer.encode(&prompt, 100).unwrap().contains(&UNKNOWN), "{prompt}");
-        }
-        for answer in QuestionKind::ALL.into_iter().flat_map(QuestionKind::answers) {
-            let ids = tokenizer.encode(answer, 100).unwrap();
-            assert!(ids.len() == 2 && ids[0] != UNKNOWN, "{answer} is one word and the end");
-        }
-    }
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_clip_has_twenty_different_captions() {

@@ -1,18 +1,19 @@
-//! What a tiny world is made of: one seed, sizes, and how often things happen.
+//! Configuration of a tiny world: seed, sizes and probabilities.
 
-use super::{questions, words};
+use super::{question_words, words};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Changes whenever the same configuration and words would give another world, so that no cache outlives its generator.
+/// Version of the generator. It must change whenever the same configuration and words give another world;
+/// otherwise caches of an older generator would be used.
 const GENERATOR: u32 = 2;
 
-/// Everything that determines a world. The same configuration gives the same world, byte for byte.
+/// Everything that determines a world: the same configuration gives the same files, byte for byte.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorldConfig {
-    /// Seed of every draw.
+    /// Random seed.
     pub seed: u64,
     /// Clips of each split.
     pub clips: ClipCounts,
@@ -20,27 +21,27 @@ pub struct WorldConfig {
     pub pairs: PairCounts,
     /// Side of a frame in pixels.
     pub size: u32,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
-    /// Fewest frames of a clip.
+    /// Shortest clip, in frames.
     pub shortest: usize,
-    /// Most frames of a clip.
+    /// Longest clip, in frames.
     pub longest: usize,
-    /// Different captions a clip.
+    /// Captions per clip, all different.
     pub captions: usize,
-    /// Most questions a clip.
+    /// Maximum number of questions per clip.
     pub questions: usize,
     /// Standard deviation of the pixel noise, of pixels in 0..1.
     pub noise: f64,
-    /// How often things are there and happen.
+    /// Probabilities of objects and events.
     pub scenes: SceneOdds,
-    /// How often clips' captions say what.
+    /// Probabilities of the parts of a clip's caption.
     pub clip_captions: ClipCaptionOdds,
-    /// How often images' captions say what.
+    /// Probabilities of the parts of an image's caption.
     pub image_captions: ImageCaptionOdds,
 }
 
-/// Number of clips by split.
+/// Number of clips of each split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipCounts {
@@ -52,23 +53,23 @@ pub struct ClipCounts {
     pub test: usize,
 }
 
-/// Number of image-text pairs by split.
+/// Number of image-text pairs of each split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairCounts {
     /// Training pairs.
     pub train: usize,
-    /// Pairs to measure on: fresh draws, two thirds of them with one object.
+    /// Held-out pairs; two thirds of them show one object.
     pub validate: usize,
 }
 
-/// Probabilities of what is in a scene.
+/// Probabilities of objects and events in a scene.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneOdds {
     /// A clip has two events, one after the other.
     pub two_events: f64,
-    /// A clip has a second object, where a corner is free.
+    /// A clip has a second object, if a corner is free.
     pub second_object: f64,
     /// A clip's square, triangle or cross is tilted.
     pub tilted: f64,
@@ -80,45 +81,45 @@ pub struct SceneOdds {
     pub tilted_in_image: f64,
 }
 
-/// Probabilities of what a clip's caption says.
+/// Probabilities of the parts of a clip's caption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClipCaptionOdds {
-    /// The event is left out.
+    /// The event is omitted.
     pub no_event: f64,
-    /// The direction of a movement or change of size is left out.
+    /// The direction of a movement or of a change of size is omitted.
     pub no_direction: f64,
-    /// One of two events is left out.
+    /// One of two events is omitted.
     pub one_of_two: f64,
-    /// The main object's colour is said.
+    /// The main object's colour is stated.
     pub colour: f64,
-    /// The main object's size is said, where it does not change.
+    /// The main object's size is stated, if it does not change.
     pub size: f64,
-    /// The main object comes with "a" instead of "the".
+    /// The main object has the article "a" instead of "the".
     pub indefinite: f64,
-    /// The second object is said, where there is one.
+    /// The second object is mentioned, if there is one.
     pub second: f64,
-    /// The background is said.
+    /// The background is stated.
     pub background: f64,
 }
 
-/// Probabilities of what an image's caption says.
+/// Probabilities of the parts of an image's caption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageCaptionOdds {
-    /// An object's colour is said.
+    /// An object's colour is stated.
     pub colour: f64,
-    /// A single object's size is said.
+    /// A single object's size is stated.
     pub size: f64,
-    /// A tilted object is said to be tilted.
+    /// A tilted object is described as tilted.
     pub tilted: f64,
-    /// An upright object that could be tilted is said to be upright.
+    /// An upright object that could be tilted is described as upright.
     pub upright: f64,
-    /// An object's place is said.
+    /// An object's position is stated.
     pub place: f64,
-    /// Two objects are related to each other.
+    /// The position of two objects relative to each other is stated.
     pub relation: f64,
-    /// The background is said.
+    /// The background is stated.
     pub background: f64,
 }
 
@@ -185,13 +186,13 @@ impl Default for ImageCaptionOdds {
 }
 
 impl WorldConfig {
-    /// Refuses what no world can have.
+    /// Checks the ranges of all values.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the first impossible value.
+    /// [`Error::Setting`] with the first value out of range.
     pub fn validate(&self) -> Result<()> {
         let setting =
-            |key, expected: &str, got: String| Err(Error::Setting { key, expected: expected.into(), got });
+            |key: &'static str, expected: &str, got: String| Err(Error::setting(key, expected, got));
         if !(16..=512).contains(&self.size) || !self.size.is_multiple_of(2) {
             return setting("size", "an even number from 16 to 512", self.size.to_string());
         }
@@ -211,42 +212,30 @@ impl WorldConfig {
         if !(1..=8).contains(&self.questions) {
             return setting("questions", "from 1 to 8", self.questions.to_string());
         }
-        let odds = [
-            ("noise", self.noise),
-            ("scenes.two_events", self.scenes.two_events),
-            ("scenes.second_object", self.scenes.second_object),
-            ("scenes.tilted", self.scenes.tilted),
-            ("scenes.large", self.scenes.large),
-            ("scenes.two_in_image", self.scenes.two_in_image),
-            ("scenes.tilted_in_image", self.scenes.tilted_in_image),
-            ("clip_captions.no_event", self.clip_captions.no_event),
-            ("clip_captions.no_direction", self.clip_captions.no_direction),
-            ("clip_captions.one_of_two", self.clip_captions.one_of_two),
-            ("clip_captions.colour", self.clip_captions.colour),
-            ("clip_captions.size", self.clip_captions.size),
-            ("clip_captions.indefinite", self.clip_captions.indefinite),
-            ("clip_captions.second", self.clip_captions.second),
-            ("clip_captions.background", self.clip_captions.background),
-            ("image_captions.colour", self.image_captions.colour),
-            ("image_captions.size", self.image_captions.size),
-            ("image_captions.tilted", self.image_captions.tilted),
-            ("image_captions.upright", self.image_captions.upright),
-            ("image_captions.place", self.image_captions.place),
-            ("image_captions.relation", self.image_captions.relation),
-            ("image_captions.background", self.image_captions.background),
+        let groups = [
+            ("scenes.", serde_json::to_value(&self.scenes)),
+            ("clip_captions.", serde_json::to_value(&self.clip_captions)),
+            ("image_captions.", serde_json::to_value(&self.image_captions)),
+            ("", Ok(serde_json::json!({"noise": self.noise}))),
         ];
-        match odds.into_iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
-            Some((key, value)) => setting(key, "from 0 to 1", value.to_string()),
-            None => Ok(()),
+        for (group, odds) in groups {
+            let odds = odds.map_err(|error| Error::setting(group, "numbers", error))?;
+            for (name, value) in odds.as_object().into_iter().flatten() {
+                // JSON has no NaN: such a value is `null`.
+                if !value.as_f64().is_some_and(|value| (0.0..=1.0).contains(&value)) {
+                    return Err(Error::setting(format!("{group}{name}"), "from 0 to 1", value));
+                }
+            }
         }
+        Ok(())
     }
 
-    /// Names the world: 16 hexadecimal digits of the SHA-256 of configuration, generator and words.
+    /// The world's name: 16 hexadecimal digits of the SHA-256 of generator version, words and configuration.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(GENERATOR.to_le_bytes());
-        for (phrase, weight) in words::tables().into_iter().chain(questions::wordings()).flatten() {
+        for (phrase, weight) in words::tables().into_iter().chain(question_words::tables()).flatten() {
             hash.update(phrase);
             hash.update(weight.to_le_bytes());
         }

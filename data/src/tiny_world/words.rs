@@ -1,8 +1,10 @@
-//! The grammar's words: every concept with its synonyms and how common each is. The first is the most common, so that
-//! a model's likeliest caption agrees with most people's. No verb is shared between two kinds of events.
+//! The words of captions: each concept with its synonyms and their weights.
 //!
-//! Placeholders: `{c}` a colour, `{n}` the main object, `{a}` and `{b}` what happens first and then, `{m}` the second
-//! object, `{g}` the background, `{bg}` the phrase about it.
+//! The first synonym is the most common one, so that a model's most probable caption agrees with most
+//! references. No verb belongs to two kinds of events.
+//!
+//! Placeholders: `{c}` a colour, `{n}` the main object, `{a}` and `{b}` the first and the second event, `{m}`
+//! the second object, `{g}` the background's colour, `{bg}` the phrase about the background.
 
 use super::scene::{Background, Colour, Event, Kind, Shape};
 
@@ -47,7 +49,7 @@ pub(crate) const UPRIGHT: Table = &[("upright", 0.8), ("straight", 0.2)];
 pub(crate) const TILTED: Table =
     &[("tilted", 0.70), ("slanted", 0.16), ("rotated", 0.08), ("leaning", 0.04), ("inclined", 0.02)];
 
-/// Verbs of sideways movement, to be followed by a direction.
+/// Verbs of sideways movement; a direction follows.
 pub(crate) const SIDEWAYS_VERBS: Table = &[
     ("moves", 0.60),
     ("slides", 0.18),
@@ -67,7 +69,7 @@ pub(crate) const RIGHTWARDS: Table = &[
     ("rightwards", 0.05),
 ];
 
-/// What an event is called. Left and right are said by a verb and a direction instead.
+/// The phrases of an event. Left and right are expressed by a verb and a direction instead.
 pub(crate) fn event(event: Event) -> Table {
     match event {
         Event::Left | Event::Right => &[],
@@ -142,7 +144,7 @@ pub(crate) fn event(event: Event) -> Table {
     }
 }
 
-/// What a kind of event is called when the direction is left out.
+/// The phrases of a kind of event without its direction.
 pub(crate) fn undirected(kind: Kind) -> Table {
     match kind {
         Kind::Horizontal => &[
@@ -214,7 +216,7 @@ pub(crate) const IMAGE_OPENINGS: Table = &[
     ("", 0.03),
 ];
 
-/// Where an object is: its column and row of the grid.
+/// The phrases of a position: column and row of the grid.
 pub(crate) fn place(column: i8, row: i8) -> Table {
     match (column.signum(), row.signum()) {
         (0, 0) => &[("in the middle", 0.6), ("at the centre", 0.4)],
@@ -234,7 +236,7 @@ pub(crate) const RIGHT_OF: Table = &[("to the right of", 0.6), ("right of", 0.2)
 pub(crate) const ABOVE: Table = &[("above", 0.7), ("over", 0.3)];
 pub(crate) const BELOW: Table = &[("below", 0.7), ("under", 0.3)];
 
-/// Every table, for the vocabulary.
+/// Every table, for the vocabulary and the world's hash.
 pub(crate) fn tables() -> Vec<Table> {
     let mut all = vec![
         SMALL,

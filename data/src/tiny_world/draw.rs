@@ -1,222 +1,25 @@
-//! What is there and what happens: objects, events, clips and pictures, and how they are drawn at random.
-//!
-//! Coordinates: the centre is (0, 0), x goes right, y goes DOWN, and the frame's edge is at 1.
+//! Draws the content of clips and images at random: which objects there are and what happens.
 
 use super::config::SceneOdds;
 use super::render::{self, State};
+use super::scene::{Background, Colour, Event, Kind, Object, Picture, Scene, Shape};
 use crate::random::RandomStream;
-use serde::{Deserialize, Serialize};
 
-/// An object's outline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the names say it
-pub enum Shape {
-    Circle,
-    Square,
-    Triangle,
-    Cross,
-    Ring,
-}
-
-impl Shape {
-    /// Every shape.
-    pub const ALL: [Self; 5] = [Self::Circle, Self::Square, Self::Triangle, Self::Cross, Self::Ring];
-
-    /// Whether a turn of this shape can be seen.
-    #[must_use]
-    pub fn tilts(self) -> bool {
-        matches!(self, Self::Square | Self::Triangle | Self::Cross)
-    }
-}
-
-/// An object's colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Colour {
-    Red,
-    Green,
-    Blue,
-    Yellow,
-    Purple,
-    Cyan,
-    Orange,
-    White,
-}
-
-impl Colour {
-    /// Every colour.
-    pub const ALL: [Self; 8] = [
-        Self::Red,
-        Self::Green,
-        Self::Blue,
-        Self::Yellow,
-        Self::Purple,
-        Self::Cyan,
-        Self::Orange,
-        Self::White,
-    ];
-}
-
-/// What is behind the objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Background {
-    Black,
-    Grey,
-}
-
-/// What happens to the main object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Event {
-    Left,
-    Right,
-    Up,
-    Down,
-    Grow,
-    Shrink,
-    Spin,
-    Blink,
-    Recolour,
-    Still,
-}
-
-/// Events that show the same frames, in one order or the other: what a model that is blind to frame order can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Kind {
-    Horizontal,
-    Vertical,
-    Size,
-    Spin,
-    Blink,
-    Recolour,
-    Still,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Horizontal, Self::Vertical, Self::Size, Self::Spin, Self::Blink, Self::Recolour, Self::Still];
-    const MOVES: [Self; 2] = [Self::Horizontal, Self::Vertical];
-    const OTHERS: [Self; 4] = [Self::Size, Self::Spin, Self::Blink, Self::Recolour];
-
-    /// The events of this kind; two where they are each other's time reversal.
-    #[must_use]
-    pub fn events(self) -> &'static [Event] {
-        match self {
-            Self::Horizontal => &[Event::Left, Event::Right],
-            Self::Vertical => &[Event::Up, Event::Down],
-            Self::Size => &[Event::Grow, Event::Shrink],
-            Self::Spin => &[Event::Spin],
-            Self::Blink => &[Event::Blink],
-            Self::Recolour => &[Event::Recolour],
-            Self::Still => &[Event::Still],
-        }
-    }
-}
-
-impl Event {
-    /// The kind this event belongs to.
-    #[must_use]
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Left | Self::Right => Kind::Horizontal,
-            Self::Up | Self::Down => Kind::Vertical,
-            Self::Grow | Self::Shrink => Kind::Size,
-            Self::Spin => Kind::Spin,
-            Self::Blink => Kind::Blink,
-            Self::Recolour => Kind::Recolour,
-            Self::Still => Kind::Still,
-        }
-    }
-
-    /// Whether an opposite event exists.
-    #[must_use]
-    pub fn directed(self) -> bool {
-        self.kind().events().len() > 1
-    }
-}
-
-/// A thing in a scene.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Object {
-    /// Its outline.
-    pub shape: Shape,
-    /// Its colour; the first one, where it changes.
-    pub colour: Colour,
-    /// Large or small.
-    pub large: bool,
-    /// Column of the 3 x 3 grid: -1 left, 0 middle, 1 right.
-    pub column: i8,
-    /// Row of the grid: -1 top, 0 middle, 1 bottom.
-    pub row: i8,
-    /// Centre, rightwards.
-    pub x: f64,
-    /// Centre, downwards.
-    pub y: f64,
-    /// Radius.
-    pub radius: f64,
-    /// Tilt in degrees, clockwise; 0 is upright.
-    pub tilt: f64,
-}
-
-/// A clip's content: everything a renderer or a judge needs to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scene {
-    /// The object that things happen to.
-    pub main: Object,
-    /// A small object that rests in a corner.
-    pub second: Option<Object>,
-    /// What is behind them.
-    pub background: Background,
-    /// What happens, in order; one or two events.
-    pub events: Vec<Event>,
-    /// The colour after a recolouring.
-    pub to_colour: Option<Colour>,
-    /// Length in frames.
-    pub frames: usize,
-    /// Degrees of a spin.
-    pub turn: f64,
-    /// Where in its cycle a blinking starts, 0..1.
-    pub phase: f64,
-    /// Radius at the small end of growing and shrinking.
-    pub smallest: f64,
-    /// Radius at the large end.
-    pub largest: f64,
-    /// How far from the centre a movement starts and ends.
-    pub span: f64,
-}
-
-/// An image's content.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Picture {
-    /// One or two objects.
-    pub objects: Vec<Object>,
-    /// What is behind them.
-    pub background: Background,
-}
-
-/// Which combinations a split may draw.
+/// The combinations that a split may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combinations {
-    /// All there are: what images and sentences for pretraining show.
+    /// All combinations, for pretraining images and text.
     Any,
-    /// Those of the training clips: no held-out colour-shape pair, no held-out event pair.
+    /// Those of the training clips: no held-out colour-shape pair and no held-out event pair.
     Trained,
-    /// Trained colour-shape pairs, any event pair.
+    /// Colour-shape pairs of training, any event pair.
     TrainedColours,
     /// Held-out colour-shape pairs, any event pair.
     HeldOutColours,
 }
 
 impl Combinations {
-    /// Whether held-out pairs may stand beside trained ones.
+    /// Whether held-out and training pairs may occur in one scene.
     fn mixes(self) -> bool {
         matches!(self, Self::Any | Self::HeldOutColours)
     }
@@ -226,8 +29,10 @@ impl Combinations {
     }
 }
 
-/// A quarter of the colour-shape pairs, none of which training shows: two of each shape, one or two of each colour. A
-/// table that held out more of one colour would let a model guess the shape from the colour.
+/// Whether a colour-shape pair is held out of the training clips.
+///
+/// A quarter of the pairs is: two of each shape, one or two of each colour. With more of one colour, a model
+/// could guess the shape from the colour.
 #[must_use]
 pub fn held_out(colour: Colour, shape: Shape) -> bool {
     matches!(
@@ -240,11 +45,13 @@ pub fn held_out(colour: Colour, shape: Shape) -> bool {
     )
 }
 
-/// Two of the eight pairs of movement and other event, in both orders, which training does not show.
-#[must_use]
-pub fn held_out_events(movement: Kind, other: Kind) -> bool {
+/// Whether a pair of a movement and another event, in either order is held out of training: two of eight are.
+fn held_out_events(movement: Kind, other: Kind) -> bool {
     matches!((movement, other), (Kind::Horizontal, Kind::Spin) | (Kind::Vertical, Kind::Recolour))
 }
+
+const MOVES: [Kind; 2] = [Kind::Horizontal, Kind::Vertical];
+const OTHERS: [Kind; 4] = [Kind::Size, Kind::Spin, Kind::Blink, Kind::Recolour];
 
 const SMALL: f64 = 0.34;
 const LARGE: f64 = 0.50;
@@ -253,7 +60,7 @@ const CORNER_RADIUS: f64 = 0.22;
 const JITTER: f64 = 0.03;
 
 impl Scene {
-    /// Draws a clip's content.
+    /// Draws the content of a clip of `lengths.0..=lengths.1` frames.
     #[must_use]
     pub fn draw(
         random: &mut RandomStream,
@@ -266,7 +73,7 @@ impl Scene {
         let mut to_colour = None;
         if kinds.contains(&Kind::Recolour) {
             let other = other_colour(random, colour, |c| allowed.mixes() || !held_out(c, shape));
-            // Either of the two comes first, or the first colour would tell which pairs are held out.
+            // Either colour comes first: otherwise the first colour would reveal which pairs are held out.
             let swap = random.chance(0.5);
             to_colour = Some(if swap { colour } else { other });
             colour = if swap { other } else { colour };
@@ -292,7 +99,7 @@ impl Scene {
         scene
     }
 
-    /// A small object in a corner that the main object never reaches, of another colour and another shape.
+    /// A small object of another colour and another shape, in a corner that the main object never reaches.
     fn draw_second(&self, random: &mut RandomStream, allowed: Combinations) -> Option<Object> {
         let path: Vec<State> = (0..17).map(|i| render::state(self, i, 17)).collect();
         let clear = |x: f64, y: f64| {
@@ -323,33 +130,10 @@ impl Scene {
             tilt: 0.0,
         })
     }
-
-    /// Whether what one says of the clip depends on its frames' order: whether the same frames backwards show something
-    /// else. Two events do, as one of them is first.
-    #[must_use]
-    pub fn depends_on_order(&self) -> bool {
-        self.events.len() > 1 || self.events.iter().any(|&event| event.directed() || event == Event::Recolour)
-    }
-
-    /// What two clips must not share for one to be no copy of the other: everything one could say about them.
-    #[must_use]
-    pub fn key(&self) -> String {
-        let of = |o: &Object| {
-            format!("{:?} {:?} {} {} {} {}", o.shape, o.colour, o.large, o.column, o.row, o.tilt != 0.0)
-        };
-        format!(
-            "{} | {:?} | {:?} {:?} {:?}",
-            of(&self.main),
-            self.second.as_ref().map(of),
-            self.background,
-            self.events,
-            self.to_colour
-        )
-    }
 }
 
 impl Picture {
-    /// Draws an image's content, with the number of objects given or drawn.
+    /// Draws the content of an image with this number of objects; `None` draws the number too.
     #[must_use]
     pub fn draw(
         random: &mut RandomStream,
@@ -365,7 +149,7 @@ impl Picture {
             }
             let mut second = drawn_object(random, odds, allowed);
             let apart = (first.column - second.column).abs().max((first.row - second.row).abs()) > 1;
-            // Both are drawn anew, because beside an object at the centre there is no room for another.
+            // Both are drawn again, because an object at the centre leaves no room for another one.
             if apart && first.colour != second.colour && first.shape != second.shape {
                 for object in [&mut first, &mut second] {
                     (object.large, object.radius) = (false, SMALL);
@@ -381,8 +165,9 @@ impl Picture {
     }
 }
 
-/// The main object's colour and shape and the kinds of its events. Kinds stay uniform: where something spins, the
-/// shape is drawn among those whose turn can be seen.
+/// The main object's colour and shape, and the kinds of its events.
+///
+/// Kinds stay uniform: for a spin, the shape is drawn among those whose rotation is visible.
 fn main_and_kinds(
     random: &mut RandomStream,
     odds: &SceneOdds,
@@ -391,7 +176,7 @@ fn main_and_kinds(
     loop {
         let (colour, mut shape) = colour_and_shape(random, allowed);
         let kinds = if random.chance(odds.two_events) {
-            let (movement, other) = (choose(random, &Kind::MOVES), choose(random, &Kind::OTHERS));
+            let (movement, other) = (choose(random, &MOVES), choose(random, &OTHERS));
             if allowed == Combinations::Trained && held_out_events(movement, other) {
                 continue;
             }
@@ -459,7 +244,7 @@ fn either_sign(random: &mut RandomStream, low: f64, high: f64) -> f64 {
     if random.chance(0.5) { value } else { -value }
 }
 
-/// One of a list that is known not to be empty.
+/// One item of a list that is not empty.
 fn choose<T: Copy>(random: &mut RandomStream, items: &[T]) -> T {
     items[random.below(items.len())]
 }
@@ -482,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_pairs_is_held_out_and_spread() {
+    fn a_quarter_of_the_pairs_is_held_out_evenly() {
         let held = |colour| Shape::ALL.into_iter().filter(|&shape| held_out(colour, shape)).count();
         assert_eq!(Colour::ALL.into_iter().map(held).sum::<usize>(), 10);
         assert!(Colour::ALL.into_iter().all(|colour| (1..=2).contains(&held(colour))));

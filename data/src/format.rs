@@ -1,0 +1,31 @@
+//! Numbers as text.
+
+/// A number with thousands separators: `6,513`.
+#[must_use]
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The first `max` items as a list: `a, b, …`.
+pub(crate) fn listed<S: AsRef<str>>(items: &[S], max: usize) -> String {
+    let more = (items.len() > max).then_some("…");
+    items.iter().take(max).map(S::as_ref).chain(more).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
