@@ -166,7 +166,7 @@ impl Captioner {
         let size = self.image_size();
         let request = self.settings.frames.request(size as u32);
         let preprocess = self.settings.frames.preprocess(size);
-        let plan = Plan::new(paths.len(), 1, Order::Kept);
+        let plan = Plan::new(paths.len(), 1, Order::Sequential);
         let ahead = 2 * self.batch_size;
         let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(ahead);
         let paths = paths.to_vec();

@@ -30,10 +30,10 @@ impl Videos {
         Self { frames, config, preprocess, features: None }
     }
 
-    /// Images, or clips, in memory.
+    /// Images in memory, as clips of one frame.
     pub fn in_memory(frames: FrameStore) -> Self {
-        let (count, size) = (frames.frames(), frames.size());
-        let config = FrameConfig { count, ..FrameConfig::default() };
+        let size = frames.size();
+        let config = FrameConfig { count: 1, ..FrameConfig::default() };
         Self::new(Arc::new(FrameSource::Stored(frames)), config, size)
     }
 

@@ -245,7 +245,8 @@ mod tests {
     use super::*;
     use data::random::RandomStream;
     use data::tiny_world::config::SceneOdds;
-    use data::tiny_world::scene::{Combinations, Event};
+    use data::tiny_world::draw::Combinations;
+    use data::tiny_world::scene::Event;
     use std::path::PathBuf;
 
     fn clip(id: &str, references: &[&str]) -> TestClip {

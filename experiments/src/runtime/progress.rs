@@ -25,7 +25,7 @@ pub fn open_world(config: &WorldConfig, cache: &Path) -> anyhow::Result<World> {
 /// When files cannot be written.
 pub fn synthesize(config: &WorldConfig, out: &Path) -> anyhow::Result<World> {
     let bars = ProgressBars::default();
-    synthetic::synthesize(config, out, &|progress| bars.update(progress))
+    tiny_world::synthesize(config, out, &|progress| bars.update(progress))
         .with_context(|| format!("cannot make the tiny world in {}", out.display()))
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod metrics;
 pub(crate) mod numbers;
 mod table;
 
-pub(crate) use data::datasets::thousands;
+pub(crate) use data::format::thousands;
 pub(crate) use table::Table;
 
 use train::TrainError;
