@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Published {
-    /// Where the paper has it: `Fig. 2a`, `Table 1`.
+    /// Figure or table of the paper: `Fig. 2a`, `Table 1`.
     pub figure: String,
-    /// What was measured, by the name it has among our figures.
+    /// Name of the metric.
     #[serde(default = "cider")]
     pub metric: String,
-    /// What the paper calls the setting.
+    /// The paper's name of the setting.
     pub label: String,
-    /// Our variant that is this setting, where there is one.
+    /// Our variant with this setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// The number as printed: CIDEr, BLEU, METEOR, ROUGE-L and accuracy times 100.
@@ -27,7 +27,7 @@ fn cider() -> String {
 }
 
 impl Published {
-    /// Whose number it is, on what and with which model.
+    /// Its source: the paper, test data and model.
     pub(crate) fn source(&self) -> String {
         format!("paper, {}, {}", self.data_set, self.model)
     }

@@ -65,15 +65,15 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     prepare_folder(&folder, request.resume)?;
 
     let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
-    let mut models = Models::default();
-    let mut study = Study { request, session, folder: &folder, clips: None, learned: Vec::new() };
+    let models = Models::new(session, &folder, earlier);
+    let mut study = Study { request, session, folder: &folder, models, clips: None, learned: Vec::new() };
     let Some(first) = study.with_checkpoint(first)? else { return Ok(Status::Interrupted) };
     let (task, loaded) = (tasks::of(&first), study.clips(&first)?);
     clips::save(&folder, &task.test_clips(&loaded))?;
     let data_hash = Some(loaded.hash().to_owned());
-    let baselines = match &earlier {
-        Some(earlier) if earlier.world == data_hash => earlier.baselines.clone(),
-        _ => task.baselines(&loaded)?,
+    let baselines = match study.models.earlier(data_hash.as_ref()) {
+        Some(earlier) => earlier.baselines.clone(),
+        None => task.baselines(&loaded)?,
     };
     let count = |split| loaded.split(split).len();
     let started = |(variant, _): &Resolved<'_>| VariantSummary {
@@ -97,9 +97,9 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
         world: data_hash,
     };
     // a checkpoint that cannot be read stops the study before anything is trained
-    models.add(&variants[0].0.name, &first, &loaded, session, &folder, earlier.as_ref(), &mut summary)?;
+    study.models.add(&variants[0].0.name, &first, &loaded, &mut summary)?;
     drop(loaded);
-    if !study.run(&mut models, earlier.as_ref(), &mut summary)? {
+    if !study.run(&mut summary)? {
         return Ok(Status::Interrupted);
     }
     let has_failures = summary.variants.iter().any(|variant| !variant.failures.is_empty());
@@ -111,6 +111,7 @@ struct Study<'a> {
     request: &'a Request<'a>,
     session: &'a Session,
     folder: &'a Path,
+    models: Models<'a>,
     /// The clips of the last run, which most variants share.
     clips: Option<Arc<Clips>>,
     learned: Vec<Learned>,
@@ -126,17 +127,12 @@ struct Learned {
 impl Study<'_> {
     /// All runs. The summary is saved after each, so that a report can be made at any time; returns whether
     /// all have ended.
-    fn run(
-        &mut self,
-        models: &mut Models,
-        earlier: Option<&Summary>,
-        summary: &mut Summary,
-    ) -> anyhow::Result<bool> {
+    fn run(&mut self, summary: &mut Summary) -> anyhow::Result<bool> {
         let path = self.folder.join(SUMMARY);
         files::replace_json(&path, summary)?;
         for (index, (variant, config)) in self.request.variants.iter().enumerate() {
             for seed in 1..=self.request.seeds {
-                match self.one(variant, config, seed, models, earlier, summary) {
+                match self.one(variant, config, seed, summary) {
                     Ok(Some(result)) => summary.variants[index].runs.push(result),
                     Ok(None) => return Ok(false),
                     Err(error) => {
@@ -160,31 +156,39 @@ impl Study<'_> {
         variant: &Variant,
         config: &RunConfig,
         seed: u64,
-        models: &mut Models,
-        earlier: Option<&Summary>,
         summary: &mut Summary,
     ) -> anyhow::Result<Option<RunResult>> {
         let directory = run_folder(self.folder, &variant.name, seed);
-        if self.session.dashboard != Dashboard::Silent && !directory.join(crate::records::RESULT).is_file() {
-            println!("\n{}\n\nnow: {} seed {seed}", Overview::read(self.folder)?.text(), variant.name);
-        }
-        let Some(config) = self.with_checkpoint(config)? else { return Ok(None) };
-        let clips = self.clips(&config)?;
-        models.add(&variant.name, &config, &clips, self.session, self.folder, earlier, summary)?;
-        let run = Run::new(&variant.name, &config, seed, directory);
-        let result = self.result(&run, &clips, models)?;
+        let run = Run::new(&variant.name, config, seed, directory.clone());
+        let result = match run.finished()? {
+            Some(finished) if self.models.keep(&variant.name, summary) => Some(finished),
+            finished => {
+                if self.session.dashboard != Dashboard::Silent && finished.is_none() {
+                    println!(
+                        "\n{}\n\nnow: {} seed {seed}",
+                        Overview::read(self.folder)?.text(),
+                        variant.name
+                    );
+                }
+                let Some(config) = &self.with_checkpoint(config)? else { return Ok(None) };
+                let clips = self.clips(config)?;
+                self.models.add(&variant.name, config, &clips, summary)?;
+                match finished {
+                    Some(finished) => Some(finished),
+                    None => self.train(&Run::new(&variant.name, config, seed, directory.clone()), &clips)?,
+                }
+            }
+        };
         if result.is_some() && config.scst.is_none() {
-            let checkpoint = run.directory.join(BEST);
-            self.learned.push(Learned { config_hash: config.hash(seed)?, checkpoint });
+            self.learned.push(Learned { config_hash: config.hash(seed)?, checkpoint: directory.join(BEST) });
         }
         Ok(result)
     }
 
-    fn result(&self, run: &Run<'_>, clips: &Clips, models: &mut Models) -> anyhow::Result<Option<RunResult>> {
-        if let Some(finished) = run.finished()? {
-            return Ok(Some(finished));
-        }
-        let provenance = run.provenance(self.session, clips, models.weights_hash(&run.config.checkpoint)?)?;
+    /// Trains a run, or copies an equal one of another study.
+    fn train(&mut self, run: &Run<'_>, clips: &Clips) -> anyhow::Result<Option<RunResult>> {
+        let provenance =
+            run.provenance(self.session, clips, self.models.weights_hash(&run.config.checkpoint)?)?;
         // a run that was started here continues here
         if self.request.reuse
             && !run.directory.exists()

@@ -14,77 +14,103 @@ use crate::records::{ModelSummary, Summary};
 use crate::runtime::Session;
 use crate::tasks::{self, Clips};
 
-/// Hashes of checkpoints, by their folder.
-#[derive(Default)]
-pub(super) struct Models(HashMap<PathBuf, String>);
+/// Evaluates the pretrained models of a study.
+pub(super) struct Models<'a> {
+    session: &'a Session,
+    /// The folder of the study.
+    folder: &'a Path,
+    /// The summary of an earlier session.
+    earlier: Option<Summary>,
+    /// Hashes of checkpoints, by their folder.
+    hashes: HashMap<PathBuf, String>,
+}
 
-impl Models {
+impl<'a> Models<'a> {
+    pub(super) fn new(session: &'a Session, folder: &'a Path, earlier: Option<Summary>) -> Self {
+        Self { session, folder, earlier, hashes: HashMap::new() }
+    }
+
     /// The hash of a checkpoint's files, computed once in a process.
     pub(super) fn weights_hash(&mut self, checkpoint: &Path) -> anyhow::Result<String> {
-        if let Some(hash) = self.0.get(checkpoint) {
+        if let Some(hash) = self.hashes.get(checkpoint) {
             return Ok(hash.clone());
         }
         let hash = weights_hash(&find_checkpoint(checkpoint)?)?;
-        self.0.insert(checkpoint.to_owned(), hash.clone());
+        self.hashes.insert(checkpoint.to_owned(), hash.clone());
         Ok(hash)
     }
 
-    /// Adds a variant to the entry of its model in the summary. A model without an entry is taken from an
-    /// earlier summary or evaluated.
-    #[allow(clippy::too_many_arguments)]
+    /// The earlier summary, where it is of the same data.
+    pub(super) fn earlier(&self, data_hash: Option<&String>) -> Option<&Summary> {
+        self.earlier.as_ref().filter(|earlier| earlier.world.as_ref() == data_hash)
+    }
+
+    /// Takes the model of a variant from the earlier summary; returns whether it has one. The checkpoint, which
+    /// may have to be pretrained again, is not opened.
+    pub(super) fn keep(&self, variant: &str, summary: &mut Summary) -> bool {
+        let earlier = self.earlier(summary.world.as_ref());
+        let is_of = |model: &&ModelSummary| model.variants.iter().any(|name| name == variant);
+        let known = earlier.and_then(|earlier| earlier.models.iter().find(is_of)).cloned();
+        match known {
+            Some(model) => {
+                enter(variant, model, summary);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Adds a variant to the entry of its model in the summary. A model without an entry is evaluated, unless the
+    /// earlier summary has it.
     pub(super) fn add(
         &mut self,
         variant: &str,
         config: &RunConfig,
         clips: &Clips,
-        session: &Session,
-        folder: &Path,
-        earlier: Option<&Summary>,
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
-        let weights_hash = self.weights_hash(&config.checkpoint)?;
-        if let Some(model) = summary.models.iter_mut().find(|model| model.weights_hash == weights_hash) {
-            if !model.variants.iter().any(|name| name == variant) {
-                model.variants.push(variant.to_owned());
-            }
-            return Ok(());
-        }
-        let known = earlier.filter(|earlier| earlier.world == summary.world);
-        let known =
-            known.and_then(|known| known.models.iter().find(|model| model.weights_hash == weights_hash));
-        let model = match known {
-            Some(model) => ModelSummary { variants: vec![variant.to_owned()], ..model.clone() },
-            None => evaluate(variant, config, clips, session, folder, weights_hash)?,
+        let hash = self.weights_hash(&config.checkpoint)?;
+        let earlier = self.earlier(summary.world.as_ref()).map_or(&[][..], |earlier| &earlier.models);
+        let known = summary.models.iter().chain(earlier).find(|model| model.weights_hash == hash);
+        let model = match known.cloned() {
+            Some(model) => model,
+            None => self.evaluate(config, clips, hash)?,
         };
-        summary.models.push(model);
+        enter(variant, model, summary);
         Ok(())
+    }
+
+    fn evaluate(
+        &self,
+        config: &RunConfig,
+        clips: &Clips,
+        weights_hash: String,
+    ) -> anyhow::Result<ModelSummary> {
+        let directory = find_checkpoint(&config.checkpoint)?;
+        let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &self.session.device)?;
+        report_unknown_words(&checkpoint, clips)?;
+        let task = tasks::of(config);
+        let context = task.context(&checkpoint)?;
+        let predictions = self.folder.join(format!("predictions/pretrained-{weights_hash}.json"));
+        let test = Evaluation { task: &*task, config, clips };
+        Ok(ModelSummary {
+            weights_hash,
+            checkpoint: config.checkpoint.display().to_string(),
+            parameters: model::parameters::count(&checkpoint.model, |_| true),
+            variants: Vec::new(),
+            test: test.of(Split::Test, &checkpoint.model, &context, Some(&predictions))?,
+        })
     }
 }
 
-fn evaluate(
-    variant: &str,
-    config: &RunConfig,
-    clips: &Clips,
-    session: &Session,
-    folder: &Path,
-    weights_hash: String,
-) -> anyhow::Result<ModelSummary> {
-    let directory = find_checkpoint(&config.checkpoint)?;
-    let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
-    report_unknown_words(&checkpoint, clips)?;
-    let parameters = model::parameters::count(&checkpoint.model, |_| true);
-    let task = tasks::of(config);
-    let context = task.context(&checkpoint)?;
-    let predictions = folder.join(format!("predictions/pretrained-{weights_hash}.json"));
-    let test = Evaluation { task: &*task, config, clips };
-    let test = test.of(Split::Test, &checkpoint.model, &context, Some(&predictions))?;
-    Ok(ModelSummary {
-        weights_hash,
-        checkpoint: config.checkpoint.display().to_string(),
-        parameters,
-        variants: vec![variant.to_owned()],
-        test,
-    })
+/// Enters a variant under its model.
+fn enter(variant: &str, model: ModelSummary, summary: &mut Summary) {
+    let entry = summary.models.iter_mut().find(|known| known.weights_hash == model.weights_hash);
+    match entry {
+        Some(known) if known.variants.iter().any(|name| name == variant) => {}
+        Some(known) => known.variants.push(variant.to_owned()),
+        None => summary.models.push(ModelSummary { variants: vec![variant.to_owned()], ..model }),
+    }
 }
 
 /// Prints which words of the training captions are not in the checkpoint's vocabulary.

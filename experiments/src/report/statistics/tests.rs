@@ -90,10 +90,10 @@ fn a_metric_of_summed_counts_is_resampled_as_such() {
     let Fixture { resamples, corpus, .. } = fixture();
     let rows: Vec<Vec<f64>> =
         corpus.first.iter().zip(&corpus.second).map(|(a, b)| [*a, *b].concat()).collect();
-    let figure = |sums: &[f64]| sums[0] / sums[1] - sums[2] / sums[3];
-    let resampled = resample(&rows, Resampling { resamples, seed: 2 }, |sums| vec![figure(sums)]);
+    let metric = |sums: &[f64]| sums[0] / sums[1] - sums[2] / sums[3];
+    let resampled = resample(&rows, Resampling { resamples, seed: 2 }, |sums| vec![metric(sums)]);
     let whole: Vec<f64> = (0..4).map(|column| rows.iter().map(|row| row[column]).sum()).collect();
-    let ours = Difference::of(figure(&whole), resampled.concat()).unwrap();
+    let ours = Difference::of(metric(&whole), resampled.concat()).unwrap();
     assert!((ours.difference - corpus.expected.difference).abs() < 1e-12);
     assert_near("counts", &ours, &corpus.expected, resamples);
 }
