@@ -23,7 +23,8 @@ pub struct Options {
     pub precision: Precision,
     /// Changes to the checkpoint's configuration; none by default.
     pub overrides: Overrides,
-    /// Frames, prompt and generation; by default those that the checkpoint remembers, else [`Settings::default`].
+    /// Frames, prompt and generation; by default those that the checkpoint remembers, else
+    /// [`Settings::default`].
     pub settings: Option<Settings>,
     /// Draws tokens instead of a beam search, one caption after the other.
     pub sample: Option<Sample>,
@@ -108,7 +109,8 @@ impl Captioner {
         Ok(all)
     }
 
-    /// As [`caption`](Self::caption), for long lists: hands out each file's captions as soon as its batch is finished.
+    /// As [`caption`](Self::caption), for long lists: hands out each file's captions as soon as its batch is
+    /// finished.
     ///
     /// # Errors
     /// As [`caption`](Self::caption).
@@ -156,8 +158,8 @@ impl Captioner {
         self.context.config.vision_config.image_size
     }
 
-    /// Normalised frames of each file, decoded ahead while captions are generated: at most two batches, and no more
-    /// threads than cores.
+    /// Normalised frames of each file, decoded ahead while captions are generated: at most two batches, and
+    /// no more threads than cores.
     fn decode(
         &self,
         paths: &[PathBuf],

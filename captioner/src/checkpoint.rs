@@ -65,7 +65,8 @@ impl Checkpoint {
     /// Tokens of a prompt, for the language model and for a Q-Former that reads text.
     ///
     /// # Errors
-    /// When the Q-Former reads text and the checkpoint has no tokenizer for it, or a tokenizer fails on the prompt.
+    /// When the Q-Former reads text and the checkpoint has no tokenizer for it, or a tokenizer fails on the
+    /// prompt.
     pub fn prompt(&self, prompt: &str) -> Result<PromptIds, CaptionerError> {
         let qformer = self.qformer_tokenizer.as_deref();
         if self.config.qformer_config.reads_text && qformer.is_none() && !prompt.trim().is_empty() {
@@ -80,8 +81,8 @@ impl Checkpoint {
     }
 }
 
-/// The tokens that end a caption: those of the checkpoint's `generation_config.json` or `config.json`, and for T5 the
-/// end token of its tokenizer.
+/// The tokens that end a caption: those of the checkpoint's `generation_config.json` or `config.json`, and
+/// for T5 the end token of its tokenizer.
 ///
 /// # Errors
 /// When `generation_config.json` is damaged.

@@ -36,8 +36,8 @@ pub struct PromptIds {
 }
 
 impl PromptIds {
-    /// Tokenizes a prompt. The end token is left out, as the caption follows; `qformer` is the tokenizer of a Q-Former
-    /// that reads text.
+    /// Tokenizes a prompt. The end token is left out, as the caption follows; `qformer` is the tokenizer of a
+    /// Q-Former that reads text.
     ///
     /// # Errors
     /// When a tokenizer fails on the prompt.
@@ -84,12 +84,13 @@ impl Context {
         Prompt { text: expand(text), instruction: expand(instruction), streams: None }
     }
 
-    /// Generates captions: `num_return_sequences` for each row, best first. `streams` names each row's stream of
-    /// random numbers for sampling. The model must not be in training ([`Module::valid`](burn::module::Module::valid)).
+    /// Generates captions: `num_return_sequences` for each row, best first. `streams` names each row's stream
+    /// of random numbers for sampling. The model must not be in training
+    /// ([`Module::valid`](burn::module::Module::valid)).
     ///
     /// # Errors
-    /// When the settings do not fit, the device or the tokenizer fails, or there is an instruction that the model
-    /// cannot read.
+    /// When the settings do not fit, the device or the tokenizer fails, or there is an instruction that the
+    /// model cannot read.
     pub fn generate(
         &self,
         model: &Blip2,

@@ -31,8 +31,8 @@ pub struct LiveFrames {
 }
 
 impl FrameSource {
-    /// The frames of `clips`, resized to `size` pixels. With `trains`, frames are sampled and augmented each epoch
-    /// where the configuration says so.
+    /// The frames of `clips`, resized to `size` pixels. With `trains`, frames are sampled and augmented each
+    /// epoch where the configuration says so.
     ///
     /// # Errors
     /// The first clip that cannot be decoded; a cache that cannot be written; an invalid augmentation.

@@ -23,9 +23,10 @@
 //!
 //! Training and evaluation use the same steps one by one. In the order of the data:
 //!
-//! 1. [`checkpoint`] reads weights, sizes and tokenizers. [`overrides`] changes sizes by name; [`settings`] holds
-//!    how a checkpoint is used: frames, prompt, generation.
-//! 2. [`frames`] reads the frames of a split; [`features`] caches the output of a frozen ViT; [`videos`] joins both.
+//! 1. [`checkpoint`] reads weights, sizes and tokenizers. [`overrides`] changes sizes by name; [`settings`]
+//!    holds how a checkpoint is used: frames, prompt, generation.
+//! 2. [`frames`] reads the frames of a split; [`features`] caches the output of a frozen ViT; [`videos`]
+//!    joins both.
 //! 3. [`host`] holds batches as plain arrays and uploads them.
 //! 4. [`context`] builds prompts and generates captions; [`Captioner`] is all of it for a list of files.
 

@@ -39,8 +39,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the tables `frames`, `text` and `generate` of a checkpoint's [`SETTINGS_FILE`]; `None` without such a
-    /// file. Other tables are ignored.
+    /// Reads the tables `frames`, `text` and `generate` of a checkpoint's [`SETTINGS_FILE`]; `None` without
+    /// such a file. Other tables are ignored.
     ///
     /// # Errors
     /// When the file cannot be read, or one of the three tables is not valid.

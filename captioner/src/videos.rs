@@ -37,8 +37,8 @@ impl Videos {
         Self::new(Arc::new(FrameSource::Stored(frames)), config, size)
     }
 
-    /// Replaces the frames by ViT features, where the ViT is frozen (`trains` is false for all of its parameters) and
-    /// the frames are the same in every epoch.
+    /// Replaces the frames by ViT features, where the ViT is frozen (`trains` is false for all of its
+    /// parameters) and the frames are the same in every epoch.
     ///
     /// # Errors
     /// As [`FeatureStore::compute`].

@@ -1,5 +1,6 @@
-//! Times a training step and captioning of a mid-size BLIP-2 on the CPU, beside `scripts/bench/blip2_torch.py`, which
-//! makes the model and the inputs: `scripts/bench/blip2.sh` runs both in turns and prints the ratios.
+//! Times a training step and captioning of a mid-size BLIP-2 on the CPU, beside
+//! `scripts/bench/blip2_torch.py`, which makes the model and the inputs: `scripts/bench/blip2.sh` runs both
+//! in turns and prints the ratios.
 //!
 //!     cargo bench -p train --bench blip2 -- DIR [--rounds N] [--only CASE]
 

@@ -1,7 +1,8 @@
 //! AdamW whose update of a tensor is one loop on the CPU.
 //!
-//! Burn's update has fourteen operations, each with a new tensor; with the hundreds of small tensors of a tiny model that
-//! took 6 % of a step. Values and saved state are equal to Burn's bit for bit; other devices use Burn's own.
+//! Burn's update has fourteen operations, each with a new tensor; with the hundreds of small tensors of a
+//! tiny model that took 6 % of a step. Values and saved state are equal to Burn's bit for bit; other devices
+//! use Burn's own.
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -33,8 +34,8 @@ impl HostAdamW {
         Self { burn, beta_1, beta_2, epsilon, weight_decay, processor: pulp::Arch::new() }
     }
 
-    /// Updates values and moments in place. The order of operations is Burn's, so that the results are equal bit for bit,
-    /// whatever the width of the processor's vectors.
+    /// Updates values and moments in place. The order of operations is Burn's, so that the results are equal
+    /// bit for bit, whatever the width of the processor's vectors.
     fn update(&self, rate: f64, time: usize, values: &mut [f32], gradient: &[f32], moments: [&mut [f32]; 2]) {
         let decay_rate = rate * f64::from(self.weight_decay);
         let kept = if decay_rate == 0.0 { 1.0 } else { (1.0 - decay_rate) as f32 };

@@ -11,7 +11,8 @@ pub enum Batch {
     Caption {
         /// Frames or features.
         visual: HostVisual,
-        /// Prompts of each row: a question, the first words of a caption. `None` where all rows have the context's.
+        /// Prompts of each row: a question, the first words of a caption. `None` where all rows have the
+        /// context's.
         prompts: Option<HostPrompts>,
         /// Target tokens; `None` in evaluation.
         captions: Option<HostTokens>,

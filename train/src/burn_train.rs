@@ -1,18 +1,21 @@
-//! Runs the training loop inside burn-train, which provides the dashboard, the metrics' means and the event stream.
+//! Runs the training loop inside burn-train, which provides the dashboard, the metrics' means and the event
+//! stream.
 //!
-//! burn-train asks for a model, an optimizer and data loaders, and this file gives it empty ones: its `Learner` cannot
-//! hold ours (`docs/decisions/0004-training-loop.md` says why).
+//! burn-train asks for a model, an optimizer and data loaders, and this file gives it empty ones: its
+//! `Learner` cannot hold ours (`docs/decisions/0004-training-loop.md` says why).
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
-use burn::data::dataset::DatasetError;
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder, Progress};
+use burn::data::dataset::InMemDataset;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Initializer, Module, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::train::metric::state::{FormatOptions, NumericMetricState};
 use burn::train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
     SerializedEntry,
@@ -46,7 +49,7 @@ where
     F: FnOnce(&mut Events) -> Result<T, TrainError> + Send + 'static,
 {
     let strategy = Arc::new(Strategy { work: Mutex::new(Some(work)), outcome: Mutex::new(None) });
-    let mut training = SupervisedTraining::new(display.directory, Arc::new(NoBatches), Arc::new(NoBatches))
+    let mut training = SupervisedTraining::new(display.directory, NoBatches::loader(), NoBatches::loader())
         .with_application_logger(None)
         .with_interrupter(Interrupter::new())
         .num_epochs(display.evaluations)
@@ -70,7 +73,8 @@ where
     outcome.unwrap_or_else(|| Err(TrainError::Dashboard("it ended without a result".to_owned())))
 }
 
-/// Whether a run is in progress in this process: a stop should then be left to the run, which saves its state.
+/// Whether a run is in progress in this process: a stop should then be left to the run, which saves its
+/// state.
 pub fn is_training() -> bool {
     RUNS.load(Ordering::Relaxed) > 0
 }
@@ -135,7 +139,7 @@ impl Events {
         keep_ctrl_c();
         let Progressed { metrics, done, total, unit, step, learning_rate } = progress;
         let progress = Progress::new(done, total, Some(unit.to_owned()));
-        let item = TrainingItem::new(StepOutput(metrics), progress, Some(step), learning_rate);
+        let item = TrainingItem::new(metrics, progress, Some(step), learning_rate);
         self.send(phase, LearnerEvent::ProcessedItem(item))
     }
 
@@ -154,7 +158,7 @@ impl Events {
         self.interrupter.should_stop()
     }
 
-    fn send(&mut self, phase: Phase, event: LearnerEvent<StepOutput>) -> Result<(), TrainError> {
+    fn send(&mut self, phase: Phase, event: LearnerEvent<Metrics>) -> Result<(), TrainError> {
         let sent = match phase {
             Phase::Training => self.processor.process_train(event),
             Phase::Validation => self.processor.process_valid(event),
@@ -208,96 +212,65 @@ impl NoModel {
 
 impl TrainStep for NoModel {
     type Input = ();
-    type Output = StepOutput;
+    type Output = Metrics;
 
-    fn step(&self, (): ()) -> TrainOutput<StepOutput> {
-        TrainOutput { grads: GradientsParams::new(), item: StepOutput(Metrics::default()) }
+    fn step(&self, (): ()) -> TrainOutput<Metrics> {
+        TrainOutput { grads: GradientsParams::new(), item: Metrics::default() }
     }
 }
 
 impl InferenceStep for NoModel {
     type Input = ();
-    type Output = StepOutput;
+    type Output = Metrics;
 
-    fn step(&self, (): ()) -> StepOutput {
-        StepOutput(Metrics::default())
+    fn step(&self, (): ()) -> Metrics {
+        Metrics::default()
     }
 }
 
-/// Stands for burn-train's data loaders.
+/// Stands for burn-train's data loaders: they have no batch.
 struct NoBatches;
 
-impl DataLoader<()> for NoBatches {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<()> + 'a> {
-        Box::new(Self)
-    }
+impl Batcher<(), ()> for NoBatches {
+    fn batch(&self, _items: Vec<()>, _device: &Device) {}
+}
 
-    fn num_items(&self) -> usize {
-        0
-    }
-
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<()>> {
-        Arc::new(Self)
-    }
-
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<()>> {
-        Arc::new(Self)
+impl NoBatches {
+    fn loader() -> Arc<dyn DataLoader<()>> {
+        DataLoaderBuilder::new(Self).build(InMemDataset::new(Vec::new()))
     }
 }
 
-impl Iterator for NoBatches {
-    type Item = Result<(), DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        None
-    }
-}
-
-impl DataLoaderIterator<()> for NoBatches {
-    fn progress(&self) -> Progress {
-        Progress::new(0, 0, None)
-    }
-}
-
-/// The metrics of a step.
-#[derive(Debug, Clone)]
-struct StepOutput(Metrics);
-
-impl ItemLazy for StepOutput {
+impl ItemLazy for Metrics {
     fn sync(self) -> Result<Self, ExecutionError> {
         Ok(self)
     }
 }
 
-impl Adaptor<Metrics> for StepOutput {
+impl Adaptor<Metrics> for Metrics {
     fn adapt(&self) -> Metrics {
-        self.0.clone()
+        self.clone()
     }
 }
 
 /// A metric on the dashboard: the last value, and the mean since the last evaluation.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct MetricAdapter {
     name: MetricName,
     higher_is_better: bool,
-    last: f64,
-    sum: f64,
-    steps: usize,
+    /// `None` before the first value.
+    state: Option<NumericMetricState>,
 }
 
 impl MetricAdapter {
     fn new(spec: &MetricSpec) -> Self {
         let (name, higher_is_better) = (Arc::new(spec.name.clone()), spec.higher_is_better);
-        Self { name, higher_is_better, last: f64::NAN, sum: 0.0, steps: 0 }
+        Self { name, higher_is_better, state: None }
     }
 
-    fn mean(&self) -> f64 {
-        self.sum / self.steps.max(1) as f64
+    fn format(&self) -> FormatOptions {
+        FormatOptions::new(self.name()).precision(3)
     }
-}
-
-fn short(value: f64) -> String {
-    if value != 0.0 && value.abs() < 0.01 { format!("{value:.2e}") } else { format!("{value:.3}") }
 }
 
 impl Metric for MetricAdapter {
@@ -321,36 +294,34 @@ impl Metric for MetricAdapter {
             name => metrics.get(name),
         };
         let Some(value) = value else { return Ok(SerializedEntry::not_available(None)) };
-        self.last = value;
-        self.sum += value;
-        self.steps += 1;
-        let formatted = format!("epoch {} - batch {}", short(self.mean()), short(value));
-        Ok(SerializedEntry::new(formatted, self.final_value().serialize()))
+        let format = self.format();
+        let state = self.state.get_or_insert_with(NumericMetricState::new);
+        state.update(value, 1);
+        Ok(state.compute_update(format))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        if self.steps == 0 {
-            return Ok(SerializedEntry::not_available(None));
-        }
-        Ok(SerializedEntry::new(format!("epoch {}", short(self.mean())), self.final_value().serialize()))
+        let format = self.format();
+        let state = self.state.as_mut();
+        Ok(state.map_or_else(|| SerializedEntry::not_available(None), |state| state.compute_final(format)))
     }
 
     fn clear(&mut self) {
-        (self.last, self.sum, self.steps) = (f64::NAN, 0.0, 0);
+        self.state = None;
     }
 }
 
 impl Numeric for MetricAdapter {
     fn value(&self) -> Option<NumericEntry> {
-        (self.steps > 0).then_some(NumericEntry::Value(self.last))
+        self.state.as_ref().map(NumericMetricState::current_value)
     }
 
     fn running_value(&self) -> Option<NumericEntry> {
-        (self.steps > 0).then(|| self.final_value())
+        self.state.as_ref().map(NumericMetricState::running_value)
     }
 
     fn final_value(&self) -> NumericEntry {
-        NumericEntry::Final(self.mean())
+        self.state.as_ref().map_or(NumericEntry::Value(f64::NAN), NumericMetricState::final_value)
     }
 }
 
@@ -364,7 +335,7 @@ mod tests {
         let metadata = MetricMetadata { progress: Progress::new(1, 2, None), iteration: None, lr: None };
         let mut metric = MetricAdapter::new(&MetricSpec::new(LOSS, false));
         for value in [1.0, 3.0] {
-            metric.update(&StepOutput(Metrics::one(LOSS, value)).adapt(), &metadata).unwrap();
+            metric.update(&Metrics::one(LOSS, value), &metadata).unwrap();
         }
         assert_eq!(metric.final_value().current(), 2.0);
         metric.clear();

@@ -1,10 +1,10 @@
 //! Saved training states: everything that a run needs to resume bit for bit.
 //!
-//! A state is a folder `step-N`: trained parameters and the optimizer's moments as Burn records (only those store the
-//! parameter ids that the moments belong to), the rest as JSON. It is written under a temporary name, synced and renamed,
-//! and renamed again before it is removed, so that a folder named `step-N` is always complete. The weights of the best
-//! evaluation are stored in `best-N`, N its step, in the same way; the previous best is removed after a state that
-//! refers to the new one is saved.
+//! A state is a folder `step-N`: trained parameters and the optimizer's moments as Burn records (only those
+//! store the parameter ids that the moments belong to), the rest as JSON. It is written under a temporary
+//! name, synced and renamed, and renamed again before it is removed, so that a folder named `step-N` is
+//! always complete. The weights of the best evaluation are stored in `best-N`, N its step, in the same way;
+//! the previous best is removed after a state that refers to the new one is saved.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,8 @@ pub fn save_best<M: Module + Clone>(
     create_whole(&directory.join(format!("{BEST}{step}")), |folder| save_trained(folder, model, groups))
 }
 
-/// Removes the weights of all evaluations except the best; call it after a state that refers to the best is saved.
+/// Removes the weights of all evaluations except the best; call it after a state that refers to the best is
+/// saved.
 ///
 /// # Errors
 /// When the directory cannot be read or written to.

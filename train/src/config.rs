@@ -25,7 +25,8 @@ pub struct TrainConfig {
     pub group_by_length: bool,
     /// Micro-batches per batch, whose gradients are accumulated. On the CPU they run in parallel.
     pub micro_batches: usize,
-    /// Activation checkpointing: blocks that are recomputed in the backward pass, for less memory and more time.
+    /// Activation checkpointing: blocks that are recomputed in the backward pass, for less memory and more
+    /// time.
     pub recompute: Recompute,
     /// Learning-rate schedule.
     pub schedule: Shape,

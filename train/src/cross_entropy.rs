@@ -1,5 +1,5 @@
-//! Cross-entropy of captions: fine-tuning, question answering and the second stage of pretraining. Questions, and the
-//! first part of a caption in the second stage, are prompts of their own for each row.
+//! Cross-entropy of captions: fine-tuning, question answering and the second stage of pretraining. Questions,
+//! and the first part of a caption in the second stage, are prompts of their own for each row.
 
 use std::path::Path;
 
@@ -61,7 +61,8 @@ impl CrossEntropy {
     }
 }
 
-/// Mean over a batch's rows of the mean loss over each row's tokens: rows have equal weight, whatever their length.
+/// Mean over a batch's rows of the mean loss over each row's tokens: rows have equal weight, whatever their
+/// length.
 ///
 /// # Shapes
 /// - output: `[1]`

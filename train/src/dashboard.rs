@@ -1,4 +1,5 @@
-//! How a run reports its progress: burn-train's terminal dashboard, or one line an evaluation without a terminal.
+//! How a run reports its progress: burn-train's terminal dashboard, or one line an evaluation without a
+//! terminal.
 
 use std::io::IsTerminal;
 

@@ -1,5 +1,5 @@
-//! Evaluation of a model on a split. Predictions are saved before they are scored, so that a failing scorer loses
-//! nothing. The best model is selected on the validation split; the test split is scored once.
+//! Evaluation of a model on a split. Predictions are saved before they are scored, so that a failing scorer
+//! loses nothing. The best model is selected on the validation split; the test split is scored once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +57,8 @@ pub struct Evaluation {
     pub predictions: Vec<Prediction>,
 }
 
-/// Generates and scores the captions of a split, in one process; saves the predictions to `path` if there is one.
+/// Generates and scores the captions of a split, in one process; saves the predictions to `path` if there is
+/// one.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -72,8 +73,8 @@ pub fn evaluate_captions(
     Ok(evaluate(&objective, model, split, &processes, path, |_| Ok(true))?.unwrap_or_default())
 }
 
-/// Evaluates a model, which must not be in training, on a split. `go_on` is called with the number of examples done after
-/// each batch; the result is `None` if it returned false.
+/// Evaluates a model, which must not be in training, on a split. `go_on` is called with the number of
+/// examples done after each batch; the result is `None` if it returned false.
 ///
 /// # Errors
 /// When an example cannot be loaded, the device fails, or the predictions cannot be saved or scored.

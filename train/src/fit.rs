@@ -10,13 +10,15 @@ use crate::metrics::{GRADIENT_NORM, LEARNING_RATE, MetricSpec};
 use crate::objective::Objective;
 use crate::run::{Fit, Outcome, Run};
 
-/// Trains `model`, which is on a plain device, from the newest saved state in the run's folder if there is one.
+/// Trains `model`, which is on a plain device, from the newest saved state in the run's folder if there is
+/// one.
 ///
 /// The model is taken by value: once training starts, weights that no one else holds are updated in place.
 ///
 /// # Errors
-/// When data, the device or the file system fail; when the loss is not finite; when the best model would be selected on
-/// the test split; when the saved state has another configuration. The newest saved state stays intact.
+/// When data, the device or the file system fail; when the loss is not finite; when the best model would be
+/// selected on the test split; when the saved state has another configuration. The newest saved state stays
+/// intact.
 pub fn fit<O: Objective>(model: O::Model, fit: Fit<O>) -> Result<Outcome<O::Model>, TrainError> {
     if fit.validation.as_ref().is_some_and(|validation| validation.split == Split::Test) {
         return Err(TrainError::SelectsOnTest);

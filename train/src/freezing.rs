@@ -1,9 +1,9 @@
 //! Which parameters are trained, and how fast: a table of name pattern -> learning-rate scale, or frozen.
 
 use model::parameters::Parameter;
-use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use wildmatch::WildMatchPattern;
 
 use crate::TrainError;
@@ -54,54 +54,27 @@ fn matches(pattern: &str, name: &str) -> bool {
     WildMatchPattern::<'*', '\0'>::new(pattern).matches(name)
 }
 
+const FROZEN: &str = "frozen";
+
 impl Serialize for Freezing {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (pattern, scale) in &self.0 {
-            match scale {
-                Scale::Frozen => map.serialize_entry(pattern, FROZEN)?,
-                Scale::Times(times) => map.serialize_entry(pattern, times)?,
-            }
-        }
-        map.end()
+        serializer.collect_map(self.0.iter().map(|(pattern, scale)| match scale {
+            Scale::Frozen => (pattern, Value::from(FROZEN)),
+            Scale::Times(times) => (pattern, Value::from(*times)),
+        }))
     }
 }
 
-const FROZEN: &str = "frozen";
-
 impl<'de> Deserialize<'de> for Freezing {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Entry {
-            Word(String),
-            Number(f64),
-        }
-        struct Table;
-        impl<'de> Visitor<'de> for Table {
-            type Value = Freezing;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a table of parameter pattern = \"frozen\" or a learning-rate scale")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Freezing, A::Error> {
-                let mut rows = Vec::new();
-                while let Some((pattern, entry)) = map.next_entry::<String, Entry>()? {
-                    let scale = match entry {
-                        Entry::Word(word) if word == FROZEN => Scale::Frozen,
-                        Entry::Number(times) if times.is_finite() && times > 0.0 => Scale::Times(times),
-                        _ => {
-                            let message = format!("\"{pattern}\" must be \"frozen\" or a number above 0");
-                            return Err(serde::de::Error::custom(message));
-                        }
-                    };
-                    rows.push((pattern, scale));
-                }
-                Ok(Freezing(rows))
-            }
-        }
-        deserializer.deserialize_map(Table)
+        let row = |(pattern, value): (String, Value)| match (value.as_str(), value.as_f64()) {
+            (Some(FROZEN), _) => Ok((pattern, Scale::Frozen)),
+            (None, Some(times)) if times.is_finite() && times > 0.0 => Ok((pattern, Scale::Times(times))),
+            _ => Err(D::Error::custom(format!("\"{pattern}\" must be \"frozen\" or a number above 0"))),
+        };
+        // serde_json's map keeps the order
+        let table = serde_json::Map::<String, Value>::deserialize(deserializer)?;
+        table.into_iter().map(row).collect::<Result<_, _>>().map(Self)
     }
 }
 

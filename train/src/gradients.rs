@@ -28,9 +28,10 @@ pub struct Step {
     pub metrics: Metrics,
 }
 
-/// Loss and gradients of a batch. The gradients of its micro-batches are weighted so that every token (or whatever the
-/// objective counts) has the same weight, in every micro-batch and process. Parallel micro-batches use the cores of a
-/// CPU: the operations of a small model are too small to be split among them.
+/// Loss and gradients of a batch. The gradients of its micro-batches are weighted so that every token (or
+/// whatever the objective counts) has the same weight, in every micro-batch and process. Parallel
+/// micro-batches use the cores of a CPU: the operations of a small model are too small to be split among
+/// them.
 ///
 /// # Errors
 /// As [`Objective::loss`].
@@ -101,8 +102,9 @@ impl MicroBatch {
     ) -> Result<Step, TrainError> {
         let Self { number, weight, batch } = self;
         let mut metrics = Metrics::default();
-        // Dropout must differ between the micro-batches of a step. The seeds of steps are hashes, so that the sum of a
-        // seed and a number is the seed of another step only by chance. Changing it would change every result.
+        // Dropout must differ between the micro-batches of a step. The seeds of steps are hashes, so that the
+        // sum of a seed and a number is the seed of another step only by chance. Changing it would change
+        // every result.
         let seed = context.seed.wrapping_add(number as u64);
         let (loss, gradients) = backward(model, recompute, seed, || {
             let loss = objective.loss(model, batch, context)?;

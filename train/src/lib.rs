@@ -1,10 +1,12 @@
-//! Training: one loop inside burn-train for fine-tuning, self-critical training and both stages of pretraining.
+//! Training: one loop inside burn-train for fine-tuning, self-critical training and both stages of
+//! pretraining.
 //!
-//! The files in the order of a step: [`batch`] (arrays on the host), [`loader`] and [`examples`] (which examples, in which
-//! order), [`objective`] (from a batch to a loss) with [`cross_entropy`], [`scst`] and [`pretraining`], [`gradients`]
-//! (micro-batches), [`processes`] (several processes), [`freezing`], [`schedule`] and [`optimizer`] (the update),
-//! [`mod@fit`] and `run` (the loop), [`evaluation`] with [`prediction`] and [`metrics`] (predictions and scores),
-//! [`checkpoint`] (saved states), `burn_train` and [`dashboard`] (what is shown).
+//! The files in the order of a step: [`batch`] (arrays on the host), [`loader`] and [`examples`] (which
+//! examples, in which order), [`objective`] (from a batch to a loss) with [`cross_entropy`], [`scst`] and
+//! [`pretraining`], [`gradients`] (micro-batches), [`processes`] (several processes), [`freezing`],
+//! [`schedule`] and [`optimizer`] (the update), [`mod@fit`] and `run` (the loop), [`evaluation`] with
+//! [`prediction`] and [`metrics`] (predictions and scores), [`checkpoint`] (saved states), `burn_train` and
+//! [`dashboard`] (what is shown).
 
 mod adamw;
 pub mod batch;

@@ -1,5 +1,5 @@
-//! Batches of examples. Their order is a function of (seed, epoch), so that a position is two numbers and a resumed run
-//! sees the same batches. `data::loader` loads them ahead of time.
+//! Batches of examples. Their order is a function of (seed, epoch), so that a position is two numbers and a
+//! resumed run sees the same batches. `data::loader` loads them ahead of time.
 
 use std::sync::Arc;
 

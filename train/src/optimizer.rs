@@ -1,5 +1,6 @@
-//! AdamW over the trained parameters: no weight decay on biases, norms and other one-dimensional tensors (as in LAVIS),
-//! a learning-rate scale for each group, and clipping of the global gradient norm (Burn's own clips each parameter).
+//! AdamW over the trained parameters: no weight decay on biases, norms and other one-dimensional tensors (as
+//! in LAVIS), a learning-rate scale for each group, and clipping of the global gradient norm (Burn's own
+//! clips each parameter).
 
 use std::collections::VecDeque;
 
@@ -95,10 +96,11 @@ impl ModuleVisitor for Grouper<'_> {
     }
 }
 
-/// Scales all gradients so that their joint norm is at most `max_norm`, 0 for no limit; returns the norm before.
+/// Scales all gradients so that their joint norm is at most `max_norm`, 0 for no limit; returns the norm
+/// before.
 ///
-/// On the CPU all values are taken out once and changed in place: operations on hundreds of small tensors took 3 % of a
-/// tiny model's step.
+/// On the CPU all values are taken out once and changed in place: operations on hundreds of small tensors
+/// took 3 % of a tiny model's step.
 ///
 /// # Errors
 /// When the device fails.
@@ -147,7 +149,8 @@ fn sum_of_squares(values: &[f32]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Takes out the values of gradients in this process's memory, and sums the squares of the others on their device.
+/// Takes out the values of gradients in this process's memory, and sums the squares of the others on their
+/// device.
 struct Taken<'a> {
     gradients: &'a mut GradientsParams,
     /// In the order of the visit.

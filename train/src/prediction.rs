@@ -19,7 +19,8 @@ pub struct Prediction {
 
 /// Scores the predictions of a split.
 pub trait Scorer: Send + Sync {
-    /// Names of the metrics that [`score_predictions`](Self::score_predictions) returns, in the dashboard's order.
+    /// Names of the metrics that [`score_predictions`](Self::score_predictions) returns, in the dashboard's
+    /// order.
     fn names(&self) -> Vec<String>;
 
     /// The entries of the predictions' file; COCO results by default. `ids` names the examples.

@@ -1,10 +1,11 @@
-//! The first stage of BLIP-2's pretraining (arXiv:2301.12597, section 3.2): image-text contrast (ITC), matching (ITM) and
-//! generation (ITG), without a language model. The second stage is [`CrossEntropy`](crate::CrossEntropy).
+//! The first stage of BLIP-2's pretraining (arXiv:2301.12597, section 3.2): image-text contrast (ITC),
+//! matching (ITM) and generation (ITG), without a language model. The second stage is
+//! [`CrossEntropy`](crate::CrossEntropy).
 //!
 //! [`model::pretraining`] computes the parts; this file sums the losses and draws hard negatives. As in LAVIS
-//! (`blip2_qformer.py`), images and texts are compared with those of all processes, and hard negatives are drawn from
-//! them in proportion to their similarity. One difference: they are drawn on the host from the step's seed, so that a
-//! resumed run draws the same.
+//! (`blip2_qformer.py`), images and texts are compared with those of all processes, and hard negatives are
+//! drawn from them in proportion to their similarity. One difference: they are drawn on the host from the
+//! step's seed, so that a resumed run draws the same.
 
 use std::path::Path;
 
@@ -127,8 +128,8 @@ fn most_similar(scores: &[f32]) -> usize {
     scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place)
 }
 
-/// A column for each row, never the row's own, in proportion to the softmax of the row's similarities. As in LAVIS, 1e-4
-/// is added to every weight, so that all rows have negatives.
+/// A column for each row, never the row's own, in proportion to the softmax of the row's similarities. As in
+/// LAVIS, 1e-4 is added to every weight, so that all rows have negatives.
 fn draw(rows: &[Vec<f32>], first: usize, seed: u64, purpose: &str) -> Vec<usize> {
     let one = |(row, similarities): (usize, &Vec<f32>)| {
         let own = first + row;

@@ -1,5 +1,5 @@
-//! Data-parallel training: gradients, sums of metrics and contrastive negatives pass through a [`ProcessGroup`], and the
-//! rest of the crate does not depend on the number of processes.
+//! Data-parallel training: gradients, sums of metrics and contrastive negatives pass through a
+//! [`ProcessGroup`], and the rest of the crate does not depend on the number of processes.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -68,8 +68,8 @@ pub fn own_rows(processes: &dyn ProcessGroup, rows: usize) -> std::ops::Range<us
     rank * rows / count..(rank + 1) * rows / count
 }
 
-/// Replaces every gradient by its sum over all processes. A parameter that no row of this process reached contributes
-/// zero: the other processes wait for it.
+/// Replaces every gradient by its sum over all processes. A parameter that no row of this process reached
+/// contributes zero: the other processes wait for it.
 ///
 /// # Errors
 /// When a process is gone, or the device fails.
@@ -130,8 +130,8 @@ pub fn gather_ids(processes: &dyn ProcessGroup, own: &Tensor<2, Int>) -> Result<
     Ok(gather_rows(processes, &own.clone().float())?.int())
 }
 
-/// The rows of all processes as constants, in the order of ranks, for contrastive negatives. As in LAVIS no gradient
-/// flows to the rows of other processes.
+/// The rows of all processes as constants, in the order of ranks, for contrastive negatives. As in LAVIS no
+/// gradient flows to the rows of other processes.
 ///
 /// # Shapes
 /// - input: `[rows, ...]`

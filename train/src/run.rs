@@ -1,8 +1,8 @@
 //! The training loop: intervals of steps, an evaluation after each, the best model kept, everything saved.
 //!
-//! An interval is an epoch, or `evaluate_every` steps. burn-train has a loop of its own; this one exists because a stop
-//! in mid-epoch must lose nothing, the gradient norm is clipped globally, only trained parameters are saved, and
-//! validation generates and scores captions.
+//! An interval is an epoch, or `evaluate_every` steps. burn-train has a loop of its own; this one exists
+//! because a stop in mid-epoch must lose nothing, the gradient norm is clipped globally, only trained
+//! parameters are saved, and validation generates and scores captions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,8 +84,8 @@ impl<M> Outcome<M> {
     }
 }
 
-/// A run in progress. The trained weights are passed from step to step by value, as the optimizer updates in place what
-/// has no second owner.
+/// A run in progress. The trained weights are passed from step to step by value, as the optimizer updates in
+/// place what has no second owner.
 pub(crate) struct Run<O: Objective> {
     fit: Fit<O>,
     device: Device,

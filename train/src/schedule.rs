@@ -37,9 +37,10 @@ pub struct Schedule {
 impl Schedule {
     /// The rate of a step, counted from 0.
     ///
-    /// `lavis` (`common/optims.py`, `LinearWarmupCosineLRScheduler`) warms up in the first epoch only, by the step in
-    /// it; from the second epoch on the rate changes once per epoch, by the cosine of the epoch's number. A warm-up
-    /// longer than the first epoch ends there and the rate jumps; a shorter one is followed by the peak rate.
+    /// `lavis` (`common/optims.py`, `LinearWarmupCosineLRScheduler`) warms up in the first epoch only, by the
+    /// step in it; from the second epoch on the rate changes once per epoch, by the cosine of the epoch's
+    /// number. A warm-up longer than the first epoch ends there and the rate jumps; a shorter one is followed
+    /// by the peak rate.
     pub fn at(&self, step: usize) -> f64 {
         match self.shape {
             Shape::Cosine => self.warmed(step, |step| {
@@ -94,7 +95,8 @@ mod tests {
         assert_eq!(Schedule { shape: Shape::Constant, warmup: 0, ..COSINE }.at(13), 1.0);
     }
 
-    /// Values by LAVIS's formulas for MSR-VTT: 254 steps an epoch, 1e-8 to 5e-5 to 1e-5, warm-up of 1,000 steps.
+    /// Values by LAVIS's formulas for MSR-VTT: 254 steps an epoch, 1e-8 to 5e-5 to 1e-5, warm-up of 1,000
+    /// steps.
     #[test]
     fn lavis_cuts_a_long_warm_up_and_then_falls_epoch_by_epoch() {
         let lavis = Schedule {

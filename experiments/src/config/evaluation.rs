@@ -42,7 +42,7 @@ impl Evaluated {
             place = format!("profile \"{profile}\"");
         } else if let Some(profile) = profile {
             let mut over = find_profile(profile)?.settings().clone();
-            over.retain(|key, _| EVALUATION.iter().any(|table| key == *table));
+            over.retain(|key, _| EVALUATION.contains(&key));
             merge(&mut table, &over);
         }
         table.remove("pretraining");

@@ -133,7 +133,8 @@ fn run_of(directory: &Path, config: TrainConfig) -> Fit<CrossEntropy> {
     }
 }
 
-/// Every file that a run leaves is the same to the last byte, but for saved states, which hold how long steps took.
+/// Every file that a run leaves is the same to the last byte, but for saved states, which hold how long steps
+/// took.
 fn assert_left_the_same(one: &Path, other: &Path) {
     let epochs = (1..=3).map(|epoch| format!("predictions/validate-epoch-{epoch}.json"));
     for path in ["metrics.jsonl", "best/model.safetensors"].map(str::to_owned).into_iter().chain(epochs) {
@@ -366,8 +367,8 @@ impl ProcessGroup for Party {
     }
 }
 
-/// Three processes learn what one does, each from its own rows: 1e-4 relative, as gradients are summed in another order
-/// over nine steps.
+/// Three processes learn what one does, each from its own rows: 1e-4 relative, as gradients are summed in
+/// another order over nine steps.
 #[test]
 fn several_processes_learn_what_one_does() {
     let alone = tempfile::tempdir().unwrap();
@@ -459,7 +460,8 @@ impl Objective for SquaredNorm {
     }
 }
 
-/// A second copy would hold the initial weights for the whole run, and keep the optimizer from updating in place.
+/// A second copy would hold the initial weights for the whole run, and keep the optimizer from updating in
+/// place.
 #[test]
 fn a_run_holds_one_copy_of_its_weights() {
     let folder = tempfile::tempdir().unwrap();

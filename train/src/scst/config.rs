@@ -56,8 +56,8 @@ impl Default for Standard {
     }
 }
 
-/// The released recipe: beams, their mean as baseline, one reference, candidate and reference swapped, document
-/// frequencies of the batch.
+/// The released recipe: beams, their mean as baseline, one reference, candidate and reference swapped,
+/// document frequencies of the batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Released {

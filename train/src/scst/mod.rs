@@ -1,12 +1,12 @@
-//! Self-critical sequence training (Rennie et al., arXiv:1612.00563): the model generates several captions per clip, and
-//! those with a higher CIDEr-D than a baseline become more likely.
+//! Self-critical sequence training (Rennie et al., arXiv:1612.00563): the model generates several captions
+//! per clip, and those with a higher CIDEr-D than a baseline become more likely.
 //!
-//! This is plain REINFORCE on whole sequences: no critic, no clipped ratios, no KL term, no normalised reward. Captions
-//! are generated without a graph; one teacher-forced pass over all of them gives differentiable log-probabilities, equal
-//! to those of generation.
+//! This is plain REINFORCE on whole sequences: no critic, no clipped ratios, no KL term, no normalised
+//! reward. Captions are generated without a graph; one teacher-forced pass over all of them gives
+//! differentiable log-probabilities, equal to those of generation.
 //!
-//! One difference from the authors' code in `released` mode: they keep the graph of the beam search, so that the network
-//! with dropout chooses the captions. Here the captions are chosen without dropout.
+//! One difference from the authors' code in `released` mode: they keep the graph of the beam search, so that
+//! the network with dropout chooses the captions. Here the captions are chosen without dropout.
 
 mod config;
 mod reward;
@@ -65,8 +65,8 @@ pub struct Scored {
     pub baselines: Vec<f64>,
 }
 
-/// A batch, its frames on the device.
-struct Clips {
+/// A batch with frames and prompts on the device.
+pub struct Clips {
     visual: Visual,
     prompt: Prompt,
     captions: Option<HostTokens>,
@@ -86,43 +86,12 @@ impl Scst {
         &self.rewards
     }
 
-    /// Generates captions of a batch, without a graph, and scores them. What is sampled depends on `seed` and the
-    /// batch's items.
+    /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is dropout:
+    /// a pass that is skipped would shift the random numbers of the blocks after it, and change results.
     ///
     /// # Errors
-    /// When the batch has no clips, or the device or the tokenizer fails.
-    pub fn generate(&self, model: &Blip2, batch: Batch, seed: u64) -> Result<Scored, TrainError> {
-        self.generate_for(model, &self.upload(model, batch)?, seed)
-    }
-
-    /// Log-probability of each generated caption, in one teacher-forced pass.
-    ///
-    /// # Shapes
-    /// - output: `[b · candidates]`, in nats; in nats per token with `normalize_length`
-    ///
-    /// # Errors
-    /// When the batch has no clips, or an instruction that the model cannot read.
-    pub fn log_probabilities(
-        &self,
-        model: &Blip2,
-        batch: Batch,
-        scored: &Scored,
-    ) -> Result<Tensor<1>, TrainError> {
-        self.log_probabilities_for(model, &self.upload(model, batch)?, scored)
-    }
-
-    /// The policy loss: the mean of `-(reward - baseline) · log-probability`.
-    ///
-    /// # Shapes
-    /// - output: `[1]`
-    ///
-    /// # Errors
-    /// As [`log_probabilities`](Self::log_probabilities).
-    pub fn policy_loss(&self, model: &Blip2, batch: Batch, scored: &Scored) -> Result<Tensor<1>, TrainError> {
-        self.policy_loss_for(model, &self.upload(model, batch)?, scored)
-    }
-
-    fn upload(&self, model: &Blip2, batch: Batch) -> Result<Clips, TrainError> {
+    /// When the batch has no clips.
+    pub fn upload(&self, model: &Blip2, batch: Batch) -> Result<Clips, TrainError> {
         let Batch::Caption { visual, prompts, captions, texts, clips, items } = batch else {
             return Err(TrainError::WrongBatch {
                 task: "self-critical training",
@@ -131,8 +100,8 @@ impl Scst {
         };
         let device = device_of(model);
         let mut visual = visual.upload(&device);
-        // A frozen ViT runs once per step. With dropout it runs in every pass: skipping it would shift the random
-        // numbers of the blocks after it, and change results.
+        // A frozen ViT runs once per step. With dropout it runs in every pass: skipping it would shift the
+        // random numbers of the blocks after it, and change results.
         if let Visual::Frames(frames) = &visual
             && is_frozen(&model.vision_model)
             && !self.context().config.has_dropout()
@@ -147,7 +116,12 @@ impl Scst {
         &self.captions.context
     }
 
-    fn generate_for(&self, model: &Blip2, batch: &Clips, seed: u64) -> Result<Scored, TrainError> {
+    /// Generates captions, without a graph, and scores them. What is sampled depends on `seed` and the batch's
+    /// items.
+    ///
+    /// # Errors
+    /// When the device or the tokenizer fails, or there is an instruction that the model cannot read.
+    pub fn generate(&self, model: &Blip2, batch: &Clips, seed: u64) -> Result<Scored, TrainError> {
         let settings = self.rewards.config.settings();
         let Clips { visual, prompt, texts, clips, items, .. } = batch;
         let model = model.valid();
@@ -198,7 +172,14 @@ impl Scst {
         Ok(Scored { candidates: k, sequences, log_probabilities, rewards, baselines })
     }
 
-    fn log_probabilities_for(
+    /// Log-probability of each generated caption, in one teacher-forced pass.
+    ///
+    /// # Shapes
+    /// - output: `[b · candidates]`, in nats; in nats per token with `normalize_length`
+    ///
+    /// # Errors
+    /// When there is an instruction that the model cannot read.
+    pub fn log_probabilities(
         &self,
         model: &Blip2,
         batch: &Clips,
@@ -222,13 +203,20 @@ impl Scst {
         Ok(sums / counted.sum_dim(1).reshape([rows]).clamp_min(1.0))
     }
 
-    fn policy_loss_for(
+    /// The policy loss: the mean of `-(reward - baseline) · log-probability`.
+    ///
+    /// # Shapes
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    /// As [`log_probabilities`](Self::log_probabilities).
+    pub fn policy_loss(
         &self,
         model: &Blip2,
         batch: &Clips,
         scored: &Scored,
     ) -> Result<Tensor<1>, TrainError> {
-        let log_probabilities = self.log_probabilities_for(model, batch, scored)?;
+        let log_probabilities = self.log_probabilities(model, batch, scored)?;
         let advantages: Vec<f32> = scored.advantages().map(|advantage| advantage as f32).collect();
         let rows = advantages.len();
         let device = log_probabilities.device().inner();
@@ -272,8 +260,8 @@ impl Objective for Scst {
     fn loss(&self, model: &Blip2, batch: Batch, context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let share = self.rewards.config.settings().cross_entropy;
         let clips = self.upload(model, batch)?;
-        let scored = self.generate_for(model, &clips, context.seed)?;
-        let policy = self.policy_loss_for(model, &clips, &scored)?;
+        let scored = self.generate(model, &clips, context.seed)?;
+        let policy = self.policy_loss(model, &clips, &scored)?;
         let value = if share > 0.0 {
             let Clips { visual, prompt, captions, .. } = clips;
             policy * (1.0 - share) + mean_by_row(model, visual, &prompt, captions)? * share

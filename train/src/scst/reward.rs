@@ -31,8 +31,8 @@ impl Rewards {
         Ok(Self { config, reward, references })
     }
 
-    /// The reward of each caption. `captions[i]` describes row `rows[i]` of a batch whose clips are `clips` and whose
-    /// own captions are `texts`.
+    /// The reward of each caption. `captions[i]` describes row `rows[i]` of a batch whose clips are `clips`
+    /// and whose own captions are `texts`.
     ///
     /// # Errors
     /// When a caption cannot be tokenized, or a clip is not in the training split.

@@ -26,8 +26,8 @@ fn standard(change: impl FnOnce(&mut Standard)) -> ScstConfig {
     ScstConfig::Standard(standard)
 }
 
-/// Rewards that the authors' own scorer gives in their training step, made by running it on these texts (its `Cider`
-/// with document frequencies of the ten beams it is handed, roles as they pass them).
+/// Rewards that the authors' own scorer gives in their training step, made by running it on these texts (its
+/// `Cider` with document frequencies of the ten beams it is handed, roles as they pass them).
 #[test]
 fn released_rewards_are_the_authors() {
     let texts = ["a man is playing a guitar on stage", "a woman is slicing an onion"].map(str::to_owned);
@@ -48,8 +48,8 @@ fn released_rewards_are_the_authors() {
     }
 }
 
-/// The cache of generation and the one pass over all captions are other code, whose sums run in another order: 1e-5
-/// relative of log-probabilities of size 10 to 30.
+/// The cache of generation and the one pass over all captions are other code, whose sums run in another
+/// order: 1e-5 relative of log-probabilities of size 10 to 30.
 #[test]
 fn one_pass_gives_the_log_probabilities_of_generation() {
     let mut lengths = std::collections::BTreeSet::new();
@@ -60,10 +60,12 @@ fn one_pass_gives_the_log_probabilities_of_generation() {
             });
             let (model, context) = blip2(language_model.clone(), 5);
             let scst = Scst::new(context, rewards(config));
-            let scored = scst.generate(&model, batch(&[0, 3, 4]), 77).unwrap();
+            let scored = scst.generate(&model, &scst.upload(&model, batch(&[0, 3, 4])).unwrap(), 77).unwrap();
             assert_eq!(scored.sequences.len(), 15);
             lengths.extend(scored.sequences.iter().map(Vec::len));
-            let again = scst.log_probabilities(&model, batch(&[0, 3, 4]), &scored).unwrap();
+            let again = scst
+                .log_probabilities(&model, &scst.upload(&model, batch(&[0, 3, 4])).unwrap(), &scored)
+                .unwrap();
             let again = again.into_data().try_to_vec::<f32>().unwrap();
             for (one, other) in again.iter().zip(&scored.log_probabilities) {
                 assert!((one - other).abs() <= 1e-5 * other.abs().max(1.0), "{one} {other}");
@@ -77,10 +79,13 @@ fn one_pass_gives_the_log_probabilities_of_generation() {
 fn what_is_drawn_follows_from_the_seed_and_the_clip_alone() {
     let (model, context) = blip2(language_models(0.0)[0].clone(), 6);
     let scst = Scst::new(context, rewards(standard(|_| ())));
-    let whole = scst.generate(&model, batch(&[0, 1, 2, 3]), 9).unwrap();
-    let part = scst.generate(&model, batch(&[2, 3]), 9).unwrap();
+    let whole = scst.generate(&model, &scst.upload(&model, batch(&[0, 1, 2, 3])).unwrap(), 9).unwrap();
+    let part = scst.generate(&model, &scst.upload(&model, batch(&[2, 3])).unwrap(), 9).unwrap();
     assert_eq!(whole.sequences[10..], part.sequences[..]);
-    assert_ne!(whole.sequences, scst.generate(&model, batch(&[0, 1, 2, 3]), 10).unwrap().sequences);
+    assert_ne!(
+        whole.sequences,
+        scst.generate(&model, &scst.upload(&model, batch(&[0, 1, 2, 3])).unwrap(), 10).unwrap().sequences
+    );
 }
 
 #[test]
@@ -91,14 +96,15 @@ fn baselines_are_what_they_are_called() {
     let greedy = standard(|settings| (settings.baseline, settings.candidates) = (Baseline::Greedy, 2));
     let (model, context) = blip2(language_models(0.0)[0].clone(), 7);
     let scst = Scst::new(context, self::rewards(greedy));
-    let scored = scst.generate(&model, batch(&[1, 2]), 3).unwrap();
+    let scored = scst.generate(&model, &scst.upload(&model, batch(&[1, 2])).unwrap(), 3).unwrap();
     let predictions = scst.evaluate(&model, batch(&[1, 2])).unwrap().predictions;
     let captions: Vec<String> = predictions.into_iter().map(|one| one.caption).collect();
     let greedy = scst.rewards.rewards(&captions, &[0, 1], &[1, 2], &[]).unwrap();
     assert_eq!(scored.baselines, [greedy[0], greedy[0], greedy[1], greedy[1]]);
 }
 
-/// A step against the gradient must make what is worth more than its baseline likelier, and the rest less likely.
+/// A step against the gradient must make what is worth more than its baseline likelier, and the rest less
+/// likely.
 #[test]
 fn a_step_favours_what_is_rewarded() {
     let device = Device::flex().autodiff();
@@ -113,14 +119,16 @@ fn a_step_favours_what_is_rewarded() {
             rewards: vec![2.0, 1.0],
             baselines: vec![1.5, 1.5],
         };
-        let before = scst.log_probabilities(&model, batch(&[0]), &scored).unwrap();
+        let before =
+            scst.log_probabilities(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let before = before.into_data().try_to_vec::<f32>().unwrap();
-        let loss = scst.policy_loss(&model, batch(&[0]), &scored).unwrap();
+        let loss = scst.policy_loss(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let everything = ParameterGroups::new(&model, &Freezing::default());
         let mut optimizer = burn::optim::SgdConfig::new().init();
         let model = optimizer.step(everything.learning_rates(0.01), model, gradients);
-        let after = scst.log_probabilities(&model, batch(&[0]), &scored).unwrap();
+        let after =
+            scst.log_probabilities(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let after = after.into_data().try_to_vec::<f32>().unwrap();
         assert!(after[0] > before[0] && after[1] < before[1], "{before:?} {after:?}");
     }

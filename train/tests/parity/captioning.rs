@@ -65,8 +65,8 @@ fn captioner<B>(case: &Case<B>) -> (Blip2, Context) {
     (model, context)
 }
 
-/// The weights in a captioner's folder, with those of an adapter; their names tell whether peft wrapped the language model
-/// or all of BLIP-2, which makes no difference here.
+/// The weights in a captioner's folder, with those of an adapter; their names tell whether peft wrapped the
+/// language model or all of BLIP-2, which makes no difference here.
 fn captioner_weights(folder: &Path, adapter: Option<&Path>) -> Weights {
     let mut all = weights(&folder.join("model.safetensors"));
     if let Some(adapter) = adapter {
@@ -156,7 +156,7 @@ fn released_self_critical_training_on_given_captions_and_rewards() {
     let watched = scst.clone();
     let (objective, seen) =
         Watched::new(scst, case.train.batch_size, move |model: &Blip2, step, batch, _| {
-            watched.policy_loss(model, batch, &scored[step])
+            watched.policy_loss(model, &watched.upload(model, batch)?, &scored[step])
         });
     let directory = tempfile::tempdir().unwrap();
     let outcome = trained(model, objective, &case.train, batch, directory.path());

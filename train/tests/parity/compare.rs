@@ -18,8 +18,8 @@ use crate::fixture::{Case, Step};
 const LOSS_TOLERANCE: f64 = 1e-4;
 /// Of a learning rate to PyTorch's: both compute it in f64.
 const RATE_TOLERANCE: f64 = 1e-9;
-/// Of a weight to the largest of its tensor: Adam moves weights of any size by about as much, so that a difference is
-/// not to be measured by the weight that it is found at.
+/// Of a weight to the largest of its tensor: Adam moves weights of any size by about as much, so that a
+/// difference is not to be measured by the weight that it is found at.
 const WEIGHT_TOLERANCE: f64 = 1e-3;
 
 /// Tensors by name.
@@ -59,9 +59,9 @@ impl ModuleVisitor for Values {
     }
 }
 
-/// Compares losses, the recorded metrics of each interval, and final weights with PyTorch's, prints a row of the
-/// table, and fails beyond the tolerances. `got` and `initial` may hold more than what was trained; the rest must not have
-/// moved by a bit.
+/// Compares losses, the recorded metrics of each interval, and final weights with PyTorch's, prints a row of
+/// the table, and fails beyond the tolerances. `got` and `initial` may hold more than what was trained; the
+/// rest must not have moved by a bit.
 pub(crate) fn check<B>(
     name: &str,
     case: &Case<B>,

@@ -1,7 +1,7 @@
 //! Twenty steps of AdamW as PyTorch takes them, from the same weights and batches, through the whole trainer.
 //!
-//! The fixtures are made by `scripts/reference/train_captioner.py` and `train_first_stage.py`. With `--nocapture` each test
-//! prints its row of the table in `docs/training-parity.md`.
+//! The fixtures are made by `scripts/reference/train_captioner.py` and `train_first_stage.py`. With
+//! `--nocapture` each test prints its row of the table in `docs/training-parity.md`.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // what fails in a helper fails the test
 
@@ -23,8 +23,8 @@ use train::{Batch, Examples, Fit, Objective, Outcome, TrainConfig, TrainError, f
 /// Steps of every run.
 const STEPS: usize = 20;
 
-/// One batch an epoch, each epoch's its own, so that the trainer asks for a batch by its step. Its items are numbered
-/// through the run.
+/// One batch an epoch, each epoch's its own, so that the trainer asks for a batch by its step. Its items are
+/// numbered through the run.
 struct Batches<F> {
     rows: usize,
     batch: F,

@@ -12,7 +12,8 @@ use train::{Batch, Objective, TrainError};
 type LossOfStep<M> =
     dyn Fn(&M, usize, Batch, &StepContext<'_>) -> Result<Tensor<1>, TrainError> + Send + Sync;
 
-/// The objective. A batch's items name its step: there are `rows` of them in every step, numbered through the run.
+/// The objective. A batch's items name its step: there are `rows` of them in every step, numbered through the
+/// run.
 pub(crate) struct Watched<O: Objective> {
     objective: O,
     rows: usize,
