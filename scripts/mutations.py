@@ -1,9 +1,9 @@
-"""Mends every quirk of the metrics crate that is there on purpose, one at a time, and sees that a test fails.
+"""Removes every intended quirk of the metrics crate, one at a time, and checks that a test fails.
 
 python3 scripts/mutations.py [NAME ...]     (all, or those whose name contains one of the words)
 
-Works on a copy of the crate in a temporary folder; the crate itself is never touched. Prints a table: what was mended, and
-the first tests that failed. Exits with 1 when a mended quirk fails no test. Needs METEOR's tables (`make meteor-data`).
+Works on a copy of the crate in a temporary folder; the crate itself stays unchanged. Prints a table: the changed behaviour,
+and the first tests that failed. Exits with 1 if a change fails no test. Needs METEOR's tables (`make meteor-data`).
 """
 
 import os
@@ -16,7 +16,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# What is mended, the file below metrics/src, the text to be replaced (it must be there exactly once), and the new text.
+# The changed behaviour, the file below metrics/src, the text to replace (it must occur exactly once), and
+# the new text.
 MUTATIONS = [
     # tokeniser
     ("PTB: context ends with the caption", "ptb/rules.rs",
@@ -155,7 +156,7 @@ def main():
         built, failed, errors = run(workspace, target, ["golden_meteor", "golden_ptb", "golden_scores", "golden_vqa"])
         if not built or failed:
             sys.exit(f"the crate as it is does not pass its tests: {failed}\n{errors[-2000:]}")
-        print("| mended | tests that fail |\n|---|---|", flush=True)
+        print("| changed behaviour | tests that fail |\n|---|---|", flush=True)
         survivors = 0
         for name, file, old, new in chosen:
             path = workspace / "metrics/src" / file
@@ -166,7 +167,7 @@ def main():
             built, failed, errors = run(workspace, target, TESTS.get(name.split(":")[0], ["golden_scores"]))
             path.write_text(text)
             if not built:
-                sys.exit(f"{name}: the mended crate does not build:\n{errors[-2000:]}")
+                sys.exit(f"{name}: the changed crate does not build:\n{errors[-2000:]}")
             names = [f"`{test.rsplit('::', 1)[-1]}`" for test in failed]
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             print(f"| {name} | {', '.join(names[:4]) + more or 'NONE'} |", flush=True)

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Times the whole suite, ours and pycocoevalcap's, in turns on the same files, and prints the least and the median of wall time,
-# processor time and peak memory of both, and their ratios. Then the reward of a batch, cold and warm.
-# Usage: scripts/bench/metrics.sh PREDICTIONS REFERENCES [ROUNDS]   (as scripts/bench/pycocoevalcap_suite.py wants them)
+# Times the whole suite, ours and pycocoevalcap's, alternately on the same files. Prints minimum and median of
+# wall time, CPU time and peak memory of both, and their ratios; then the reward of a batch, cold and warm.
+# Usage: scripts/bench/metrics.sh PREDICTIONS REFERENCES [ROUNDS]
+#   files as for scripts/bench/pycocoevalcap_suite.py
 # Needs Java and Python; pycocoevalcap and numpy go into a scratch environment under cache/bench.
 set -eu
 
@@ -31,7 +32,8 @@ rounds, ours, python, suite, *files = sys.argv[1:]
 programs = {"ours": [ours, *files], "pycocoevalcap": [python, suite, *files]}
 figures = {name: [] for name in programs}
 scores = {}
-# /usr/bin/env would hide children's memory, so each run is measured by a process of its own: its children are the run's.
+# /usr/bin/env would hide children's memory, so each run is measured by a process of its own: its children
+# are the run's.
 measure = """
 import json, resource, subprocess, sys, time
 start = time.time()

@@ -1,11 +1,11 @@
-"""Times the reading of 8 frames at 224 px from each clip: ours, PyAV and decord, in rounds that take turns.
+"""Times the reading of 8 frames at 224 px from each clip: ours, PyAV and decord, in alternating rounds.
 
     scripts/bench/video.sh [PARALLEL [ROUNDS]] [FILE...]     sets everything up and calls this
 
 Each reader keeps PARALLEL workers, one clip a worker and one thread a decoder; each round every reader reads all clips
 once. PyAV decodes from the start and stops after the last frame wanted, as LAVIS's readers do; decord seeks by itself.
 All give RGB bytes [8, 224, 224, 3] of the same frame indices. PyAV also runs with its own choice of threads, one clip at
-a time, since that is how it is used most.
+a time, its most common use.
 """
 
 import multiprocessing

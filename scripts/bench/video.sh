@@ -1,7 +1,7 @@
 #!/bin/sh
-# Times our video reader beside PyAV and decord on the same clips, in rounds that take turns, and prints clips a second.
+# Times our video reader, PyAV and decord on the same clips in alternating rounds, and prints clips per second.
 # Usage: scripts/bench/video.sh [PARALLEL [ROUNDS [FILE...]]]
-#   2 clips at once and 7 rounds unless given; without files, MSR-VTT's mp4 clips in ../shared/data/clips (decord reads no GIF).
+#   defaults: 2 clips at once, 7 rounds, and MSR-VTT's mp4 clips in ../shared/data/clips (decord reads no GIF)
 # PyAV and decord go into a scratch environment under cache/bench.
 set -eu
 

@@ -1,6 +1,6 @@
-//! What the pages `docs/adding-*.md` say, followed to the letter.
+//! Runs the files and commands of the pages `docs/adding-*.md`.
 
-#![allow(clippy::unwrap_used)] // what fails in a helper fails the test
+#![allow(clippy::unwrap_used)] // a failure in a helper fails the test
 
 use serde_json::Value;
 use tests::Desk;
@@ -10,57 +10,42 @@ fn page(name: &str) -> String {
         .unwrap()
 }
 
-/// The texts between a page's fences of a kind.
+/// The fenced blocks of one language.
 fn blocks(page: &str, kind: &str) -> Vec<String> {
     let start = format!("```{kind}\n");
     let after = page.split(start.as_str()).skip(1);
     after.map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// Runs a page's commands; what they print, together.
-fn follow(desk: &Desk, page: &str, count: usize) -> String {
+/// Runs a page's commands and returns their joined output.
+fn run_commands(desk: &Desk, page: &str, count: usize) -> String {
     let commands = blocks(page, "sh");
     assert_eq!(commands.len(), count);
-    let mut told = String::new();
+    let mut output = String::new();
     for command in &commands {
         let words: Vec<&str> = command.split_whitespace().collect();
         assert_eq!(words[0], "experiments");
         let ran = desk.run(&words[1..]);
         assert_eq!(ran.code, Some(0), "{command}: {}{}", ran.out, ran.err);
-        told += &(ran.out + &ran.err);
+        output += &(ran.out + &ran.err);
     }
-    told
-}
-
-/// Every file of the repository that a page names is there.
-fn assert_named_files_exist(page: &str) {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let words = page.split('`').skip(1).step_by(2);
-    let starts = ["data/", "docs/", "experiments/", "metrics/", "model/", "scripts/", "tests/", "train/"];
-    let named: Vec<&str> = words
-        .filter(|word| starts.iter().any(|start| word.starts_with(start)) && !word.contains("NAME"))
-        .collect();
-    assert!(named.len() > 2, "{named:?}");
-    for path in named {
-        assert!(root.join(path).exists(), "the page names {path}, which is not there");
-    }
+    output
 }
 
 #[test]
-fn an_ablation_of_ones_own_runs_as_its_page_says() {
+fn the_ablation_of_its_page_runs() {
     let (desk, page) = (Desk::new(), page("adding-an-ablation.md"));
     let files = blocks(&page, "toml");
     assert_eq!(files.len(), 1);
     std::fs::write(desk.path("dropout.toml"), &files[0]).unwrap();
-    assert!(follow(&desk, &page, 2).contains("tenth"));
+    assert!(run_commands(&desk, &page, 2).contains("tenth"));
     for file in ["report.html", "report.md", "summary.json"] {
         assert!(page.contains(file) && desk.path(&format!("runs/dropout/{file}")).is_file(), "{file}");
     }
-    assert_named_files_exist(&page);
 }
 
 #[test]
-fn videos_of_ones_own_are_trained_on_as_their_page_says() {
+fn the_videos_of_their_page_are_trained_on() {
     let (desk, page) = (Desk::new(), page("adding-a-dataset.md"));
     assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "world"]).code, Some(0));
     let captions = blocks(&page, "csv").pop().unwrap();
@@ -72,29 +57,27 @@ fn videos_of_ones_own_are_trained_on_as_their_page_says() {
         std::fs::copy(desk.path(&format!("world/videos/video{number}.webm")), place).unwrap();
     }
     std::fs::write(desk.path("mine/captions.csv"), &captions).unwrap();
-    let told = follow(&desk, &page, 2);
-    assert!(told.contains("4 of 4 clips, 5 captions") && told.contains("concat"), "{told}");
-    assert!(!told.contains("vocabulary"), "{told}");
+    let output = run_commands(&desk, &page, 2);
+    assert!(output.contains("4 of 4 clips, 5 captions") && output.contains("concat"), "{output}");
+    assert!(!output.contains("vocabulary"), "{output}");
     assert!(desk.read("runs/fusion/report.md").contains("Data: own"));
 
     std::fs::write(desk.path("mine/captions.csv"), captions.replace("a red cross", "two tall giraffes"))
         .unwrap();
     std::fs::remove_file(desk.path("mine/skip.json")).unwrap();
-    let told = follow(&desk, &page, 2);
-    assert!(told.contains("vocabulary: 2 of the 23 words") && told.contains("giraffes"), "{told}");
-    assert_named_files_exist(&page);
+    let output = run_commands(&desk, &page, 2);
+    assert!(output.contains("vocabulary: 2 of the 23 words") && output.contains("giraffes"), "{output}");
 }
 
 #[test]
-fn a_model_of_other_sizes_is_made_and_trained_as_its_page_says() {
+fn the_model_of_its_page_is_pretrained_and_trained() {
     let (desk, page) = (Desk::new(), page("adding-a-model.md"));
-    follow(&desk, &page, 3);
+    run_commands(&desk, &page, 3);
     let config: Value = serde_json::from_str(&desk.read("wide/config.json")).unwrap();
     assert_eq!((&config["num_query_tokens"], &config["text_config"]["d_model"]), (&8.into(), &96.into()));
     let trained = "runs/freeze_vit/freeze_vit/seed-1/best/config.json";
     let trained: Value = serde_json::from_str(&desk.read(trained)).unwrap();
     assert_eq!(trained["text_config"]["d_model"], 96);
-    assert_named_files_exist(&page);
 }
 
 #[test]
@@ -120,7 +103,7 @@ fn all_mistakes_of_a_file_are_listed_at_once_with_file_and_key() {
 }
 
 #[test]
-fn every_study_has_a_row_on_the_page_of_the_papers_figures() {
+fn every_study_has_rows_in_reproducing_the_paper() {
     let (page, desk) = (page("reproducing.md"), Desk::new());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/configs/ablations");
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -403,7 +403,7 @@ fn a_damaged_clip_stops_the_run_with_its_name() {
     arguments.extend(["--only", "qformer_only"]);
     assert_eq!(desk.run(&arguments).code, Some(0));
     let world = std::fs::read_dir(desk.path("cache")).unwrap().map(|entry| entry.unwrap().path());
-    let world = world.into_iter().find(|path| path.is_dir()).unwrap();
+    let world = world.into_iter().find(|path| path.join("videos").is_dir()).unwrap();
     let clip = std::fs::read_dir(world.join("videos")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&clip, b"").unwrap();
     let ran = desk.run(&arguments);

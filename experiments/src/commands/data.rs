@@ -179,7 +179,7 @@ fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
         println!("{:<9} {}", split.name(), set.usage(split));
     }
     println!(
-        "{} clips decoded, {} decoded earlier, {} MB in {}",
+        "{} clips decoded, {} kept from before, {} MB in {}",
         thousands(prepared.decoded),
         thousands(prepared.kept),
         thousands((prepared.bytes / 1_000_000) as usize),
