@@ -30,10 +30,11 @@ impl Videos {
         Self { frames, config, preprocess, features: None }
     }
 
-    /// Images, or clips, in memory.
+    /// Images in memory, as clips of one frame.
     pub fn in_memory(frames: FrameStore) -> Self {
         let size = frames.size();
-        Self::new(Arc::new(FrameSource::Stored(frames)), FrameConfig::default(), size)
+        let config = FrameConfig { count: 1, ..FrameConfig::default() };
+        Self::new(Arc::new(FrameSource::Stored(frames)), config, size)
     }
 
     /// Replaces the frames by ViT features, where the ViT is frozen (`trains` is false for all of its

@@ -1,7 +1,9 @@
-//! Times a published model's sizes with random weights on any device: a training step of the Q-Former (ViT and language
-//! model frozen), and beam-5 captioning. `scripts/gpu-check.sh` runs it beside `scripts/bench/full_size_torch.py`.
+//! Times a published model's sizes with random weights on any device: a training step of the Q-Former (ViT
+//! and language model frozen), and beam-5 captioning. `scripts/gpu-check.sh` runs it beside
+//! `scripts/bench/full_size_torch.py`.
 //!
-//!     cargo bench -p experiments --features cuda --profile dev --bench full_size -- --preset blip2-flan-t5-xl --device cuda
+//! cargo bench -p experiments --features cuda --profile dev --bench full_size -- --preset blip2-flan-t5-xl
+//! --device cuda
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,7 +13,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
 use clap::Parser;
-use experiments::device;
+use experiments::runtime::device;
 use model::generate::GenerateConfig;
 use model::loss::Targets;
 use model::parameters::{FieldPath, count, set_trainable};
@@ -60,7 +62,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let arguments = Arguments::parse();
-    let device = device::select(&arguments.device)?;
+    let device = device::select(&arguments.device)?.device;
     let mut config = match &arguments.config {
         Some(path) => checkpoint::load_config_file(path)?,
         None => Preset::from_name(&arguments.preset)

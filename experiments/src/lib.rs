@@ -1,31 +1,16 @@
-//! The one runner: command line, typed configurations, ablations, reports.
+//! The runner: command line, typed configurations, studies and reports. Its library is what the program and
+//! the tests of this repository use; the pipeline for other programs is the crate `captioner`.
+//!
+//! Imports run downwards only: `commands` -> `study` -> `pretrain`, `plan` -> `tasks`, `report` -> `records`
+//! -> `config`, [`runtime`], `text`.
 
-pub mod ablation;
-pub mod answering;
-pub mod caption;
-pub mod cli;
-pub mod clips;
 pub mod commands;
-pub mod config;
-pub mod datasets;
-pub mod device;
-pub mod evaluate;
-pub mod import;
-pub mod judge;
-pub mod lock;
-pub mod memory;
-pub mod overview;
-pub mod plan;
-pub mod plots;
-pub mod pretrain;
-pub mod pretrained;
-pub mod provenance;
-pub mod report;
-pub mod reuse;
-pub mod run;
-pub mod score;
-pub mod show;
-pub mod statistics;
-pub mod table;
-pub mod verify;
-pub mod world;
+mod config;
+mod plan;
+mod pretrain;
+mod records;
+mod report;
+pub mod runtime;
+mod study;
+mod tasks;
+mod text;

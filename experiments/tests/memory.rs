@@ -1,6 +1,6 @@
 //! In a process of its own: other tests' memory would count.
 
-use experiments::memory::PeakMemory;
+use experiments::runtime::memory::PeakMemory;
 
 #[test]
 fn the_peak_is_that_since_the_watch_began() {

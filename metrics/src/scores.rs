@@ -50,7 +50,7 @@ pub struct VideoScores {
 pub struct Options<'a> {
     /// Whether the captions are tokenised.
     pub tokenized: bool,
-    /// METEOR's tables; without them METEOR is not computed and a note says so.
+    /// METEOR's tables; without them METEOR is not computed.
     pub meteor: Option<&'a MeteorTables>,
 }
 
@@ -99,18 +99,15 @@ pub fn score_tokenized(corpus: &Tokenized, options: &Options<'_>) -> Scores {
         rouge_l: numpy_mean(&rouge),
         cider: cider_of_corpus,
         per_video,
-        notes: notes(corpus, options),
+        notes: notes(corpus),
     }
 }
 
-/// Notes for the reader.
-fn notes(corpus: &Tokenized, options: &Options<'_>) -> Vec<String> {
+/// What a reader of the numbers should know.
+fn notes(corpus: &Tokenized) -> Vec<String> {
     let mut notes = Vec::new();
     if let [_] = corpus.videos() {
         notes.push("CIDEr of a single video is 0 by construction: every n-gram weighs ln(1)".to_owned());
-    }
-    if options.meteor.is_none() {
-        notes.push("METEOR: not computed; `make meteor-data` fetches the tables it needs".to_owned());
     }
     let empty: Vec<&str> = corpus
         .videos()

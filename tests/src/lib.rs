@@ -48,10 +48,10 @@ impl Desk {
         std::fs::read_to_string(self.path(inside)).unwrap_or_default()
     }
 
-    /// The program with arguments, not yet run. Worlds of the smoke profile are shared between tests.
+    /// The program with arguments, not yet run. Its caches are inside the folder.
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(program());
-        command.current_dir(self.folder.path()).args(arguments);
+        command.current_dir(self.folder.path()).args(arguments).env("RECAP_CACHE", self.path("cache"));
         command
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use experiments::verify::{Comparison, Reference, Subject, verify};
+use experiments::commands::verify::{Comparison, Reference, Subject, verify};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
@@ -19,7 +19,7 @@ fn fixtures() -> PathBuf {
 fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     let word = || std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    DEVICE.get_or_init(|| experiments::device::select(&word()).unwrap()).clone()
+    DEVICE.get_or_init(|| experiments::runtime::device::select(&word()).unwrap().device).clone()
 }
 
 /// Compares a checkpoint with the references of these names, and gives back what was compared.

@@ -61,7 +61,15 @@ fn an_ablation_leaves_table_report_plots_and_predictions() {
     }
 }
 
-/// Found among the files, so that a study that nobody runs cannot stay.
+/// The metrics of `evaluate` on the best checkpoint of a run, with the settings that the run saved.
+fn evaluated(desk: &Desk, run: &str) -> Value {
+    let ran = desk.run(&["evaluate", "--checkpoint", &format!("{run}/best"), "--json"]);
+    assert_eq!(ran.code, Some(0), "{run}: {}", ran.err);
+    assert!(!ran.err.contains("changed:"), "{run}: {}", ran.err);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+/// The ablations are found among the files, so that none is missed. `evaluate` must reproduce the result of every run.
 #[test]
 fn every_ablation_runs_in_smoke_mode() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/configs/ablations");
@@ -80,17 +88,136 @@ fn every_ablation_runs_in_smoke_mode() {
         let summary: Value = serde_json::from_str(&desk.read(&format!("runs/{name}/summary.json"))).unwrap();
         let variants = summary["variants"].as_array().unwrap();
         assert!(variants.len() > 1, "{name} compares nothing");
-        let figures: &[&str] =
+        let metrics: &[&str] =
             if name == "vqa" { &["accuracy"] } else { &["CIDEr", "CIDEr, order", "CIDEr, no order"] };
-        for (variant, figure) in variants.iter().flat_map(|variant| figures.iter().map(move |f| (variant, f)))
-        {
-            assert!(variant["runs"][0]["test"][figure].is_number(), "{name} {figure}");
+        for variant in variants {
+            let test = &variant["runs"][0]["test"];
+            assert!(metrics.iter().all(|metric| test[metric].is_number()), "{name}: {test}");
+            let place = format!("runs/{name}/{}/seed-1", variant["name"].as_str().unwrap());
+            assert_eq!(
+                &evaluated(&desk, &place),
+                test,
+                "{place}: its best checkpoint alone gives its result"
+            );
         }
         variants_run += variants.len();
         let report = desk.read(&format!("runs/{name}/report.md"));
         assert_eq!(report.contains("constant caption"), name != "vqa", "questions have none: {name}");
     }
     assert_eq!((names.len(), variants_run), (11, 28), "{names:?}");
+}
+
+/// The fusion of a checkpoint holds in every command, whatever a profile says; an override is printed.
+#[test]
+fn a_checkpoint_keeps_its_fusion_unless_it_is_overridden() {
+    let desk = Desk::new();
+    let study = ["ablation", "fusion", "--profile", "smoke", "--only", "average", "--no-tui"];
+    let ran = desk.run(&study);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let (run, best) = ("runs/fusion/average/seed-1", "runs/fusion/average/seed-1/best");
+    let result: Value = serde_json::from_str(&desk.read(&format!("{run}/result.json"))).unwrap();
+    let evaluate = |more: &[&str]| {
+        let ran = desk.run(&[&["evaluate", "--checkpoint", best, "--json"][..], more].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        (serde_json::from_str::<Value>(&ran.out).unwrap(), ran.err)
+    };
+    let (with_profile, said) = evaluate(&["--profile", "smoke"]);
+    assert_eq!(with_profile, result["test"]);
+    assert!(!said.contains("changed:"), "{said}");
+    let (overridden, said) = evaluate(&["--set", "model.fusion=concat"]);
+    assert_ne!(overridden, result["test"]);
+    assert!(said.contains("changed: fusion: average -> concat"), "{said}");
+    let (_, said) = evaluate(&["--set", "generate.num_beams=2"]);
+    assert!(said.contains("changed: generate.num_beams: 1 -> 2"), "{said}");
+
+    assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
+    let caption = |more: &[&str]| {
+        let ran = desk.run(&[&["caption", "--checkpoint", best, "w/videos/video0.webm"][..], more].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        (ran.out, ran.err)
+    };
+    let (own, said) = caption(&[]);
+    assert!(!said.contains("changed:"), "{said}");
+    assert_eq!(caption(&["--fusion", "average"]).0, own);
+    assert!(caption(&["--fusion", "concat"]).1.contains("changed: fusion: average -> concat"));
+
+    std::fs::remove_file(desk.path(&format!("{best}/recap.toml"))).unwrap();
+    assert_eq!(evaluate(&["--profile", "smoke"]).0, result["test"], "a checkpoint without saved settings");
+}
+
+#[test]
+fn every_checkpoint_of_a_study_has_its_own_baseline_which_resuming_keeps() {
+    let desk = Desk::new();
+    let study = ["ablation", "lm_size", "--profile", "smoke", "--no-tui"];
+    let ran = desk.run(&study);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let summary = || -> Value { serde_json::from_str(&desk.read("runs/lm_size/summary.json")).unwrap() };
+    let before = summary();
+    let models = before["models"].as_array().unwrap();
+    let of = |key: &str| models.iter().map(|model| model[key].to_string()).collect::<BTreeSet<String>>();
+    assert_eq!(
+        (of("variants").len(), of("parameters").len(), of("weights_hash").len()),
+        (3, 3, 3),
+        "{models:?}"
+    );
+    assert!(models.iter().all(|model| model["test"]["CIDEr"].is_number()), "{models:?}");
+    let report = desk.read("runs/lm_size/report.md");
+    for variant in ["small", "middle", "large"] {
+        assert!(report.contains(&format!("pretrained, not trained ({variant})")), "{report}");
+    }
+
+    // a baseline that is computed again would be saved again
+    let predictions: Vec<_> = std::fs::read_dir(desk.path("runs/lm_size/predictions")).unwrap().collect();
+    assert_eq!(predictions.len(), 3);
+    std::fs::remove_dir_all(desk.path("runs/lm_size/predictions")).unwrap();
+    assert_eq!(desk.run(&[&study[..], &["--resume"]].concat()).code, Some(0));
+    assert_eq!(summary(), before);
+    assert!(!desk.path("runs/lm_size/predictions").exists());
+}
+
+/// A program that was built from one commit and runs while another is checked out.
+#[cfg(unix)]
+#[test]
+fn provenance_has_the_commit_of_the_build() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("bin")).unwrap();
+    std::fs::write(desk.path("bin/git"), "#!/bin/sh\necho 0123456789ab\n").unwrap();
+    std::fs::set_permissions(desk.path("bin/git"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let study = ["ablation", "fusion", "--profile", "smoke", "--only", "concat", "--no-tui"];
+    let path = format!("{}:{}", desk.path("bin").display(), std::env::var("PATH").unwrap());
+    let output = desk.command(&study).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let provenance = desk.read("runs/fusion/concat/seed-1/provenance.json");
+    assert!(provenance.contains("\"commit\"") && !provenance.contains("0123456789ab"), "{provenance}");
+}
+
+#[test]
+fn caches_are_found_from_any_working_directory() {
+    let desk = Desk::new();
+    let run = |variables: &[(&str, &str)]| {
+        let mut command =
+            desk.command(&["ablation", "fusion", "--profile", "smoke", "--only", "concat", "--no-tui"]);
+        command.env_remove("RECAP_CACHE").env_remove("XDG_CACHE_HOME").env("HOME", desk.path("home"));
+        for (name, value) in variables {
+            command.env(name, desk.path(value));
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&[("RECAP_CACHE", "named")]);
+    // GStreamer has a cache of its own in the home folder
+    let home = desk.path("home/.cache/recap");
+    assert!(desk.path("named").is_dir() && !desk.path("cache").exists() && !home.exists());
+    std::fs::create_dir(desk.path("cache")).unwrap();
+    run(&[]);
+    let worlds = |folder: &str| std::fs::read_dir(desk.path(folder)).unwrap().count();
+    assert!(worlds("cache") > 0 && !home.exists());
+    std::fs::remove_dir_all(desk.path("cache")).unwrap();
+    if cfg!(target_os = "linux") {
+        run(&[]);
+        assert!(worlds("home/.cache/recap") > 0 && !desk.path("cache").exists());
+    }
 }
 
 #[test]
@@ -126,7 +253,7 @@ fn an_equal_run_of_another_study_is_copied_where_the_program_can_be_named() {
 fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
-    let settings = "[frames]\ncount = 4\nsampling = \"uniform\"\ntrain_sampling = \"random\"\nkeep = \"disk\"\n\
+    let settings = "[frames]\ncount = 4\nsampling = \"uniform\"\ntrain_sampling = \"random\"\nstorage = \"disk\"\n\
                     augment = { flip = 0.0 }\n[train]\nepochs = 1\nparameters = { \"vision_model.*\" = \"frozen\" }\n";
     std::fs::write(desk.path("mine.toml"), settings).unwrap();
     let data = ["--dataset", "msrvtt=w", "--profile", "smoke"];
@@ -139,14 +266,19 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     let trained: Value = serde_json::from_str(&desk.read("runs/mine/summary.json")).unwrap();
     let best = ["--checkpoint", "runs/mine/mine/seed-1/best", "--json", "--predictions", "p.json"];
     let frames = ["--set", "frames.storage=disk"];
-    let evaluated = desk.run(&[&["evaluate"][..], &best[..], &data[..], &own[..], &frames[..]].concat());
-    assert_eq!(evaluated.code, Some(0), "{}", evaluated.err);
-    let figures: Value = serde_json::from_str(&evaluated.out).unwrap();
+    let scored = desk.run(&[&["evaluate"][..], &best[..], &data[..], &own[..], &frames[..]].concat());
+    assert_eq!(scored.code, Some(0), "{}", scored.err);
+    let metrics: Value = serde_json::from_str(&scored.out).unwrap();
     assert_eq!(
-        figures, trained["variants"][0]["runs"][0]["test"],
+        metrics, trained["variants"][0]["runs"][0]["test"],
         "the model that was exported is the one scored"
     );
     assert_eq!(serde_json::from_str::<Value>(&desk.read("p.json")).unwrap().as_array().unwrap().len(), 6);
+    assert_eq!(
+        evaluated(&desk, "runs/mine/mine/seed-1"),
+        metrics,
+        "the data set is saved with the checkpoint"
+    );
     let stray = desk.run(&["evaluate", "--checkpoint", "nowhere", "--dataset", "msrvt=w"]);
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
 }
@@ -271,7 +403,7 @@ fn a_damaged_clip_stops_the_run_with_its_name() {
     arguments.extend(["--only", "qformer_only"]);
     assert_eq!(desk.run(&arguments).code, Some(0));
     let world = std::fs::read_dir(desk.path("cache")).unwrap().map(|entry| entry.unwrap().path());
-    let world = world.into_iter().find(|path| path.is_dir()).unwrap();
+    let world = world.into_iter().find(|path| path.join("videos").is_dir()).unwrap();
     let clip = std::fs::read_dir(world.join("videos")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&clip, b"").unwrap();
     let ran = desk.run(&arguments);

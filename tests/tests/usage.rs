@@ -57,6 +57,28 @@ fn an_unknown_or_ill_typed_setting_is_answered_with_the_key() {
 }
 
 #[test]
+fn a_renamed_key_is_answered_with_its_present_name() {
+    let set = |value| ["ablation", "freeze_vit", "--set", value];
+    refused(&set("train.clip_norm=1.0"), 2, &["train.clip_norm: was renamed to train.max_grad_norm"]);
+    refused(&set("evaluate.num_beams=3"), 2, &["evaluate.num_beams: was renamed to generate.num_beams"]);
+    refused(&set("frames.keep=disk"), 2, &["frames.keep: was renamed to frames.storage"]);
+    let pretrain = ["pretrain", "smoke", "--out", "c", "--set", "sentences.keep=0.5"];
+    refused(&pretrain, 2, &["sentences.keep: was renamed to sentences.word_keep_probability"]);
+}
+
+#[test]
+fn missing_meteor_tables_are_named_with_the_places_that_were_searched() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("p.json"), PREDICTIONS).unwrap();
+    std::fs::write(desk.path("r.json"), REFERENCES).unwrap();
+    let arguments = ["score", "--predictions", "p.json", "--references", "r.json", "--partial"];
+    let ran = desk.run(&arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let place = desk.path("cache/meteor").display().to_string();
+    assert!(ran.err.contains("METEOR: not computed") && ran.err.contains(&place), "{}", ran.err);
+}
+
+#[test]
 fn an_ablation_file_with_an_unknown_key_is_answered_with_its_name() {
     let desk = Desk::new();
     let text = "question = \"?\"\npaper = \"-\"\n[variants.a]\ndescription = \"a\"\nset.train.epcohs = 1\n";

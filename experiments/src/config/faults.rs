@@ -6,10 +6,6 @@ use toml::{Table, Value};
 use super::suggest::with_suggestion;
 
 /// Gives a table its type.
-///
-/// # Errors
-/// Every key that is not known and every value of a wrong type, each with its path and, where a known word is near, what
-/// was meant.
 pub(super) fn typed<T: DeserializeOwned>(mut table: Table) -> Result<T, Vec<String>> {
     let mut faults: Vec<String> = Vec::new();
     loop {
@@ -32,8 +28,8 @@ pub(super) fn typed<T: DeserializeOwned>(mut table: Table) -> Result<T, Vec<Stri
     }
 }
 
-/// The path of keys that an error speaks of, and what it says. The last line of the reader's message is "in `a.b`"; the
-/// name of an unknown key stands in the message itself.
+/// The path of keys that an error speaks of, and what it says. The last line of the reader's message is "in
+/// `a.b`"; the name of an unknown key stands in the message itself.
 fn located(error: &str) -> (Vec<&str>, &str) {
     let error = error.trim_end();
     let (message, place) = error.rsplit_once("\nin `").unwrap_or((error, ""));

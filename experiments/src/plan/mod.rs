@@ -1,4 +1,4 @@
-//! What a run will take, known without its data or weights: parameters, memory, steps, work and time.
+//! Estimates of a run without its data or weights: parameters, memory, steps, work and time.
 
 mod parts;
 
@@ -11,43 +11,40 @@ use model::parameters::Parameter;
 use model::recompute::Recompute;
 use train::TrainConfig;
 
-use crate::config::{CaptionUse, FrozenType, RunConfig};
-use crate::pretrained;
+use crate::config::{FrozenType, RunConfig, sizes};
+use crate::tasks::{self, TextLengths};
 
-/// Operations a second of the tiny BLIP-2's training on two CPU cores, as they are counted here: the 3.4 s, 1.1 s and 0.9 s
-/// that an epoch's steps of `freeze_vit`'s three variants took on a quiet machine (2026-11-22) are met within a fifth.
+/// Operations a second of the tiny BLIP-2's training on two CPU cores, as counted here. It predicts the
+/// measured 3.4 s, 1.1 s and 0.9 s of an epoch of `freeze_vit`'s three variants on a quiet machine
+/// (2026-11-22) within 20 %.
 const TINY_CPU_RATE: f64 = 5.5e10;
-/// Values of the largest model that this rate is good for.
+/// Weights of the largest model for which this rate is used.
 const TINY: usize = 10_000_000;
 
-/// What a run will take.
+/// Estimates of a run.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// Every parameter and whether it is trained, by the model's module.
+pub(crate) struct Plan {
+    /// Numbers of weights, by module.
     pub modules: Vec<Module>,
     /// Training examples of an epoch.
     pub examples: usize,
-    /// One training after another: word by word, then by reward where that is asked for.
+    /// The stages: cross-entropy, then self-critical training where it is configured.
     pub stages: Vec<Stage>,
 }
 
 /// A module's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Module {
-    /// The module's name.
+pub(crate) struct Module {
     pub name: String,
-    /// Values in all.
     pub values: usize,
-    /// Values that are trained in any stage.
+    /// Weights that any stage trains.
     pub trained: usize,
 }
 
-/// One training.
+/// One stage of training.
 #[derive(Debug, Clone)]
-pub struct Stage {
-    /// Its name.
+pub(crate) struct Stage {
     pub name: &'static str,
-    /// Steps.
     pub steps: usize,
     /// Memory, recomputing as configured.
     pub memory: Memory,
@@ -55,44 +52,41 @@ pub struct Stage {
     pub activations: [usize; 2],
     /// Floating-point operations of a step.
     pub step_work: f64,
-    /// Operations that are done once for all steps: a frozen ViT's, where it always sees the same frames.
+    /// Operations that are done once: those of a frozen ViT that sees the same frames in every epoch.
     pub work_once: f64,
 }
 
-/// Bytes of a training step, of one micro-batch at a time.
+/// Bytes of a training step, one micro-batch at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Weights: four bytes a value, or two where it is frozen and `frozen_type` is `bf16`.
+pub(crate) struct Memory {
+    /// Weights: 4 bytes each, or 2 where they are frozen and `frozen_type` is `bf16`.
     pub weights: usize,
-    /// Gradients: four bytes a trained value.
+    /// Gradients: 4 bytes a trained weight.
     pub gradients: usize,
-    /// AdamW's two moments: eight bytes a trained value.
-    pub optimiser: usize,
-    /// What is kept for the backward pass.
+    /// AdamW's two moments: 8 bytes a trained weight.
+    pub optimizer: usize,
+    /// Activations kept for the backward pass.
     pub activations: usize,
 }
 
 impl Memory {
-    /// All of it: an upper bound, as activations are gone when the last gradients come.
-    pub fn total(self) -> usize {
-        self.weights + self.gradients + self.optimiser + self.activations
+    /// The sum, which is an upper bound: activations are freed before the last gradients are computed.
+    pub(crate) fn total(self) -> usize {
+        self.weights + self.gradients + self.optimizer + self.activations
     }
 }
 
 impl Stage {
     /// Operations of all steps.
-    pub fn work(&self) -> f64 {
+    pub(crate) fn work(&self) -> f64 {
         self.step_work * self.steps as f64 + self.work_once
     }
 }
 
 impl Plan {
-    /// Of a configuration, whose checkpoint and data need not be there.
-    ///
-    /// # Errors
-    /// When the checkpoint is not there and its name implies no sizes, or a pattern of parameters matches none.
-    pub fn of(config: &RunConfig) -> anyhow::Result<Self> {
-        let sizes = pretrained::sizes_of(config)?;
+    /// The plan of a configuration; its checkpoint and data need not exist.
+    pub(crate) fn of(config: &RunConfig) -> anyhow::Result<Self> {
+        let sizes = sizes(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
         let trainings = trainings(config);
         for (_, train, _) in &trainings {
@@ -100,7 +94,9 @@ impl Plan {
         }
         let examples = examples(config)?;
         let stage = |(name, train, captions): &(&'static str, &TrainConfig, usize)| {
-            let shape = Shape { config, sizes: &sizes, parameters: &parameters, train, captions: *captions };
+            let texts = tasks::of(config).text_lengths();
+            let captions = *captions;
+            let shape = Shape { config, sizes: &sizes, parameters: &parameters, train, captions, texts };
             let batches = examples.div_ceil(train.batch_size.max(1));
             Stage {
                 name,
@@ -116,24 +112,24 @@ impl Plan {
         Ok(Self { modules: modules(config, &parameters), examples, stages })
     }
 
-    /// Values in all.
-    pub fn values(&self) -> usize {
+    /// Number of weights.
+    pub(crate) fn values(&self) -> usize {
         self.modules.iter().map(|module| module.values).sum()
     }
 
-    /// Values that are trained.
-    pub fn trained(&self) -> usize {
+    /// Number of trained weights.
+    pub(crate) fn trained(&self) -> usize {
         self.modules.iter().map(|module| module.trained).sum()
     }
 
     /// Seconds of all training steps on two CPU cores, where a rate was measured for models of this size.
-    pub fn seconds(&self) -> Option<f64> {
+    pub(crate) fn seconds(&self) -> Option<f64> {
         let work: f64 = self.stages.iter().map(Stage::work).sum();
         (self.values() <= TINY).then_some(work / TINY_CPU_RATE)
     }
 }
 
-/// Name, settings and captions a clip of each training.
+/// Name, settings and captions a clip of each stage.
 fn trainings(config: &RunConfig) -> Vec<(&'static str, &TrainConfig, usize)> {
     let scst =
         config.scst.iter().map(|scst| ("self-critical", &scst.train, scst.reward.settings().candidates));
@@ -153,17 +149,15 @@ fn clips(config: &RunConfig) -> [usize; 3] {
 
 /// Training examples of an epoch: clips, captions, or questions.
 fn examples(config: &RunConfig) -> anyhow::Result<usize> {
-    let is_each = config.answering.is_some() || config.captions == CaptionUse::Every;
+    let per_clip = tasks::of(config).examples_per_clip(&config.world);
     let Some(dataset) = &config.dataset else {
-        let (clips, world) = (config.world.clips.train, &config.world);
-        // fewer questions are asked where answers would become too common: docs/tiny-world.md
-        let each = if config.answering.is_some() { world.questions } else { world.captions };
-        return Ok(if is_each { clips * each } else { clips });
+        return Ok(config.world.clips.train * per_clip.unwrap_or(1));
     };
     match splits::sizes(dataset.name) {
-        Some(sizes) => Ok(if is_each { sizes.learned } else { sizes.clips[0] }),
+        Some(sizes) if per_clip.is_some() => Ok(sizes.learned),
+        Some(sizes) => Ok(sizes.clips[0]),
         None => anyhow::bail!(
-            "how large the data set \"{}\" is can be told only from its files; `experiments data check` counts them",
+            "the size of the data set \"{}\" is known only from its files; `experiments data check` counts them",
             dataset.name.name()
         ),
     }
@@ -187,14 +181,15 @@ fn modules(config: &RunConfig, parameters: &[Parameter]) -> Vec<Module> {
     modules
 }
 
-/// What a training step computes on.
+/// A training step.
 struct Shape<'a> {
     config: &'a RunConfig,
     sizes: &'a Blip2Config,
     parameters: &'a [Parameter],
     train: &'a TrainConfig,
-    /// Captions that the language model scores of each clip.
+    /// Captions of each clip that the language model scores.
     captions: usize,
+    texts: TextLengths,
 }
 
 impl Shape<'_> {
@@ -203,17 +198,17 @@ impl Shape<'_> {
     }
 
     fn parts(&self, recompute: Recompute) -> Vec<Part> {
-        parts(self.config, self.sizes, self.parameters, |name| self.is_trained(name), recompute)
+        parts(self.config, self.sizes, self.parameters, self.texts, |name| self.is_trained(name), recompute)
     }
 
     /// How often a part runs for each clip.
     fn runs(&self, index: usize) -> usize {
-        // ViT and Q-Former see a clip once, however many captions of it there are
+        // ViT and Q-Former run once a clip, independent of the number of captions
         if index < 2 { 1 } else { self.captions }
     }
 
-    /// Whether the ViT's output is made once and kept.
-    fn has_kept_features(&self, vit: &Part) -> bool {
+    /// Whether the ViT's output is cached.
+    fn has_cached_features(&self, vit: &Part) -> bool {
         !vit.has_graph && !self.config.frames.varies()
     }
 
@@ -233,7 +228,7 @@ impl Shape<'_> {
         Memory {
             weights: 4 * count(&|_| true) - 2 * halves,
             gradients: 4 * trained,
-            optimiser: 8 * trained,
+            optimizer: 8 * trained,
             activations: self.activations(self.train.recompute),
         }
     }
@@ -250,8 +245,8 @@ impl Shape<'_> {
                     again = again.max(inside);
                 }
                 (true, false) => kept += part.blocks * inside,
-                // what a block without a graph computes is gone after it
-                (false, _) if self.has_kept_features(part) => {}
+                // a block without a graph frees its activations
+                (false, _) if self.has_cached_features(part) => {}
                 (false, _) => again = again.max(inside),
             }
         }
@@ -260,33 +255,32 @@ impl Shape<'_> {
 
     /// Bytes of the scores of all tokens, of their logarithmic softmax and of its gradient, of one clip.
     fn logits(&self) -> usize {
-        let (_, caption) = parts::texts(self.config);
-        3 * 4 * self.captions * caption * self.sizes.text_config.vocabulary_size()
+        3 * 4 * self.captions * self.texts.target * self.sizes.text_config.vocabulary_size()
     }
 
     fn step_work(&self) -> f64 {
         let parts = self.parts(self.train.recompute);
         let of = |(index, part): (usize, &Part)| {
-            if self.has_kept_features(part) && index == 0 {
+            if self.has_cached_features(part) && index == 0 {
                 return 0.0;
             }
             let share = part.trained as f64 / part.weights.max(1) as f64;
-            // gradients of what enters cost a forward pass, those of the weights another
+            // gradients of the inputs cost a forward pass, those of the weights another
             let backward = if part.has_graph { 1.0 + share.min(1.0) } else { 0.0 };
             let again = if part.has_graph && part.recomputed { 1.0 } else { 0.0 };
-            // captions that are rewarded are written first
-            let written = if index >= 2 && self.captions > 1 { 1.0 } else { 0.0 };
-            part.forward() * self.runs(index) as f64 * (1.0 + backward + again + written)
+            // captions that are rewarded are generated first
+            let generated = if index >= 2 && self.captions > 1 { 1.0 } else { 0.0 };
+            part.forward() * self.runs(index) as f64 * (1.0 + backward + again + generated)
         };
         let text = &self.sizes.text_config;
-        let head = 2.0 * (text.width() * text.vocabulary_size() * parts::texts(self.config).1) as f64;
+        let head = 2.0 * (text.width() * text.vocabulary_size() * self.texts.target) as f64;
         let each = parts.iter().enumerate().map(of).sum::<f64>() + 2.0 * head * self.captions as f64;
         each * self.train.batch_size as f64
     }
 
     fn work_once(&self, clips: [usize; 3]) -> f64 {
         let vit = self.parts(Recompute::default()).remove(0);
-        if self.has_kept_features(&vit) { vit.forward() * clips.iter().sum::<usize>() as f64 } else { 0.0 }
+        if self.has_cached_features(&vit) { vit.forward() * clips.iter().sum::<usize>() as f64 } else { 0.0 }
     }
 }
 
@@ -332,7 +326,7 @@ mod tests {
         let memory = plan("paper", &[]).stages[0].memory;
         let (trained, frozen) = (106_739_968, 985_894_528 + 2_849_757_184);
         assert_eq!(memory.weights, 4 * trained + 2 * frozen);
-        assert_eq!((memory.gradients, memory.optimiser), (4 * trained, 8 * trained));
+        assert_eq!((memory.gradients, memory.optimizer), (4 * trained, 8 * trained));
         let all = plan("paper", &["train.parameters={}"]).stages[0].memory;
         assert_eq!(all.weights, 4 * (trained + frozen));
         assert!(all.activations > memory.activations, "a trained ViT keeps what it computes");
@@ -352,9 +346,10 @@ mod tests {
         assert!(recomputed.step_work > 1.2 * plain.step_work && recomputed.step_work < 1.4 * plain.step_work);
     }
 
-    /// The peaks that `cargo bench --bench recompute` of the model crate measured, in MB (docs/models.md): a mid-size BLIP-2,
-    /// all weights trained on two clips; and low-rank updates of T5 on eight clips, the ViT's output given. A peak also has
-    /// what the loss takes and the first gradients, which are not estimated here: hence 15 %.
+    /// The peaks that `cargo bench --bench recompute` of the model crate measured, in MB (docs/models.md): a
+    /// mid-size BLIP-2, all weights trained on two clips; and low-rank updates of T5 on eight clips, the
+    /// ViT's output given. A peak also has what the loss takes and the first gradients, which are not
+    /// estimated here: hence 15 %.
     #[test]
     fn activations_are_near_those_that_were_measured() {
         let all = "train.parameters={}";
@@ -364,14 +359,15 @@ mod tests {
             (vec![updates, LORA, "train.batch_size=8", "model.fusion=concat_queries"], 774e6),
         ];
         for (sets, measured) in cases {
-            let shared = ["train.micro_batches=1", "frames.count=8", "evaluate.max_new_tokens=12"];
+            let shared = ["train.micro_batches=1", "frames.count=8", "generate.max_new_tokens=12"];
             let sets: Vec<String> = sets.into_iter().chain(shared).map(str::to_owned).collect();
             let config = resolve_plain("tiny", &sets).unwrap();
             let mut sizes = mid_size();
-            (sizes.fusion, sizes.lora) = (config.model.fusion, config.model.lora.clone());
+            (sizes.fusion, sizes.lora) = (config.model.fusion.unwrap_or_default(), config.model.lora.clone());
             let parameters = model::parameters::list(&sizes.init(&Device::flex()));
             let (config, sizes, parameters) = (&config, &sizes, parameters.as_slice());
-            let shape = Shape { config, sizes, parameters, train: &config.train, captions: 1 };
+            let texts = tasks::of(config).text_lengths();
+            let shape = Shape { config, sizes, parameters, train: &config.train, captions: 1, texts };
             let estimated = shape.activations(Recompute::default()) as f64;
             assert!((estimated / measured - 1.0).abs() < 0.15, "{estimated} for {measured}");
         }
@@ -398,15 +394,16 @@ mod tests {
     #[test]
     fn work_is_two_operations_a_weight_and_token_and_four_a_key_and_value_of_the_width() {
         let config = resolve_plain("paper", &["frames.count=1".to_owned()]).unwrap();
-        let sizes = pretrained::sizes_of(&config).unwrap();
+        let sizes = sizes(&config).unwrap();
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
-        let vit = parts(&config, &sizes, &parameters, |_| false, Recompute::default()).remove(0);
+        let texts = tasks::of(&config).text_lengths();
+        let vit = parts(&config, &sizes, &parameters, texts, |_| false, Recompute::default()).remove(0);
         let expected = 2.0 * 985_894_528.0 * 257.0 + 4.0 * 257.0 * 257.0 * 1408.0 * 39.0;
         assert!((vit.forward() / expected - 1.0).abs() < 1e-9);
     }
 
     #[test]
-    fn time_is_told_only_where_a_rate_was_measured() {
+    fn time_is_estimated_only_where_a_rate_was_measured() {
         assert_eq!(plan("paper", &[]).seconds(), None);
         let frozen = |parts: &str| format!("train.parameters={{ {parts} }}");
         let vit = "\"vision_model.*\" = \"frozen\"";

@@ -1,4 +1,5 @@
-//! A model as stacks of blocks that read so many tokens of a clip: what memory and work are estimated from.
+//! A model as stacks of blocks with the number of tokens that each reads: the basis of the estimates of
+//! memory and work.
 
 use model::lm::LanguageModelConfig;
 use model::parameters::Parameter;
@@ -6,46 +7,42 @@ use model::recompute::Recompute;
 use model::{Blip2Config, Fusion};
 
 use crate::config::{FrozenType, RunConfig};
+use crate::tasks::TextLengths;
 
 /// A stack of equal blocks.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Part {
-    /// Its name.
     pub(super) name: &'static str,
-    /// Number of blocks.
     pub(super) blocks: usize,
     /// Tokens of a clip that go through.
     pub(super) tokens: usize,
-    /// Width.
     pub(super) width: usize,
-    /// Values that a token has inside of a block's MLP.
+    /// Values of a token inside a block's MLP.
     pub(super) inner: usize,
-    /// Heads of the attention.
     pub(super) heads: usize,
     /// Tokens that a token reads in its own sequence.
     pub(super) keys: usize,
-    /// What blocks read besides: tokens that a token reads, such tokens of a clip, their width, and the share of blocks
-    /// that do.
+    /// Cross-attention: tokens that a token reads, such tokens of a clip, their width, and the share of
+    /// blocks with it.
     pub(super) memory: Option<(usize, usize, usize, f64)>,
-    /// Values of the blocks' weights, updates of low rank not counted.
+    /// Number of weights of the blocks, without low-rank updates.
     pub(super) weights: usize,
-    /// Values of them that are trained, and of the updates.
+    /// Number of trained weights, with low-rank updates.
     pub(super) trained: usize,
-    /// Bytes of a value that is kept for the backward pass.
     pub(super) bytes: usize,
     /// Whether there is a backward pass through it.
     pub(super) has_graph: bool,
-    /// Whether recomputing is asked for.
+    /// Whether its activations are recomputed.
     pub(super) recomputed: bool,
 }
 
 impl Part {
-    /// Values that enter a block, of one clip.
+    /// Values that enter a block for one clip.
     pub(super) fn input(&self) -> usize {
         self.tokens * self.width
     }
 
-    /// Values that a block keeps for its backward pass, of one clip: see `docs/reproducing.md`.
+    /// Values that a block keeps for its backward pass for one clip: see `docs/reproducing.md`.
     pub(super) fn inside(&self) -> usize {
         let own = self.tokens * (12 * self.width + self.inner + 2 * self.heads * self.keys);
         let memory = self.memory.map_or(0.0, |(keys, read, _, share)| {
@@ -55,8 +52,8 @@ impl Part {
         own + memory as usize
     }
 
-    /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each key that a
-    /// token reads and value of the width four.
+    /// Floating-point operations of the forward pass of one clip: two for each weight and token, and for each
+    /// key that a token reads and value of the width four.
     pub(super) fn forward(&self) -> f64 {
         let attention = |keys: usize| 4.0 * (self.tokens * keys * self.width * self.blocks) as f64;
         let read = self.memory.map_or(0.0, |(keys, read, width, share)| {
@@ -68,11 +65,13 @@ impl Part {
     }
 }
 
-/// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its parameters.
+/// The stacks of a configuration's model in the order of the forward pass. `is_trained` chooses among its
+/// parameters.
 pub(super) fn parts(
     config: &RunConfig,
     sizes: &Blip2Config,
     parameters: &[Parameter],
+    texts: TextLengths,
     is_trained: impl Fn(&str) -> bool,
     recompute: Recompute,
 ) -> Vec<Part> {
@@ -135,9 +134,9 @@ pub(super) fn parts(
         memory: Some((seen, runs * seen, qformer.encoder_hidden_size, share)),
         ..part(QFORMER, "qformer.", recompute.qformer)
     };
-    let (prompt, caption) = texts(config);
+    let TextLengths { prompt, target: caption } = texts;
     let read = prefix + prompt;
-    let written = read + caption;
+    let all = read + caption;
     let language_model = |name, start| part(name, start, recompute.language_model);
     let writers = match &sizes.text_config {
         LanguageModelConfig::T5(t5) => {
@@ -162,20 +161,20 @@ pub(super) fn parts(
         }
         LanguageModelConfig::Opt(opt) => vec![Part {
             blocks: opt.num_hidden_layers,
-            tokens: written,
+            tokens: all,
             width: opt.hidden_size,
             inner: 2 * opt.ffn_dim,
             heads: opt.num_attention_heads,
-            keys: written,
+            keys: all,
             ..language_model("OPT", "language_model.layers.")
         }],
         LanguageModelConfig::Llama(llama) => vec![Part {
             blocks: llama.num_hidden_layers,
-            tokens: written,
+            tokens: all,
             width: llama.hidden_size,
             inner: 3 * llama.intermediate_size,
             heads: llama.num_attention_heads,
-            keys: written,
+            keys: all,
             ..language_model("LLaMA", "language_model.layers.")
         }],
     };
@@ -183,15 +182,3 @@ pub(super) fn parts(
 }
 
 const QFORMER: &str = "Q-Former";
-
-/// Tokens of a prompt and of what is written: a prompt's words, as its tokenizer may not be there, and the longest text
-/// that the settings allow. Longer words have more tokens, and few captions are that long.
-pub(super) fn texts(config: &RunConfig) -> (usize, usize) {
-    match &config.answering {
-        // a question has some ten words
-        Some(answering) => {
-            (answering.prompt.split_whitespace().count() + 10, answering.generate.max_new_tokens)
-        }
-        None => (config.evaluate.prompt.split_whitespace().count(), config.evaluate.max_new_tokens),
-    }
-}

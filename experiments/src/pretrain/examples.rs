@@ -1,4 +1,4 @@
-//! Sentences, and image-text pairs as either stage reads them, as the learner's examples.
+//! Sentences and image-text pairs as training examples.
 
 use std::sync::Arc;
 
@@ -8,39 +8,36 @@ use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
 use data::tiny_world::Exercise;
 use train::{Batch, Examples, TrainError};
 
-/// Stands for the class token in a vocabulary of whole words. No text holds it: its brackets are tokens of their own.
+use crate::config::SentencesConfig;
+
+/// The class token in a vocabulary of whole words. No text contains it, because brackets are separate tokens.
 pub(super) const CLASS: &str = "[CLS]";
 
-/// What a language model reads before it sees anything, so that frozen it can later say what the queries tell it. The
-/// encoder is shown what is known, then an end token, then what is asked for:
+/// Training text of the language model, which prepares it to generate captions from the queries of the
+/// Q-Former. The encoder reads some words, an end token and a prompt; the target is
 ///
-/// - a sentence, from some of its words in any order;
+/// - a sentence, from some of its words in random order;
 /// - its second part, from such words and its first part;
 /// - the answer to a question, from a sentence and the question in its prompt.
-pub struct Sentences {
+pub(super) struct Sentences {
     sentences: Vec<Vec<u32>>,
     /// Source and target of each exercise.
     exercises: Vec<(Vec<u32>, Vec<u32>)>,
-    /// Probability that a word is shown.
-    keep: f64,
-    /// Probability that the first part of a sentence is given.
+    word_keep_probability: f64,
     prefix_probability: f64,
     seed: u64,
 }
 
 impl Sentences {
     /// Tokenises sentences and exercises.
-    ///
-    /// # Errors
-    /// When the tokenizer fails on one.
-    pub fn new(
+    pub(super) fn new(
         sentences: &[String],
         exercises: &[Exercise],
         tokenizer: &Tokenizer,
-        max_tokens: usize,
-        (keep, prefix_probability): (f64, f64),
+        config: &SentencesConfig,
         seed: u64,
     ) -> data::Result<Self> {
+        let SentencesConfig { max_tokens, word_keep_probability, prefix_probability, .. } = *config;
         let tokenized = sentences.iter().map(|sentence| tokenizer.encode(sentence, max_tokens));
         let exercise = |exercise: &Exercise| -> data::Result<(Vec<u32>, Vec<u32>)> {
             let mut source = tokenizer.encode(&exercise.sentence, max_tokens)?;
@@ -51,20 +48,21 @@ impl Sentences {
         Ok(Self {
             sentences: tokenized.collect::<data::Result<_>>()?,
             exercises: exercises.iter().map(exercise).collect::<data::Result<_>>()?,
-            keep,
+            word_keep_probability,
             prefix_probability,
             seed,
         })
     }
 
-    /// What is read and what is to be written.
+    /// Source and target.
     fn example(&self, epoch: usize, item: usize) -> (Vec<u32>, Vec<u32>) {
         let Some(sentence) = self.sentences.get(item) else {
             return self.exercises[item - self.sentences.len()].clone();
         };
         let mut random = RandomStream::new(self.seed, &format!("words kept in epoch {epoch}"), item as u64);
         let (words, end) = sentence.split_at(sentence.len().saturating_sub(1));
-        let mut source: Vec<u32> = words.iter().copied().filter(|_| random.chance(self.keep)).collect();
+        let mut source: Vec<u32> =
+            words.iter().copied().filter(|_| random.chance(self.word_keep_probability)).collect();
         random.shuffle(&mut source);
         source.extend(end);
         let is_continued = random.chance(self.prefix_probability);
@@ -90,24 +88,24 @@ impl Examples for Sentences {
         Ok(Batch::Text { source, target, items: items.to_vec() })
     }
 
-    /// Of what is read: exercises are read whole, so that they and sentences come in batches of their own.
+    /// Length of the source. Exercises are read whole, so that they and sentences come in different batches.
     fn length(&self, _epoch: usize, item: usize) -> usize {
         match self.sentences.get(item) {
-            Some(sentence) => (sentence.len() as f64 * self.keep) as usize,
+            Some(sentence) => (sentence.len() as f64 * self.word_keep_probability) as usize,
             None => self.exercises[item - self.sentences.len()].0.len(),
         }
     }
 }
 
-/// Where a caption's first part ends: between its first token and its midpoint, the end token not counted; nothing where
-/// it has no two tokens.
+/// The length of a caption's first part: from one token to its half, the end token excluded; none where it
+/// has fewer than two tokens.
 fn split_point(caption: &[u32], random: &mut RandomStream) -> Option<usize> {
     let tokens = caption.len().saturating_sub(1);
     (tokens >= 2).then(|| 1 + random.below(tokens / 2))
 }
 
 /// Images and their texts for the first stage.
-pub struct PairTexts {
+pub(super) struct PairTexts {
     images: Videos,
     captions: Vec<String>,
     tokenizer: Arc<Tokenizer>,
@@ -116,11 +114,8 @@ pub struct PairTexts {
 }
 
 impl PairTexts {
-    /// Joins images and captions, read with the Q-Former's tokenizer.
-    ///
-    /// # Errors
-    /// When there is another number of captions than of images, or the tokenizer has no class token.
-    pub fn new(
+    /// Joins images and captions, which the Q-Former's tokenizer reads.
+    pub(super) fn new(
         images: Videos,
         captions: Vec<String>,
         tokenizer: Arc<Tokenizer>,
@@ -169,7 +164,7 @@ impl Examples for PairTexts {
 }
 
 /// Images and their captions for the second stage.
-pub struct PairCaptions {
+pub(super) struct PairCaptions {
     images: Videos,
     captions: Vec<String>,
     tokenizer: Arc<Tokenizer>,
@@ -180,12 +175,9 @@ pub struct PairCaptions {
 }
 
 impl PairCaptions {
-    /// Joins images and captions. With probability `split` the first part of a caption is read by the language model's
-    /// encoder, behind the queries, and the rest is to be written.
-    ///
-    /// # Errors
-    /// When there is another number of captions than of images.
-    pub fn new(
+    /// Joins images and captions. With probability `split` the encoder of the language model reads the first
+    /// part of a caption after the queries, and the rest is the target.
+    pub(super) fn new(
         images: Videos,
         captions: Vec<String>,
         tokenizer: Arc<Tokenizer>,
@@ -197,7 +189,7 @@ impl PairCaptions {
         Ok(Self { images, captions, tokenizer, max_tokens, split, seed })
     }
 
-    /// What is read and what is to be written.
+    /// Source and target.
     fn parts(&self, epoch: usize, item: usize) -> data::Result<(Vec<u32>, Vec<u32>)> {
         let mut caption = self.tokenizer.target(&self.captions[item], self.max_tokens)?;
         let mut random = RandomStream::new(self.seed, &format!("prefix in epoch {epoch}"), item as u64);
@@ -343,11 +335,18 @@ mod tests {
     }
 
     #[test]
-    fn sentences_are_told_in_any_order_continued_and_asked_about() {
+    fn sentences_are_shuffled_continued_and_asked_about() {
         let exercise = Exercise { sentence: "a b".into(), question: "c".into(), answer: "d".into() };
         let sentences = vec!["a b c d e f".to_owned()];
-        let read = |shares| {
-            Sentences::new(&sentences, std::slice::from_ref(&exercise), &tokenizer(), 20, shares, 1).unwrap()
+        let read = |(word_keep_probability, prefix_probability)| {
+            let config = SentencesConfig {
+                count: 1,
+                questions: 1,
+                max_tokens: 20,
+                word_keep_probability,
+                prefix_probability,
+            };
+            Sentences::new(&sentences, std::slice::from_ref(&exercise), &tokenizer(), &config, 1).unwrap()
         };
         let all = read((1.0, 0.0));
         assert_eq!(all.len(), 2);

@@ -1,104 +1,42 @@
-//! Which image-text pairs are learned from: the tiny world's, or a user's own shards or table; all of them or the first
-//! part.
+//! The image-text pairs of a pretraining: those of the tiny world, or of a user's shards or table; all of
+//! them or the first part.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
-use captioner::Videos;
+use captioner::{Videos, hex};
 use data::datasets::Split;
 use data::datasets::pairs::{self, PairSet};
 use data::frames::FrameStore;
 use data::preprocess::Resizing;
 use data::text::clean_caption;
 use data::tiny_world::{World, WorldConfig};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::hex;
-use crate::world::{self, Shown};
+use crate::config::PairsConfig;
+use crate::runtime::{ProgressBars, open_world};
 
-/// Of a user's own pairs, one in this many is held out where nothing else is said.
+/// One in this many of a user's pairs is held out by default.
 const HELD_OUT_SHARE: usize = 20;
 
-/// Image-text pairs; the tiny world's where neither shards nor a table is named.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PairsConfig {
-    /// Webdataset shards: `folder/start*.tar`, or one tar file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shards: Option<PathBuf>,
-    /// A table of image files and captions (CSV, TSV, JSON or JSON lines).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub table: Option<PathBuf>,
-    /// The folder that the table's images are named from; the table's own where it is not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
-    /// How many of the user's own pairs, the last ones, are held out of training.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<usize>,
-    /// Share of the training pairs that is learned from, the first ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub share: Option<f64>,
-    /// Number of training pairs that are learned from, the first ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<usize>,
-}
-
-/// Pairs to learn from and pairs to measure on.
-pub struct Pairs {
-    /// To learn from.
-    pub train: PairSet,
-    /// To measure on.
-    pub held_out: PairSet,
-    /// The world they show, where they are the tiny world's.
-    pub world: Option<World>,
-    /// Names them and their order.
-    pub hash: String,
-    /// A user's own captions, also those that are not learned from: what a language model may read beforehand.
-    pub sentences: Vec<String>,
+/// Training and evaluation pairs.
+pub(super) struct Pairs {
+    pub(super) train: PairSet,
+    pub(super) held_out: PairSet,
+    /// The tiny world, where they are of it.
+    pub(super) world: Option<World>,
+    /// Hash of the pairs in their order.
+    pub(super) hash: String,
+    /// Captions of a user's training pairs, also of those that are not used: training text of the language
+    /// model.
+    pub(super) sentences: Vec<String>,
     is_whole: bool,
 }
 
-impl PairsConfig {
-    fn is_own(&self) -> bool {
-        self.shards.is_some() || self.table.is_some()
-    }
-
-    /// How many of so many training pairs are learned from.
-    fn chosen(&self, all: usize) -> anyhow::Result<usize> {
-        let chosen = match (self.share, self.count) {
-            (None, None) => all,
-            (Some(_), Some(_)) => {
-                bail!("pairs.share and pairs.count say the same thing twice; give one of them")
-            }
-            (Some(share), None) => {
-                ensure!(
-                    share > 0.0 && share <= 1.0,
-                    "pairs.share is {share}, expected more than 0 and at most 1"
-                );
-                (all as f64 * share).round() as usize
-            }
-            (None, Some(count)) => {
-                ensure!(count > 0, "pairs.count is 0, expected at least 2");
-                ensure!(count <= all, "pairs.count is {count}, but there are {all} pairs to learn from");
-                count
-            }
-        };
-        ensure!(
-            chosen >= 2,
-            "{chosen} of {all} pairs would be learned from; telling pairs apart takes at least 2"
-        );
-        Ok(chosen)
-    }
-}
-
 impl Pairs {
-    /// Finds the pairs; the tiny world is made where it is asked for and not there yet.
-    ///
-    /// # Errors
-    /// When shards or table are missing or broken, hold no pair, or too few are left to learn from.
-    pub fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
+    /// Opens the pairs; the tiny world is made where it is needed and does not exist.
+    pub(super) fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
         let (mut train, held_out, world) = if config.is_own() {
             let (train, held_out) = hold_out(own(config)?, config.held_out)?;
             (train, held_out, None)
@@ -108,7 +46,7 @@ impl Pairs {
                 config.held_out.is_none(),
                 "pairs.held_out is for pairs of your own; the tiny world's are fixed"
             );
-            let world = world::make(world, cache)?;
+            let world = open_world(world, cache)?;
             (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, Some(world))
         };
         let all = train.pairs.len();
@@ -126,26 +64,21 @@ impl Pairs {
     }
 
     /// Decodes the images of the pairs.
-    ///
-    /// # Errors
-    /// The first image that is missing or broken.
-    pub fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
+    pub(super) fn images(&self, split: Split, size: usize, cache: &Path) -> anyhow::Result<Videos> {
         let (pairs, is_whole) = match split {
             Split::Train => (&self.train, self.is_whole),
             Split::Validate | Split::Test => (&self.held_out, self.world.is_some()),
         };
-        let shown = Shown::default();
-        // a file in the cache is named after whole shards, and would be another's
-        let cache = is_whole.then_some(cache);
-        let folder = cache.map(|cache| cache.join("frames"));
-        let show = |progress| shown.update(progress);
+        let bars = ProgressBars::default();
+        // a cached file is named after whole shards and does not fit a part of them
+        let folder = is_whole.then(|| cache.join("frames"));
+        let show = |progress| bars.update(progress);
         let frames = FrameStore::of_pairs(pairs, size as u32, Resizing::default(), folder.as_deref(), &show)?;
-        shown.finish();
         Ok(Videos::in_memory(frames))
     }
 
-    /// Words of the user's own captions that are not among those known.
-    pub fn new_words(&self, known: &[String]) -> Vec<String> {
+    /// Words of the user's captions that are not known.
+    pub(super) fn new_words(&self, known: &[String]) -> Vec<String> {
         let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
         let captions = self.sentences.iter();
         let words: BTreeSet<&str> = captions.flat_map(|caption| words(caption)).collect();
@@ -153,7 +86,7 @@ impl Pairs {
     }
 }
 
-/// The captions of pairs as they are learned, in order.
+/// The target captions of pairs, in order.
 pub(super) fn captions(pairs: &PairSet) -> Vec<String> {
     pairs.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect()
 }
@@ -178,7 +111,7 @@ fn own(config: &PairsConfig) -> anyhow::Result<PairSet> {
     Ok(set)
 }
 
-/// The shards that `folder/start*.tar` or the path of one of them names.
+/// The shards of `folder/start*.tar`, or one tar file.
 fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name.split_once('*') {
@@ -191,7 +124,7 @@ fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// Keeps the last pairs back. The pairs of one image are never parted.
+/// Holds the last pairs out. The pairs of one image stay together.
 fn hold_out(mut set: PairSet, held_out: Option<usize>) -> anyhow::Result<(PairSet, PairSet)> {
     let all = set.pairs.len();
     let wanted = held_out.unwrap_or_else(|| all.div_ceil(HELD_OUT_SHARE).max(2));
@@ -221,7 +154,7 @@ fn hash(sets: [&PairSet; 2]) -> String {
     hex(&digest.finalize())
 }
 
-/// Words and marks as a tokenizer of whole words has them.
+/// Words and punctuation as the tokenizer of whole words splits them.
 fn words(caption: &str) -> impl Iterator<Item = &str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     caption.split_whitespace().flat_map(move |chunk| {

@@ -1,5 +1,6 @@
-//! The stages in their order, each a run of its own in a folder of its own that can be resumed. What a saved state is
-//! checked against is what the stage computes from, so that other settings of a later stage leave an earlier one as it is.
+//! The stages in their order, each a run in its own folder that can be resumed. A saved state is compared
+//! with the settings that its stage depends on, so that other settings of a later stage do not invalidate an
+//! earlier one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,44 +10,34 @@ use captioner::checkpoint::{end_tokens, open_tokenizer};
 use captioner::{Context, PromptIds, Videos};
 use data::datasets::Split;
 use data::text::Tokenizer;
-use data::tiny_world::{World, assess_picture, parse_caption, question_corpus, text_corpus, vocabulary};
-use model::generate::GenerateConfig;
+use data::tiny_world::{question_corpus, text_corpus, vocabulary};
 use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
 use model::{Blip2, Blip2Config};
 use serde::Serialize;
 use serde_json::{Value, json};
-use train::metrics::LOSS;
 use train::pretraining::FirstStage;
 use train::processes::SingleProcess;
-use train::{
-    CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Prediction, Scorer, TrainConfig, TrainError,
-    Validation,
-};
+use train::{CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Scorer, TrainConfig, Validation, fit};
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
 use super::pairs::{Pairs, captions};
-use super::{FirstStageConfig, PretrainConfig};
-use crate::judge::{COLOUR, SHAPE};
-use crate::pretrained::find_checkpoint;
-use crate::provenance::Named;
-use crate::run::Session;
-use crate::world::Shown;
+use crate::config::{FirstStageConfig, PretrainConfig, find_checkpoint};
+use crate::records::provenance::Identity;
+use crate::runtime::{ProgressBars, Session};
+use crate::tasks::PictureScorer;
 
-/// Sentences, and exercises, that the language model is measured on.
+/// Sentences, and exercises, on which the language model is evaluated.
 const HELD_OUT_SENTENCES: usize = 256;
 
-/// Where the stages keep their states.
+/// The folders of the stages.
 pub(super) struct Folders {
-    /// The language model's.
     pub text: PathBuf,
-    /// The first stage's.
     pub first_stage: PathBuf,
-    /// The second stage's.
     pub second_stage: PathBuf,
 }
 
-/// What came of a pretraining.
+/// A pretrained model.
 pub(super) struct Pretrained {
     pub model: Blip2,
     pub config: Blip2Config,
@@ -54,7 +45,7 @@ pub(super) struct Pretrained {
     pub metrics: StageMetrics,
 }
 
-/// What the best evaluation of each stage measured, in `pretraining.json` beside the weights.
+/// Metrics of the best evaluation of each stage.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct StageMetrics {
     pub text: Metrics,
@@ -62,54 +53,51 @@ pub(super) struct StageMetrics {
     pub second_stage: Metrics,
 }
 
-/// What the stages share.
+/// The stages of a pretraining.
 pub(super) struct Stages<'a> {
     config: &'a PretrainConfig,
     session: &'a Session,
     pairs: &'a Pairs,
-    named: &'a Named,
+    identity: &'a Identity,
     folders: &'a Folders,
-    cache: &'a Path,
     model_config: Blip2Config,
     tokenizer: Arc<Tokenizer>,
     /// Every word, without the special tokens.
     words: Vec<String>,
-    /// A model whose ViT and language model are taken over.
+    /// A model whose ViT and language model are used.
     start: Option<Blip2>,
     /// Tokens that end a caption.
     ends: Vec<u32>,
 }
 
-/// What the language model's weights follow from.
+/// The settings that decide the weights of the language model.
 pub(super) fn text_settings(config: &PretrainConfig, pairs: &Pairs) -> Value {
-    // pairs of the world are not read here, however many there are
+    // the language model reads no pairs of the tiny world
     let own = (!pairs.sentences.is_empty()).then_some(&pairs.hash);
     json!({
         "seed": config.seed,
         "model": config.model,
         "world": config.world,
         "sentences": config.sentences,
-        "max_tokens": config.evaluate.max_new_tokens,
         "own": own,
         "text": config.text,
     })
 }
 
-/// What the first stage's weights follow from, which no language model is part of, if not by the words that it adds.
-pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs, named: &Named) -> Value {
+/// The settings that decide the weights of the first stage. The language model is not among them.
+pub(super) fn first_settings(config: &PretrainConfig, pairs: &Pairs, identity: &Identity) -> Value {
     json!({
         "seed": config.seed,
-        "start": named.weights_hash,
+        "start": identity.weights_hash,
         "vision": config.model.vision_config,
         "qformer": config.model.qformer_config,
         "queries": config.model.num_query_tokens,
         "pairs": pair_settings(pairs),
-        "max_tokens": config.evaluate.max_new_tokens,
         "first_stage": config.first_stage,
     })
 }
 
-/// What the learning rates and weights of a stage that sees pairs follow from.
+/// The pairs that decide the weights of a stage, and their number, which decides its learning rates.
 fn pair_settings(pairs: &Pairs) -> Value {
     json!({ "data": pairs.hash, "count": pairs.train.pairs.len() })
 }
@@ -119,9 +107,8 @@ impl<'a> Stages<'a> {
         config: &'a PretrainConfig,
         session: &'a Session,
         pairs: &'a Pairs,
-        named: &'a Named,
+        identity: &'a Identity,
         folders: &'a Folders,
-        cache: &'a Path,
     ) -> anyhow::Result<Self> {
         let mut words = vocabulary();
         words.extend(pairs.new_words(&words));
@@ -142,22 +129,10 @@ impl<'a> Stages<'a> {
             }
         };
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self {
-            config,
-            session,
-            pairs,
-            named,
-            folders,
-            cache,
-            model_config,
-            tokenizer,
-            words,
-            start,
-            ends,
-        })
+        Ok(Self { config, session, pairs, identity, folders, model_config, tokenizer, words, start, ends })
     }
 
-    /// All stages; nothing when they were interrupted.
+    /// All stages; none where they were interrupted.
     pub(super) fn run(&self) -> anyhow::Result<Option<Pretrained>> {
         self.session.device.seed(self.config.seed);
         let model = self.model_config.init(&self.session.device);
@@ -182,7 +157,7 @@ impl<'a> Stages<'a> {
         Ok(Some(Pretrained { model, config, tokenizer, metrics }))
     }
 
-    /// The language model learns to say in order what it is told, to go on, and to answer.
+    /// Trains the language model to order words, to continue sentences and to answer questions.
     fn text(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Metrics)>> {
         let PretrainConfig { sentences: wanted, world, seed, text, evaluate, .. } = self.config;
         let held_out = |all: usize| HELD_OUT_SENTENCES.min(all);
@@ -193,23 +168,23 @@ impl<'a> Stages<'a> {
             exercises.split_off(exercises.len() - held_out(wanted.questions).min(exercises.len()));
         sentences.extend(self.pairs.sentences.iter().cloned());
         let read = |sentences: &[String], exercises: &[_]| {
-            let (most, shares) = (evaluate.max_new_tokens, (wanted.keep, wanted.prefix_probability));
-            Sentences::new(sentences, exercises, &self.tokenizer, most, shares, *seed)
+            Sentences::new(sentences, exercises, &self.tokenizer, wanted, *seed)
                 .map(|read| Arc::new(read) as Arc<dyn Examples>)
         };
         let validation = validation(read(&unseen, &unseen_exercises)?, None, evaluate.batch_size);
         let objective = CrossEntropy::new(self.context(), text.label_smoothing);
         let settings = text_settings(self.config, self.pairs);
         let train = read(&sentences, &exercises)?;
-        let fit = self.fit("text", &self.folders.text, text, objective, (train, validation), settings);
-        run(model, fit)
+        let outcome =
+            self.fit("text", &self.folders.text, text, (model, objective), (train, validation), settings)?;
+        Ok(finished(outcome))
     }
 
-    /// The Q-Former, and the ViT where it is not frozen, learn to read images; from the model's ViT where that was trained
-    /// elsewhere.
+    /// Trains the Q-Former on image-text pairs, and the ViT where it is not frozen; the ViT of a checkpoint
+    /// is used where there is one.
     fn first(&self, from: &Blip2) -> anyhow::Result<Option<(Pretraining, Metrics)>> {
         let stage = &self.config.first_stage;
-        let (tokenizer, start_token) = self.reader_tokenizer(stage)?;
+        let (tokenizer, start) = self.reader_tokenizer(stage)?;
         let config = self.reader_config(stage, tokenizer.vocabulary_size());
         self.session.device.seed(self.config.seed);
         let mut model = config.init(&self.session.device);
@@ -227,31 +202,39 @@ impl<'a> Stages<'a> {
         let train = read(Split::Train, &self.pairs.train)?;
         let held_out = read(Split::Validate, &self.pairs.held_out)?;
         let validation = validation(held_out, None, self.config.evaluate.batch_size);
-        let settings = first_settings(self.config, self.pairs, self.named);
-        let objective = FirstStage { start_token };
+        let settings = first_settings(self.config, self.pairs, self.identity);
+        let objective = FirstStage { start_token: start };
         let folder = &self.folders.first_stage;
-        let fit = self.fit("first stage", folder, &stage.train, objective, (train, validation), settings);
-        run(model, fit)
+        let outcome =
+            self.fit("first stage", folder, &stage.train, (model, objective), (train, validation), settings)?;
+        Ok(finished(outcome))
     }
 
-    /// The Q-Former learns to tell the frozen language model what it reads.
+    /// Trains the Q-Former through the frozen language model.
     fn second(&self, model: Blip2) -> anyhow::Result<Option<(Blip2, Metrics)>> {
-        let (stage, most) = (&self.config.second_stage, self.config.evaluate.max_new_tokens);
+        let stage = &self.config.second_stage;
         let read = |split, pairs, part: f64| -> anyhow::Result<(Arc<dyn Examples>, Vec<String>)> {
             let images = self.seen(split, &model, &stage.train)?;
             let (ids, seed) = (images.ids().to_vec(), self.config.seed);
-            let examples =
-                PairCaptions::new(images, captions(pairs), self.tokenizer.clone(), most, part, seed)?;
+            let examples = PairCaptions::new(
+                images,
+                captions(pairs),
+                self.tokenizer.clone(),
+                stage.max_tokens,
+                part,
+                seed,
+            )?;
             Ok((Arc::new(examples), ids))
         };
         let part = if stage.prefix { 1.0 - stage.whole } else { 0.0 };
         let (train, _) = read(Split::Train, &self.pairs.train, part)?;
         let (held_out, ids) = read(Split::Validate, &self.pairs.held_out, 0.0)?;
-        let judge = self.pairs.world.clone().map(|world| Arc::new(PictureJudge { world }) as Arc<dyn Scorer>);
-        let validation = Validation { ids, ..validation(held_out, judge, self.config.evaluate.batch_size) };
+        let scorer =
+            self.pairs.world.clone().map(|world| Arc::new(PictureScorer { world }) as Arc<dyn Scorer>);
+        let validation = Validation { ids, ..validation(held_out, scorer, self.config.evaluate.batch_size) };
         let settings = json!({
             "text": text_settings(self.config, self.pairs),
-            "first": first_settings(self.config, self.pairs, self.named),
+            "first": first_settings(self.config, self.pairs, self.identity),
             "second_stage": stage,
         });
         let folder = &self.folders.second_stage;
@@ -259,8 +242,15 @@ impl<'a> Stages<'a> {
             evaluates_loss: true,
             ..CrossEntropy::new(self.context(), stage.train.label_smoothing)
         };
-        let fit = self.fit("second stage", folder, &stage.train, objective, (train, validation), settings);
-        run(model, fit)
+        let outcome = self.fit(
+            "second stage",
+            folder,
+            &stage.train,
+            (model, objective),
+            (train, validation),
+            settings,
+        )?;
+        Ok(finished(outcome))
     }
 
     fn fit<O: Objective>(
@@ -268,11 +258,11 @@ impl<'a> Stages<'a> {
         name: &str,
         folder: &Path,
         config: &TrainConfig,
-        objective: O,
+        (model, objective): (O::Model, O),
         (train, validation): (Arc<dyn Examples>, Validation),
         settings: Value,
-    ) -> Fit<O> {
-        Fit {
+    ) -> anyhow::Result<Outcome<O::Model>> {
+        let run = Fit {
             config: config.clone(),
             objective,
             train,
@@ -285,10 +275,11 @@ impl<'a> Stages<'a> {
             stop: self.session.stop.clone(),
             dashboard: self.session.dashboard,
             processes: Arc::new(SingleProcess),
-        }
+        };
+        fit(model, run).with_context(|| format!("pretraining, {name}"))
     }
 
-    /// The tokenizer of the Q-Former's texts, with the token that starts those it writes.
+    /// The tokenizer of the Q-Former's texts, and the first token of generated texts.
     fn reader_tokenizer(&self, stage: &FirstStageConfig) -> anyhow::Result<(Arc<Tokenizer>, u32)> {
         let mut tokenizer = match &stage.tokenizer {
             Some(path) => Tokenizer::open(path)?,
@@ -311,21 +302,16 @@ impl<'a> Stages<'a> {
     }
 
     fn images(&self, split: Split) -> anyhow::Result<Videos> {
-        self.pairs.images(split, self.model_config.vision_config.image_size, self.cache)
+        self.pairs.images(split, self.model_config.vision_config.image_size, self.session.caches.folder())
     }
 
-    /// Images, or features of a frozen ViT.
+    /// Images, or the features of a frozen ViT.
     fn seen(&self, split: Split, model: &Blip2, train: &TrainConfig) -> anyhow::Result<Videos> {
-        let shown = Shown::default();
-        let videos = self.images(split)?.with_frozen_vit(
-            model,
-            |name| train.parameters.trains(name),
-            self.config.evaluate.batch_size,
-            self.cache,
-            &|progress| shown.update(progress),
-        )?;
-        shown.finish();
-        Ok(videos)
+        let bars = ProgressBars::default();
+        let (batch_size, cache) = (self.config.evaluate.batch_size, self.session.caches.folder());
+        let trains = |name: &str| train.parameters.trains(name);
+        let images = self.images(split)?;
+        Ok(images.with_frozen_vit(model, trains, batch_size, cache, &|progress| bars.update(progress))?)
     }
 
     fn context(&self) -> Context {
@@ -333,48 +319,20 @@ impl<'a> Stages<'a> {
             config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
             prompt: PromptIds::default(),
-            generate: GenerateConfig {
-                max_new_tokens: self.config.evaluate.max_new_tokens,
-                end_tokens: self.ends.clone(),
-                ..GenerateConfig::default()
-            },
+            generate: self.config.generate.with_end_tokens(self.ends.clone()),
         }
     }
 }
 
-/// Runs a stage: the best model with its metrics; `None` when it was interrupted.
-fn run<O: Objective>(model: O::Model, fit: Fit<O>) -> anyhow::Result<Option<(O::Model, Metrics)>> {
-    let label = fit.label.clone();
-    let Outcome { best, history, interrupted, .. } = train::fit(model, fit).context(label)?;
-    let record = history.into_iter().rev().find(|record| record.is_best);
-    Ok((!interrupted).then(|| (best, record.map(|record| record.validation).unwrap_or_default())))
-}
-
-fn validation(examples: Arc<dyn Examples>, judge: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {
-    Validation { split: Split::Validate, ids: Vec::new(), examples, scorer: judge, batch_size }
-}
-
-/// Held-out images: does a caption name shape and colour of what is there? Only images of one object count.
-struct PictureJudge {
-    world: World,
-}
-
-impl Scorer for PictureJudge {
-    fn names(&self) -> Vec<String> {
-        [LOSS, SHAPE, COLOUR].map(str::to_owned).to_vec()
+/// The best model and its metrics, where the stage is complete.
+fn finished<M>(outcome: Outcome<M>) -> Option<(M, Metrics)> {
+    if outcome.interrupted {
+        return None;
     }
+    let best = outcome.history.into_iter().rev().find(|record| record.is_best);
+    Some((outcome.best, best.map(|record| record.validation).unwrap_or_default()))
+}
 
-    fn score_predictions(&self, written: &[Prediction]) -> Result<Metrics, TrainError> {
-        let pictures = self.world.held_out_pictures();
-        let judged: Vec<(bool, bool)> = written
-            .iter()
-            .filter_map(|written| Some((pictures.get(written.item)?, &written.caption)))
-            .filter(|(truth, _)| truth.picture.objects.len() == 1)
-            .map(|(truth, caption)| assess_picture(&parse_caption(caption), &truth.picture))
-            .collect();
-        let share = |right: &dyn Fn(&(bool, bool)) -> bool| {
-            judged.iter().filter(|judged| right(judged)).count() as f64 / judged.len().max(1) as f64
-        };
-        Ok(Metrics::one(SHAPE, share(&|judged| judged.0)).with(COLOUR, share(&|judged| judged.1)))
-    }
+fn validation(examples: Arc<dyn Examples>, scorer: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {
+    Validation { split: Split::Validate, ids: Vec::new(), examples, scorer, batch_size }
 }

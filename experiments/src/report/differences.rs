@@ -1,34 +1,134 @@
-//! Every pair of variants on the same test clips: how much they differ, and how sure that is.
+//! The section of differences: every pair of variants on the same test clips, with the confidence of the
+//! difference.
 
-use super::folder::Study;
-use super::scores::{Measure, Scored, figures};
-use crate::statistics::{Difference, Resampling, resample};
+use super::contents::Block;
+use super::folder::{NOT_RUN, Study};
+use super::scores::{Measure, Scored, metrics_of};
+use super::statistics::{Difference, Resampling, resample};
+use crate::text::numbers::NumberFormat;
+use crate::text::{Table, thousands};
 
-/// Two variants and one measure.
-#[derive(Debug, Clone)]
-pub(super) struct Comparison {
-    /// The variant that is subtracted from, by its number.
-    pub first: usize,
-    /// The variant that is subtracted.
-    pub second: usize,
-    /// What is compared.
-    pub measure: Measure,
-    /// Seeds that both have and that were averaged; nothing ran where there is none.
-    pub seeds: usize,
-    /// First minus second. None where nothing ran, or where too few captions state what is asked.
-    pub difference: Option<Difference>,
+/// The blocks of the section.
+pub(super) fn differences(study: &Study, resampling: Resampling) -> Vec<Block> {
+    let comparisons = compare(study, resampling);
+    let name = |variant: usize| study.variants[variant].name.as_str();
+    let pair = |comparison: &Comparison| format!("{} − {}", name(comparison.first), name(comparison.second));
+    let mut blocks = Vec::new();
+    let Some(&headline) = study.measures.first().filter(|_| !comparisons.is_empty()) else {
+        let why = match (study.variants.len(), &study.clips) {
+            (1, _) => "There is one variant, so there is nothing to compare.",
+            (_, None) => "Without the test clips nothing can be compared.",
+            _ => "Nothing can be compared.",
+        };
+        return vec![Block::Text(why.to_owned())];
+    };
+    let mut table = Table::new(&["pair", "difference", "95 % interval", "p", "seeds"]);
+    for comparison in comparisons.iter().filter(|comparison| comparison.measure == headline) {
+        let format = NumberFormat::of(headline.name());
+        let cells = match &comparison.difference {
+            Some(difference) => [
+                signed(difference.difference, &format),
+                format!("{} to {}", signed(difference.low, &format), signed(difference.high, &format)),
+                p_value(difference.p),
+            ],
+            None => [0; 3].map(|_| absence(study, comparison)),
+        };
+        table.push([vec![pair(comparison)], cells.to_vec(), vec![comparison.seeds.to_string()]].concat());
+    }
+    blocks.push(Block::Table(format!("Differences in test {}", headline.name()), table));
+    let others = &study.measures[1..];
+    if !others.is_empty() {
+        let heading: Vec<&str> =
+            std::iter::once("pair").chain(others.iter().map(|measure| measure.name())).collect();
+        let mut table = Table::new(&heading);
+        for whole in comparisons.chunks(study.measures.len()) {
+            let cell = |comparison: &Comparison| {
+                let format = NumberFormat::of(comparison.measure.name());
+                match &comparison.difference {
+                    Some(d) => format!(
+                        "{} ({} to {}), p {}",
+                        signed(d.difference, &format),
+                        signed(d.low, &format),
+                        signed(d.high, &format),
+                        p_value(d.p)
+                    ),
+                    None => absence(study, comparison),
+                }
+            };
+            table.push(std::iter::once(pair(&whole[0])).chain(whole[1..].iter().map(cell)).collect());
+        }
+        blocks.push(Block::Table(
+            "Differences in the other metrics: difference (95 % interval), p".to_owned(),
+            table,
+        ));
+    }
+    let few = match study.clips.as_ref().map_or(0, Vec::len) {
+        clips if clips < FEW_CLIPS => " With so few clips the interval is too narrow and p too small.",
+        _ => "",
+    };
+    blocks.push(Block::Text(format!(
+        "Paired bootstrap over the {} test clips: {} resamples with random seed {}, the same for all; metrics are averaged over the \
+         seeds that both variants have. BLEU-4 and METEOR are those of each resample's summed counts; CIDEr keeps the document \
+         frequencies of the whole split. Interval and p include the variance between test clips, not the variance between \
+         training seeds: see the spread over seeds. p is two-sided and not corrected for the number of comparisons.{few}",
+        thousands(study.clips.as_ref().map_or(0, Vec::len)),
+        thousands(resampling.resamples),
+        resampling.seed
+    )));
+    blocks
 }
 
-/// Compares every pair of variants by every measure, on resamples that all of them share.
-pub(super) fn compare(study: &Study, resampling: Resampling) -> Vec<Comparison> {
+/// Why two variants are not compared.
+fn absence(study: &Study, comparison: &Comparison) -> String {
+    let ran = |variant: usize| study.variants[variant].finished().next().is_some();
+    match (ran(comparison.first) && ran(comparison.second), comparison.seeds) {
+        (false, _) => NOT_RUN.to_owned(),
+        (true, 0) => "not compared: no captions of one seed".to_owned(),
+        (true, _) => "not compared: too few captions state it".to_owned(),
+    }
+}
+
+/// With fewer clips a bootstrap underestimates their variance.
+const FEW_CLIPS: usize = 50;
+
+fn signed(value: f64, format: &NumberFormat) -> String {
+    let (scaled, digits) = (value * format.scale, format.digits);
+    let text = format!("{scaled:+.digits$}");
+    // a minus sign instead of a hyphen, and none before a rounded 0
+    if text.trim_start_matches(['+', '-']).chars().all(|digit| matches!(digit, '0' | '.')) {
+        return text.trim_start_matches(['+', '-']).to_owned();
+    }
+    text.replace('-', "−")
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+/// Two variants and one metric.
+#[derive(Debug, Clone)]
+struct Comparison {
+    /// Index of the first variant.
+    first: usize,
+    /// Index of the variant that is subtracted from it.
+    second: usize,
+    measure: Measure,
+    /// Number of seeds that both have.
+    seeds: usize,
+    /// First minus second. None where nothing ran, or too few captions state what is counted.
+    difference: Option<Difference>,
+}
+
+/// Compares every pair of variants by every metric, on the same resamples.
+fn compare(study: &Study, resampling: Resampling) -> Vec<Comparison> {
     let measures = &study.measures;
     let captioned: Vec<Captioned<'_>> = study
         .variants
         .iter()
         .enumerate()
-        .flat_map(|(number, variant)| variant.runs().map(move |run| (number, run)))
+        .flat_map(|(number, variant)| variant.finished().map(move |run| (number, run)))
         .filter_map(|(variant, run)| {
-            Some(Captioned { variant, seed: run.summary.seed, scored: run.scored.as_ref()? })
+            Some(Captioned { variant, seed: run.result.seed, scored: run.scored.as_ref()? })
         })
         .collect();
     let clips = study.clips.as_ref().map_or(0, Vec::len);
@@ -36,7 +136,7 @@ pub(super) fn compare(study: &Study, resampling: Resampling) -> Vec<Comparison> 
     let rows: Vec<Vec<f64>> = (0..clips).map(row).collect();
     let resampled = match captioned.is_empty() {
         true => Vec::new(),
-        false => resample(&rows, resampling, |sums| figures(measures, sums, clips)),
+        false => resample(&rows, resampling, |sums| metrics_of(measures, sums, clips)),
     };
 
     let mut comparisons = Vec::new();
@@ -44,10 +144,10 @@ pub(super) fn compare(study: &Study, resampling: Resampling) -> Vec<Comparison> 
         for second in first + 1..study.variants.len() {
             let pairs = pairs(&captioned, first, second);
             for (at, &measure) in measures.iter().enumerate() {
-                let over_seeds = |figure: &dyn Fn(usize) -> f64| {
-                    pairs.iter().map(|&(a, b)| figure(a) - figure(b)).sum::<f64>() / pairs.len() as f64
+                let over_seeds = |value: &dyn Fn(usize) -> f64| {
+                    pairs.iter().map(|&(a, b)| value(a) - value(b)).sum::<f64>() / pairs.len() as f64
                 };
-                let observed = over_seeds(&|run| captioned[run].scored.figures[at]);
+                let observed = over_seeds(&|run| captioned[run].scored.metrics[at]);
                 let each = resampled.iter().map(|row| over_seeds(&|run| row[run * measures.len() + at]));
                 let difference =
                     if pairs.is_empty() { None } else { Difference::of(observed, each.collect()) };

@@ -1,14 +1,16 @@
-//! Which plots a study has: bars as in the paper's Fig. 2, 3, 10 and 11, curves as in its Fig. 4 to 9.
+//! The plots of a study: bars as in the paper's Fig. 2, 3, 10 and 11, curves as in its Fig. 4 to 9.
 
 use super::contents::Block;
-use super::figures::{Shown, scaled};
 use super::folder::{Run, Study, Variant};
-use crate::plots::{self, Bar, BarColour, Bars, Curves, Line, Panel};
-use crate::statistics::Spread;
+use super::plots::{self, Bar, BarColour, Bars, Curves, Line, Panel};
+use super::statistics::Spread;
+use crate::config::Published;
+use crate::text::metrics::EVENT;
+use crate::text::numbers::NumberFormat;
 
-/// A panel of bars a figure, and the paper's numbers in panels of their own.
+/// A panel of bars for each metric, and panels of the paper's numbers.
 pub(super) fn bars(study: &Study) -> Vec<Block> {
-    let mut panels: Vec<Panel> = study.figures().iter().map(|name| ours(study, name)).collect();
+    let mut panels: Vec<Panel> = study.metrics().iter().map(|name| ours(study, name)).collect();
     let mut sources: Vec<(String, String, String)> = Vec::new();
     for published in &study.summary.published {
         let source = (published.figure.clone(), published.metric.clone(), published.source());
@@ -18,8 +20,8 @@ pub(super) fn bars(study: &Study) -> Vec<Block> {
     }
     for (figure, metric, source) in sources {
         let of_source =
-            |p: &&super::Published| (&p.figure, &p.metric, p.source()) == (&figure, &metric, source.clone());
-        let bar = |p: &super::Published| Bar {
+            |p: &&Published| (&p.figure, &p.metric, p.source()) == (&figure, &metric, source.clone());
+        let bar = |p: &Published| Bar {
             label: p.label.clone(),
             value: Ok(Spread { mean: p.value, deviation: None, count: 1 }),
             colour: BarColour::Paper,
@@ -35,52 +37,54 @@ pub(super) fn bars(study: &Study) -> Vec<Block> {
     }
     let mut text = "Test split; error bars are the standard deviation over seeds.".to_owned();
     if !study.summary.published.is_empty() {
-        text.push_str(" Hatched bars are the paper's numbers, on other data and with another model, on axes of their own.");
+        text.push_str(
+            " Hatched bars are the paper's numbers, on other data and with another model, on separate axes.",
+        );
     }
     vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Metrics of the variants".to_owned(), panels)]
 }
 
 fn ours(study: &Study, name: &str) -> Panel {
-    let shown = Shown::of(name);
+    let format = NumberFormat::of(name);
     let bar = |(series, variant): (usize, &Variant)| {
-        let values: Vec<f64> = variant.runs().filter_map(|run| study.test(run, name)).collect();
+        let values: Vec<f64> = variant.finished().filter_map(|run| study.test(run, name)).collect();
         Bar {
             label: variant.name.clone(),
-            value: scaled(&values, &shown).ok_or_else(|| variant.absence()),
+            value: Spread::scaled(&values, &format).ok_or_else(|| variant.absence()),
             colour: BarColour::Series(series),
         }
     };
     plots::bars(&Bars {
-        title: format!("{name}{}", if shown.scale == 100.0 { " x 100" } else { "" }),
+        title: format!("{name}{}", if format.scale == 100.0 { " x 100" } else { "" }),
         bars: study.variants.iter().enumerate().map(bar).collect(),
-        digits: shown.digits,
+        digits: format.digits,
     })
 }
 
-/// Loss and validation of all variants together, then both of each variant, as the paper draws them.
+/// Loss and validation of all variants, then both for each variant, as in the paper.
 pub(super) fn curves(study: &Study) -> Vec<Block> {
     let mut blocks = Vec::new();
     let plots = |file: &str, title: &str, panels| Block::Plots(file.to_owned(), title.to_owned(), panels);
     let losses = together(study, "Training loss", "loss", &loss);
     blocks.push(plots("loss.svg", "Training loss", vec![losses]));
     let headline = study.headline();
-    for (file, name) in [("cider.svg", headline.as_deref()), ("event.svg", Some("event"))] {
+    for (file, name) in [("cider.svg", headline.as_deref()), ("event.svg", Some(EVENT))] {
         let Some(name) = name.filter(|name| is_validated(study, name)) else { continue };
         let title = format!("Validation {name}");
         let panel = together(study, &title, &label(name), &|run| validation(run, name));
         blocks.push(plots(file, &title, vec![panel]));
     }
     if let Some(name) = headline.filter(|name| is_validated(study, name)) {
-        let panels = study.variants.iter().filter(|variant| variant.runs().next().is_some());
-        let runs = || study.variants.iter().flat_map(Variant::runs);
+        let panels = study.variants.iter().filter(|variant| variant.finished().next().is_some());
+        let runs = || study.variants.iter().flat_map(Variant::finished);
         let reach = [
             plots::range(runs().flat_map(loss).map(|point| point.1)),
             plots::range(runs().flat_map(|run| validation(run, &name)).map(|point| point.1)),
         ];
         let panels: Vec<Panel> = panels.map(|variant| alone(variant, &name, reach)).collect();
         blocks.push(Block::Text(
-            "Each variant alone, as the paper draws its training curves: loss to the left, validation to the right. A dot is \
-             the epoch that validation chose; thin lines are single seeds, the thick one their mean."
+            "Training curves of each variant: loss on the left axis, validation on the right axis. A dot is the epoch that validation \
+             chose; thin lines are single seeds, the thick one is their mean."
                 .to_owned(),
         ));
         blocks.push(plots("curves.svg", "Training curves of each variant", panels));
@@ -89,20 +93,20 @@ pub(super) fn curves(study: &Study) -> Vec<Block> {
 }
 
 fn label(name: &str) -> String {
-    if Shown::of(name).scale == 100.0 { format!("{name} x 100") } else { name.to_owned() }
+    if NumberFormat::of(name).scale == 100.0 { format!("{name} x 100") } else { name.to_owned() }
 }
 
 fn is_validated(study: &Study, name: &str) -> bool {
-    study.variants.iter().flat_map(Variant::runs).any(|run| !validation(run, name).is_empty())
+    study.variants.iter().flat_map(Variant::finished).any(|run| !validation(run, name).is_empty())
 }
 
 fn loss(run: &Run) -> Vec<(f64, f64)> {
-    run.summary.history.iter().filter_map(|epoch| Some((epoch.epoch as f64, epoch.loss?))).collect()
+    run.result.history.iter().filter_map(|epoch| Some((epoch.epoch as f64, epoch.loss?))).collect()
 }
 
 fn validation(run: &Run, name: &str) -> Vec<(f64, f64)> {
-    let scale = Shown::of(name).scale;
-    let history = run.summary.history.iter();
+    let scale = NumberFormat::of(name).scale;
+    let history = run.result.history.iter();
     history.filter_map(|epoch| Some((epoch.epoch as f64, epoch.validation.get(name)? * scale))).collect()
 }
 
@@ -136,8 +140,8 @@ fn of_variant(
     points: &dyn Fn(&Run) -> Vec<(f64, f64)>,
 ) -> Vec<Line> {
     let each: Vec<(Vec<(f64, f64)>, usize)> = variant
-        .runs()
-        .map(|run| (points(run), run.summary.best_epoch))
+        .finished()
+        .map(|run| (points(run), run.result.best_epoch))
         .filter(|(points, _)| !points.is_empty())
         .collect();
     let is_several = each.len() > 1;

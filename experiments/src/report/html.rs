@@ -1,21 +1,22 @@
-//! `report.html`: one file that needs no network. Tables and plots are in it as they are; the clips, which may be
-//! thousands, are data that the page's script shows a few at a time.
+//! `report.html`: one file that needs no network. It contains tables and plots; the clips, which may be
+//! thousands, are data of which the page's script shows a few at a time.
 
 use serde_json::{Value, json};
 
 use super::contents::{Block, Section};
-use super::escape::{html, script};
-use super::folder::{Cell, Study};
+use super::folder::{RunState, Study};
 use super::media;
+use super::plots::{HATCH, STYLE};
 use super::scores::Measure;
-use crate::plots::{HATCH, STYLE};
-use crate::table::Table;
+use crate::text::Table;
+use crate::text::escape::{html, script};
+use crate::text::numbers::NumberFormat;
 
 const PAGE_STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 const CONTROLS: &str = include_str!("page/clips.html");
 
-/// Nothing is loaded but the clips' own files, nothing but the page's own script runs.
+/// Only the files of the clips are loaded, and only the script of the page runs.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       img-src 'self' data: file:; media-src 'self' data: file:; base-uri 'none'; form-action 'none'";
 
@@ -59,7 +60,7 @@ pub(super) fn page(study: &Study, about: &str, sections: &[Section]) -> String {
     )
 }
 
-/// Plots that follow each other stand side by side.
+/// Consecutive plots are side by side.
 fn blocks(blocks: &[Block]) -> String {
     let is_plots = |block: Option<&Block>| matches!(block, Some(Block::Plots(..)));
     let mut text = String::new();
@@ -94,7 +95,7 @@ fn of(block: &Block) -> String {
     }
 }
 
-/// A table that scrolls by itself where it is too wide, and whose columns the page's script can sort by.
+/// A table that scrolls where it is too wide, and whose columns the page's script can sort.
 fn table(caption: &str, table: &Table) -> String {
     let class = |column: usize| if table.is_numeric(column) { " class=\"number\"" } else { "" };
     let heading: String = table
@@ -128,51 +129,51 @@ fn table(caption: &str, table: &Table) -> String {
     )
 }
 
-/// The clips as the script reads them: captions and scores by variant, then by seed, or why there are none. A figure that
-/// a caption leaves open is null.
+/// The clips as the script reads them: captions and scores by variant and seed, or why there are none. A
+/// metric without a value is null.
 fn clips(study: &Study) -> Value {
     let Some(clips) = &study.clips else { return Value::Null };
     let media = media::of_clips(&study.folder, clips);
-    let seeds = study.variants.first().map_or(0, |variant| variant.cells.len());
+    let seeds = study.variants.first().map_or(0, |variant| variant.runs.len());
     let clips: Vec<Value> = clips
         .iter()
         .zip(media)
         .enumerate()
         .map(|(at, (clip, media))| {
-            let written = |cell: &Cell| match cell.captions() {
+            let caption = |run: &RunState| match run.captions() {
                 Ok(scored) => {
                     let all = study.measures.iter().zip(&scored.of_clips[at]);
-                    let own = all.filter(|(measure, _)| measure.tells_of_a_clip());
+                    let own = all.filter(|(measure, _)| measure.is_shown_for_clips());
                     let scores: Vec<Option<f64>> = own.map(|(_, &score)| finite(score)).collect();
                     json!({ "text": scored.captions[at], "scores": scores })
                 }
                 Err(absence) => json!({ "absent": absence }),
             };
             let captions: Vec<Vec<Value>> =
-                study.variants.iter().map(|variant| variant.cells.iter().map(written).collect()).collect();
+                study.variants.iter().map(|variant| variant.runs.iter().map(caption).collect()).collect();
             json!({
                 "id": clip.id,
                 "media": media,
-                "told": clip.told(),
+                "told": clip.content(),
                 "question": clip.question,
                 "references": clip.references,
                 "captions": captions,
             })
         })
         .collect();
-    let shown = |measure: &Measure| {
-        let shown = super::figures::Shown::of(measure.name());
-        json!({ "name": measure.name(), "scale": shown.scale, "digits": if shown.scale == 1.0 { 0 } else { shown.digits } })
+    let format = |measure: &Measure| {
+        let NumberFormat { scale, digits } = NumberFormat::of(measure.name());
+        json!({ "name": measure.name(), "scale": scale, "digits": if scale == 1.0 { 0 } else { digits } })
     };
     json!({
         "variants": study.variants.iter().map(|variant| &variant.name).collect::<Vec<_>>(),
         "seeds": seeds,
-        "measures": study.measures.iter().filter(|measure| measure.tells_of_a_clip()).map(shown).collect::<Vec<_>>(),
+        "measures": study.measures.iter().filter(|measure| measure.is_shown_for_clips()).map(format).collect::<Vec<_>>(),
         "clips": clips,
     })
 }
 
-/// Four digits behind the point are enough to sort by, and make the page smaller.
+/// Four digits after the point are enough for sorting, and make the page smaller.
 fn finite(score: f64) -> Option<f64> {
     score.is_finite().then(|| (score * 1e4).round() / 1e4)
 }

@@ -1,10 +1,10 @@
-//! `report.md`: what the page says, for places where Markdown is read.
+//! `report.md`: the report as Markdown.
 
 use std::fmt::Write as _;
 
 use super::contents::{Block, Section};
-use super::escape::markdown;
 use super::folder::Study;
+use crate::text::escape::markdown;
 
 /// Test clips shown with their captions.
 const EXAMPLES: usize = 5;
@@ -46,11 +46,11 @@ fn of(block: &Block) -> String {
     }
 }
 
-/// Every so many-th clip, with the first finished seed of each variant.
+/// Evenly spaced clips, with the captions of the first finished seed of each variant.
 fn examples(study: &Study) -> String {
     let Some(clips) = &study.clips else { return String::new() };
-    let mut text = "\n## Test clips\n\nUnedited; every so many-th clip of the test split, the first finished seed of each \
-                    variant. All of them, playable: report.html.\n"
+    let mut text = "\n## Test clips\n\nUnedited captions of evenly spaced clips of the test split, from the first finished seed of each \
+                    variant. report.html plays all clips.\n"
         .to_owned();
     for at in (0..clips.len()).step_by((clips.len() / EXAMPLES).max(1)).take(EXAMPLES) {
         let clip = &clips[at];
@@ -62,8 +62,8 @@ fn examples(study: &Study) -> String {
             let _ = writeln!(text, "- reference: {}", markdown(reference));
         }
         for variant in &study.variants {
-            let first = variant.cells.iter().find_map(|cell| cell.captions().ok());
-            let absence = || match variant.runs().next() {
+            let first = variant.runs.iter().find_map(|run| run.captions().ok());
+            let absence = || match variant.finished().next() {
                 Some(_) => "captions are missing".to_owned(),
                 None => variant.absence(),
             };

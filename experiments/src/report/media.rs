@@ -1,24 +1,23 @@
-//! The clips' files in a page: inside it where they are small, else by their path.
+//! The files of the clips in a page: embedded where they are small, else linked.
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::clips::TestClip;
-use super::escape::url;
+use crate::records::TestClip;
+use crate::text::escape::url;
 
-/// Clips that are larger than this together stay files of their own.
+/// Clips of more bytes in total are linked.
 const MOST_EMBEDDED: u64 = 15 << 20;
 
-/// What a page needs to show a clip.
+/// A clip in a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Media {
-    /// Something to play.
     Video(String),
-    /// Something to look at.
     Image(String),
-    /// Nothing, and why.
     Missing(String),
 }
 
@@ -30,7 +29,7 @@ pub(super) fn of_clips(folder: &Path, clips: &[TestClip]) -> Vec<Media> {
     clips.iter().zip(paths).map(|(clip, path)| of(&clip.video, &path, is_embedded)).collect()
 }
 
-fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
+fn of(link_path: &Path, path: &Path, is_embedded: bool) -> Media {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let (kind, is_image) = match extension.as_deref() {
         Some("webm") => ("video/webm", false),
@@ -47,35 +46,20 @@ fn of(told: &Path, path: &Path, is_embedded: bool) -> Media {
     let wrap = if is_image { Media::Image } else { Media::Video };
     if !is_embedded {
         return match path.is_file() {
-            true => wrap(link(told)),
+            true => wrap(link(link_path)),
             false => Media::Missing(format!("there is no file {}", path.display())),
         };
     }
     match std::fs::read(path) {
-        Ok(bytes) => wrap(format!("data:{kind};base64,{}", base64(&bytes))),
+        Ok(bytes) => wrap(format!("data:{kind};base64,{}", STANDARD.encode(&bytes))),
         Err(error) => Media::Missing(format!("cannot read {}: {error}", path.display())),
     }
 }
 
-/// A path as a page in the study's folder links to it.
+/// The link from a page in the study's folder to a path.
 fn link(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "/");
     if path.is_absolute() { format!("file://{}", url(&text)) } else { url(&text) }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            let is_padding = digit > three.len();
-            let value = bits >> (18 - 6 * digit) & 63;
-            text.push(if is_padding { '=' } else { char::from(DIGITS[value as usize]) });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -90,13 +74,6 @@ mod tests {
             question: None,
             truth: None,
         }
-    }
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
-        assert_eq!(texts, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
     }
 
     #[test]

@@ -1,41 +1,33 @@
-//! What a study shows: `report.html`, `report.md` and the plots, made from the study's folder and nothing else, so that
-//! they can be made anew at any time and of a study that is half done.
+//! The report of a study: `report.html`, `report.md` and the plots. It is made from the study's folder alone,
+//! so that it can be made again at any time, and for a study that is not finished.
 //!
-//! In the order of making: [`folder`] reads and checks, [`scores`] scores the captions again clip by clip, `differences`
-//! compares variants, `contents` and `drawings` say what is to be said, `html` and `markdown` put it down.
+//! In order: `folder` reads and checks the files, `scores` scores the captions again clip by clip,
+//! `differences` compares variants, `contents` and `drawings` are the sections, `html` and `markdown` print
+//! them.
 
-pub mod clips;
 mod contents;
 mod differences;
 mod drawings;
-pub mod escape;
-pub(crate) mod figures;
-pub mod folder;
+pub(crate) mod folder;
 mod html;
 mod markdown;
 mod media;
-mod published;
-pub mod scores;
+mod plots;
+pub(crate) mod scores;
+pub(crate) mod statistics;
 
 use std::path::Path;
 
 use train::files;
 
-pub use clips::TestClip;
-pub use figures::thousands;
-pub use published::Published;
-
-use crate::plots;
-use crate::statistics::Resampling;
+use crate::runtime::Caches;
 use contents::{Block, Section, about, sections};
 use folder::Study;
+use statistics::Resampling;
 
-/// Prints the table of results, and writes report and plots into the study's folder.
-///
-/// # Errors
-/// When the folder is no study's, a file in it is damaged or disagrees with another, or it cannot be written to.
-pub fn write(folder: &Path) -> anyhow::Result<()> {
-    let study = Study::read(folder)?;
+/// Prints the table of results, and saves report and plots in the study's folder.
+pub(crate) fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
+    let study = Study::read(folder, caches)?;
     let sections = sections(&study, Resampling::default());
     let about = about(&study);
     for (file, title, panels) in plots_of(&sections) {
@@ -57,7 +49,7 @@ fn plots_of(sections: &[Section]) -> impl Iterator<Item = (&str, &str, &[plots::
     })
 }
 
-/// What a terminal shows: what is missing, results, and differences in the first figure.
+/// Prints gaps, results, and the differences in the first metric.
 fn print(sections: &[Section]) {
     for section in sections.iter().filter(|section| ["gaps", "results", "differences"].contains(&section.id))
     {
@@ -66,7 +58,7 @@ fn print(sections: &[Section]) {
             match block {
                 Block::Text(text) => println!("\n{text}"),
                 Block::Points(points) => points.iter().for_each(|point| println!("\nmissing: {point}")),
-                // the other figures' differences are too wide for a terminal
+                // the differences in the other metrics are too wide for a terminal
                 Block::Table(_, table) if is_first || section.id == "results" => {
                     println!("\n{}", table.to_text());
                 }

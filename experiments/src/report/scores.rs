@@ -1,4 +1,4 @@
-//! A run's test captions, scored again clip by clip, as sums that a bootstrap can draw from.
+//! Scores of a run's test captions for each clip, as sums over clips for the bootstrap.
 
 use anyhow::Context as _;
 use data::tiny_world::scene::Scene;
@@ -7,12 +7,15 @@ use metrics::bleu::BleuStatistics;
 use metrics::meteor::{MeteorStatistics, MeteorTables, meteor};
 use metrics::{Corpus, Options, Tokenized, Video, score_tokenized, vqa};
 
-use super::clips::TestClip;
-use crate::judge::{ORDERED_CIDER, UNORDERED_CIDER};
+use crate::records::TestClip;
+use crate::text::metrics::{
+    ACCURACY, BLEU_4, CIDER, COLOUR, DIRECTION, EVENT, METEOR, ORDER, ORDERED_CIDER, ROUGE_L, SHAPE,
+    UNORDERED_CIDER,
+};
 
-/// A figure that can be computed from captions and references, by clip and for all.
+/// A metric that is computed from captions and references, for each clip and for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
+pub(crate) enum Measure {
     /// CIDEr, document frequencies from the whole test split.
     Cider,
     /// CIDEr of the clips whose captions depend on the frames' order.
@@ -23,13 +26,11 @@ pub enum Measure {
     Bleu4,
     /// METEOR 1.5 of counts summed over clips.
     Meteor,
-    /// ROUGE-L.
     RougeL,
     /// The VQA challenge's accuracy of an answer.
     Accuracy,
     /// The main object's shape is right.
     Shape,
-    /// Its colour is right.
     Colour,
     /// The kinds of events are right, all of them and no others.
     Event,
@@ -40,30 +41,30 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// Its name among a run's figures.
-    pub fn name(self) -> &'static str {
+    /// Its name among a run's metrics.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Cider => "CIDEr",
+            Self::Cider => CIDER,
             Self::OrderedCider => ORDERED_CIDER,
             Self::UnorderedCider => UNORDERED_CIDER,
-            Self::Bleu4 => "BLEU-4",
-            Self::Meteor => "METEOR",
-            Self::RougeL => "ROUGE-L",
-            Self::Accuracy => "accuracy",
-            Self::Shape => "shape",
-            Self::Colour => "colour",
-            Self::Event => "event",
-            Self::Direction => "direction",
-            Self::Order => "order",
+            Self::Bleu4 => BLEU_4,
+            Self::Meteor => METEOR,
+            Self::RougeL => ROUGE_L,
+            Self::Accuracy => ACCURACY,
+            Self::Shape => SHAPE,
+            Self::Colour => COLOUR,
+            Self::Event => EVENT,
+            Self::Direction => DIRECTION,
+            Self::Order => ORDER,
         }
     }
 
-    /// Whether it says something of a single clip that no other figure says.
-    pub fn tells_of_a_clip(self) -> bool {
+    /// Whether it is shown for a single clip.
+    pub(crate) fn is_shown_for_clips(self) -> bool {
         !matches!(self, Self::OrderedCider | Self::UnorderedCider)
     }
 
-    /// Numbers a clip adds to.
+    /// Columns of a clip's row.
     fn columns(self) -> usize {
         match self {
             Self::Bleu4 => 10,
@@ -73,7 +74,7 @@ impl Measure {
         }
     }
 
-    /// The figure of summed numbers. NaN where no caption states what is asked.
+    /// The metric of summed columns. NaN where no caption states what is counted.
     fn of(self, sums: &[f64], clips: f64) -> f64 {
         match self {
             Self::Bleu4 => bleu_of(sums).scores()[3],
@@ -86,26 +87,26 @@ impl Measure {
     }
 }
 
-/// Figures of one run, or of several side by side, from sums over `clips` clips.
+/// Metrics of one run, or of several, from sums over `clips` clips.
 ///
 /// # Shapes
 /// `sums`: `[runs * columns]`; result: `[runs * measures]`
-pub fn figures(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> {
+pub(crate) fn metrics_of(measures: &[Measure], sums: &[f64], clips: usize) -> Vec<f64> {
     let width: usize = measures.iter().map(|measure| measure.columns()).sum();
-    let mut figures = Vec::with_capacity(sums.len() / width.max(1) * measures.len());
+    let mut metrics = Vec::with_capacity(sums.len() / width.max(1) * measures.len());
     for run in sums.chunks_exact(width.max(1)) {
         let mut rest = run;
         for measure in measures {
             let (own, others) = rest.split_at(measure.columns());
-            figures.push(measure.of(own, clips as f64));
+            metrics.push(measure.of(own, clips as f64));
             rest = others;
         }
     }
-    figures
+    metrics
 }
 
-/// What can be measured on these clips. METEOR needs its tables.
-pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
+/// The metrics that can be computed on these clips. METEOR needs its tables.
+pub(crate) fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
     if clips.iter().any(|clip| clip.question.is_some()) {
         return vec![Measure::Accuracy];
     }
@@ -128,23 +129,19 @@ pub fn measures(clips: &[TestClip], has_meteor: bool) -> Vec<Measure> {
 
 /// A run's captions with their scores, in the clips' order.
 #[derive(Debug, Clone)]
-pub struct Scored {
-    /// As the model wrote them.
+pub(crate) struct Scored {
     pub captions: Vec<String>,
-    /// A row of numbers a clip, those of each measure side by side.
+    /// A row of columns a clip, measure by measure.
     pub rows: Vec<Vec<f64>>,
-    /// Each clip's own figures, one a measure; NaN where the caption does not state what is asked.
+    /// The metrics of each clip, one a measure; NaN where the caption does not state what is counted.
     pub of_clips: Vec<Vec<f64>>,
-    /// The figures of all clips, one a measure.
-    pub figures: Vec<f64>,
+    /// The metrics of all clips, one a measure.
+    pub metrics: Vec<f64>,
 }
 
 impl Scored {
     /// Scores one caption a clip.
-    ///
-    /// # Errors
-    /// When a caption holds a line end, at which the reference tokeniser would tear it apart.
-    pub fn new(
+    pub(crate) fn new(
         captions: Vec<String>,
         clips: &[TestClip],
         measures: &[Measure],
@@ -199,12 +196,12 @@ impl Scored {
             Ok(row)
         };
         let rows = (0..clips.len()).map(row).collect::<anyhow::Result<Vec<_>>>()?;
-        let of_clips = rows.iter().map(|row| figures(measures, row, 1)).collect();
+        let of_clips = rows.iter().map(|row| metrics_of(measures, row, 1)).collect();
         let columns = rows.first().map_or(0, Vec::len);
         let sums: Vec<f64> =
             (0..columns).map(|column| rows.iter().map(|row| row[column]).sum::<f64>()).collect();
-        let figures = figures(measures, &sums, clips.len());
-        Ok(Self { captions, rows, of_clips, figures })
+        let metrics = metrics_of(measures, &sums, clips.len());
+        Ok(Self { captions, rows, of_clips, metrics })
     }
 }
 
@@ -224,7 +221,7 @@ fn bleu_of(sums: &[f64]) -> BleuStatistics {
     }
 }
 
-/// What a clip adds to the corpus, which is not quite its own counts: a complete match adds no chunk.
+/// The counts that a clip adds to the corpus, which differ from its own: a complete match adds no chunk.
 fn meteor_columns(statistics: &MeteorStatistics) -> Vec<f64> {
     let mut added = MeteorStatistics::default();
     added += statistics;
@@ -284,7 +281,7 @@ mod tests {
         });
         let theirs = metrics::score(&Corpus::new(videos.collect()).unwrap(), &Options::default()).unwrap();
         assert_eq!(measures, [Measure::Cider, Measure::Bleu4, Measure::RougeL]);
-        for (ours, theirs) in ours.figures.iter().zip([theirs.cider, theirs.bleu[3], theirs.rouge_l]) {
+        for (ours, theirs) in ours.metrics.iter().zip([theirs.cider, theirs.bleu[3], theirs.rouge_l]) {
             assert!((ours - theirs).abs() < 1e-12, "{ours} {theirs}");
         }
         for (at, video) in theirs.per_video.iter().enumerate() {
@@ -308,8 +305,8 @@ mod tests {
         let place = |wanted| measures.iter().position(|&measure| measure == wanted).unwrap();
         let cider = |clip: usize| ours.of_clips[clip][0];
         let (ordered, unordered) = (place(Measure::OrderedCider), place(Measure::UnorderedCider));
-        assert!((ours.figures[ordered] - f64::midpoint(cider(0), cider(2))).abs() < 1e-12);
-        assert_eq!(ours.figures[unordered], cider(1));
+        assert!((ours.metrics[ordered] - f64::midpoint(cider(0), cider(2))).abs() < 1e-12);
+        assert_eq!(ours.metrics[unordered], cider(1));
         assert!(ours.of_clips[1][ordered].is_nan() && cider(1) > 0.0 && cider(0) != cider(1));
     }
 
@@ -332,6 +329,6 @@ mod tests {
         let measures = measures(&clips, true);
         assert_eq!(measures, [Measure::Accuracy]);
         let scored = Scored::new(vec!["dog".to_owned()], &clips, &measures, None).unwrap();
-        assert_eq!(scored.figures, [1.0]);
+        assert_eq!(scored.metrics, [1.0]);
     }
 }

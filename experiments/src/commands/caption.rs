@@ -1,0 +1,167 @@
+//! `experiments caption`
+
+use std::path::PathBuf;
+
+use burn::tensor::FloatDType;
+use captioner::{Captioner, ClipCaptions, Options, Overrides, Settings};
+use clap::{Args, ValueEnum};
+use model::Fusion;
+use model::checkpoint::Precision;
+use model::generate::Sample;
+use serde_json::{Value, json};
+
+use super::options::{CheckpointOption, DeviceOption};
+use crate::runtime::device;
+
+/// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
+/// recap.toml, else 8 uniform frames, no prompt and 5 beams
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    /// Video, GIF or image files
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// Output: text, jsonl (with ids, scores and errors) or coco (results that `experiments score` reads)
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Frames a clip
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Clips at a time
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Fusion of the frames instead of the checkpoint's: concat, average, concat_queries, average_queries
+    #[arg(long, value_parser = parse_fusion)]
+    fusion: Option<Fusion>,
+    /// Prompt that the language model reads after the video
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Beams; 1 is greedy search
+    #[arg(long)]
+    beams: Option<usize>,
+    /// Maximum number of new tokens
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    /// Minimum number of new tokens
+    #[arg(long)]
+    min_new_tokens: Option<usize>,
+    /// Length penalty P: score / length^P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    length_penalty: Option<f64>,
+    /// Repetition penalty: divides the scores of tokens that the caption already contains
+    #[arg(long)]
+    repetition_penalty: Option<f64>,
+    /// Sample at this temperature instead of beam search
+    #[arg(long, value_name = "TEMPERATURE", allow_negative_numbers = true)]
+    sample: Option<f64>,
+    /// Random seed of sampling
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Captions a clip
+    #[arg(long, default_value_t = 1)]
+    captions: usize,
+    #[command(flatten)]
+    pub(super) device: DeviceOption,
+    /// Store ViT and language model in bf16
+    #[arg(long)]
+    bf16: bool,
+}
+
+/// Output of captions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// `FILE: caption`
+    Text,
+    /// One JSON object a line.
+    Jsonl,
+    /// `[{"image_id": .., "caption": ..}]`
+    Coco,
+}
+
+fn parse_fusion(word: &str) -> Result<Fusion, String> {
+    serde_json::from_value(json!(word))
+        .map_err(|_| "expected concat, average, concat_queries or average_queries".to_owned())
+}
+
+/// Captions every input; returns whether all of them could be decoded.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let directory = &arguments.checkpoint.checkpoint;
+    let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
+    let options = Options {
+        device: device::select(&arguments.device.device)?.device,
+        precision: if arguments.bf16 { half } else { Precision::default() },
+        overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
+        settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),
+        sample: arguments.sample.map(|temperature| Sample {
+            temperature,
+            seed: arguments.seed,
+            ..Sample::default()
+        }),
+        captions: arguments.captions,
+        batch_size: arguments.batch_size,
+    };
+    let captioner = Captioner::open(directory, options)?;
+    for change in captioner.changes() {
+        eprintln!("changed: {change}");
+    }
+    let (mut results, mut all_decoded) = (Vec::new(), true);
+    captioner.caption_each(&arguments.inputs, |clip| {
+        all_decoded &= clip.captions.is_ok();
+        print(&clip, arguments.format, &mut results);
+    })?;
+    if arguments.format == Format::Coco {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    }
+    Ok(all_decoded)
+}
+
+/// The saved settings, changed by the options.
+fn settings(arguments: &Arguments, mut settings: Settings) -> Settings {
+    fn set<T: Clone>(value: &mut T, option: &Option<T>) {
+        if let Some(option) = option {
+            value.clone_from(option);
+        }
+    }
+    let generate = &mut settings.generate;
+    set(&mut generate.max_new_tokens, &arguments.max_new_tokens);
+    set(&mut generate.min_new_tokens, &arguments.min_new_tokens);
+    set(&mut generate.num_beams, &arguments.beams);
+    set(&mut generate.length_penalty, &arguments.length_penalty);
+    set(&mut generate.repetition_penalty, &arguments.repetition_penalty);
+    set(&mut settings.frames.count, &arguments.frames);
+    set(&mut settings.text.prompt, &arguments.prompt);
+    settings
+}
+
+/// Prints the captions of a clip, or collects them for the COCO results. A clip that cannot be decoded is
+/// reported.
+fn print(clip: &ClipCaptions, format: Format, results: &mut Vec<Value>) {
+    let path = &clip.path;
+    let captions = match &clip.captions {
+        Ok(captions) => captions,
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            if format == Format::Jsonl {
+                println!("{}", json!({"input": path, "error": error.to_string()}));
+            }
+            return;
+        }
+    };
+    for caption in captions {
+        match format {
+            Format::Text => println!("{}: {}", path.display(), caption.text),
+            Format::Jsonl => println!(
+                "{}",
+                json!({
+                    "input": path, "caption": caption.text, "ids": caption.ids,
+                    "log_probability": caption.log_probability, "score": caption.score,
+                })
+            ),
+            Format::Coco => {
+                let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                results.push(json!({"image_id": id, "caption": caption.text}));
+            }
+        }
+    }
+}

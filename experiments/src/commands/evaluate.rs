@@ -1,0 +1,75 @@
+//! `experiments evaluate`: predictions of a checkpoint for a split, and their scores.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ::data::datasets::Split;
+use clap::Args;
+
+use super::options::{
+    CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split,
+};
+use super::{Outcome, Usage, session};
+use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint};
+use crate::runtime::Session;
+use crate::study::Evaluation;
+use crate::tasks::{self, Clips};
+use crate::text::Table;
+
+/// Evaluate a checkpoint as its run did: the settings that the run saved in recap.toml are used, and every
+/// change of them by an option is printed
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    #[command(flatten)]
+    dataset: DatasetOption,
+    /// Split: train, validate or test
+    #[arg(long, default_value = "test", value_parser = parse_split)]
+    split: Split,
+    #[command(flatten)]
+    profile: ProfileOptions,
+    /// Save the predictions, as COCO or VQA results, in this file
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) device: DeviceOption,
+    #[command(flatten)]
+    cache: CacheOption,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let sets = arguments.dataset.sets(&arguments.profile.set).usage()?;
+    let directory = &arguments.checkpoint.checkpoint;
+    let evaluated = Evaluated::of(directory, arguments.profile.named(), &sets).usage()?;
+    let session = session(&arguments.device, &arguments.cache, true)?;
+    evaluate(arguments, &evaluated, &session).failure().map(|()| ExitCode::SUCCESS)
+}
+
+fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> anyhow::Result<()> {
+    let Evaluated { config, changes } = evaluated;
+    let directory = find_checkpoint(&config.checkpoint)?;
+    let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
+    for change in changes.iter().cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
+        eprintln!("changed: {change}");
+    }
+    let task = tasks::of(config);
+    let clips = Clips::open(config, &*task, image_size(config)?, &session.caches)?;
+    let context = task.context(&checkpoint)?;
+    let predictions = arguments.predictions.as_deref();
+    let evaluation = Evaluation { task: &*task, config, clips: &clips };
+    let metrics = evaluation.of(arguments.split, &checkpoint.model, &context, predictions)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&metrics)?);
+        return Ok(());
+    }
+    let mut table = Table::new(&["metric", "value"]);
+    for (name, value) in metrics.iter() {
+        table.push(vec![name.to_owned(), format!("{value:.4}")]);
+    }
+    println!("{}", table.to_text());
+    Ok(())
+}

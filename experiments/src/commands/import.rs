@@ -1,0 +1,253 @@
+//! `experiments import` and `experiments export`: checkpoints from and for other programs.
+
+use std::path::{Path, PathBuf};
+
+use ::data::text::Tokenizer;
+use anyhow::{Context as _, bail, ensure};
+use burn::tensor::Device;
+use captioner::TOKENIZER_FILE;
+use captioner::checkpoint::check_tokenizer;
+use clap::Args;
+use hf_hub::api::sync::ApiBuilder;
+use model::checkpoint::layout::Layout;
+use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
+use model::layers::Activation;
+use model::lm::LanguageModelConfig;
+use model::presets::Preset;
+use model::{Blip2Config, Fusion};
+
+use super::options::CheckpointOption;
+use crate::text::thousands;
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// A whole checkpoint, or the parts that no other option names: a Hugging Face directory or hub name,
+    /// .pth, .safetensors, .onnx
+    #[arg(value_name = "SRC")]
+    source: Option<String>,
+    /// File or directory with the ViT
+    #[arg(long, value_name = "F")]
+    vision: Option<String>,
+    /// File or directory with Q-Former, queries and projection
+    #[arg(long, value_name = "F")]
+    qformer: Option<String>,
+    /// File or directory with the language model; may be given twice, for an encoder and a decoder in two
+    /// files
+    #[arg(long, value_name = "F")]
+    language_model: Vec<String>,
+    /// Sizes of the model, as a Hugging Face Blip2 config.json; by default those of the published model of
+    /// that name
+    #[arg(long, value_name = "CONFIG.json")]
+    config: Option<PathBuf>,
+    /// Folder of the new checkpoint
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print every tensor that was skipped, and the reason
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Files of a language model's tokenizer, and other small ones that belong to a checkpoint.
+const SMALL_FILES: [&str; 11] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+];
+
+/// Runs the command.
+pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
+    let given = arguments.source.iter().map(|source| (Role::Whole, source));
+    let given = given
+        .chain(arguments.vision.iter().map(|source| (Role::Vision, source)))
+        .chain(arguments.qformer.iter().map(|source| (Role::QFormer, source)))
+        .chain(arguments.language_model.iter().map(|source| (Role::LanguageModel, source)));
+    let sources: Vec<(Role, PathBuf)> =
+        given.map(|(role, source)| Ok((role, find(source)?))).collect::<anyhow::Result<_>>()?;
+    ensure!(
+        !sources.is_empty(),
+        "nothing to import: give a checkpoint, or parts with --vision, --qformer, --language-model"
+    );
+    let borrowed: Vec<(Role, &Path)> = sources.iter().map(|(role, path)| (*role, path.as_path())).collect();
+    let parts = Parts::open(&borrowed)?;
+    let words = arguments.source.iter().chain(&arguments.qformer).chain(&arguments.language_model);
+    let config = configure(arguments.config.as_deref(), &sources, words, &parts)?;
+    let imported = checkpoint::import(parts, &config, &arguments.out)?;
+    let small = copy_small_files(&sources, &arguments.out)?;
+    let tokenizer = arguments.out.join(TOKENIZER_FILE);
+    if tokenizer.is_file() {
+        check_tokenizer(&Tokenizer::from_file(&tokenizer)?, &config, &arguments.out)?;
+    }
+    println!(
+        "{}: {} tensors, {} parameters{}",
+        arguments.out.display(),
+        imported.tensors,
+        thousands(imported.parameters),
+        if small.is_empty() { String::new() } else { format!(", {}", small.join(", ")) },
+    );
+    if !imported.left_out.is_empty() {
+        println!("{} tensors of the sources were skipped", imported.left_out.len());
+        let shown = if arguments.verbose { imported.left_out.len() } else { 3 };
+        for line in imported.left_out.iter().take(shown) {
+            println!("  {line}");
+        }
+        if imported.left_out.len() > shown {
+            println!("  ... (--verbose prints all)");
+        }
+    }
+    if !tokenizer.exists() && !small.iter().any(|name| TOKENIZERS.contains(&name.as_str())) {
+        println!("the sources have no tokenizer; put the language model's into {}", arguments.out.display());
+    }
+    Ok(())
+}
+
+/// Files that alone make a tokenizer.
+const TOKENIZERS: [&str; 4] = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json"];
+
+/// A path, or a repository of the hub, which is downloaded to the cache of Hugging Face's programs.
+fn find(source: &str) -> anyhow::Result<PathBuf> {
+    let path = PathBuf::from(source);
+    if path.exists() {
+        return Ok(path);
+    }
+    let is_repository = source.split('/').count() == 2
+        && source.split('/').all(|word| !word.is_empty() && !word.starts_with('.'))
+        && path.extension().is_none_or(|extension| {
+            !["pth", "pt", "bin", "safetensors", "onnx"].iter().any(|known| extension == *known)
+        });
+    ensure!(is_repository, "{source} does not exist, and is not the name of a repository (OWNER/NAME)");
+    download(source).with_context(|| {
+        format!("cannot download {source} from the Hugging Face hub; download it another way and give the directory's path")
+    })
+}
+
+/// Downloads the files of a checkpoint from a repository; files in the cache are not downloaded again.
+fn download(name: &str) -> anyhow::Result<PathBuf> {
+    let api = ApiBuilder::from_env().with_progress(true).build()?;
+    let repository = api.model(name.to_owned());
+    let info = repository.info()?;
+    let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+    let has_safetensors = files.iter().any(|file| !file.contains('/') && file.ends_with(".safetensors"));
+    let is_weights = |file: &str| {
+        if has_safetensors {
+            file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json")
+        } else {
+            file.starts_with("pytorch_model") && (file.ends_with(".bin") || file.ends_with(".bin.index.json"))
+        }
+    };
+    let mut directory = None;
+    for file in files.iter().filter(|file| !file.contains('/')) {
+        if is_weights(file) || file == CONFIG_FILE || SMALL_FILES.contains(&file.as_str()) {
+            let path = repository.get(file)?;
+            directory = path.parent().map(Path::to_owned);
+        }
+    }
+    directory.with_context(|| format!("{name} holds no checkpoint"))
+}
+
+/// The sizes: from `--config`, a directory's `config.json`, or the published model that a name implies; the
+/// language model's from its own `config.json` where it comes alone; the image size from the ViT's positions.
+fn configure<'a>(
+    given: Option<&Path>,
+    sources: &[(Role, PathBuf)],
+    mut words: impl Iterator<Item = &'a String>,
+    parts: &Parts,
+) -> anyhow::Result<Blip2Config> {
+    let is_lavis = parts.layouts().contains(&Layout::Lavis);
+    let mut config = if let Some(path) = given {
+        checkpoint::load_config_file(path)?
+    } else {
+        let whole =
+            sources.iter().find(|(role, path)| *role == Role::Whole && path.join(CONFIG_FILE).is_file());
+        match (whole, words.find_map(|word| Preset::from_name(word))) {
+            (Some((_, directory)), _) => checkpoint::load_config(directory)?,
+            (None, Some(preset)) => preset.config(),
+            (None, None) => {
+                let known: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
+                bail!(
+                    "the sizes of these weights are unknown; give --config CONFIG.json, or name a file after one of {}",
+                    known.join(", ")
+                )
+            }
+        }
+    };
+    if given.is_none() {
+        let own = sources
+            .iter()
+            .find(|(role, path)| *role == Role::LanguageModel && path.join(CONFIG_FILE).is_file());
+        if let Some((_, directory)) = own {
+            config.text_config = checkpoint::load_language_model_config(directory)?;
+        }
+    }
+    if is_lavis {
+        // LAVIS computes with these, independently of the language model's own file
+        if let LanguageModelConfig::T5(t5) = &mut config.text_config {
+            t5.dense_act_fn = Some(Activation::Gelu);
+        }
+        config.vision_config.post_layernorm_eps = Some(1e-5);
+    }
+    if let Some(size) = checkpoint::image_size(parts, &config) {
+        config.vision_config.image_size = size;
+    }
+    Ok(config)
+}
+
+/// Copies tokenizers and the like from the directories among the sources, the language model's first.
+fn copy_small_files(sources: &[(Role, PathBuf)], out: &Path) -> anyhow::Result<Vec<String>> {
+    let by_role =
+        |wanted: Role| sources.iter().filter(move |(role, _)| *role == wanted).map(|(_, path)| path);
+    let directories: Vec<&PathBuf> =
+        by_role(Role::LanguageModel).chain(by_role(Role::Whole)).filter(|path| path.is_dir()).collect();
+    let mut copied = Vec::new();
+    for name in SMALL_FILES {
+        let found = directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
+        if let Some(path) = found {
+            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            train::files::replace(&out.join(name), &bytes)?;
+            copied.push(name.to_owned());
+        }
+    }
+    Ok(copied)
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    checkpoint: CheckpointOption,
+    /// Folder of the new checkpoint in the layout and names that transformers loads
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Merge LoRA updates into their weights instead of saving them separately, as peft loads them
+    #[arg(long)]
+    merge_lora: bool,
+}
+
+/// Runs the command.
+pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
+    let directory = &arguments.checkpoint.checkpoint;
+    let (mut config, mut blip2) = checkpoint::load(directory, |_| {}, &Device::flex())?;
+    ensure!(
+        config.temporal == model::Temporal::None,
+        "{} has a temporal embedding, which transformers does not support",
+        directory.display()
+    );
+    if arguments.merge_lora && config.lora.take().is_some() {
+        model::lora::merge(&mut blip2.language_model);
+    }
+    checkpoint::save(&blip2, &config, &arguments.out)?;
+    copy_small_files(&[(Role::Whole, directory.clone())], &arguments.out)?;
+    println!("{}", arguments.out.display());
+    if config.fusion != Fusion::Concat {
+        println!("transformers reads one image at a time and has no fusion {:?}", config.fusion);
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The command line: one file a command, with its arguments and what it does. Options that several commands
+//! have are declared once, in [`options`].
+
+mod ablation;
+mod caption;
+mod data;
+mod evaluate;
+mod import;
+mod list;
+mod options;
+mod pretrain;
+mod report;
+mod score;
+mod show;
+pub mod verify;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use train::dashboard::Dashboard;
+
+use crate::runtime::{Caches, Session, Status, device};
+use crate::text::error_chain;
+use options::{CacheOption, DeviceOption};
+
+/// Recap: a pretrained image captioner, recycled for video.
+#[derive(Debug, Parser)]
+#[command(name = "experiments", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List ablations and profiles
+    List,
+    /// Print the settings of an ablation and estimate parameters, memory, steps and work; needs neither data
+    /// nor weights
+    Show(show::Arguments),
+    /// Run an ablation: train every variant, compare them on the test clips, save a report
+    Ablation(ablation::Arguments),
+    /// Pretrain a small BLIP-2 in two stages, on image-text pairs of the tiny world or your own
+    Pretrain(pretrain::Arguments),
+    /// Train one configuration: a TOML file of settings that replace those of a profile
+    Train(ablation::TrainArguments),
+    /// Generate predictions for a split with a checkpoint and score them
+    Evaluate(evaluate::Arguments),
+    /// Save the report of an ablation's folder again, finished or not
+    Report(report::Arguments),
+    /// Caption videos
+    Caption(caption::Arguments),
+    /// Score captions with BLEU, METEOR, ROUGE-L and CIDEr, as coco-caption computes them, without Java
+    Score(score::Arguments),
+    /// Convert files of transformers, LAVIS or torch.onnx to a checkpoint
+    Import(import::ImportArguments),
+    /// Convert a checkpoint to the layout and names that transformers loads
+    Export(import::ExportArguments),
+    /// Compare a checkpoint's outputs here with those of another program
+    Verify(verify::Arguments),
+    /// Data sets
+    #[command(subcommand)]
+    Data(data::Command),
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code: 1 for a failure, 2 for wrong usage.
+    pub code: u8,
+    reason: anyhow::Error,
+}
+
+impl Failure {
+    /// The error and its causes.
+    pub fn message(&self) -> String {
+        error_chain(&self.reason)
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Exit code after Ctrl-C, once the training state was saved.
+const INTERRUPTED: u8 = 130;
+
+/// The exit code of a failed step.
+trait Usage<T> {
+    /// An error in the user's words: 2.
+    fn usage(self) -> Result<T, Failure>;
+    /// Any other: 1.
+    fn failure(self) -> Result<T, Failure>;
+}
+
+impl<T> Usage<T> for anyhow::Result<T> {
+    fn usage(self) -> Result<T, Failure> {
+        self.map_err(|reason| Failure { code: 2, reason })
+    }
+
+    fn failure(self) -> Result<T, Failure> {
+        self.map_err(|reason| Failure { code: 1, reason })
+    }
+}
+
+impl Cli {
+    /// The value of `BURN_DEVICE` that makes the device of `--device` Burn's default device, for commands
+    /// that compute. A wrong word is reported by the command itself.
+    pub fn burn_device(&self) -> Option<&'static str> {
+        let device = match &self.command {
+            Command::Ablation(arguments) => &arguments.study.run.device,
+            Command::Train(arguments) => &arguments.study.run.device,
+            Command::Pretrain(arguments) => &arguments.run.device,
+            Command::Evaluate(arguments) => &arguments.device,
+            Command::Caption(arguments) => &arguments.device,
+            Command::Verify(arguments) => &arguments.device,
+            _ => return None,
+        };
+        device::select(&device.device).ok().map(|selected| selected.burn_name)
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> Outcome {
+        match self.command {
+            Command::List => list::run(),
+            Command::Show(arguments) => show::run(&arguments),
+            Command::Ablation(arguments) => ablation::run(&arguments),
+            Command::Pretrain(arguments) => pretrain::run(&arguments),
+            Command::Train(arguments) => ablation::train(&arguments),
+            Command::Evaluate(arguments) => evaluate::run(&arguments),
+            Command::Report(arguments) => report::run(&arguments).failure().map(done),
+            Command::Score(arguments) => score::run(&arguments).failure().map(done),
+            Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
+            Command::Data(command) => data::run(&command),
+            Command::Import(arguments) => import::run(&arguments).failure().map(done),
+            Command::Export(arguments) => import::export(&arguments).failure().map(done),
+            Command::Verify(arguments) => verify::run(&arguments).failure().map(verdict),
+        }
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// Exit code 1 means that the command finished and found something wrong.
+fn verdict(is_fine: bool) -> ExitCode {
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn exit_code(status: Status) -> ExitCode {
+    match status {
+        Status::Finished => ExitCode::SUCCESS,
+        Status::Failed => ExitCode::FAILURE,
+        Status::Interrupted => {
+            eprintln!("stopped; the same command with --resume continues from here");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
+}
+
+/// Selects the device and handles Ctrl-C: training stops at the next step whose state can be saved, and at
+/// once when it is pressed again. Before training everything is written under temporary names, so that
+/// stopping at once loses nothing.
+fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<Session, Failure> {
+    let device::Selected { device, word: device_word, .. } = device::select(&device.device).usage()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let pressed = stop.clone();
+    let handler = move || {
+        if pressed.swap(true, Ordering::Relaxed) || !train::is_training() {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
+    let (dashboard, caches) = (Dashboard::choose(no_tui), Caches::new(cache.cache.as_deref()));
+    Ok(Session { device, device_word, stop, dashboard, caches })
+}

@@ -1,0 +1,121 @@
+//! Options that several commands have.
+
+use std::path::PathBuf;
+
+use ::data::datasets::Split;
+use clap::Args;
+
+use crate::config::{dataset_sets, study_sets};
+use crate::runtime::device::WORDS;
+
+/// `--device`
+#[derive(Debug, Args)]
+pub(super) struct DeviceOption {
+    #[arg(long, default_value = "auto", help = format!("Device that computes: {WORDS}"))]
+    pub(super) device: String,
+}
+
+/// `--cache`
+#[derive(Debug, Args)]
+pub(super) struct CacheOption {
+    /// Folder of rendered worlds, decoded frames, features and METEOR's tables; by default $RECAP_CACHE,
+    /// ./cache where it exists, or recap in the user's cache directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) cache: Option<PathBuf>,
+}
+
+/// `--checkpoint`
+#[derive(Debug, Args)]
+pub(super) struct CheckpointOption {
+    /// Folder of the checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub(super) checkpoint: PathBuf,
+}
+
+/// `--set`
+#[derive(Debug, Args)]
+pub(super) struct SetOption {
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
+}
+
+/// `--profile` and the settings that change it.
+#[derive(Debug, Args)]
+pub(super) struct ProfileOptions {
+    /// Size: tiny (minutes), smoke (seconds) or paper (days on a GPU)
+    #[arg(long)]
+    profile: Option<String>,
+    #[command(flatten)]
+    pub(super) set: SetOption,
+}
+
+impl ProfileOptions {
+    /// The profile that was named.
+    pub(super) fn named(&self) -> Option<&str> {
+        self.profile.as_deref()
+    }
+
+    /// The profile that was named, or the tiny one.
+    pub(super) fn or_tiny(&self) -> &str {
+        self.named().unwrap_or("tiny")
+    }
+}
+
+/// `--dataset`
+#[derive(Debug, Args)]
+pub(super) struct DatasetOption {
+    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, value_name = "NAME[=DIR]")]
+    pub(super) dataset: Option<String>,
+}
+
+impl DatasetOption {
+    /// The settings of the data set, then others.
+    pub(super) fn sets(&self, others: &SetOption) -> anyhow::Result<Vec<String>> {
+        let own = self.dataset.as_deref().map(dataset_sets).transpose()?.unwrap_or_default();
+        Ok(own.into_iter().chain(others.sets.iter().cloned()).collect())
+    }
+}
+
+/// The configuration of a study.
+#[derive(Debug, Args)]
+pub(super) struct ConfigOptions {
+    #[command(flatten)]
+    pub(super) profile: ProfileOptions,
+    #[command(flatten)]
+    dataset: DatasetOption,
+    /// Hyper-parameters of the paper or of its released code: paper or released
+    #[arg(long, value_name = "RECIPE")]
+    recipe: Option<String>,
+}
+
+impl ConfigOptions {
+    /// All settings, those of `--set` last.
+    pub(super) fn sets(&self) -> anyhow::Result<Vec<String>> {
+        study_sets(self.dataset.dataset.as_deref(), self.recipe.as_deref(), &self.profile.set.sets)
+    }
+}
+
+/// How training runs.
+#[derive(Debug, Args)]
+pub(super) struct RunOptions {
+    #[command(flatten)]
+    pub(super) device: DeviceOption,
+    #[command(flatten)]
+    pub(super) cache: CacheOption,
+    /// Print a line an epoch instead of the dashboard
+    #[arg(long)]
+    pub(super) no_tui: bool,
+    /// Continue an earlier run: finished runs are skipped, an interrupted one continues
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// Folder of all runs
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    pub(super) runs: PathBuf,
+}
+
+/// A split by its name.
+pub(super) fn parse_split(word: &str) -> Result<Split, String> {
+    Split::named(word).ok_or_else(|| "expected train, validate or test".to_owned())
+}

@@ -1,0 +1,125 @@
+//! `experiments show`: the settings of an ablation, and estimates of its memory and work.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::options::ConfigOptions;
+use super::{Outcome, Usage};
+use crate::config::{Variant, find_ablation, resolve_all};
+use crate::plan::{Module, Plan, Stage};
+use crate::text::numbers::{bytes, operations, seconds};
+use crate::text::{Table, thousands};
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name of an ablation, or path of a TOML file of your own
+    name: String,
+    #[command(flatten)]
+    config: ConfigOptions,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let ablation = find_ablation(&arguments.name).usage()?;
+    let profile = arguments.config.profile.or_tiny();
+    let resolved = resolve_all(profile, &ablation, &arguments.config.sets().usage()?).usage()?;
+    let plans = resolved
+        .iter()
+        .map(|(variant, config)| Ok((*variant, Plan::of(config)?)))
+        .collect::<anyhow::Result<Vec<_>>>()
+        .usage()?;
+    let paper = if ablation.paper.is_empty() { "not in the paper" } else { &ablation.paper };
+    println!("# {} ({paper}): {}\n", ablation.name, ablation.question);
+    println!("{}\n", variants(&plans).to_text());
+    println!("{}\n", modules(&plans).to_text());
+    println!("{}\n", stages(&plans).to_text());
+    println!(
+        "memory is estimated for one micro-batch at a time; time is that of training steps on 2 CPU cores at the tiny model's rate"
+    );
+    for (name, reason) in ablation.left_out(profile) {
+        println!("{name}: not in profile {profile}: {reason}");
+    }
+    for (variant, config) in &resolved {
+        let text = config.to_toml().context("a configuration as TOML").failure()?;
+        println!("\n# ---- {} on profile {profile}\n{text}", variant.name);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+type Planned<'a> = (&'a Variant, Plan);
+
+fn variants(plans: &[Planned<'_>]) -> Table {
+    let mut table =
+        Table::new(&["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
+    for (variant, plan) in plans {
+        let (trained, values) = (plan.trained(), plan.values());
+        let time = plan.seconds().map_or_else(|| "not run: no measured rate".to_owned(), seconds);
+        table.push(vec![
+            variant.name.clone(),
+            variant.description.clone(),
+            thousands(trained),
+            thousands(values),
+            format!("{:.2} %", 100.0 * trained as f64 / values.max(1) as f64),
+            thousands(plan.examples),
+            thousands(plan.stages.iter().map(|stage| stage.steps).sum()),
+            time,
+        ]);
+    }
+    table
+}
+
+fn modules(plans: &[Planned<'_>]) -> Table {
+    let mut names: Vec<&str> = Vec::new();
+    for module in plans.iter().flat_map(|(_, plan)| &plan.modules) {
+        if !names.contains(&module.name.as_str()) {
+            names.push(&module.name);
+        }
+    }
+    let heading: Vec<&str> =
+        std::iter::once("module").chain(plans.iter().map(|(variant, _)| variant.name.as_str())).collect();
+    let mut table = Table::new(&heading);
+    for name in names {
+        let cell = |(_, plan): &Planned<'_>| match plan.modules.iter().find(|module| module.name == name) {
+            None => "-".to_owned(),
+            Some(Module { values, trained: 0, .. }) => format!("{}, frozen", thousands(*values)),
+            Some(Module { values, trained, .. }) if trained == values => thousands(*values),
+            Some(Module { values, trained, .. }) => {
+                format!("{}, {} of them trained", thousands(*values), thousands(*trained))
+            }
+        };
+        table.push(std::iter::once(name.to_owned()).chain(plans.iter().map(cell)).collect());
+    }
+    table
+}
+
+fn stages(plans: &[Planned<'_>]) -> Table {
+    let mut table = Table::new(&[
+        "stage",
+        "steps",
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "not recomputed",
+        "all recomputed",
+        "total",
+        "work a step",
+        "work",
+    ]);
+    for (variant, plan) in plans {
+        for stage in &plan.stages {
+            let Stage { name, steps, memory, activations: [plain, recomputed], .. } = stage;
+            let mut row = vec![format!("{}, {name}", variant.name), thousands(*steps)];
+            row.extend(
+                [memory.weights, memory.gradients, memory.optimizer, memory.activations, *plain, *recomputed]
+                    .map(bytes),
+            );
+            row.push(bytes(memory.total()));
+            row.extend([stage.step_work, stage.work()].map(operations));
+            table.push(row);
+        }
+    }
+    table
+}

@@ -1,0 +1,225 @@
+//! A reference as `scripts/reference/reference.py` writes it: tensors in a safetensors file, settings in a
+//! JSON file of the same stem.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use model::Fusion;
+use model::generate::{EarlyStopping, GenerateConfig};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+/// Tensors of another program and its settings.
+#[derive(Debug)]
+pub struct Reference {
+    /// By name.
+    pub tensors: BTreeMap<String, HostTensor>,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+/// An array on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Row by row.
+    pub values: Values,
+}
+
+/// The elements of a [`HostTensor`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Of a floating-point tensor.
+    Floats(Vec<f32>),
+    /// Of a tensor of token ids.
+    Integers(Vec<i64>),
+}
+
+/// The JSON beside the tensors. Other keys, such as `command`, are ignored.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Settings {
+    /// Fusion of the frames.
+    pub fusion: Fusion,
+    /// Frames a video.
+    pub frames: usize,
+    /// Tokens that end a sequence; the checkpoint's own where absent.
+    #[serde(default)]
+    pub end_tokens: Option<Vec<u32>>,
+    /// Padding of generated ids; the checkpoint's own where absent.
+    #[serde(default)]
+    pub pad_token_id: Option<i64>,
+    /// First token of generated ids of an encoder-decoder model.
+    #[serde(default)]
+    pub decoder_start_token_id: Option<i64>,
+    /// Settings of `generated_beam`.
+    #[serde(flatten)]
+    pub beam: Generation,
+    /// Further settings, whose ids are the tensors `generations.INDEX.ids`.
+    #[serde(default)]
+    pub generations: Vec<serde_json::Value>,
+}
+
+/// Settings of one call of `generate`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Generation {
+    /// Beams.
+    #[serde(default = "one")]
+    pub num_beams: usize,
+    /// Maximum number of new tokens.
+    pub max_new_tokens: usize,
+    /// Length penalty: score / length^penalty.
+    #[serde(default = "one_f64")]
+    pub length_penalty: f64,
+    /// Repetition penalty.
+    #[serde(default = "one_f64")]
+    pub repetition_penalty: f64,
+    /// Minimum number of new tokens.
+    #[serde(default)]
+    pub min_new_tokens: usize,
+    /// When a beam search stops.
+    #[serde(default)]
+    pub early_stopping: EarlyStopping,
+    /// Sequences a video.
+    #[serde(default = "one")]
+    pub num_return_sequences: usize,
+    /// Tokens that end a sequence, where they differ from the reference's.
+    #[serde(default)]
+    pub end_tokens: Option<Vec<u32>>,
+}
+
+/// Every key of [`Generation`]; others are not supported.
+const GENERATION_KEYS: [&str; 8] = [
+    "num_beams",
+    "max_new_tokens",
+    "length_penalty",
+    "repetition_penalty",
+    "min_new_tokens",
+    "early_stopping",
+    "num_return_sequences",
+    "end_tokens",
+];
+
+fn one() -> usize {
+    1
+}
+
+fn one_f64() -> f64 {
+    1.0
+}
+
+impl Generation {
+    /// Reads one of [`Settings::generations`]; the error is an unknown key.
+    pub(super) fn parse(value: &serde_json::Value) -> Result<Self, String> {
+        let keys = value.as_object().map(|object| object.keys()).into_iter().flatten();
+        match keys.into_iter().find(|key| !GENERATION_KEYS.contains(&key.as_str())) {
+            Some(key) => Err(format!("{key} is not known here")),
+            None => serde_json::from_value(value.clone()).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// The settings of the model crate.
+    pub(super) fn config(&self, end_tokens: &[u32]) -> GenerateConfig {
+        GenerateConfig {
+            max_new_tokens: self.max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
+            end_tokens: self.end_tokens.clone().unwrap_or_else(|| end_tokens.to_vec()),
+            num_beams: self.num_beams,
+            num_return_sequences: self.num_return_sequences,
+            length_penalty: self.length_penalty,
+            early_stopping: self.early_stopping,
+            repetition_penalty: self.repetition_penalty,
+            ..GenerateConfig::default()
+        }
+    }
+}
+
+impl Reference {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When one is absent or damaged, or a tensor has another type than F32, I64 or I32.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let settings_path = path.with_extension("json");
+        let text = std::fs::read_to_string(&settings_path)
+            .with_context(|| format!("cannot read the reference's settings {}", settings_path.display()))?;
+        let settings = serde_json::from_str(&text)
+            .with_context(|| format!("not the settings of a reference: {}", settings_path.display()))?;
+        let bytes =
+            std::fs::read(path).with_context(|| format!("cannot read the reference {}", path.display()))?;
+        let damaged =
+            || format!("not a readable safetensors file (truncated or damaged?): {}", path.display());
+        let file = SafeTensors::deserialize(&bytes).with_context(damaged)?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let bytes = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => Values::Floats(
+                    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                ),
+                Dtype::I64 => Values::Integers(
+                    bytes
+                        .chunks_exact(8)
+                        .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+                        .collect(),
+                ),
+                Dtype::I32 => Values::Integers(
+                    bytes
+                        .chunks_exact(4)
+                        .map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+                        .collect(),
+                ),
+                other => bail!("{name} is of type {other:?}, expected F32, I64 or I32: {}", path.display()),
+            };
+            tensors.insert(name, HostTensor { shape: view.shape().to_vec(), values });
+        }
+        let reference = Self { tensors, settings };
+        reference.check().with_context(|| format!("in the reference {}", path.display()))?;
+        Ok(reference)
+    }
+
+    /// The floats of a tensor with `D` axes.
+    pub(super) fn floats<const D: usize>(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<Option<(Vec<f32>, [usize; D])>> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        let (Values::Floats(values), Ok(shape)) = (&tensor.values, tensor.shape.clone().try_into()) else {
+            bail!("{name} must hold floats on {D} axes, got {:?}", tensor.shape);
+        };
+        Ok(Some((values.clone(), shape)))
+    }
+
+    /// The ids of a tensor `[rows, columns]`.
+    pub(super) fn ids(&self, name: &str) -> anyhow::Result<Option<(Vec<i64>, [usize; 2])>> {
+        let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
+        let (Values::Integers(values), Ok(shape)) = (&tensor.values, tensor.shape.clone().try_into()) else {
+            bail!("{name} must hold integers on 2 axes, got {:?}", tensor.shape);
+        };
+        Ok(Some((values.clone(), shape)))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let Some((_, [b, f, channels, height, width])) = self.floats::<5>("pixel_values")? else {
+            bail!("there is no tensor pixel_values");
+        };
+        let Some((_, [rows, t])) = self.ids("labels")? else { bail!("there is no tensor labels") };
+        ensure!(channels == 3 && height == width, "pixel_values must be [b, f, 3, S, S]");
+        ensure!(
+            f == self.settings.frames,
+            "pixel_values have {f} frames, the settings say {}",
+            self.settings.frames
+        );
+        ensure!(
+            rows == b && t > 0 && b > 0 && f > 0,
+            "labels are [{rows}, {t}] for {b} videos of {f} frames"
+        );
+        for name in ["input_ids", "qformer_input_ids"] {
+            if let Some((_, [rows, t])) = self.ids(name)? {
+                ensure!(rows == b && t > 0, "{name} are [{rows}, {t}] for {b} videos");
+            }
+        }
+        Ok(())
+    }
+}

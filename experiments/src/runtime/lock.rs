@@ -1,0 +1,104 @@
+//! A lock that lets one process at a time write to a folder.
+//!
+//! It is the operating system's lock on a file beside the folder, so that it ends with its process. The file
+//! stays: if it were removed, a third process could enter while a second one waits.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+/// A locked folder; dropping the value unlocks it.
+#[derive(Debug)]
+pub struct FolderLock {
+    _locked: File,
+}
+
+impl FolderLock {
+    /// Locks a folder, which need not exist yet.
+    ///
+    /// # Errors
+    /// When another process holds the lock, or the lock file cannot be written.
+    pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
+        match Self::attempt(folder)? {
+            Ok(lock) => Ok(lock),
+            Err(_) => bail!(
+                "another process is at work in {}; wait for it, or choose another folder with --runs",
+                folder.display()
+            ),
+        }
+    }
+
+    /// Locks a folder; waits, with a message, while another process holds the lock.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written.
+    pub fn wait(folder: &Path) -> anyhow::Result<Self> {
+        match Self::attempt(folder)? {
+            Ok(lock) => Ok(lock),
+            Err(file) => {
+                eprintln!("waiting for another process that is at work in {}", folder.display());
+                file.lock().with_context(|| cannot_lock(folder))?;
+                Ok(Self { _locked: file })
+            }
+        }
+    }
+
+    /// The lock, or the file that another process has locked.
+    fn attempt(folder: &Path) -> anyhow::Result<Result<Self, File>> {
+        let path = lock_of(folder);
+        let open = || {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            File::options().create(true).truncate(false).write(true).open(&path)
+        };
+        let file = open().with_context(|| cannot_lock(folder))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Ok(Self { _locked: file })),
+            Err(TryLockError::WouldBlock) => Ok(Err(file)),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),
+        }
+    }
+}
+
+fn lock_of(folder: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(folder.file_name().unwrap_or_default());
+    name.push(".lock");
+    folder.with_file_name(name)
+}
+
+fn cannot_lock(folder: &Path) -> String {
+    format!(
+        "cannot write to the folder of the run: {} (its lock, {})",
+        folder.display(),
+        lock_of(folder).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_at_a_time_and_free_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let held = FolderLock::or_fail(&one).unwrap();
+        let error = FolderLock::or_fail(&one).unwrap_err().to_string();
+        assert!(error.contains("another process") && error.contains("--runs"), "{error}");
+        FolderLock::or_fail(&other).unwrap();
+        let waiting = std::thread::spawn({
+            let one = one.clone();
+            move || FolderLock::wait(&one).unwrap()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waiting.is_finished(), "it is held");
+        drop(held);
+        let held = waiting.join().unwrap();
+        FolderLock::or_fail(&one).unwrap_err();
+        drop(held);
+        FolderLock::or_fail(&one).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! Running a study: every variant with every seed, in order. [`run`](mod@run) is one run from its checkpoint
+//! to its test score; `reuse` finds equal runs of other studies; `models` evaluates the pretrained models;
+//! `overview` shows how far a study is.
+//!
+//! A study has variants, a variant has one run a seed, and a run has one or two stages of training.
+
+mod models;
+pub(crate) mod overview;
+mod reuse;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use data::datasets::Split;
+use train::dashboard::Dashboard;
+use train::{BEST, files};
+
+use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, image_size};
+use crate::pretrain;
+use crate::records::{Failure, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder};
+use crate::runtime::{FolderLock, Session, Status};
+use crate::tasks::{self, Clips};
+use crate::text::error_chain;
+use models::Models;
+use overview::Overview;
+use run::Run;
+
+pub(crate) use run::Evaluation;
+
+/// A study to be run.
+pub(crate) struct Request<'a> {
+    pub ablation: &'a Ablation,
+    pub profile: &'a str,
+    /// The variants to be run, in the study's order.
+    pub variants: Vec<Resolved<'a>>,
+    /// Seeds of each variant: 1 to this.
+    pub seeds: u64,
+    /// Whether finished runs are skipped and an interrupted one continues.
+    pub resume: bool,
+    /// Whether equal runs of other studies are copied.
+    pub reuse: bool,
+    pub runs: &'a Path,
+}
+
+impl Request<'_> {
+    /// The folder of the study.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.runs.join(&self.ablation.name)
+    }
+}
+
+/// Runs a study. A failed run is reported, and the others are run.
+pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
+    let Request { ablation, profile, variants, .. } = request;
+    for (name, reason) in ablation.left_out(profile) {
+        eprintln!("{name} is not in profile {profile}: {reason}");
+    }
+    let Some((_, first)) = variants.first() else {
+        bail!("profile {profile} has none of the chosen variants of {}", ablation.name)
+    };
+    let folder = request.folder();
+    let _lock = FolderLock::or_fail(&folder)?;
+    prepare_folder(&folder, request.resume)?;
+
+    let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
+    let models = Models::new(session, &folder, earlier);
+    let mut study = Study { request, session, folder: &folder, models, clips: None, learned: Vec::new() };
+    let Some(first) = study.with_checkpoint(first)? else { return Ok(Status::Interrupted) };
+    let (task, loaded) = (tasks::of(&first), study.clips(&first)?);
+    clips::save(&folder, &task.test_clips(&loaded))?;
+    let data_hash = Some(loaded.hash().to_owned());
+    let baselines = match study.models.earlier(data_hash.as_ref()) {
+        Some(earlier) => earlier.baselines.clone(),
+        None => task.baselines(&loaded)?,
+    };
+    let count = |split| loaded.split(split).len();
+    let started = |(variant, _): &Resolved<'_>| VariantSummary {
+        name: variant.name.clone(),
+        description: variant.description.clone(),
+        runs: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut summary = Summary {
+        ablation: ablation.name.clone(),
+        question: ablation.question.clone(),
+        paper: ablation.paper.clone(),
+        profile: (*profile).to_owned(),
+        data_set: Some(loaded.name().to_owned()),
+        clips: Some([count(Split::Train), count(Split::Validate), count(Split::Test)]),
+        baselines,
+        models: Vec::new(),
+        seeds: Some(request.seeds),
+        variants: variants.iter().map(started).collect(),
+        published: ablation.published.clone(),
+        world: data_hash,
+    };
+    // a checkpoint that cannot be read stops the study before anything is trained
+    study.models.add(&variants[0].0.name, &first, &loaded, &mut summary)?;
+    drop(loaded);
+    if !study.run(&mut summary)? {
+        return Ok(Status::Interrupted);
+    }
+    let has_failures = summary.variants.iter().any(|variant| !variant.failures.is_empty());
+    Ok(if has_failures { Status::Failed } else { Status::Finished })
+}
+
+/// A study in progress.
+struct Study<'a> {
+    request: &'a Request<'a>,
+    session: &'a Session,
+    folder: &'a Path,
+    models: Models<'a>,
+    /// The clips of the last run, which most variants share.
+    clips: Option<Arc<Clips>>,
+    learned: Vec<Learned>,
+}
+
+/// The result of a run's cross-entropy stage, from which self-critical training can start.
+struct Learned {
+    /// Hash of the configuration of that stage.
+    config_hash: String,
+    checkpoint: PathBuf,
+}
+
+impl Study<'_> {
+    /// All runs. The summary is saved after each, so that a report can be made at any time; returns whether
+    /// all have ended.
+    fn run(&mut self, summary: &mut Summary) -> anyhow::Result<bool> {
+        let path = self.folder.join(SUMMARY);
+        files::replace_json(&path, summary)?;
+        for (index, (variant, config)) in self.request.variants.iter().enumerate() {
+            for seed in 1..=self.request.seeds {
+                match self.one(variant, config, seed, summary) {
+                    Ok(Some(result)) => summary.variants[index].runs.push(result),
+                    Ok(None) => return Ok(false),
+                    Err(error) => {
+                        let reason = error_chain(&error);
+                        eprintln!("{} seed {seed} failed, the others are run: {reason}", variant.name);
+                        summary.variants[index].failures.push(Failure { seed, reason });
+                    }
+                }
+                files::replace_json(&path, summary)?;
+                if self.session.is_stopped() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// One run, or its result where it is finished; none where it was interrupted.
+    fn one(
+        &mut self,
+        variant: &Variant,
+        config: &RunConfig,
+        seed: u64,
+        summary: &mut Summary,
+    ) -> anyhow::Result<Option<RunResult>> {
+        let directory = run_folder(self.folder, &variant.name, seed);
+        let run = Run::new(&variant.name, config, seed, directory.clone());
+        let result = match run.finished()? {
+            Some(finished) if self.models.keep(&variant.name, summary) => Some(finished),
+            finished => {
+                if self.session.dashboard != Dashboard::Silent && finished.is_none() {
+                    println!(
+                        "\n{}\n\nnow: {} seed {seed}",
+                        Overview::read(self.folder)?.text(),
+                        variant.name
+                    );
+                }
+                let Some(config) = &self.with_checkpoint(config)? else { return Ok(None) };
+                let clips = self.clips(config)?;
+                self.models.add(&variant.name, config, &clips, summary)?;
+                match finished {
+                    Some(finished) => Some(finished),
+                    None => self.train(&Run::new(&variant.name, config, seed, directory.clone()), &clips)?,
+                }
+            }
+        };
+        if result.is_some() && config.scst.is_none() {
+            self.learned.push(Learned { config_hash: config.hash(seed)?, checkpoint: directory.join(BEST) });
+        }
+        Ok(result)
+    }
+
+    /// Trains a run, or copies an equal one of another study.
+    fn train(&mut self, run: &Run<'_>, clips: &Clips) -> anyhow::Result<Option<RunResult>> {
+        let provenance =
+            run.provenance(self.session, clips, self.models.weights_hash(&run.config.checkpoint)?)?;
+        // a run that was started here continues here
+        if self.request.reuse
+            && !run.directory.exists()
+            && let Some(equal) = reuse::find(self.request.runs, self.folder, &provenance)?
+        {
+            reuse::copy_run(&equal, &run.directory)?;
+            eprintln!(
+                "{} seed {} is the run in {}, which was copied (--no-reuse would train it again)",
+                run.variant,
+                run.seed,
+                equal.display()
+            );
+            return run.finished();
+        }
+        // self-critical training starts from a run of this study that has the same first stage
+        let first_stage = run.first_stage_hash()?;
+        let start = self.learned.iter().find(|learned| first_stage.as_ref() == Some(&learned.config_hash));
+        run.run(self.session, clips, &provenance, start.map(|learned| learned.checkpoint.as_path()))
+    }
+
+    /// The clips of a configuration; those of the last run where it reads the same frames.
+    fn clips(&mut self, config: &RunConfig) -> anyhow::Result<Arc<Clips>> {
+        let (task, size) = (tasks::of(config), image_size(config)?);
+        if let Some(clips) = self.clips.as_ref().filter(|clips| clips.is_of(config, &*task, size)) {
+            return Ok(clips.clone());
+        }
+        self.clips = None;
+        let clips = Arc::new(Clips::open(config, &*task, size, &self.session.caches)?);
+        self.clips = Some(clips.clone());
+        Ok(clips)
+    }
+
+    /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none
+    /// where it was interrupted.
+    fn with_checkpoint(&self, config: &RunConfig) -> anyhow::Result<Option<RunConfig>> {
+        let Some(choice) = &config.pretraining else { return Ok(Some(config.clone())) };
+        let chosen = PretrainConfig::find(&choice.name, &choice.sets())?;
+        let checkpoint = pretrain::checkpoint(&chosen, self.session)?;
+        Ok(checkpoint.map(|checkpoint| RunConfig { checkpoint, ..config.clone() }))
+    }
+}
+
+/// Moves an earlier run of the study aside, unless it is resumed, and makes the folder.
+fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
+    if folder.exists() && !resume {
+        let aside = reuse::free_name_aside(folder);
+        std::fs::rename(folder, &aside)
+            .with_context(|| format!("cannot move the earlier run aside: {}", folder.display()))?;
+        eprintln!("the earlier run was moved to {} (--resume would continue it)", aside.display());
+    }
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot write to the folder of the run: {}", folder.display()))?;
+    // a folder that cannot be written to is reported now and not after the first run
+    files::replace(&folder.join(".writable"), b"")?;
+    std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
+}

@@ -1,0 +1,266 @@
+//! One run of a study: from the pretrained checkpoint through its stages to its test score.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::bail;
+use captioner::{Context, SETTINGS_FILE, TOKENIZER_FILE};
+use data::datasets::Split;
+use data::text::Tokenizer;
+use model::Blip2;
+use serde_json::json;
+use train::evaluation::evaluate_captions;
+use train::processes::SingleProcess;
+use train::scst::{Rewards, Scst};
+use train::{
+    BEST, CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, TrainConfig, Validation, files, fit,
+};
+
+use crate::config::{RunConfig, ScstStage, find_checkpoint, open_checkpoint};
+use crate::records::provenance::Identity;
+use crate::records::{
+    CONFIG, CROSS_ENTROPY, Epoch, PROVENANCE, Provenance, RESULT, RunResult, TEST_PREDICTIONS, TIMING,
+    Timing, read_json,
+};
+use crate::runtime::Session;
+use crate::runtime::memory::{self, PeakMemory};
+use crate::tasks::{self, Clips, Task};
+
+/// One run of a study.
+pub(super) struct Run<'a> {
+    pub(super) variant: &'a str,
+    /// Everything that decides the result except the seed.
+    pub(super) config: &'a RunConfig,
+    pub(super) seed: u64,
+    pub(super) directory: PathBuf,
+    task: Arc<dyn Task>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(variant: &'a str, config: &'a RunConfig, seed: u64, directory: PathBuf) -> Self {
+        Self { variant, config, seed, directory, task: tasks::of(config) }
+    }
+
+    /// The result of an earlier session, where the run is finished.
+    pub(super) fn finished(&self) -> anyhow::Result<Option<RunResult>> {
+        let Some(result) = read_json::<RunResult>(&self.directory.join(RESULT))? else { return Ok(None) };
+        let hash = self.config.hash(self.seed)?;
+        if result.config_hash != hash {
+            bail!(
+                "{} was made with other settings (hash {}, now {hash}); move it away, or run without --resume to start again",
+                self.directory.display(),
+                result.config_hash,
+            );
+        }
+        Ok(Some(result))
+    }
+
+    /// Program, machine and inputs of the run.
+    pub(super) fn provenance(
+        &self,
+        session: &Session,
+        clips: &Clips,
+        weights_hash: String,
+    ) -> anyhow::Result<Provenance> {
+        let identity = Identity {
+            config_hash: self.config.hash(self.seed)?,
+            data_hash: clips.hash().to_owned(),
+            weights_hash: Some(weights_hash),
+            seed: self.seed,
+        };
+        Ok(Provenance::of(&session.device_word, identity))
+    }
+
+    /// Hash of the configuration of the first stage, where self-critical training follows it.
+    pub(super) fn first_stage_hash(&self) -> anyhow::Result<Option<String>> {
+        let hash = || self.first_stage().hash(self.seed);
+        Ok(self.config.scst.is_some().then(hash).transpose()?)
+    }
+
+    fn first_stage(&self) -> RunConfig {
+        RunConfig { scst: None, ..self.config.clone() }
+    }
+
+    /// Trains, selects the best epoch on validation, and scores it once on test; none where it was
+    /// interrupted. Self-critical training starts from `start`, the checkpoint of an equal first stage, where
+    /// there is one.
+    pub(super) fn run(
+        &self,
+        session: &Session,
+        clips: &Clips,
+        provenance: &Provenance,
+        start: Option<&Path>,
+    ) -> anyhow::Result<Option<RunResult>> {
+        let (started, memory) = (Instant::now(), PeakMemory::watch());
+        files::replace(&self.directory.join(CONFIG), self.config.to_toml()?.as_bytes())?;
+        files::replace_json(&self.directory.join(PROVENANCE), provenance)?;
+
+        let stages = Stages { run: self, session, clips };
+        let (outcome, context) = match &self.config.scst {
+            None => stages.cross_entropy(self.config, &self.directory)?,
+            Some(scst) => {
+                let own = self.directory.join(CROSS_ENTROPY);
+                if start.is_none() && stages.cross_entropy(&self.first_stage(), &own)?.0.interrupted {
+                    return Ok(None);
+                }
+                stages.self_critical(scst, start.unwrap_or(&own.join(BEST)))?
+            }
+        };
+        if outcome.interrupted {
+            return Ok(None);
+        }
+        let training = self.config.last_stage();
+        let predictions = self.directory.join(TEST_PREDICTIONS);
+        let test = Evaluation { task: &*self.task, config: self.config, clips };
+        let test = test.of(Split::Test, &outcome.best, &context, Some(&predictions))?;
+        let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&outcome.best, choose));
+        let result = RunResult {
+            config_hash: provenance.config_hash.clone(),
+            seed: self.seed,
+            trainable: count(&|name| training.parameters.trains(name)),
+            parameters: count(&|_| true),
+            best_epoch: outcome.best_epoch(),
+            history: outcome.history.into_iter().map(Epoch::from).collect(),
+            test,
+        };
+        let timing = Timing {
+            seconds_per_epoch: Some(outcome.seconds.steps / result.history.len().max(1) as f64),
+            seconds: Some(started.elapsed().as_secs_f64()),
+            training: Some(outcome.seconds),
+            peak_memory: memory.bytes(),
+            device_memory: memory::of_device(&session.device),
+        };
+        files::replace_json(&self.directory.join(TIMING), &timing)?;
+        files::replace_json(&self.directory.join(RESULT), &result)?;
+        Ok(Some(result))
+    }
+}
+
+/// The outcome of a stage, and how its model is used.
+type Trained = (Outcome<Blip2>, Context);
+
+/// The stages of a run.
+struct Stages<'a> {
+    run: &'a Run<'a>,
+    session: &'a Session,
+    clips: &'a Clips,
+}
+
+impl Stages<'_> {
+    /// Cross-entropy training of the pretrained model.
+    fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Trained> {
+        let (model, context) = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
+        let examples = self.examples(&model, &context, &config.train)?;
+        let objective = CrossEntropy::new(context.clone(), config.train.label_smoothing);
+        let label = format!("{} seed {}", self.run.variant, self.run.seed);
+        let outcome = self.fit(model, objective, examples, &config.train, directory, label)?;
+        self.save_settings(config, &context.tokenizer, directory, outcome.interrupted)?;
+        Ok((outcome, context))
+    }
+
+    /// Self-critical training of the model that cross-entropy training gave.
+    fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Trained> {
+        let (run, config) = (self.run, self.run.config);
+        let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
+        let (model, context) = self.open(start, dropout)?;
+        let examples = self.examples(&model, &context, &scst.train)?;
+        let training = self.clips.split(Split::Train);
+        let references: Vec<Vec<String>> = training.into_iter().map(|clip| clip.captions.clone()).collect();
+        let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
+        let label = format!("{} seed {}, self-critical", run.variant, run.seed);
+        let objective = Scst::new(context.clone(), rewards);
+        let outcome = self.fit(model, objective, examples, &scst.train, &run.directory, label)?;
+        self.save_settings(config, &context.tokenizer, &run.directory, outcome.interrupted)?;
+        Ok((outcome, context))
+    }
+
+    /// A checkpoint as the run trains it.
+    fn open(&self, directory: &Path, dropout: Option<f64>) -> anyhow::Result<(Blip2, Context)> {
+        let checkpoint = open_checkpoint(directory, self.run.config, dropout, &self.session.device)?;
+        let context = self.run.task.context(&checkpoint)?;
+        Ok((checkpoint.model, context))
+    }
+
+    /// Training examples, and the validation split with its scorer.
+    fn examples(
+        &self,
+        model: &Blip2,
+        context: &Context,
+        training: &TrainConfig,
+    ) -> anyhow::Result<(Arc<dyn Examples>, Validation)> {
+        let (run, clips) = (self.run, self.clips);
+        let videos = |split| clips.videos(split, model, training);
+        let seed = run.config.drawn_seed(run.seed);
+        let train = run.task.training(clips, videos(Split::Train)?, context, seed)?;
+        let validation = run.task.evaluation(clips, Split::Validate, videos(Split::Validate)?, context)?;
+        Ok((train, validation))
+    }
+
+    fn fit<O: Objective<Model = Blip2>>(
+        &self,
+        model: Blip2,
+        objective: O,
+        (train, validation): (Arc<dyn Examples>, Validation),
+        training: &TrainConfig,
+        directory: &Path,
+        label: String,
+    ) -> anyhow::Result<Outcome<Blip2>> {
+        let (run, session) = (self.run, self.session);
+        let settings = Fit {
+            config: training.clone(),
+            objective,
+            train,
+            validation: Some(validation),
+            directory: directory.to_owned(),
+            device: session.device.clone(),
+            seed: run.config.drawn_seed(run.seed),
+            label,
+            settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
+            stop: session.stop.clone(),
+            dashboard: session.dashboard,
+            processes: Arc::new(SingleProcess),
+        };
+        Ok(fit(model, settings)?)
+    }
+
+    /// Saves the tokenizer and the settings of a stage beside its best weights, so that the checkpoint can be
+    /// evaluated alone.
+    fn save_settings(
+        &self,
+        config: &RunConfig,
+        tokenizer: &Tokenizer,
+        directory: &Path,
+        interrupted: bool,
+    ) -> anyhow::Result<()> {
+        if interrupted {
+            return Ok(());
+        }
+        let best = directory.join(BEST);
+        tokenizer.save(&best.join(TOKENIZER_FILE))?;
+        Ok(files::replace(&best.join(SETTINGS_FILE), config.to_toml()?.as_bytes())?)
+    }
+}
+
+/// Evaluation of a model on a split, as a run with this configuration does it.
+pub(crate) struct Evaluation<'a> {
+    /// The task of the configuration.
+    pub task: &'a dyn Task,
+    pub config: &'a RunConfig,
+    pub clips: &'a Clips,
+}
+
+impl Evaluation<'_> {
+    /// The metrics of a model; the predictions are saved where a file is named.
+    pub(crate) fn of(
+        &self,
+        split: Split,
+        model: &Blip2,
+        context: &Context,
+        predictions: Option<&Path>,
+    ) -> anyhow::Result<Metrics> {
+        let videos = self.clips.videos(split, model, self.config.last_stage())?;
+        let examples = self.task.evaluation(self.clips, split, videos, context)?;
+        Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
+    }
+}

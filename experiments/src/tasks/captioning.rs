@@ -1,0 +1,101 @@
+//! Captioning: a clip is described in a sentence.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use captioner::{Checkpoint, Context, GenerationConfig, TextConfig, Videos};
+use data::datasets::{Split, VideoSet};
+use data::tiny_world::{World, WorldConfig, chance_levels};
+use metrics::best_constant_caption;
+use train::{CaptionUse, Captioned, Examples, Metrics, Validation};
+
+use super::caption_scorer::{CaptionScorer, chance_metrics};
+use super::{Clips, Task, TextLengths};
+use crate::config::{EvaluateConfig, RunConfig};
+use crate::records::{Baselines, TestClip};
+
+/// The settings of captioning.
+pub(super) struct Captioning {
+    text: TextConfig,
+    generate: GenerationConfig,
+    captions: CaptionUse,
+    evaluate: EvaluateConfig,
+}
+
+impl Captioning {
+    pub(super) fn new(config: &RunConfig) -> Self {
+        let (text, generate) = (config.text.clone(), config.generate.clone());
+        Self { text, generate, captions: config.captions, evaluate: config.evaluate.clone() }
+    }
+
+    /// Scores captions of a split; of the test split by every metric.
+    fn scorer(clips: &Clips, split: Split) -> anyhow::Result<CaptionScorer> {
+        let meteor = if split == Split::Test { clips.meteor_tables()? } else { None };
+        Ok(CaptionScorer::new(clips.world(), &clips.split(split), split == Split::Test, meteor))
+    }
+}
+
+impl Task for Captioning {
+    fn name(&self) -> &'static str {
+        "captioning"
+    }
+
+    fn videos(&self, world: &World) -> data::Result<VideoSet> {
+        world.videos()
+    }
+
+    fn examples_per_clip(&self, world: &WorldConfig) -> Option<usize> {
+        (self.captions == CaptionUse::Every).then_some(world.captions)
+    }
+
+    fn text_lengths(&self) -> TextLengths {
+        TextLengths::new(&self.text.prompt, self.generate.max_new_tokens)
+    }
+
+    fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
+        let generate = self.generate.with_end_tokens(checkpoint.end_tokens.clone());
+        Ok(checkpoint.context(&self.text.prompt, generate)?)
+    }
+
+    fn training(
+        &self,
+        clips: &Clips,
+        videos: Videos,
+        context: &Context,
+        seed: u64,
+    ) -> anyhow::Result<Arc<dyn Examples>> {
+        let training = clips.split(Split::Train);
+        let captions = training.iter().map(|clip| clip.captions.as_slice());
+        let (used, tokenizer) = (self.captions, context.tokenizer.clone());
+        Ok(Arc::new(Captioned::new(videos, captions, used, tokenizer, self.text.max_tokens, seed)?))
+    }
+
+    fn evaluation(
+        &self,
+        clips: &Clips,
+        split: Split,
+        videos: Videos,
+        _context: &Context,
+    ) -> anyhow::Result<Validation> {
+        let scorer = Arc::new(Self::scorer(clips, split)?);
+        Ok(Validation::of_videos(videos, split, scorer, self.evaluate.batch_size))
+    }
+
+    fn baselines(&self, clips: &Clips) -> anyhow::Result<Baselines> {
+        let training = clips.split(Split::Train);
+        let references: Vec<&[String]> = training.iter().map(|clip| clip.captions.as_slice()).collect();
+        let (caption, _) =
+            best_constant_caption(&references).context("the training split has no captions")?;
+        let count = clips.split(Split::Test).len();
+        let constant = Self::scorer(clips, Split::Test)?.score(&vec![caption.clone(); count])?;
+        let chance = clips
+            .world()
+            .map_or_else(Metrics::default, |world| chance_metrics(&chance_levels(world, Split::Test)));
+        Ok(Baselines { constant_caption: caption, constant, chance })
+    }
+
+    fn test_clips(&self, clips: &Clips) -> Vec<TestClip> {
+        let test = clips.split(Split::Test);
+        test.into_iter().map(|clip| TestClip::captioned(clip, clips.scene(&clip.id))).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! The clips of a run: those of the tiny world, which is made when it is needed, or those of a data set on
+//! disk.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, ensure};
+use captioner::{FrameConfig, FrameSource, Videos};
+use data::datasets::{Clip, Split, VideoSet, open};
+use data::tiny_world::scene::Scene;
+use data::tiny_world::{World, WorldConfig};
+use metrics::meteor::MeteorTables;
+use model::Blip2;
+use train::TrainConfig;
+
+use super::Task;
+use crate::config::{DatasetConfig, RunConfig};
+use crate::runtime::{Caches, ProgressBars, open_world};
+
+/// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first
+/// needed.
+pub(crate) struct Clips {
+    key: Key,
+    world: Option<World>,
+    set: VideoSet,
+    hash: String,
+    batch_size: usize,
+    caches: Caches,
+    frames: [OnceLock<Arc<FrameSource>>; 3],
+}
+
+/// Everything that decides which frames of which clips are read.
+#[derive(Clone, PartialEq)]
+struct Key {
+    task: &'static str,
+    world: WorldConfig,
+    dataset: Option<DatasetConfig>,
+    frames: FrameConfig,
+    size: usize,
+}
+
+impl Key {
+    fn of(config: &RunConfig, task: &dyn Task, size: usize) -> Self {
+        let (world, dataset, frames) = (config.world.clone(), config.dataset.clone(), config.frames.clone());
+        Self { task: task.name(), world, dataset, frames, size }
+    }
+}
+
+impl Clips {
+    /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side.
+    pub(crate) fn open(
+        config: &RunConfig,
+        task: &dyn Task,
+        size: usize,
+        caches: &Caches,
+    ) -> anyhow::Result<Self> {
+        let (world, set, hash) = match &config.dataset {
+            Some(dataset) => {
+                let set = open(&dataset.place())?;
+                for split in Split::ALL {
+                    eprintln!("{:<9} {}", split.name(), set.usage(split));
+                }
+                let hash = {
+                    let _ = caches;
+                    String::new()
+                };
+                (None, set, hash)
+            }
+            None => {
+                let world = open_world(&config.world, caches.folder())?;
+                let (set, hash) = (task.videos(&world)?, world.hash().to_owned());
+                (Some(world), set, hash)
+            }
+        };
+        let (key, batch_size) = (Key::of(config, task, size), config.evaluate.batch_size);
+        Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: Default::default() })
+    }
+
+    /// Whether a configuration reads the same frames of the same clips.
+    pub(crate) fn is_of(&self, config: &RunConfig, task: &dyn Task, size: usize) -> bool {
+        self.key == Key::of(config, task, size)
+    }
+
+    /// Name of the data set.
+    pub(crate) fn name(&self) -> &str {
+        &self.set.name
+    }
+
+    /// Hash of clips and annotations.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The tiny world, where the clips are of it.
+    pub(crate) fn world(&self) -> Option<&World> {
+        self.world.as_ref()
+    }
+
+    /// The content of a clip of the tiny world.
+    pub(crate) fn scene(&self, id: &str) -> Option<&Scene> {
+        Some(&self.world.as_ref()?.truth(id)?.scene)
+    }
+
+    /// The clips of a split, in the order of the frames.
+    pub(crate) fn split(&self, split: Split) -> Vec<&Clip> {
+        self.set.split(split)
+    }
+
+    /// METEOR's tables; none where they are not installed.
+    pub(crate) fn meteor_tables(&self) -> Result<Option<MeteorTables>, metrics::Error> {
+        match self.caches.meteor_tables(None) {
+            Ok(tables) => Ok(Some(tables)),
+            Err(metrics::Error::NoMeteorTables { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The input of a model for a split: frames, or the features of its ViT where `training` freezes it.
+    pub(crate) fn videos(
+        &self,
+        split: Split,
+        model: &Blip2,
+        training: &TrainConfig,
+    ) -> anyhow::Result<Videos> {
+        let Key { frames, size, .. } = &self.key;
+        let videos = Videos::new(self.frames(split)?, frames.clone(), *size);
+        let bars = ProgressBars::default();
+        let trains = |name: &str| training.parameters.trains(name);
+        let cache = self.caches.folder();
+        Ok(videos
+            .with_frozen_vit(model, trains, self.batch_size, cache, &|progress| bars.update(progress))?)
+    }
+
+    fn frames(&self, split: Split) -> anyhow::Result<Arc<FrameSource>> {
+        let [train, validate, test] = &self.frames;
+        let place = match split {
+            Split::Train => train,
+            Split::Validate => validate,
+            Split::Test => test,
+        };
+        if let Some(frames) = place.get() {
+            return Ok(frames.clone());
+        }
+        let clips = self.split(split);
+        ensure!(!clips.is_empty(), "{} has no clips in its split {split}", self.set.name);
+        let (bars, trains) = (ProgressBars::default(), split == Split::Train);
+        let show = |progress| bars.update(progress);
+        let Key { frames, size, .. } = &self.key;
+        let frames = FrameSource::open(&clips, frames, *size, trains, self.caches.folder(), &show)
+            .with_context(|| format!("cannot read the {split} clips of {}", self.set.name))?;
+        Ok(place.get_or_init(|| Arc::new(frames)).clone())
+    }
+}

@@ -1,0 +1,213 @@
+//! Question answering (Table 3 of the paper): each question, put into a prompt, is an example, and its answer
+//! is the target, as LAVIS and InstructBLIP train on questions. Answers are generated freely. They are right
+//! when they equal the published answer after the normalisation of the VQA challenge.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Videos};
+use data::datasets::{Clip, Question, Split, VideoSet};
+use data::text::{Family, Tokenizer, ask, clean_question};
+use data::tiny_world::{World, WorldConfig};
+use model::Blip2Config;
+use model::generate::GenerateConfig;
+use model::lm::LanguageModelConfig;
+use train::{Batch, Examples, Metrics, TrainError, Validation};
+
+use super::answer_scorer::AnswerScorer;
+use super::{Clips, Task, TextLengths};
+use crate::config::{AnswerConfig, EvaluateConfig, RunConfig};
+use crate::records::{Baselines, TestClip};
+
+/// Words of a typical question, for estimates.
+const QUESTION_WORDS: usize = 10;
+
+/// The settings of question answering.
+pub(super) struct QuestionAnswering {
+    config: AnswerConfig,
+    evaluate: EvaluateConfig,
+}
+
+impl QuestionAnswering {
+    pub(super) fn new(config: &AnswerConfig, run: &RunConfig) -> Self {
+        Self { config: config.clone(), evaluate: run.evaluate.clone() }
+    }
+
+    fn questions(
+        &self,
+        clips: &Clips,
+        split: Split,
+        videos: Videos,
+        context: &Context,
+    ) -> anyhow::Result<Questions> {
+        let reader = Reader::new(self.config.clone(), &context.config, context.tokenizer.clone())?;
+        Questions::new(videos, &clips.split(split), reader)
+    }
+}
+
+impl Task for QuestionAnswering {
+    fn name(&self) -> &'static str {
+        "question answering"
+    }
+
+    fn videos(&self, world: &World) -> data::Result<VideoSet> {
+        world.questions()
+    }
+
+    /// Fewer questions are asked where answers would become too common: docs/tiny-world.md.
+    fn examples_per_clip(&self, world: &WorldConfig) -> Option<usize> {
+        Some(world.questions)
+    }
+
+    fn text_lengths(&self) -> TextLengths {
+        let TextLengths { prompt, target } =
+            TextLengths::new(&self.config.prompt, self.config.generate.max_new_tokens);
+        TextLengths { prompt: prompt + QUESTION_WORDS, target }
+    }
+
+    /// Each question has its own prompt; an answer ends with the tokenizer's end token.
+    fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
+        let tokenizer = checkpoint.tokenizer.clone();
+        let generate = GenerateConfig { end_tokens: vec![tokenizer.end()], ..self.config.generate.clone() };
+        generate.validate()?;
+        Ok(Context { config: checkpoint.config.clone(), tokenizer, prompt: PromptIds::default(), generate })
+    }
+
+    fn training(
+        &self,
+        clips: &Clips,
+        videos: Videos,
+        context: &Context,
+        _seed: u64,
+    ) -> anyhow::Result<Arc<dyn Examples>> {
+        Ok(Arc::new(self.questions(clips, Split::Train, videos, context)?))
+    }
+
+    fn evaluation(
+        &self,
+        clips: &Clips,
+        split: Split,
+        videos: Videos,
+        context: &Context,
+    ) -> anyhow::Result<Validation> {
+        let questions = self.questions(clips, split, videos, context)?;
+        Ok(Validation {
+            split,
+            ids: questions.asked.iter().map(|(_, question)| question.id.clone()).collect(),
+            scorer: Some(Arc::new(AnswerScorer::new(clips.world(), &clips.split(split))?)),
+            batch_size: self.evaluate.batch_size,
+            examples: Arc::new(questions),
+        })
+    }
+
+    fn baselines(&self, clips: &Clips) -> anyhow::Result<Baselines> {
+        let scorer = |split| AnswerScorer::new(clips.world(), &clips.split(split));
+        let chance = scorer(Split::Test)?.chance(&scorer(Split::Train)?)?;
+        Ok(Baselines { constant_caption: String::new(), constant: Metrics::default(), chance })
+    }
+
+    fn test_clips(&self, clips: &Clips) -> Vec<TestClip> {
+        let test = clips.split(Split::Test);
+        test.into_iter().flat_map(|clip| TestClip::asked(clip, clips.scene(&clip.id))).collect()
+    }
+}
+
+/// Tokenises the questions and answers for a model.
+#[derive(Debug, Clone)]
+struct Reader {
+    config: AnswerConfig,
+    tokenizer: Arc<Tokenizer>,
+    /// A decoder-only language model continues its prompt, so padding is put before the prompt.
+    pads_start: bool,
+}
+
+impl Reader {
+    fn new(config: AnswerConfig, model: &Blip2Config, tokenizer: Arc<Tokenizer>) -> anyhow::Result<Self> {
+        config.check()?;
+        let pads_start = !matches!(model.text_config, LanguageModelConfig::T5(_));
+        Ok(Self { config, tokenizer, pads_start })
+    }
+
+    /// The questions in their prompts.
+    fn prompts<'a>(&self, questions: impl Iterator<Item = &'a Question>) -> data::Result<HostPrompts> {
+        let prompt = |question: &Question| {
+            let text = ask(&self.config.prompt, &clean_question(&question.text));
+            self.tokenizer.encode_as_published(&text, self.config.max_prompt_tokens)
+        };
+        let ids = questions.map(prompt).collect::<data::Result<Vec<_>>>()?;
+        let text = if self.pads_start { HostTokens::pad_start(&ids) } else { HostTokens::pad(&ids) };
+        Ok(HostPrompts { text: Some(text), instruction: None })
+    }
+
+    /// The answers as targets after a prompt.
+    fn targets<'a>(&self, questions: impl Iterator<Item = &'a Question>) -> data::Result<HostTokens> {
+        // OPT's text continues the prompt, and its tokens contain the space before a word
+        let before = if self.tokenizer.family() == Family::Opt { " " } else { "" };
+        let target = |question: &Question| {
+            let answer = format!("{before}{}", question.answer.trim());
+            self.tokenizer.encode(&answer, self.config.max_answer_tokens)
+        };
+        let ids = questions.map(target).collect::<data::Result<Vec<_>>>()?;
+        Ok(HostTokens::pad(&ids))
+    }
+}
+
+/// Questions about clips, one an example.
+struct Questions {
+    videos: Videos,
+    /// Each with the index of its clip.
+    asked: Vec<(usize, Question)>,
+    reader: Reader,
+}
+
+impl Questions {
+    /// The questions about the clips of a split, in order; `videos` are the same clips.
+    fn new(videos: Videos, clips: &[&Clip], reader: Reader) -> anyhow::Result<Self> {
+        let shown: Vec<&str> = videos.ids().iter().map(String::as_str).collect();
+        let annotated: Vec<&str> = clips.iter().map(|clip| clip.id.as_str()).collect();
+        ensure!(
+            shown == annotated,
+            "questions about {} clips and frames of {} are not of the same clips",
+            annotated.len(),
+            shown.len()
+        );
+        let of_clip = |(index, clip): (usize, &&Clip)| {
+            clip.questions.iter().map(|question| (index, question.clone())).collect::<Vec<_>>()
+        };
+        let asked: Vec<(usize, Question)> = clips.iter().enumerate().flat_map(of_clip).collect();
+        ensure!(!asked.is_empty(), "nothing is asked about any of {} clips", clips.len());
+        Ok(Self { videos, asked, reader })
+    }
+}
+
+impl Examples for Questions {
+    fn len(&self) -> usize {
+        self.asked.len()
+    }
+
+    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+        let questions = || items.iter().map(|&item| &self.asked[item].1);
+        let clips: Vec<usize> = items.iter().map(|&item| self.asked[item].0).collect();
+        Ok(Batch::Caption {
+            visual: self.videos.visual(epoch, &clips)?,
+            prompts: Some(self.reader.prompts(questions())?),
+            captions: Some(self.reader.targets(questions())?),
+            texts: questions().map(|question| question.answer.clone()).collect(),
+            clips,
+            items: items.to_vec(),
+        })
+    }
+
+    fn name(&self, item: usize) -> String {
+        let (clip, question) = &self.asked[item];
+        format!("question {} about {}", question.id, self.videos.ids()[*clip])
+    }
+
+    /// Words of the question, which is most of a prompt.
+    fn length(&self, _epoch: usize, item: usize) -> usize {
+        self.asked[item].1.text.split_whitespace().count()
+    }
+}
+
+#[cfg(test)]
+mod tests;
