@@ -127,6 +127,9 @@ fn a_checkpoint_keeps_its_fusion_unless_it_is_overridden() {
     let (overridden, said) = evaluate(&["--set", "model.fusion=concat"]);
     assert_ne!(overridden, result["test"]);
     assert!(said.contains("changed: fusion: average -> concat"), "{said}");
+    let (resized, said) = evaluate(&["--set", "frames.resizing=lavis"]);
+    assert_ne!(resized, result["test"], "the rule of resizing applies to test clips");
+    assert!(said.contains("changed: frames.resizing: \"blip\" -> \"lavis\""), "{said}");
     let (_, said) = evaluate(&["--set", "generate.num_beams=2"]);
     assert!(said.contains("changed: generate.num_beams: 1 -> 2"), "{said}");
 

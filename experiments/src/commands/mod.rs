@@ -47,7 +47,7 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Train one configuration: a TOML file of settings that replace those of a profile
     Train(ablation::TrainArguments),
-    /// Generate predictions for a split with a checkpoint and score them
+    /// Evaluate a checkpoint on a split with the settings that its run saved; changed settings are printed
     Evaluate(evaluate::Arguments),
     /// Save the report of an ablation's folder again, finished or not
     Report(report::Arguments),
