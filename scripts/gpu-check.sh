@@ -4,8 +4,8 @@
 #
 # usage: scripts/gpu-check.sh [FOLDER] [PYTHON]
 #
-# FOLDER   contains `experiments` and `full_size`, built with `--features cuda`; by default they are built here
-# PYTHON   has torch with CUDA, transformers and safetensors; without them the comparison is skipped
+# FOLDER   contains `experiments` and `full_size`, built with `--features cuda`; by default they are built
+# here PYTHON   has torch with CUDA, transformers and safetensors; without them the comparison is skipped
 #
 # Prints markdown for docs/benchmarks/gpu.md: machine, versions, every parity reference on the GPU, and clips
 # per second and memory of FLAN-T5-XL BLIP-2 (random weights, bf16, 8 frames) for training and beam-5

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use data::loader::LoadError;
-use model::caption::CaptionError;
+use model::blip2::CaptionError;
 use model::checkpoint::CheckpointError;
 use model::generate::ConfigError;
 

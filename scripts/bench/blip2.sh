@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Times a training step and beam-5 captioning of a mid-size BLIP-2, ours and PyTorch's, alternately in one run.
+# Times a training step and beam-5 captioning of a mid-size BLIP-2, ours and PyTorch's, alternately in one
+# run.
 #
 # usage: scripts/bench/blip2.sh [TURNS] [PYTHON]     PYTHON has torch, transformers and safetensors
 set -euo pipefail

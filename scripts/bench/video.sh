@@ -1,6 +1,6 @@
 #!/bin/sh
-# Times our video reader, PyAV and decord on the same clips in alternating rounds, and prints clips per second.
-# Usage: scripts/bench/video.sh [PARALLEL [ROUNDS [FILE...]]]
+# Times our video reader, PyAV and decord on the same clips in alternating rounds, and prints clips per
+# second. Usage: scripts/bench/video.sh [PARALLEL [ROUNDS [FILE...]]]
 #   defaults: 2 clips at once, 7 rounds, and MSR-VTT's mp4 clips in ../shared/data/clips (decord reads no GIF)
 # PyAV and decord go into a scratch environment under cache/bench.
 set -eu

@@ -148,7 +148,8 @@ def main():
         name: [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text in texts]
         for name, tokenizer in published(options.data / "tokenizers").items()
     }
-    # What special tokens inside a text of LLaMA's become differs between releases of transformers, so nothing is compared.
+    # What special tokens inside a text of LLaMA's become differs between releases of transformers, so nothing
+    # is compared.
     for part in ["ids", "cut_to_9"]:
         for place, text in enumerate(texts):
             if re.search(r".</?(s|unk)>|</?(s|unk)>.", text):
@@ -158,8 +159,8 @@ def main():
         return
     options.fixtures.mkdir(parents=True, exist_ok=True)
     small = small_models(options.fixtures, captions(options.data, 4000))
-    # Special tokens inside a text are text to sentencepiece and special to transformers; and T5's class splits at all white
-    # space, so that texts with either are compared with transformers alone, above.
+    # Special tokens inside a text are text to sentencepiece and special to transformers; and T5's class
+    # splits at all white space, so that texts with either are compared with transformers alone, above.
     plain = [text for text in texts if not re.search(r"<|▁|[^\S \t\n\u00a0\u3000]|\x00", text)]
     document["small_texts"] = plain
     document["small_ids"] = {name: [model.encode(text) for text in plain] for name, model in small.items()}

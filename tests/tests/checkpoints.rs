@@ -1,4 +1,5 @@
-//! `experiments import`, `export` and `verify` as a user runs them, on files of LAVIS, transformers and torch.onnx.
+//! `experiments import`, `export` and `verify` as a user runs them, on files of LAVIS, transformers and
+//! torch.onnx.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -300,8 +301,8 @@ mod hub {
     }
 }
 
-/// Exports of torch.onnx in the places of ViT, Q-Former and language model; what no export holds (queries, projection,
-/// the norm behind the ViT lies with the ViT) comes from a safetensors file.
+/// Exports of torch.onnx in the places of ViT, Q-Former and language model; what no export holds (queries,
+/// projection, the norm behind the ViT lies with the ViT) comes from a safetensors file.
 #[test]
 fn exports_of_torch_onnx_become_a_checkpoint_bit_for_bit() {
     let desk = Desk::new();

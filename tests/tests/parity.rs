@@ -1,7 +1,7 @@
 //! Our numbers against those of `transformers` on tiny random models of every language model.
 //!
-//! The references are made by `python scripts/reference/fixtures.py`; what they hold, and the tolerances, are those of
-//! `experiments verify`.
+//! The references are made by `python scripts/reference/fixtures.py`; what they hold, and the tolerances, are
+//! those of `experiments verify`.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -15,7 +15,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
 }
 
-/// The CPU, or what `RECAP_TEST_DEVICE` names, as in `RECAP_TEST_DEVICE=cuda cargo test -p tests --features cuda`.
+/// The CPU, or what `RECAP_TEST_DEVICE` names, as in `RECAP_TEST_DEVICE=cuda cargo test -p tests --features
+/// cuda`.
 fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     let word = || std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());

@@ -1,4 +1,5 @@
-//! Pretraining in its stages: stopped and gone on with, on a user's own pairs, and with settings that cannot be.
+//! Pretraining in its stages: stopped and gone on with, on a user's own pairs, and with settings that cannot
+//! be.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
@@ -55,7 +56,8 @@ fn a_pretraining_killed_in_each_stage_ends_the_same() {
     assert!(weights(&desk) == weights(&whole), "weights differ");
 }
 
-/// As BLIP-2 itself was made: a ViT and a language model that are there, frozen, and a new Q-Former between them.
+/// As BLIP-2 itself was made: a ViT and a language model that are there, frozen, and a new Q-Former between
+/// them.
 #[test]
 fn a_pretraining_starts_from_a_checkpoints_vit_and_language_model() {
     let desk = Desk::new();

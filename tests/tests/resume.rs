@@ -81,8 +81,8 @@ fn a_killed_run_ends_the_same() {
     assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
 }
 
-/// With dropout, and a state saved after every step, so that many of the kills fall into saving. `RECAP_KILLS` sets how
-/// often; six times by default.
+/// With dropout, and a state saved after every step, so that many of the kills fall into saving.
+/// `RECAP_KILLS` sets how often; six times by default.
 #[test]
 fn a_run_killed_at_random_moments_ends_the_same_and_never_meets_an_unreadable_state() {
     let kills: u32 = std::env::var("RECAP_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);

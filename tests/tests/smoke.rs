@@ -69,7 +69,8 @@ fn evaluated(desk: &Desk, run: &str) -> Value {
     serde_json::from_str(&ran.out).unwrap()
 }
 
-/// The ablations are found among the files, so that none is missed. `evaluate` must reproduce the result of every run.
+/// The ablations are found among the files, so that none is missed. `evaluate` must reproduce the result of
+/// every run.
 #[test]
 fn every_ablation_runs_in_smoke_mode() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/configs/ablations");
@@ -286,8 +287,8 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
 }
 
-/// Half precision where a part is frozen, low-rank updates, augmentation, frames on disk, beams, a prompt: all that the
-/// profile `paper` sets, but for its sizes and its number of steps.
+/// Half precision where a part is frozen, low-rank updates, augmentation, frames on disk, beams, a prompt:
+/// all that the profile `paper` sets, but for its sizes and its number of steps.
 #[test]
 fn every_ablation_runs_with_the_papers_settings_on_a_small_model() {
     let desk = Desk::new();

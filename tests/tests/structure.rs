@@ -1,4 +1,5 @@
-//! Rules of the source tree: no import cycles between modules, few imports a file, short files, narrow comments.
+//! Rules of the source tree: no import cycles between modules, few imports a file, short files, narrow
+//! comments.
 //!
 //! Uses the standard library only, so that `make check` compiles this file alone in a second.
 

@@ -1,5 +1,5 @@
-//! Wrong usage and broken surroundings: the message names the thing and the next step, the exit code is 2 for wrong
-//! words and 1 for failures, nothing panics, and no half-written result is left.
+//! Wrong usage and broken surroundings: the message names the thing and the next step, the exit code is 2 for
+//! wrong words and 1 for failures, nothing panics, and no half-written result is left.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

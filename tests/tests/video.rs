@@ -1,4 +1,5 @@
-//! `experiments caption` and `experiments data check|prepare|probe` as a user runs them, on clips of the tiny world.
+//! `experiments caption` and `experiments data check|prepare|probe` as a user runs them, on clips of the
+//! tiny world.
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 

@@ -132,7 +132,7 @@ pub enum TrainError {
     Captioner(#[from] captioner::CaptionerError),
     /// Captions cannot be generated in self-critical training.
     #[error(transparent)]
-    Generation(#[from] model::caption::CaptionError),
+    Generation(#[from] model::blip2::CaptionError),
     /// Weights cannot be saved or loaded.
     #[error(transparent)]
     Checkpoint(#[from] model::checkpoint::CheckpointError),

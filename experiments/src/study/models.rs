@@ -45,8 +45,8 @@ impl<'a> Models<'a> {
         self.earlier.as_ref().filter(|earlier| earlier.world.as_ref() == data_hash)
     }
 
-    /// Takes the model of a variant from the earlier summary; returns whether it has one. The checkpoint, which
-    /// may have to be pretrained again, is not opened.
+    /// Takes the model of a variant from the earlier summary; returns whether it has one. The checkpoint,
+    /// which may have to be pretrained again, is not opened.
     pub(super) fn keep(&self, variant: &str, summary: &mut Summary) -> bool {
         let earlier = self.earlier(summary.world.as_ref());
         let is_of = |model: &&ModelSummary| model.variants.iter().any(|name| name == variant);
@@ -60,8 +60,8 @@ impl<'a> Models<'a> {
         }
     }
 
-    /// Adds a variant to the entry of its model in the summary. A model without an entry is evaluated, unless the
-    /// earlier summary has it.
+    /// Adds a variant to the entry of its model in the summary. A model without an entry is evaluated, unless
+    /// the earlier summary has it.
     pub(super) fn add(
         &mut self,
         variant: &str,

@@ -1,5 +1,5 @@
-//! A headless Chromium, spoken to in the DevTools protocol over its pipe: JSON messages that end in a zero byte, read from
-//! its file descriptor 3 and written to its 4. No driver and no network are needed.
+//! A headless Chromium, spoken to in the DevTools protocol over its pipe: JSON messages that end in a zero
+//! byte, read from its file descriptor 3 and written to its 4. No driver and no network are needed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! A study's folder as a runner leaves it, small and made here: two variants, two seeds, one run missing, three clips.
+//! A study's folder as a runner leaves it, small and made here: two variants, two seeds, one run missing,
+//! three clips.
 
 use std::path::{Path, PathBuf};
 
