@@ -59,10 +59,8 @@ impl Clips {
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
-                let hash = {
-                    let _ = caches;
-                    String::new()
-                };
+                // the folder of the decoded frames has the digests of the same files
+                let hash = set.content_hash(&caches.folder().join("frames"))?;
                 (None, set, hash)
             }
             None => {
