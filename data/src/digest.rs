@@ -87,12 +87,21 @@ fn look_up(path: &Path, known: &BTreeMap<String, Known>) -> Result<(Option<Strin
 }
 
 /// The SHA-256 of everything that a reader gives.
-pub(crate) fn digest_of(mut reader: impl Read) -> std::io::Result<[u8; 32]> {
+pub(crate) fn digest_of(reader: impl Read) -> std::io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
+    update(&mut hash, reader)?;
+    Ok(hash.finalize().into())
+}
+
+/// Adds everything that a reader gives to a hash.
+///
+/// # Errors
+/// Those of the reader.
+pub fn update(hash: &mut Sha256, mut reader: impl Read) -> std::io::Result<()> {
     let mut part = vec![0; 1 << 18];
     loop {
         match reader.read(&mut part)? {
-            0 => return Ok(hash.finalize().into()),
+            0 => return Ok(()),
             read => hash.update(&part[..read]),
         }
     }

@@ -1,13 +1,7 @@
-//! LAVIS's normalisation of captions and questions, and its prompts.
+//! LAVIS's normalisation of captions and questions, and its prompt for questions.
 
 /// Maximum number of words of a cleaned caption or question.
 pub const MAX_WORDS: usize = 50;
-
-/// T5's prompt for captions of videos.
-pub const VIDEO_PROMPT: &str = "a video of";
-
-/// The language model's prompt for captions of images.
-pub const IMAGE_PROMPT: &str = "a photo of";
 
 /// The language model's prompt for questions: LAVIS's prompt of InstructBLIP on MSRVTT-QA.
 pub const QUESTION_PROMPT: &str = "Question: {} Short Answer:";

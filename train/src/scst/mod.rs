@@ -81,11 +81,6 @@ impl Scst {
         Self { captions: CrossEntropy::new(context, 0.0), rewards }
     }
 
-    /// The rewards of the training clips.
-    pub fn rewards(&self) -> &Rewards {
-        &self.rewards
-    }
-
     /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is
     /// dropout: a pass that is skipped would shift the random numbers of the blocks after it, and change
     /// results.
