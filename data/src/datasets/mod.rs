@@ -21,11 +21,9 @@ pub mod vatex;
 
 pub use open::{DataSet, DatasetPaths, annotations, open};
 
-use crate::digest;
 use crate::error::{Error, Result};
 use crate::format::thousands;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use skip::Skipped;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -189,26 +187,6 @@ impl VideoSet {
         let skipped = self.skipped.iter().filter(|skipped| skipped.split == split).count();
         SplitUsage { used, annotated: used + skipped }
     }
-
-    /// A digest of the data set, 16 hexadecimal digits: the ids, splits, captions and questions of all clips,
-    /// and the content of their files. The files' paths do not matter.
-    ///
-    /// Digests of files are cached in `cache`, see [`digest::sha256_of_files`].
-    ///
-    /// # Errors
-    /// A file that cannot be read; a cache that cannot be written.
-    pub fn content_hash(&self, cache: &Path) -> Result<String> {
-        let paths: Vec<&Path> = self.clips.iter().map(|clip| clip.path.as_path()).collect();
-        let files = digest::sha256_of_files(&paths, cache)?;
-        let mut hash = Sha256::new();
-        for (Clip { id, captions, questions, split, path }, file) in self.clips.iter().zip(files) {
-            let text = serde_json::to_vec(&(id, split, captions, questions, file));
-            hash.update(
-                text.map_err(std::io::Error::from).map_err(Error::io("hash the annotations of", path))?,
-            );
-        }
-        Ok(digest::hex(&hash.finalize()[..8]))
-    }
 }
 
 /// How many clips of a split are used; displayed as "6,304 of 6,513 clips".
@@ -239,17 +217,17 @@ impl ClipCollector {
         Self { what, source: source.to_path_buf(), clips: Vec::new(), places: HashMap::new() }
     }
 
-    /// Reads files of one split each; a file's name contains its split.
-    fn read_splits(
+    /// Reads one file after the other; errors name the current file.
+    fn read_files(
         what: &'static str,
         name: &str,
         paths: &[&Path],
-        mut read: impl FnMut(&mut Self, &Path, Split) -> Result<()>,
+        mut read: impl FnMut(&mut Self, &Path) -> Result<()>,
     ) -> Result<Annotations> {
-        let mut clips = Self::new(what, paths.first().copied().unwrap_or(Path::new("")));
+        let mut clips = Self::new(what, Path::new(""));
         for path in paths {
             clips.source = path.to_path_buf();
-            read(&mut clips, path, Split::of_file(path).ok_or_else(|| no_split(what, path))?)?;
+            read(&mut clips, path)?;
         }
         clips.finish(name)
     }
@@ -336,14 +314,10 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-/// The error for a file whose name contains no split.
-fn no_split(what: &'static str, path: &Path) -> Error {
-    Error::malformed(
-        what,
-        path,
-        "file name",
-        "expected the word train, val or test in it, found none or several; rename the file",
-    )
+/// The split in a file's name, which is an error without one.
+fn split_of_file(what: &'static str, path: &Path) -> Result<Split> {
+    let reason = "expected the word train, val or test in it, found none or several; rename the file";
+    Split::of_file(path).ok_or_else(|| Error::malformed(what, path, "file name", reason))
 }
 
 #[cfg(test)]
@@ -368,40 +342,5 @@ mod tests {
     #[test]
     fn usage_is_displayed_with_separators() {
         assert_eq!(SplitUsage { used: 6304, annotated: 6513 }.to_string(), "6,304 of 6,513 clips");
-    }
-
-    /// One captioned clip whose file has this content.
-    fn set(folder: &Path, caption: &str, content: &[u8]) -> VideoSet {
-        let path = folder.join(format!("{caption}.mp4"));
-        std::fs::write(&path, content).unwrap();
-        let captions = vec![caption.to_owned()];
-        let clip = Clip { id: "a".into(), path, captions, questions: Vec::new(), split: Split::Train };
-        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new() }
-    }
-
-    #[test]
-    fn content_hashes_follow_annotations_and_the_content_of_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = folder.path().join("cache");
-        let hash = |set: &VideoSet| set.content_hash(&cache).unwrap();
-        let base = hash(&set(folder.path(), "one", b"frames"));
-        assert_eq!(base.len(), 16);
-        assert_eq!(hash(&set(folder.path(), "one", b"frames")), base);
-        assert_ne!(hash(&set(folder.path(), "one", b"Frames")), base, "same length, other content");
-        assert_ne!(hash(&set(folder.path(), "two", b"frames")), base, "other caption");
-        let mut other = set(folder.path(), "one", b"frames");
-        other.clips[0].split = Split::Test;
-        assert_ne!(hash(&other), base);
-        let question = |text: &str| Question { id: "1".into(), text: text.into(), answer: "x".into() };
-        other.clips[0].split = Split::Train;
-        other.clips[0].questions = vec![question("who?")];
-        assert_ne!(hash(&other), base);
-        other.clips[0].questions.clear();
-        assert_eq!(hash(&other), base);
-        std::fs::remove_file(&other.clips[0].path).unwrap();
-        let message = other.content_hash(&cache).unwrap_err().to_string();
-        assert!(message.contains("one.mp4"), "{message}");
-        std::fs::create_dir(&other.clips[0].path).unwrap();
-        assert!(other.content_hash(&cache).is_err(), "a folder cannot be read");
     }
 }
