@@ -103,23 +103,19 @@ pub(crate) fn one_of(table: Table, random: &mut RandomStream) -> &'static str {
 }
 
 fn noun(object: &Object, sized: bool, coloured: bool, random: &mut RandomStream) -> String {
-    let size = if !sized {
-        ""
-    } else if object.large {
-        one_of(words::LARGE, random)
-    } else {
-        one_of(words::SMALL, random)
-    };
+    let size = size(object, sized, random);
     let colour = if coloured { one_of(words::colour(object.colour), random) } else { "" };
     format!("{size} {colour} {}", one_of(words::shape(object.shape), random))
 }
 
+fn size(object: &Object, is_stated: bool, random: &mut RandomStream) -> &'static str {
+    let sizes = if object.large { words::LARGE } else { words::SMALL };
+    if is_stated { one_of(sizes, random) } else { "" }
+}
+
 fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, random: &mut RandomStream) -> String {
-    let size = match (sizeable && random.chance(odds.size), object.large) {
-        (false, _) => "",
-        (true, true) => one_of(words::LARGE, random),
-        (true, false) => one_of(words::SMALL, random),
-    };
+    let is_stated = sizeable && random.chance(odds.size);
+    let size = size(object, is_stated, random);
     let tilt = match (object.shape.tilts(), object.tilt != 0.0) {
         (true, true) if random.chance(odds.tilted) => one_of(words::TILTED, random),
         (true, false) if random.chance(odds.upright) => one_of(words::UPRIGHT, random),
