@@ -15,7 +15,7 @@ use crate::loader::{Examples, Loader, Sampler};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
 use crate::objective::Objective;
 use crate::prediction::{Prediction, Scorer, coco_results};
-use crate::processes::{ProcessGroup, SingleProcess};
+use crate::processes::{ProcessGroup, SingleProcess, gather_json};
 
 /// A split for evaluation.
 #[derive(Clone)]
@@ -133,11 +133,7 @@ fn gather_predictions(
     if processes.world_size() == 1 {
         return Ok(own);
     }
-    let unreadable = |error: serde_json::Error| TrainError::Data(format!("captions of a process: {error}"));
-    let mut all: Vec<Prediction> = Vec::new();
-    for part in processes.gather(serde_json::to_vec(&own).map_err(unreadable)?)? {
-        all.extend(serde_json::from_slice::<Vec<Prediction>>(&part).map_err(unreadable)?);
-    }
+    let mut all = gather_json(processes, &own, "captions")?.concat();
     all.sort_by_key(|prediction| prediction.item);
     Ok(all)
 }
