@@ -18,7 +18,7 @@ use model::pretraining::{HardNegatives, Pairs, Pretraining};
 use model::recompute::share;
 
 use crate::metrics::{LOSS, MetricSpec, Metrics};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::processes::{SingleProcess, gather_ids, gather_rows};
 use crate::{Batch, TrainError};
 
@@ -159,11 +159,11 @@ impl Objective for FirstStage {
         Ok(Loss { value: losses.sum(), metrics })
     }
 
-    fn evaluate(&self, model: &Pretraining, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &Pretraining, batch: Batch) -> Result<Evaluation, TrainError> {
         let context = StepContext { seed: 0, processes: &SingleProcess };
         let Loss { value, metrics } = self.loss(model, batch, &context)?;
         let value = value.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(BatchEvaluation { predictions: Vec::new(), metrics: metrics.with(LOSS, value) })
+        Ok(Evaluation { predictions: Vec::new(), metrics: metrics.with(LOSS, value) })
     }
 
     fn save(&self, model: &Pretraining, directory: &Path) -> Result<(), TrainError> {

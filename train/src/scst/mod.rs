@@ -30,7 +30,7 @@ pub use reward::Rewards;
 
 use crate::cross_entropy::{CrossEntropy, mean_by_row};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::{Batch, TrainError};
 
 /// Mean reward of the generated captions.
@@ -267,7 +267,7 @@ impl Objective for Scst {
         Ok(Loss { value, metrics: scored.metrics() })
     }
 
-    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<Evaluation, TrainError> {
         self.captions.evaluate(model, batch)
     }
 
