@@ -117,6 +117,7 @@ fn no_json(error: serde_json::Error) -> Error {
 }
 
 /// The shards of a cache, mapped into memory.
+#[derive(Debug)]
 pub(crate) struct Shards {
     shards: Vec<Shard>,
     per_shard: usize,

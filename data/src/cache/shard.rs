@@ -102,6 +102,7 @@ impl Writer {
 }
 
 /// A shard on disk, mapped into memory.
+#[derive(Debug)]
 pub(crate) struct Shard {
     map: Mmap,
     path: PathBuf,

@@ -84,17 +84,12 @@ impl Split {
 
 /// Splits a camel-case word, such as Flickr8k's `trainImages`.
 fn camel_words(word: &str) -> Vec<&str> {
-    let ends = word.char_indices().skip(1).filter(|(_, c)| c.is_ascii_uppercase()).map(|(at, _)| at);
-    let mut words = Vec::new();
-    let mut start = 0;
-    if word.chars().any(|c| c.is_ascii_lowercase()) {
-        for end in ends {
-            words.push(&word[start..end]);
-            start = end;
-        }
+    if !word.chars().any(|c| c.is_ascii_lowercase()) {
+        return vec![word];
     }
-    words.push(&word[start..]);
-    words
+    let starts = word.char_indices().skip(1).filter(|(_, c)| c.is_ascii_uppercase()).map(|(at, _)| at);
+    let places: Vec<usize> = std::iter::once(0).chain(starts).chain([word.len()]).collect();
+    places.windows(2).map(|place| &word[place[0]..place[1]]).collect()
 }
 
 impl std::fmt::Display for Split {

@@ -1,8 +1,7 @@
 //! The published splits. Scores on other clips are not comparable: a split that differs from the published
 //! one is an error that names the clips, unless the user declares it as their own.
 
-use super::source::{self, Table};
-use super::{Annotations, DataSet, Split};
+use super::{Annotations, DataSet, Split, source};
 use crate::error::{Error, Result};
 use crate::format::thousands;
 use std::collections::{HashMap, HashSet};
@@ -77,7 +76,9 @@ pub fn read_ids(path: &Path) -> Result<Vec<String>> {
     let mut ids: Vec<String> = if text.trim_start().starts_with('[') {
         source::parse(&bytes, path, FORMAT)?
     } else if names_columns {
-        column(&source::table(path, FORMAT)?)?
+        let table = source::table(path, FORMAT)?;
+        let column = table.column(&COLUMNS)?;
+        table.rows().map(|row| row.text(column).map(str::to_owned)).collect::<Result<_>>()?
     } else {
         text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     };
@@ -90,11 +91,6 @@ pub fn read_ids(path: &Path) -> Result<Vec<String>> {
 }
 
 const COLUMNS: [&str; 5] = ["video_id", "video", "clip", "id", "image"];
-
-fn column(table: &Table) -> Result<Vec<String>> {
-    let column = table.column(&COLUMNS)?;
-    table.rows().map(|row| row.text(column).map(str::to_owned)).collect()
-}
 
 /// What is counted, and the number in each published split.
 fn counts(dataset: DataSet) -> Option<(&'static str, [usize; 3])> {
