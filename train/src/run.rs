@@ -123,7 +123,8 @@ impl<O: Objective> Run<O> {
             }
             None => {
                 let optimizer = optimizer(&model);
-                (model, optimizer, State::new(loader.save(loader.start()), fit.settings.clone()))
+                let (position, settings) = (loader.save(loader.start()), fit.settings.clone());
+                (model, optimizer, State { position, settings, ..State::default() })
             }
         };
         loader.restore(&state.position)?;

@@ -96,8 +96,6 @@ impl Scst {
         };
         let device = device_of(model);
         let mut visual = visual.upload(&device);
-        // A frozen ViT runs once per step. With dropout it runs in every pass: skipping it would shift the
-        // random numbers of the blocks after it, and change results.
         if let Visual::Frames(frames) = &visual
             && is_frozen(&model.vision_model)
             && !self.context().config.has_dropout()
