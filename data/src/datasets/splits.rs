@@ -137,17 +137,14 @@ pub fn sizes(dataset: DataSet) -> Option<Sizes> {
 
 /// The ids of a published split of the data sets that number their clips across the splits.
 fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
-    let range = match (dataset, split) {
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Train) => 0..6513,
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Validate) => 6513..7010,
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Test) => 7010..10_000,
-        (DataSet::Msvd, Split::Train) => 1..1201,
-        (DataSet::Msvd, Split::Validate) => 1201..1301,
-        (DataSet::Msvd, Split::Test) => 1301..1971,
+    let (prefix, first, clips) = match dataset {
+        DataSet::Msrvtt | DataSet::MsrvttQa => ("video", 0, DataSet::Msrvtt),
+        DataSet::Msvd => ("vid", 1, DataSet::Msvd),
         _ => return None,
     };
-    let prefix = if dataset == DataSet::Msvd { "vid" } else { "video" };
-    Some(range.map(|number| format!("{prefix}{number}")).collect())
+    let (_, counts) = counts(clips)?;
+    let start = first + counts[..split as usize].iter().sum::<usize>();
+    Some((start..start + counts[split as usize]).map(|number| format!("{prefix}{number}")).collect())
 }
 
 /// Checks that every split with clips is the published one. Empty splits pass, because some data sets publish
