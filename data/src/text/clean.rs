@@ -20,22 +20,14 @@ fn is_space(c: char) -> bool {
 pub fn clean_caption(caption: &str) -> String {
     let lower = caption.to_lowercase();
     let mut spaced = String::with_capacity(lower.len());
-    let mut run: Option<(char, usize)> = None;
-    for c in lower.chars().map(|c| if MARKS.contains(c) { ' ' } else { c }).chain(['\0']) {
-        match run {
-            Some((first, length)) if is_space(c) => run = Some((first, length + 1)),
-            None if is_space(c) => run = Some((c, 1)),
-            _ => {
-                match run.take() {
-                    Some((first, 1)) => spaced.push(first),
-                    Some(_) => spaced.push(' '),
-                    None => {}
-                }
-                spaced.push(c);
-            }
+    let mut chars = lower.chars().map(|c| if MARKS.contains(c) { ' ' } else { c }).peekable();
+    while let Some(c) = chars.next() {
+        let mut is_run = false;
+        while is_space(c) && chars.next_if(|next| is_space(*next)).is_some() {
+            is_run = true;
         }
+        spaced.push(if is_run { ' ' } else { c });
     }
-    spaced.pop(); // the added end mark
     first_words(spaced.trim_end_matches('\n').trim_matches(' '))
 }
 

@@ -169,19 +169,13 @@ fn relation(a: &Object, b: &Object) -> Table {
 /// Puts single spaces between words, and "an" before a vowel.
 fn polish(sentence: &str) -> String {
     let words: Vec<&str> = sentence.split_whitespace().collect();
-    let mut out = String::with_capacity(sentence.len() + 4);
-    for (place, &word) in words.iter().enumerate() {
-        let vowel = words.get(place + 1).is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
-        if place > 0 {
-            out.push(' ');
-        }
-        out.push_str(match word {
-            "a" | "an" if vowel => "an",
-            "a" | "an" => "a",
-            word => word,
-        });
-    }
-    out
+    let is_vowel = |next: &&str| next.starts_with(['a', 'e', 'i', 'o', 'u']);
+    let polished = words.iter().enumerate().map(|(place, &word)| match word {
+        "a" | "an" if words.get(place + 1).is_some_and(is_vowel) => "an",
+        "a" | "an" => "a",
+        word => word,
+    });
+    polished.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
