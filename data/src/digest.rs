@@ -47,7 +47,7 @@ pub fn sha256_of_files<P: AsRef<Path>>(paths: &[P], cache: &Path) -> Result<Vec<
     let known = std::fs::read(&index).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let mut known: BTreeMap<String, Known> = known.unwrap_or_default();
     let unique: BTreeSet<&Path> = paths.iter().map(|path| path.as_ref()).collect();
-    let look_up = |path| Ok((path, look_up(path, &known)?));
+    let look_up = |path| -> Result<_> { Ok((path, look_up(path, &known)?)) };
     let digests: BTreeMap<&Path, (Option<String>, Known)> =
         unique.into_par_iter().map(look_up).collect::<Result<_>>()?;
     let mut is_new = false;
