@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-
 use data::datasets::Clip;
 use data::tiny_world::{ChanceLevels, World, assess, assess_picture, parse_caption};
 use metrics::meteor::MeteorTables;
