@@ -29,11 +29,7 @@ pub struct BleuStatistics {
 impl BleuStatistics {
     /// Counts one tokenised hypothesis against its tokenised references.
     pub fn of<S: AsRef<str>>(hypothesis: &str, references: &[S]) -> Self {
-        let mut sum = Self::default();
-        for statistics in Self::of_videos(&Grams::new(&[hypothesis], &[references])) {
-            sum.add(&statistics);
-        }
-        sum
+        Self::of_videos(&Grams::new(&[hypothesis], &[references])).pop().unwrap_or_default()
     }
 
     /// Counts every video of a corpus.

@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use crate::frequencies::DocumentFrequencies;
+use crate::frequencies::{DocumentFrequencies, idf};
 use crate::grams::{Grams, NumberCounts, VideoGrams};
 use crate::ngram::{FastMap, Gram, MAX_N, Vocabulary, count, numpy_mean, python_split};
 
@@ -61,8 +61,9 @@ pub struct CiderScorer {
 impl CiderScorer {
     /// A scorer with these frequencies.
     pub fn new(frequencies: DocumentFrequencies) -> Self {
-        let weights = frequencies.counts.iter().map(|&count| frequencies.weigh(count)).collect();
-        Self { full_weight: frequencies.weigh(0.0), weights, frequencies }
+        let weigh = |count| idf(frequencies.documents, count);
+        let weights = frequencies.counts.iter().map(|&count| weigh(count)).collect();
+        Self { full_weight: weigh(0.0), weights, frequencies }
     }
 
     fn weight(&self, number: u32) -> f64 {
@@ -71,15 +72,6 @@ impl CiderScorer {
 
     /// Prepares the tokenised references of one video.
     pub fn prepare<S: AsRef<str>>(&self, references: &[S]) -> PreparedReferences {
-        self.prepare_with_ending(references, None)
-    }
-
-    /// As [`CiderScorer::prepare`], with one more word at the end of each reference.
-    pub(crate) fn prepare_with_ending<S: AsRef<str>>(
-        &self,
-        references: &[S],
-        ending: Option<&str>,
-    ) -> PreparedReferences {
         let mut prepared = PreparedReferences {
             unknown_words: Vocabulary::default(),
             unknown_grams: FastMap::default(),
@@ -87,9 +79,9 @@ impl CiderScorer {
         };
         let mut words: Vec<u32> = Vec::new();
         for reference in references {
-            let known = &self.frequencies.vocabulary;
+            let DocumentFrequencies { vocabulary: known, ending, .. } = &self.frequencies;
             words.clear();
-            words.extend(python_split(reference.as_ref()).chain(ending).map(|word| {
+            words.extend(python_split(reference.as_ref()).chain(*ending).map(|word| {
                 known.get(word).unwrap_or_else(|| known.len() + prepared.unknown_words.intern(word))
             }));
             let reference = self.reference(&words, &mut prepared.unknown_grams);
@@ -121,21 +113,11 @@ impl CiderScorer {
     }
 
     /// CIDEr of one tokenised hypothesis, 0 to 10. Without references it is 0.
-    pub fn score(&self, hypothesis: &str, references: &PreparedReferences) -> f64 {
-        self.score_with_ending(hypothesis, None, references)
-    }
-
-    /// As [`CiderScorer::score`], with one more word at the end of the hypothesis.
-    pub(crate) fn score_with_ending(
-        &self,
-        hypothesis: &str,
-        ending: Option<&str>,
-        prepared: &PreparedReferences,
-    ) -> f64 {
-        let known = &self.frequencies.vocabulary;
+    pub fn score(&self, hypothesis: &str, prepared: &PreparedReferences) -> f64 {
+        let DocumentFrequencies { vocabulary: known, ending, .. } = &self.frequencies;
         let mut new = Vocabulary::default();
         let words: Vec<u32> = python_split(hypothesis)
-            .chain(ending)
+            .chain(*ending)
             .map(|word| {
                 known.get(word).unwrap_or_else(|| match prepared.unknown_words.get(word) {
                     Some(number) => known.len() + number,

@@ -33,9 +33,9 @@ where
         .filter(|caption| seen.insert(*caption))
         .collect();
 
-    let sums = ReferenceSums::new(&frequencies, references_per_video);
+    let sums = sum_references(&frequencies, references_per_video);
     let estimates: Vec<f64> =
-        candidates.par_iter().map(|caption| sums.average(&frequencies, caption)).collect();
+        candidates.par_iter().map(|caption| average(&sums, &frequencies, caption)).collect();
     let highest = estimates.iter().copied().fold(f64::NEG_INFINITY, f64::max);
 
     let scorer = CiderScorer::new(frequencies);
@@ -48,67 +48,61 @@ where
         }
         let scores: Vec<f64> =
             prepared.par_iter().map(|references| scorer.score(caption, references)).collect();
-        let average = numpy_mean(&scores);
-        if best.is_none_or(|(_, score)| average > score) {
-            best = Some((caption, average));
+        let mean = numpy_mean(&scores);
+        if best.is_none_or(|(_, score)| mean > score) {
+            best = Some((caption, mean));
         }
     }
     best.map(|(caption, score)| (caption.to_owned(), score))
 }
 
-/// Contributions of the references, summed by n-gram, count and length.
-struct ReferenceSums {
-    /// For each n-gram: count in the reference, bigrams of the reference, sum of share over norm.
-    by_gram: FastMap<Gram, Vec<(f64, f64, f64)>>,
+/// Contributions of the references, summed by n-gram, count and length. For each n-gram: count in the
+/// reference, bigrams of the reference, sum of share over norm.
+type ReferenceSums = FastMap<Gram, Vec<(f64, f64, f64)>>;
+
+fn sum_references<R, S>(frequencies: &DocumentFrequencies, references_per_video: &[R]) -> ReferenceSums
+where
+    R: AsRef<[S]>,
+    S: AsRef<str>,
+{
+    let mut sums: FastMap<Gram, BTreeMap<(u32, usize), f64>> = FastMap::default();
+    for references in references_per_video {
+        let references = references.as_ref();
+        let share = 1.0 / references.len() as f64;
+        for reference in references {
+            let (counts, bigrams) = count(frequencies, reference.as_ref());
+            for grams in &counts {
+                let norm = norm_of(frequencies, grams);
+                for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
+                    *sums.entry(gram).or_default().entry((count, bigrams)).or_insert(0.0) += share / norm;
+                }
+            }
+        }
+    }
+    sums.into_iter()
+        .map(|(gram, sums)| {
+            let list = sums.into_iter();
+            let list = list.map(|((count, bigrams), sum)| (f64::from(count), bigrams as f64, sum));
+            (gram, list.collect())
+        })
+        .collect()
 }
 
-impl ReferenceSums {
-    fn new<R, S>(frequencies: &DocumentFrequencies, references_per_video: &[R]) -> Self
-    where
-        R: AsRef<[S]>,
-        S: AsRef<str>,
-    {
-        let mut sums: FastMap<Gram, BTreeMap<(u32, usize), f64>> = FastMap::default();
-        for references in references_per_video {
-            let references = references.as_ref();
-            let share = 1.0 / references.len() as f64;
-            for reference in references {
-                let (counts, bigrams) = count(frequencies, reference.as_ref());
-                for grams in &counts {
-                    let norm = norm_of(frequencies, grams);
-                    for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
-                        *sums.entry(gram).or_default().entry((count, bigrams)).or_insert(0.0) += share / norm;
-                    }
-                }
+/// Mean CIDEr of the caption over all videos, up to the rounding of another order of summation.
+fn average(sums: &ReferenceSums, frequencies: &DocumentFrequencies, caption: &str) -> f64 {
+    let (counts, bigrams) = count(frequencies, caption);
+    let mut total = 0.0;
+    for grams in &counts {
+        let norm = norm_of(frequencies, grams);
+        for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
+            let weight = frequencies.weight(gram);
+            for &(their_count, their_bigrams, sum) in sums.get(&gram).into_iter().flatten() {
+                let product = f64::from(count).min(their_count) * their_count * weight * weight / norm;
+                total += product * sum * nearness(bigrams as f64 - their_bigrams);
             }
         }
-        let by_gram = sums
-            .into_iter()
-            .map(|(gram, sums)| {
-                let list = sums.into_iter();
-                let list = list.map(|((count, bigrams), sum)| (f64::from(count), bigrams as f64, sum));
-                (gram, list.collect())
-            })
-            .collect();
-        Self { by_gram }
     }
-
-    /// Mean CIDEr of the caption over all videos, up to the rounding of another order of summation.
-    fn average(&self, frequencies: &DocumentFrequencies, caption: &str) -> f64 {
-        let (counts, bigrams) = count(frequencies, caption);
-        let mut total = 0.0;
-        for grams in &counts {
-            let norm = norm_of(frequencies, grams);
-            for &(gram, count) in grams.iter().filter(|_| norm != 0.0) {
-                let weight = frequencies.weight(gram);
-                for &(their_count, their_bigrams, sum) in self.by_gram.get(&gram).into_iter().flatten() {
-                    let product = f64::from(count).min(their_count) * their_count * weight * weight / norm;
-                    total += product * sum * nearness(bigrams as f64 - their_bigrams);
-                }
-            }
-        }
-        total / MAX_N as f64 / frequencies.documents() * 10.0
-    }
+    total / MAX_N as f64 / frequencies.documents * 10.0
 }
 
 fn count(frequencies: &DocumentFrequencies, caption: &str) -> ([Vec<(Gram, u32)>; MAX_N], usize) {

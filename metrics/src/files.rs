@@ -45,7 +45,7 @@ pub struct Joined {
 /// [`Error::Io`], [`Error::Malformed`], and [`Error::DuplicatePrediction`] when an id has two captions.
 pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
     let text = read(path, MAX_BYTES)?;
-    let predictions = Parser::new(path).predictions(&text)?;
+    let predictions = Parser { path }.predictions(&text)?;
     let mut seen = HashSet::new();
     if let Some((id, _)) = predictions.iter().find(|(id, _)| !seen.insert(id.as_str())) {
         return Err(Error::DuplicatePrediction { path: path.to_owned(), id: id.clone() });
@@ -63,7 +63,7 @@ pub fn read_predictions(path: &Path) -> Result<Predictions, Error> {
 /// [`Error::Io`] and [`Error::Malformed`].
 pub fn read_references(path: &Path, split: Option<&str>) -> Result<References, Error> {
     let text = read(path, MAX_BYTES)?;
-    let pairs = Parser::new(path).references(&text, split)?;
+    let pairs = Parser { path }.references(&text, split)?;
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut references: References = Vec::new();
     for (id, caption) in pairs {

@@ -18,6 +18,8 @@ pub struct DocumentFrequencies {
     /// By the n-gram's number.
     pub(crate) counts: Vec<f64>,
     pub(crate) documents: f64,
+    /// A word that every caption has at its end, in counting and in scoring.
+    pub(crate) ending: Option<&'static str>,
 }
 
 impl DocumentFrequencies {
@@ -31,13 +33,13 @@ impl DocumentFrequencies {
     }
 
     /// As [`DocumentFrequencies::from_references`], with one more word at the end of each caption.
-    pub(crate) fn with_ending<R, S>(references_per_video: &[R], ending: Option<&str>) -> Self
+    pub(crate) fn with_ending<R, S>(references_per_video: &[R], ending: Option<&'static str>) -> Self
     where
         R: AsRef<[S]>,
         S: AsRef<str>,
     {
         let documents = references_per_video.len() as f64;
-        let mut frequencies = Self { documents, ..Self::default() };
+        let mut frequencies = Self { documents, ending, ..Self::default() };
         let mut last_video: Vec<usize> = Vec::new();
         let mut words: Vec<u32> = Vec::new();
         for (video, references) in references_per_video.iter().enumerate() {
@@ -70,18 +72,9 @@ impl DocumentFrequencies {
         number
     }
 
-    /// The number of documents.
-    pub fn documents(&self) -> f64 {
-        self.documents
-    }
-
     /// The weight of one occurrence of the n-gram.
     pub(crate) fn weight(&self, gram: Gram) -> f64 {
-        self.weigh(self.numbers.get(&gram).map_or(0.0, |&number| self.counts[number as usize]))
-    }
-
-    /// The weight of one occurrence of an n-gram that `count` documents have.
-    pub(crate) fn weigh(&self, count: f64) -> f64 {
+        let count = self.numbers.get(&gram).map_or(0.0, |&number| self.counts[number as usize]);
         idf(self.documents, count)
     }
 }
@@ -180,7 +173,7 @@ mod tests {
         let file = serde_json::json!({ "ref_len": 3, "document_frequency": counts });
         std::fs::write(&path, file.to_string()).unwrap();
         let read = DocumentFrequencies::load(&path).unwrap();
-        assert_eq!(read.documents(), 3.0);
+        assert_eq!(read.documents, 3.0);
         assert_eq!(read.counts.len(), DocumentFrequencies::from_references(&TRAINING).counts.len());
         assert_eq!(read.count(&["a", "man"]), 1.0);
         assert_eq!(read.count(&["a"]), 2.0);

@@ -114,7 +114,9 @@ impl Reward {
     {
         let frequencies = match &config.idf {
             Idf::Batch => None,
-            Idf::Cached(path) => Some(DocumentFrequencies::load(path)?),
+            Idf::Cached(path) => {
+                Some(DocumentFrequencies { ending: config.ending(), ..DocumentFrequencies::load(path)? })
+            }
             Idf::TrainingSplit if training.is_empty() => return Err(Error::NoTrainingReferences),
             Idf::TrainingSplit => Some(DocumentFrequencies::with_ending(training, config.ending())),
         };
@@ -163,19 +165,18 @@ impl Reward {
             .zip(references)
             .map(|(caption, references)| match self.config.roles {
                 Roles::Intended => {
-                    let prepare = || scorer.prepare_with_ending(references, ending);
+                    let prepare = || scorer.prepare(references);
                     if is_fixed {
                         let entry = self.prepared.get(references, prepare);
-                        scorer.score_with_ending(caption.as_ref(), ending, &entry.prepared)
+                        scorer.score(caption.as_ref(), &entry.prepared)
                     } else {
-                        scorer.score_with_ending(caption.as_ref(), ending, &prepare())
+                        scorer.score(caption.as_ref(), &prepare())
                     }
                 }
                 Roles::Released => {
-                    let prepared = scorer.prepare_with_ending(&[caption], ending);
-                    let scores = references
-                        .iter()
-                        .map(|reference| scorer.score_with_ending(reference.as_ref(), ending, &prepared));
+                    let prepared = scorer.prepare(&[caption]);
+                    let scores =
+                        references.iter().map(|reference| scorer.score(reference.as_ref(), &prepared));
                     if references.is_empty() { 0.0 } else { scores.sum::<f64>() / references.len() as f64 }
                 }
             })

@@ -11,16 +11,12 @@ const ID_KEYS: [&str; 6] = ["image_id", "video_id", "videoID", "vid_name", "clip
 
 /// Reads one file; its path is part of every message.
 pub(super) struct Parser<'a> {
-    path: &'a Path,
+    pub(super) path: &'a Path,
 }
 
 type Pairs = Vec<(String, String)>;
 
-impl<'a> Parser<'a> {
-    pub(super) fn new(path: &'a Path) -> Self {
-        Self { path }
-    }
-
+impl Parser<'_> {
     pub(super) fn predictions(&self, text: &str) -> Result<Pairs, Error> {
         let expected =
             "COCO results ([{\"image_id\": .., \"caption\": \"..\"}]) or an object of id to caption";
@@ -89,15 +85,13 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn references(&self, text: &str, split: Option<&str>) -> Result<Pairs, Error> {
+        let refuse_split = |got: &str| match split {
+            Some(_) => Err(self.malformed("the file", "one that names splits (MSR-VTT's)", got)),
+            None => Ok(()),
+        };
         let start = text.trim_start();
         if !start.starts_with(['{', '[']) {
-            if split.is_some() {
-                return Err(self.malformed(
-                    "the file",
-                    "one that names splits (MSR-VTT's)",
-                    "a list of sentences",
-                ));
-            }
+            refuse_split("a list of sentences")?;
             return if start.lines().next().is_some_and(|line| line.contains("VideoID")) {
                 self.msvd_table(text)
             } else {
@@ -111,9 +105,7 @@ impl<'a> Parser<'a> {
                 if let Some(Value::Array(sentences)) = map.get("sentences") {
                     return self.msrvtt(&map, sentences, split);
                 }
-                if split.is_some() {
-                    return Err(self.malformed("the file", "one that names splits (MSR-VTT's)", "another"));
-                }
+                refuse_split("another")?;
                 if let Some(Value::Array(annotations)) = map.get("annotations") {
                     return self.pairs(annotations, "annotation");
                 }
@@ -128,9 +120,7 @@ impl<'a> Parser<'a> {
                 self.captions_by_id(value.as_object().unwrap_or(&Map::new()))
             }
             Value::Array(entries) => {
-                if split.is_some() {
-                    return Err(self.malformed("the file", "one that names splits (MSR-VTT's)", "a list"));
-                }
+                refuse_split("a list")?;
                 let is_vatex = |entry: &Value| entry.get("descs").is_some() || entry.get("enCap").is_some();
                 if entries.first().is_some_and(is_vatex) {
                     self.vatex(&entries)
@@ -324,11 +314,9 @@ struct DistinctKeys;
 
 impl<'de> serde::Deserialize<'de> for DistinctKeys {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DistinctKeysVisitor)
+        deserializer.deserialize_any(DistinctKeys)
     }
 }
-
-struct DistinctKeysVisitor;
 
 macro_rules! scalars {
     ($($visit:ident($type:ty)),*) => {
@@ -338,8 +326,8 @@ macro_rules! scalars {
     };
 }
 
-impl<'de> serde::de::Visitor<'de> for DistinctKeysVisitor {
-    type Value = DistinctKeys;
+impl<'de> serde::de::Visitor<'de> for DistinctKeys {
+    type Value = Self;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("JSON")
@@ -383,11 +371,11 @@ mod tests {
     use super::*;
 
     fn references(text: &str) -> Result<Pairs, Error> {
-        Parser::new(Path::new("references.json")).references(text, None)
+        Parser { path: Path::new("references.json") }.references(text, None)
     }
 
     fn predictions(text: &str) -> Result<Pairs, Error> {
-        Parser::new(Path::new("predictions.json")).predictions(text)
+        Parser { path: Path::new("predictions.json") }.predictions(text)
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Pairs {
@@ -421,7 +409,7 @@ mod tests {
         let msrvtt = r#"{"videos": [{"video_id": "video1", "id": 1, "split": "test"}, {"video_id": "video2", "id": 2, "split": "train"}],
             "sentences": [{"caption": "a", "video_id": "video1", "sen_id": 0}, {"caption": "b", "video_id": "video2", "sen_id": 1}]}"#;
         assert_eq!(references(msrvtt).unwrap(), pairs(&[("video1", "a"), ("video2", "b")]));
-        let test = Parser::new(Path::new("r")).references(msrvtt, Some("test")).unwrap();
+        let test = Parser { path: Path::new("r") }.references(msrvtt, Some("test")).unwrap();
         assert_eq!(test, pairs(&[("video1", "a")]));
         assert_eq!(references("vid1\ta b\nvid1\tc\r\n\n").unwrap(), pairs(&[("vid1", "a b"), ("vid1", "c")]));
         let table = ",VideoID,Start,End,Language,Description\n0,x-_,1,9,English,\"A \"\"b\"\", c\"\n1,x-_,1,9,German,Ein\n";

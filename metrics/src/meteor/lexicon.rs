@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rust_stemmers::{Algorithm, Stemmer};
 
 use super::normalize::{Prefixes, read_prefixes};
-use super::tables::MeteorTables;
+use super::tables::{MeteorTables, Part};
 
 /// The properties of a word that the modules compare.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub(super) struct Lexicon<'a> {
 impl<'a> Lexicon<'a> {
     pub(super) fn new(tables: &'a MeteorTables) -> Self {
         let mut exceptions: HashMap<&str, Vec<&str>> = HashMap::new();
-        let mut lines = tables.exceptions().lines();
+        let mut lines = tables.text(Part::Exceptions).lines();
         while let (Some(base), Some(forms)) = (lines.next(), lines.next()) {
             for form in forms.split_whitespace() {
                 exceptions.entry(form).or_default().push(base.trim());
@@ -50,9 +50,9 @@ impl<'a> Lexicon<'a> {
         }
         Self {
             tables,
-            prefixes: read_prefixes(tables.prefixes()),
+            prefixes: read_prefixes(tables.text(Part::Prefixes)),
             function_words: tables
-                .function_words()
+                .text(Part::FunctionWords)
                 .lines()
                 .map(str::trim)
                 .filter(|word| !word.is_empty())

@@ -8,7 +8,7 @@ use super::lexicon::{Lexicon, Word};
 use super::normalize::{Prefixes, normalize};
 use super::paraphrase::{Paraphrases, Phrase, PhraseFinder, PhraseSet};
 use crate::corpus::Video;
-use crate::ngram::{FastMap, Vocabulary};
+use crate::ngram::Vocabulary;
 
 /// Minimum number of videos of a task, as each task has its own cache of words and phrases.
 const SMALLEST_PIECE: usize = 32;
@@ -46,29 +46,21 @@ pub(super) struct Sentences {
 impl Sentences {
     pub(super) fn new(lexicon: &Lexicon<'_>, videos: &[Video]) -> Self {
         let piece = videos.len().div_ceil(4 * rayon::current_num_threads()).max(SMALLEST_PIECE);
-        let mut pieces: Vec<(Vec<Captions>, Vec<String>)> = videos
+        let mut pieces: Vec<(Vec<Captions>, Vocabulary)> = videos
             .par_chunks(piece)
             .map(|videos| {
                 let mut reader = Reader { prefixes: &lexicon.prefixes, vocabulary: Vocabulary::default() };
                 let captions = videos.iter().map(|video| reader.captions(video)).collect();
-                let words = reader.vocabulary.words().into_iter().map(str::to_owned).collect();
-                (captions, words)
+                (captions, reader.vocabulary)
             })
             .collect();
 
-        let mut numbers: FastMap<&str, u32> = FastMap::default();
-        let mut words: Vec<&str> = Vec::new();
-        let mut renumbered: Vec<Vec<u32>> = Vec::with_capacity(pieces.len());
-        for (_, piece) in &pieces {
-            let number = |word| {
-                *numbers.entry(word).or_insert_with(|| {
-                    words.push(word);
-                    words.len() as u32 - 1
-                })
-            };
-            renumbered.push(piece.iter().map(String::as_str).map(number).collect());
-        }
-        let words: Vec<Word> = words.par_iter().map(|word| lexicon.word(word)).collect();
+        let mut all = Vocabulary::default();
+        let renumbered: Vec<Vec<u32>> = pieces
+            .iter()
+            .map(|(_, piece)| piece.words().into_iter().map(|word| all.intern(word)).collect())
+            .collect();
+        let words: Vec<Word> = all.words().par_iter().map(|word| lexicon.word(word)).collect();
 
         pieces.par_iter_mut().zip(&renumbered).for_each(|((captions, _), renumbered)| {
             let mut finder = PhraseFinder::new(lexicon.tables);

@@ -35,7 +35,7 @@ const JAR: &str = "pycocoevalcap/meteor/meteor-1.5.jar";
 
 /// The parts of the compact file, in their order.
 #[derive(Clone, Copy)]
-enum Part {
+pub(super) enum Part {
     /// Words of the paraphrase table, sorted and concatenated; the start of each.
     WordText,
     WordStarts,
@@ -129,7 +129,8 @@ impl MeteorTables {
         &self.map[self.parts[part as usize].clone()]
     }
 
-    fn text(&self, part: Part) -> &str {
+    /// One of the small files.
+    pub(super) fn text(&self, part: Part) -> &str {
         std::str::from_utf8(self.bytes(part)).unwrap_or_default()
     }
 
@@ -208,18 +209,6 @@ impl MeteorTables {
     pub(super) fn synsets(&self, lemma: &str) -> Option<Vec<u32>> {
         let place = self.find_text(Part::LemmaText, Part::LemmaStarts, lemma)?;
         Some(self.range(Part::SynsetStarts, place).map(|entry| self.number(Part::Synsets, entry)).collect())
-    }
-
-    pub(super) fn exceptions(&self) -> &str {
-        self.text(Part::Exceptions)
-    }
-
-    pub(super) fn function_words(&self) -> &str {
-        self.text(Part::FunctionWords)
-    }
-
-    pub(super) fn prefixes(&self) -> &str {
-        self.text(Part::Prefixes)
     }
 }
 

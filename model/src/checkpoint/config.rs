@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::CheckpointError;
+use super::{CONFIG_FILE, CheckpointError};
 use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
 use crate::lm::LanguageModelConfig;
@@ -27,13 +27,21 @@ const FIXED: &[(&str, &str, &str, Value)] = &[
     ("text_config", "llama", "pretraining_tp", Value::Null),
 ];
 
-pub(super) fn read_config(path: &Path) -> Result<Blip2Config, CheckpointError> {
+/// Loads a configuration file of any name.
+///
+/// # Errors
+/// If it is absent or not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
+pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
     parse(read_json(path)?).map_err(fail)
 }
 
-/// The `config.json` of a language model.
-pub(super) fn read_language_model(path: &Path) -> Result<LanguageModelConfig, CheckpointError> {
+/// Loads the configuration of a directory with only a language model.
+///
+/// # Errors
+/// If it is absent or not that of an OPT, T5 or LLaMA.
+pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfig, CheckpointError> {
+    let path = &directory.join(CONFIG_FILE);
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
     let mut value = json!({ "text_config": read_json(path)? });
     check_language_model(&mut value).map_err(fail)?;
@@ -198,7 +206,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
         save_config(config, &path).unwrap();
-        assert_eq!(&read_config(&path).unwrap(), config);
+        assert_eq!(&load_config_file(&path).unwrap(), config);
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! Names of `Blip2ForConditionalGeneration` and of InstructBLIP in transformers.
 
-use super::Tensors;
+use super::parts::Parts;
 use crate::blip2::Blip2Config;
 use crate::lm::LanguageModelConfig;
 use crate::lm::t5::FeedForward;
@@ -107,18 +107,9 @@ const ALIASES: &[(&str, &str)] = &[
 const MAY_BE_LEFT_ENDINGS: &[&str] = &[".rotary_emb.inv_freq"];
 
 /// The name of a tensor in `tensors`: its own, or an alias.
-pub(super) fn held_name(name: &str, tensors: &dyn Tensors) -> Option<String> {
+pub(super) fn held_name(name: &str, tensors: &Parts) -> Option<String> {
     let aliases = ALIASES.iter().filter(|(of, _)| *of == name).map(|(_, alias)| *alias);
     std::iter::once(name).chain(aliases).find(|held| tensors.shape(held).is_some()).map(str::to_owned)
-}
-
-/// The location of a parameter in a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Location {
-    /// Hugging Face's name of the tensor.
-    pub name: String,
-    /// The slice of the tensor.
-    pub slice: Slice,
 }
 
 /// A slice of a tensor along its first axis.
@@ -170,8 +161,8 @@ impl Names {
         Self { tables: vec![PRETRAINING, TABLE], is_tied: false }
     }
 
-    /// The location of a parameter.
-    pub(super) fn location(&self, ours: &str) -> Location {
+    /// Hugging Face's name of the tensor with a parameter, and the slice of the tensor.
+    pub(super) fn location(&self, ours: &str) -> (String, Slice) {
         let mut name = ours.to_owned();
         for (start, from, to) in self.tables.iter().copied().flatten() {
             if ours.starts_with(start) {
@@ -183,7 +174,7 @@ impl Names {
             Some("v_bias") => Slice::Last,
             _ => Slice::Whole,
         };
-        Location { name, slice }
+        (name, slice)
     }
 
     /// Whether a tensor without a parameter is no error.
@@ -207,7 +198,7 @@ mod tests {
 
     fn check(names: &Names, pairs: &[(&str, &str)]) {
         for (ours, theirs) in pairs {
-            assert_eq!(names.location(ours), Location { name: (*theirs).to_owned(), slice: Slice::Whole });
+            assert_eq!(names.location(ours), ((*theirs).to_owned(), Slice::Whole));
         }
     }
 
@@ -305,13 +296,7 @@ mod tests {
     fn the_vits_biases_are_parts_of_the_fused_one() {
         let names = Names::new(&tiny(Fusion::Concat));
         let fused = "vision_model.encoder.layers.0.self_attn.qkv.bias".to_owned();
-        assert_eq!(
-            names.location("vision_model.layers.0.self_attn.q_bias"),
-            Location { name: fused.clone(), slice: Slice::First }
-        );
-        assert_eq!(
-            names.location("vision_model.layers.0.self_attn.v_bias"),
-            Location { name: fused, slice: Slice::Last }
-        );
+        assert_eq!(names.location("vision_model.layers.0.self_attn.q_bias"), (fused.clone(), Slice::First));
+        assert_eq!(names.location("vision_model.layers.0.self_attn.v_bias"), (fused, Slice::Last));
     }
 }

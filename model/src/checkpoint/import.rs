@@ -12,7 +12,7 @@ use super::parts::Parts;
 use super::read::nearest;
 use super::save::{Entry, save_tensors};
 use super::source::ElementType;
-use super::{CONFIG_FILE, CheckpointError, Tensors, WEIGHTS_FILE, config as config_file, create_directory};
+use super::{CONFIG_FILE, CheckpointError, WEIGHTS_FILE, config as config_file, create_directory};
 use crate::blip2::Blip2Config;
 use crate::parameters;
 
@@ -63,12 +63,12 @@ fn expected(config: &Blip2Config, names: &Names) -> BTreeMap<String, Vec<usize>>
     // parameters are initialised at first use, so this allocates none
     let list = parameters::list(&config.init(&Device::flex()));
     let tensors = list.into_iter().filter(|parameter| !parameter.name.contains(".lora.")).map(|parameter| {
-        let place = names.location(&parameter.name);
+        let (name, slice) = names.location(&parameter.name);
         let mut shape = parameter.shape;
-        if place.slice != Slice::Whole {
+        if slice != Slice::Whole {
             shape[0] *= 3;
         }
-        (place.name, shape)
+        (name, shape)
     });
     tensors.collect()
 }
@@ -80,7 +80,7 @@ fn plan<'a>(
     expected: &BTreeMap<String, Vec<usize>>,
     out: &Path,
 ) -> Result<Vec<Entry<'a>>, CheckpointError> {
-    let mut unread: BTreeSet<String> = parts.names().into_iter().collect();
+    let mut unread: BTreeSet<String> = parts.names().map(str::to_owned).collect();
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     let mut missing = Vec::new();
     for (name, shape) in expected {

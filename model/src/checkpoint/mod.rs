@@ -14,6 +14,7 @@ mod read;
 mod save;
 pub mod source;
 
+pub use config::{load_config_file, load_language_model_config};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, load_adapter, load_adapter_config, save_adapter};
@@ -23,7 +24,6 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 
 use crate::blip2::{Blip2, Blip2Config};
-use crate::lm::LanguageModelConfig;
 use crate::pretraining::{Pretraining, PretrainingConfig};
 use huggingface::Names;
 
@@ -86,22 +86,6 @@ pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
     Ok(config)
 }
 
-/// Loads a configuration file of any name.
-///
-/// # Errors
-/// If it is absent or not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
-pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
-    config::read_config(path)
-}
-
-/// Loads the configuration of a directory with only a language model.
-///
-/// # Errors
-/// If it is absent or not that of an OPT, T5 or LLaMA.
-pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfig, CheckpointError> {
-    config::read_language_model(&directory.join(CONFIG_FILE))
-}
-
 /// The end tokens of a checkpoint's language model, from its `generation_config.json`, else its
 /// `config.json`.
 ///
@@ -133,21 +117,6 @@ pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, Ch
         Some(Ends::Several(ends)) => ends,
         None => vec![config.text_config.end()],
     })
-}
-
-/// Tensors under Hugging Face's names, read one at a time.
-pub trait Tensors {
-    /// All names.
-    fn names(&self) -> Vec<String>;
-
-    /// The shape of a tensor, if it exists.
-    fn shape(&self, name: &str) -> Option<Vec<usize>>;
-
-    /// The values of a tensor in row-major order.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError>;
 }
 
 /// The types of the weights. Everything between ViT and language model is f32, and trained weights should be.
@@ -255,6 +224,7 @@ mod tests {
     use super::*;
     use crate::blip2::tests::tiny;
     use crate::fusion::{Fusion, Temporal};
+    use crate::lm::LanguageModelConfig;
     use crate::parameters::{draw, list};
     use burn::module::{Module, ModuleVisitor, Param};
     use burn::tensor::{Tensor, TensorData};

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::CheckpointError;
 use super::huggingface::held_name;
 use super::layout::{Layout, Mapped};
 use super::source::{ElementType, Source};
-use super::{CheckpointError, Tensors};
 use crate::blip2::Blip2Config;
 use crate::lm::LanguageModelConfig;
 
@@ -228,19 +228,23 @@ impl Parts {
             self.left_out.push(format!("{name}: {reason}"));
         }
     }
-}
 
-impl Tensors for Parts {
-    fn names(&self) -> Vec<String> {
-        self.locations.keys().cloned().collect()
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.locations.keys().map(String::as_str)
     }
 
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+    /// The shape of a tensor, if it exists.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let Location { source, name, .. } = self.locations.get(name)?;
         self.sources[*source].get(name).map(|(shape, _)| shape)
     }
 
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+    /// The values of a tensor in row-major order.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let Some(Location { source, name, .. }) = self.locations.get(name) else {
             return Err(CheckpointError::Weights {
                 reason: format!("{name} is absent"),

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
-use super::{CheckpointError, Precision, Tensors};
+use super::{CheckpointError, Parts, Precision};
 use crate::parameters::{FieldPath, track_path};
 use crate::vit::interpolate_positions;
 
@@ -18,12 +18,12 @@ const POSITIONS: &str = "vision_model.position_embedding";
 pub(super) fn fill<M: Module>(
     model: M,
     names: &Names,
-    tensors: &dyn Tensors,
+    tensors: &Parts,
     precision: Precision,
     path: &Path,
 ) -> Result<M, CheckpointError> {
     let mut loader = Loader {
-        unread: tensors.names().into_iter().collect(),
+        unread: tensors.names().map(str::to_owned).collect(),
         names,
         tensors,
         precision,
@@ -46,7 +46,7 @@ pub(super) fn fill<M: Module>(
 }
 
 struct Loader<'a> {
-    tensors: &'a dyn Tensors,
+    tensors: &'a Parts,
     names: &'a Names,
     unread: BTreeSet<String>,
     precision: Precision,
@@ -89,20 +89,18 @@ type Values = (Vec<f32>, Vec<usize>);
 impl Loader<'_> {
     /// The values of one parameter; `None` if they are missing or do not fit, which is added to the problems.
     fn values(&mut self, ours: &str, expected: &[usize]) -> Result<Option<Values>, CheckpointError> {
-        let mut place = self.names.location(ours);
-        if let Some(held) = held_name(&place.name, self.tensors) {
-            place.name = held;
-        }
-        let Some(mut shape) = self.tensors.shape(&place.name) else {
-            if !MAY_BE_MISSING.contains(&place.name.as_str()) {
-                let nearest = nearest(&place.name, &self.unread);
-                self.problems.push(format!("missing {}{nearest}", place.name));
+        let (own, slice) = self.names.location(ours);
+        let name = held_name(&own, self.tensors).unwrap_or(own);
+        let Some(mut shape) = self.tensors.shape(&name) else {
+            if !MAY_BE_MISSING.contains(&name.as_str()) {
+                let nearest = nearest(&name, &self.unread);
+                self.problems.push(format!("missing {name}{nearest}"));
             }
             return Ok(None);
         };
-        self.unread.remove(&place.name);
+        self.unread.remove(&name);
         let stored = shape.clone();
-        if place.slice != Slice::Whole
+        if slice != Slice::Whole
             && let [rows] = shape.as_mut_slice()
         {
             *rows /= 3;
@@ -112,12 +110,12 @@ impl Loader<'_> {
         }
         let may_interpolate = ours == POSITIONS && is_square_grid(&shape, expected);
         if shape != expected && !may_interpolate {
-            self.problems.push(format!("{}: expected {expected:?}, got {stored:?}", place.name));
+            self.problems.push(format!("{name}: expected {expected:?}, got {stored:?}"));
             return Ok(None);
         }
-        let mut values = self.tensors.read_f32(&place.name)?;
+        let mut values = self.tensors.read_f32(&name)?;
         let third = values.len() / 3;
-        match place.slice {
+        match slice {
             Slice::Whole => {}
             Slice::First => values.truncate(third),
             Slice::Last => drop(values.drain(..2 * third)),

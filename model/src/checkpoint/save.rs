@@ -96,11 +96,11 @@ impl ModuleVisitor for Collector<'_> {
         if ours.contains(".lora.") {
             return; // saved in a separate file, in the layout of peft
         }
-        let place = self.names.location(&ours);
+        let (name, slice) = self.names.location(&ours);
         let tensor = parameter.val().without_autodiff();
         let dtype = if tensor.dtype() == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
         let mut shape = tensor.dims().to_vec();
-        let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match place.slice {
+        let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match slice {
             Slice::Whole => Box::new(move || Ok(bytes(tensor.clone()))),
             Slice::First => {
                 self.first = bytes(tensor);
@@ -115,7 +115,7 @@ impl ModuleVisitor for Collector<'_> {
                 Box::new(move || Ok(fused.clone()))
             }
         };
-        self.entries.push(Entry { name: place.name, dtype, shape, fetch });
+        self.entries.push(Entry { name, dtype, shape, fetch });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Throws damaged files at the readers, for as long as one likes.
+//! Reads damaged files for a given time.
 //!
 //! ```text
 //! ulimit -v 4000000   # an absurd allocation fails instead of passing unseen

@@ -3,7 +3,7 @@
 //! LAVIS saves the trained parts: the Q-Former, the projection, `ln_vision`, and the ViT if it was trained.
 //! Its initial ViT is `eva_vit_g.pth`, with the same names without `visual_encoder.`.
 
-use super::{Excused, Piece, Recipe, Rules};
+use super::{Excused, Recipe, Rules};
 
 /// A name that starts with the first column gets the second instead. The first matching row applies.
 ///
@@ -129,8 +129,7 @@ fn map_vit(inner: &str, start: &str, names: &[&str], rules: &mut Rules) {
     if let Some(attention) = inner.strip_suffix(".q_bias") {
         let value = format!("{start}{attention}.v_bias");
         let target = format!("vision_model.{}", rename_vit(&format!("{attention}.qkv.bias")));
-        let parts = vec![Piece::Tensor(name.clone()), Piece::Zeros { like: name }, Piece::Tensor(value)];
-        rules.add(target, Recipe::Concat(parts));
+        rules.add(target, Recipe::QueryValueBias { query: name, value });
         return;
     }
     rules.add(format!("vision_model.{}", rename_vit(inner)), Recipe::Tensor(name));

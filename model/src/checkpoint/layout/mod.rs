@@ -53,19 +53,12 @@ pub enum Recipe {
     Transposed(String),
     /// The first of equal entries along the first axis, as exporters save an expanded tensor.
     First(String),
-    /// Several tensors, concatenated along the first axis.
-    Concat(Vec<Piece>),
-}
-
-/// A piece of [`Recipe::Concat`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// The source's tensor.
-    Tensor(String),
-    /// Zeros with the shape of a tensor of the source.
-    Zeros {
-        /// That tensor.
-        like: String,
+    /// The biases of queries and values, with zeros for the keys between them.
+    QueryValueBias {
+        /// The bias of the queries.
+        query: String,
+        /// The bias of the values.
+        value: String,
     },
 }
 
@@ -164,17 +157,10 @@ impl Mapped {
                 values.truncate(length);
                 Ok(values)
             }
-            Recipe::Concat(parts) => {
-                let mut values = Vec::new();
-                for part in parts {
-                    match part {
-                        Piece::Tensor(tensor) => values.extend(self.source.read_f32(tensor)?),
-                        Piece::Zeros { like } => {
-                            let count: usize = self.shape(like, name)?.iter().product();
-                            values.resize(values.len() + count, 0.0);
-                        }
-                    }
-                }
+            Recipe::QueryValueBias { query, value } => {
+                let mut values = self.source.read_f32(query)?;
+                values.resize(2 * values.len(), 0.0);
+                values.extend(self.source.read_f32(value)?);
                 Ok(values)
             }
         }
@@ -214,10 +200,7 @@ impl Mapped {
         let fail = |reason: String| Err(fail(&self.source, name, &reason));
         let source = match recipe {
             Recipe::Tensor(tensor) | Recipe::Transposed(tensor) | Recipe::First(tensor) => tensor,
-            Recipe::Concat(parts) => match parts.first() {
-                Some(Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) => tensor,
-                None => return fail("made of nothing".to_owned()),
-            },
+            Recipe::QueryValueBias { query, .. } => query,
         };
         let mut shape = self.shape(source, name)?.to_vec();
         let element_type = self.source.get(source).map_or(ElementType::Other, |info| info.element_type);
@@ -228,10 +211,9 @@ impl Mapped {
             Recipe::Transposed(_) | Recipe::First(_) => {
                 return fail(format!("made of {source}, whose shape {shape:?} does not fit"));
             }
-            Recipe::Concat(parts) => {
+            Recipe::QueryValueBias { query, value } => {
                 let mut length = 0usize;
-                for part in parts {
-                    let (Piece::Tensor(tensor) | Piece::Zeros { like: tensor }) = part;
+                for tensor in [query, query, value] {
                     let [first, rest @ ..] = self.shape(tensor, name)? else {
                         return fail(format!("made of {tensor}, which has no axes"));
                     };

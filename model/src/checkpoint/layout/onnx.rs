@@ -69,9 +69,8 @@ const MAX_PARTS: usize = 16;
 const FOLDED: &str = "a constant of the graph";
 
 pub(super) fn map(source: &Source) -> Rules {
-    let no_nodes = Vec::new();
-    let nodes = source.graph().map_or(&no_nodes, |graph| &graph.nodes);
-    let aliases = Aliases::of(source, nodes);
+    let nodes = source.graph().unwrap_or_default();
+    let aliases = aliases(source, nodes);
 
     let mut parameters: BTreeMap<String, Recipe> = BTreeMap::new();
     let mut used: BTreeSet<&str> = BTreeSet::new();
@@ -99,9 +98,9 @@ pub(super) fn map(source: &Source) -> Rules {
         rules.excused.extend(excuse.map(|(_, reason)| Excused { name: name.clone(), reason }));
         excuse.is_none()
     });
-    let prefixes = Prefixes::of(&parameters);
+    let prefixes = prefixes(&parameters);
     for (name, recipe) in parameters {
-        rules.add(prefixes.replace(&name), recipe);
+        rules.add(replace_prefix(&name, &prefixes), recipe);
     }
     for (from, to) in TIED {
         if let Some(recipe) = rules.recipes.get(*from).cloned() {
@@ -124,9 +123,9 @@ fn parameter(
     place: usize,
     input: &str,
     axes: usize,
-    aliases: &Aliases,
+    aliases: &HashMap<String, String>,
 ) -> Option<(String, Recipe)> {
-    let module = aliases.resolve(&module_of(node)?);
+    let module = resolve(&module_of(node)?, aliases);
     let last = module.rsplit('.').next().unwrap_or_default();
     let (.., found) = USES.iter().find(|(operator, wanted, wanted_place, wanted_axes, _)| {
         *operator == node.operator
@@ -159,74 +158,59 @@ fn module_of(node: &Node) -> Option<String> {
 ///
 /// Its paths follow the calls: if a module calls its grandchild, the child's name is absent, and
 /// `/model/decoder/layers.0` is `model.model.decoder.layers.0`. Operations with a named parameter show both.
-struct Aliases {
-    /// From the path up to the first segment of the common ending, to the module's name up to it.
-    prefixes: HashMap<String, String>,
+///
+/// Each is from the path up to the first segment of the common ending, to the module's name up to it.
+fn aliases(source: &Source, nodes: &[Node]) -> HashMap<String, String> {
+    let mut prefixes = HashMap::new();
+    for node in nodes.iter().filter(|node| node.scopes.is_empty()) {
+        let Some(path) = module_of(node) else { continue };
+        for input in node.inputs.iter().filter(|input| is_parameter(input) && source.get(input).is_some()) {
+            let Some((module, _)) = input.rsplit_once('.') else { continue };
+            let (path, module): (Vec<_>, Vec<_>) = (path.split('.').collect(), module.split('.').collect());
+            let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
+            // in `model.model.decoder` the path may lack either `model`: keep the first, which may have
+            // other children (`model.lm_head`)
+            let common = common.min(path.len() - 1);
+            if common == 0 || path == module {
+                continue;
+            }
+            let (path_end, module_end) = (path.len() - common + 1, module.len() - common + 1);
+            prefixes.insert(path[..path_end].join("."), module[..module_end].join("."));
+        }
+    }
+    prefixes
 }
 
-impl Aliases {
-    fn of(source: &Source, nodes: &[Node]) -> Self {
-        let mut prefixes = HashMap::new();
-        for node in nodes.iter().filter(|node| node.scopes.is_empty()) {
-            let Some(path) = module_of(node) else { continue };
-            for input in node.inputs.iter().filter(|input| is_parameter(input) && source.get(input).is_some())
-            {
-                let Some((module, _)) = input.rsplit_once('.') else { continue };
-                let (path, module): (Vec<_>, Vec<_>) =
-                    (path.split('.').collect(), module.split('.').collect());
-                let common = path.iter().rev().zip(module.iter().rev()).take_while(|(a, b)| a == b).count();
-                // in `model.model.decoder` the path may lack either `model`: keep the first, which may have
-                // other children (`model.lm_head`)
-                let common = common.min(path.len() - 1);
-                if common == 0 || path == module {
-                    continue;
-                }
-                let (path_end, module_end) = (path.len() - common + 1, module.len() - common + 1);
-                prefixes.insert(path[..path_end].join("."), module[..module_end].join("."));
+fn resolve(path: &str, aliases: &HashMap<String, String>) -> String {
+    let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
+    let longest = ends.filter_map(|end| Some((end, aliases.get(&path[..end])?))).max_by_key(|(end, _)| *end);
+    match longest {
+        Some((end, module)) => format!("{module}{}", &path[end..]),
+        None => path.to_owned(),
+    }
+}
+
+/// The prefixes of the parts, longest first, each with the replacement.
+fn prefixes(parameters: &BTreeMap<String, Recipe>) -> Vec<(String, &'static str)> {
+    let mut found: Vec<(String, &'static str)> = Vec::new();
+    for (anchor, part) in PARTS {
+        for name in parameters.keys() {
+            let Some(prefix) = name.strip_suffix(anchor) else { continue };
+            let is_whole = prefix.is_empty() || prefix.ends_with('.');
+            // a prefix that an earlier row has matched
+            let is_known = found.iter().any(|(known, _)| prefix.starts_with(known.as_str()));
+            if is_whole && !is_known && found.len() < MAX_PARTS {
+                found.push((prefix.to_owned(), part));
             }
         }
-        Self { prefixes }
     }
-
-    fn resolve(&self, path: &str) -> String {
-        let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
-        let longest =
-            ends.filter_map(|end| Some((end, self.prefixes.get(&path[..end])?))).max_by_key(|(end, _)| *end);
-        match longest {
-            Some((end, module)) => format!("{module}{}", &path[end..]),
-            None => path.to_owned(),
-        }
-    }
+    found.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+    found
 }
 
-/// The prefixes of the parts.
-struct Prefixes {
-    /// Longest first, with the replacement.
-    found: Vec<(String, &'static str)>,
-}
-
-impl Prefixes {
-    fn of(parameters: &BTreeMap<String, Recipe>) -> Self {
-        let mut found: Vec<(String, &'static str)> = Vec::new();
-        for (anchor, part) in PARTS {
-            for name in parameters.keys() {
-                let Some(prefix) = name.strip_suffix(anchor) else { continue };
-                let is_whole = prefix.is_empty() || prefix.ends_with('.');
-                // a prefix that an earlier row has matched
-                let is_known = found.iter().any(|(known, _)| prefix.starts_with(known.as_str()));
-                if is_whole && !is_known && found.len() < MAX_PARTS {
-                    found.push((prefix.to_owned(), part));
-                }
-            }
-        }
-        found.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        Self { found }
-    }
-
-    fn replace(&self, name: &str) -> String {
-        match self.found.iter().find(|(prefix, _)| name.starts_with(prefix.as_str())) {
-            Some((prefix, part)) => format!("{part}{}", &name[prefix.len()..]),
-            None => name.to_owned(),
-        }
+fn replace_prefix(name: &str, prefixes: &[(String, &'static str)]) -> String {
+    match prefixes.iter().find(|(prefix, _)| name.starts_with(prefix.as_str())) {
+        Some((prefix, part)) => format!("{part}{}", &name[prefix.len()..]),
+        None => name.to_owned(),
     }
 }

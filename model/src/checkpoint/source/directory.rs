@@ -2,26 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
-use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::file::MappedFile;
-use super::{Opened, SourceError, open_file};
+use super::{Opened, SourceError, open_file, open_file_or_index};
 
 /// File names in the order of transformers.
-const WHOLE: &[(&str, Kind)] = &[
-    ("model.safetensors", Kind::Weights),
-    ("model.safetensors.index.json", Kind::Index),
-    ("pytorch_model.bin", Kind::Weights),
-    ("pytorch_model.bin.index.json", Kind::Index),
+const WHOLE: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 ];
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Weights,
-    Index,
-}
 
 #[derive(Deserialize)]
 struct Index {
@@ -29,20 +22,13 @@ struct Index {
 }
 
 pub(super) fn open(directory: &Path) -> Result<Opened, SourceError> {
-    for (name, kind) in WHOLE {
-        let path = directory.join(name);
-        if path.exists() {
-            return match kind {
-                Kind::Weights => open_file(&Arc::new(MappedFile::open(&path)?)),
-                Kind::Index => open_index(&path),
-            };
-        }
+    match WHOLE.iter().map(|name| directory.join(name)).find(|path| path.exists()) {
+        Some(path) => open_file_or_index(&path),
+        None => Err(SourceError::Unsupported {
+            reason: format!("no checkpoint in this directory (looked for {})", WHOLE.join(", ")),
+            path: directory.to_owned(),
+        }),
     }
-    let names: Vec<_> = WHOLE.iter().map(|(name, _)| *name).collect();
-    Err(SourceError::Unsupported {
-        reason: format!("no checkpoint in this directory (looked for {})", names.join(", ")),
-        path: directory.to_owned(),
-    })
 }
 
 /// Opens the shards of an index. Tensors of a shard that are not in the index are included.
@@ -63,7 +49,7 @@ pub(super) fn open_index(index: &Path) -> Result<Opened, SourceError> {
         if !path.exists() {
             return Err(SourceError::ShardAbsent { shard: shard.clone(), index: index.to_owned() });
         }
-        let part = open_file(&Arc::new(MappedFile::open(&path)?))?;
+        let part = open_file(&path)?;
         opened.left_out.extend(part.left_out);
         for (name, stored) in part.tensors {
             match weight_map.get(&name) {

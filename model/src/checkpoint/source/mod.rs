@@ -27,7 +27,7 @@ use file::MappedFile;
 use stored::Stored;
 
 pub use error::SourceError;
-pub use onnx::{Graph, Node};
+pub use onnx::Node;
 pub use stored::ElementType;
 
 /// An opened set of tensors.
@@ -53,7 +53,8 @@ pub struct TensorInfo<'a> {
 struct Opened {
     tensors: BTreeMap<String, Stored>,
     left_out: Vec<String>,
-    graph: Option<Graph>,
+    /// The operations of an ONNX model.
+    graph: Option<Vec<Node>>,
 }
 
 impl Source {
@@ -64,14 +65,7 @@ impl Source {
     /// # Errors
     /// If a file is absent, damaged, of another format, or has a call in place of a tensor.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
-        let opened = if path.is_dir() {
-            directory::open(path)?
-        } else if is_index {
-            directory::open_index(path)?
-        } else {
-            open_file(&Arc::new(MappedFile::open(path)?))?
-        };
+        let opened = if path.is_dir() { directory::open(path)? } else { open_file_or_index(path)? };
         Ok(Self { opened, path: path.to_owned() })
     }
 
@@ -112,9 +106,9 @@ impl Source {
         &self.opened.left_out
     }
 
-    /// The graph of an ONNX model.
-    pub fn graph(&self) -> Option<&Graph> {
-        self.opened.graph.as_ref()
+    /// The operations of an ONNX model, in the order of execution.
+    pub fn graph(&self) -> Option<&[Node]> {
+        self.opened.graph.as_deref()
     }
 
     /// The path of the source.
@@ -131,7 +125,13 @@ impl Source {
     }
 }
 
-fn open_file(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
+fn open_file_or_index(path: &Path) -> Result<Opened, SourceError> {
+    let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".index.json"));
+    if is_index { directory::open_index(path) } else { open_file(path) }
+}
+
+fn open_file(path: &Path) -> Result<Opened, SourceError> {
+    let file = &Arc::new(MappedFile::open(path)?);
     let bytes = file.bytes();
     let extension = file.path().extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     // a truncated file may have lost its signature, so the name counts, too

@@ -19,13 +19,6 @@ const FORMAT: &str = "ONNX";
 /// its two bytes in a malicious file.
 const MAX_PARTS: usize = 2 << 20;
 
-/// The operations of a model.
-#[derive(Debug, Default)]
-pub struct Graph {
-    /// In the order of execution.
-    pub nodes: Vec<Node>,
-}
-
 /// One operation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -36,8 +29,6 @@ pub struct Node {
     pub operator: String,
     /// Names of tensors, or of outputs of other operations.
     pub inputs: Vec<String>,
-    /// Names of its results.
-    pub outputs: Vec<String>,
     /// The full names of its modules, outermost first (`encoder.layers.0.mlp.fc1`); only from the newer
     /// exporter.
     pub scopes: Vec<String>,
@@ -57,13 +48,8 @@ pub(super) fn is_model(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
-    let mut reader = Reader {
-        file,
-        parts: 0,
-        external: HashMap::new(),
-        tensors: BTreeMap::new(),
-        graph: Graph::default(),
-    };
+    let mut reader =
+        Reader { file, parts: 0, external: HashMap::new(), tensors: BTreeMap::new(), nodes: Vec::new() };
     let mut has_graph = false;
     for field in fields(file.bytes()) {
         if let (7, Field::Bytes(graph)) = field.map_err(|error| reader.wire(&error))? {
@@ -74,7 +60,7 @@ pub(super) fn open(file: &Arc<MappedFile>) -> Result<Opened, SourceError> {
     if !has_graph {
         return Err(file.damaged(FORMAT, "no graph in it"));
     }
-    Ok(Opened { tensors: reader.tensors, left_out: Vec::new(), graph: Some(reader.graph) })
+    Ok(Opened { tensors: reader.tensors, left_out: Vec::new(), graph: Some(reader.nodes) })
 }
 
 struct Reader<'a> {
@@ -82,7 +68,7 @@ struct Reader<'a> {
     parts: usize,
     external: HashMap<String, Arc<MappedFile>>,
     tensors: BTreeMap<String, Stored>,
-    graph: Graph,
+    nodes: Vec<Node>,
 }
 
 impl Reader<'_> {
@@ -119,7 +105,7 @@ impl Reader<'_> {
     fn node(&mut self, message: &[u8]) -> Result<(), SourceError> {
         self.count()?;
         let mut node = Node::default();
-        let mut constant = None;
+        let (mut outputs, mut constant) = (Vec::new(), None);
         for field in fields(message) {
             match field.map_err(|error| self.wire(&error))? {
                 (1, Field::Bytes(input)) => {
@@ -128,7 +114,7 @@ impl Reader<'_> {
                 }
                 (2, Field::Bytes(output)) => {
                     self.count()?;
-                    node.outputs.push(self.text(output)?);
+                    outputs.push(self.text(output)?);
                 }
                 (3, Field::Bytes(name)) => node.name = self.text(name)?,
                 (4, Field::Bytes(operator)) => node.operator = self.text(operator)?,
@@ -145,11 +131,11 @@ impl Reader<'_> {
         }
         // a constant is a tensor with the name of the node's output
         if node.operator == "Constant"
-            && let (Some(tensor), [output]) = (constant, &node.outputs[..])
+            && let (Some(tensor), [output]) = (constant, &outputs[..])
         {
             self.tensor(tensor, Some(output.clone()))?;
         }
-        self.graph.nodes.push(node);
+        self.nodes.push(node);
         Ok(())
     }
 

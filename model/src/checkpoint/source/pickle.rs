@@ -89,32 +89,22 @@ const NONE: Id = Id(0);
 const OTHER: Id = Id(1);
 const FIRST_SMALL: u32 = 2; // the integers 0 to 255 follow; booleans are 0 and 1, as in Python
 
+#[derive(Default)]
 struct Machine<'a> {
     bytes: &'a [u8],
     position: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
+    memo: HashMap<u64, Id>,
     copied: usize,
 }
-
-/// Reads bytes after their length.
-type Read<'a> = fn(&mut Machine<'a>) -> Result<&'a [u8], String>;
 
 impl<'a> Machine<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let mut values = vec![Value::None, Value::Other];
         values.extend((0..256).map(Value::Integer));
-        Self {
-            bytes,
-            position: 0,
-            values,
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
-            copied: 0,
-        }
+        Self { bytes, values, ..Self::default() }
     }
 
     fn run(&mut self) -> Result<Id, String> {
@@ -137,33 +127,42 @@ impl<'a> Machine<'a> {
                     Err(_) => self.stack.push(OTHER),
                 },
                 b'J' => {
-                    let value = i32::from_le_bytes(self.array()?);
+                    let value = self.number(4)? as i32;
                     self.push_integer(value.into())?;
                 }
-                b'K' => {
-                    let value = self.byte()?;
-                    self.push_integer(value.into())?;
+                byte @ (b'K' | b'M') => {
+                    let value = self.number(if byte == b'K' { 1 } else { 2 })?;
+                    self.push_integer(value as i64)?;
                 }
-                b'M' => {
-                    let value = u16::from_le_bytes(self.array()?);
-                    self.push_integer(value.into())?;
+                byte @ (0x8a | 0x8b) => {
+                    let bytes = self.bytes(if byte == 0x8a { 1 } else { 4 })?;
+                    self.push_long(bytes)?;
                 }
-                0x8a => self.push_long(Self::bytes_1)?,
-                0x8b => self.push_long(Self::bytes_4)?,
-                b'F' => self.skip(|machine| Ok(machine.line()?.as_bytes()))?,
-                b'G' => self.skip(|machine| machine.take(8))?,
+                b'F' => {
+                    self.line()?; // a number in text
+                    self.stack.push(OTHER);
+                }
+                b'G' => {
+                    self.take(8)?;
+                    self.stack.push(OTHER);
+                }
 
                 // text and bytes
                 b'S' | b'V' => {
                     let line = self.line()?;
                     self.push(Value::Text(line.trim_matches(['\'', '"'])))?;
                 }
-                b'U' | 0x8c => self.push_text(Self::bytes_1)?,
-                b'T' | b'X' => self.push_text(Self::bytes_4)?,
-                0x8d => self.push_text(Self::bytes_8)?,
-                b'C' => self.skip(Self::bytes_1)?,
-                b'B' => self.skip(Self::bytes_4)?,
-                0x8e | 0x96 => self.skip(Self::bytes_8)?,
+                b'U' | 0x8c => self.push_text(1)?,
+                b'T' | b'X' => self.push_text(4)?,
+                0x8d => self.push_text(8)?,
+                byte @ (b'C' | b'B' | 0x8e | 0x96) => {
+                    self.bytes(match byte {
+                        b'C' => 1,
+                        b'B' => 4,
+                        _ => 8,
+                    })?;
+                    self.stack.push(OTHER);
+                }
 
                 // containers
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -221,13 +220,15 @@ impl<'a> Machine<'a> {
                     let top = self.top()?;
                     self.stack.push(top);
                 }
-                b'p' => self.memoise(Self::key_in_text)?,
-                b'q' => self.memoise(Self::key_1)?,
-                b'r' => self.memoise(Self::key_4)?,
-                0x94 => self.memoise(Self::next_key)?,
-                b'g' => self.recall(Self::key_in_text)?,
-                b'h' => self.recall(Self::key_1)?,
-                b'j' => self.recall(Self::key_4)?,
+                byte @ (b'p' | b'q' | b'r' | 0x94) => {
+                    let (key, top) = (self.key(byte)?, self.top()?);
+                    self.memo.insert(key, top);
+                }
+                byte @ (b'g' | b'h' | b'j') => {
+                    let key = self.key(byte)?;
+                    let id = self.memo.get(&key).ok_or("a reference to a value that was not kept")?;
+                    self.stack.push(*id);
+                }
 
                 // names, and calls that are not executed
                 b'c' => {
@@ -289,45 +290,32 @@ impl<'a> Machine<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        self.take(N)?.try_into().map_err(|_| "the file ends too early".into())
-    }
-
     fn byte(&mut self) -> Result<u8, String> {
-        Ok(self.array::<1>()?[0])
+        Ok(self.take(1)?[0])
     }
 
-    /// Bytes after their length of one byte, of four, of eight.
-    fn bytes_1(&mut self) -> Result<&'a [u8], String> {
-        let length = self.byte()?;
-        self.take(length.into())
+    /// A little-endian number of `width` bytes.
+    fn number(&mut self, width: usize) -> Result<u64, String> {
+        Ok(self.take(width)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
-    fn bytes_4(&mut self) -> Result<&'a [u8], String> {
-        let length = u32::from_le_bytes(self.array()?);
-        self.take(length as usize)
-    }
-
-    fn bytes_8(&mut self) -> Result<&'a [u8], String> {
-        let length = u64::from_le_bytes(self.array()?);
+    /// Bytes that follow their length, a number of `width` bytes.
+    fn bytes(&mut self, width: usize) -> Result<&'a [u8], String> {
+        let length = self.number(width)?;
         self.take(usize::try_from(length).map_err(|_| "the file ends too early")?)
     }
 
-    /// The key of a memo entry in three encodings, and the next free one.
-    fn key_in_text(&mut self) -> Result<u32, String> {
-        self.line()?.trim().parse().map_err(|_| "a memo key that is no number".into())
-    }
-
-    fn key_1(&mut self) -> Result<u32, String> {
-        Ok(self.byte()?.into())
-    }
-
-    fn key_4(&mut self) -> Result<u32, String> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn next_key(&mut self) -> Result<u32, String> {
-        u32::try_from(self.memo.len()).map_err(|_| "too many values".into())
+    /// The key of a memo entry: in text, of one byte, of four, or the next free one.
+    fn key(&mut self, instruction: u8) -> Result<u64, String> {
+        match instruction {
+            b'p' | b'g' => {
+                let key = self.line()?.trim().parse::<u32>();
+                key.map(u64::from).map_err(|_| "a memo key that is no number".into())
+            }
+            b'q' | b'h' => self.number(1),
+            b'r' | b'j' => self.number(4),
+            _ => Ok(self.memo.len() as u64),
+        }
     }
 
     /// The text up to the next line feed, which is consumed.
@@ -365,8 +353,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push_long(&mut self, read: Read<'a>) -> Result<(), String> {
-        let bytes = read(self)?;
+    fn push_long(&mut self, bytes: &'a [u8]) -> Result<(), String> {
         if bytes.len() > 8 {
             return self.push(Value::Long(bytes));
         }
@@ -377,21 +364,12 @@ impl<'a> Machine<'a> {
         self.push_integer(i64::from_le_bytes(wide))
     }
 
-    fn push_text(&mut self, read: Read<'a>) -> Result<(), String> {
-        let bytes = read(self)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => self.push(Value::Text(text)),
-            // Python 2 wrote bytes as text
-            Err(_) => {
-                self.stack.push(OTHER);
-                Ok(())
-            }
+    /// Pushes a text that follows its length, a number of `width` bytes.
+    fn push_text(&mut self, width: usize) -> Result<(), String> {
+        match std::str::from_utf8(self.bytes(width)?) {
+            Ok(text) => self.push(Value::Text(text))?,
+            Err(_) => self.stack.push(OTHER), // Python 2 wrote bytes as text
         }
-    }
-
-    fn skip(&mut self, read: Read<'a>) -> Result<(), String> {
-        read(self)?;
-        self.stack.push(OTHER);
         Ok(())
     }
 
@@ -421,20 +399,6 @@ impl<'a> Machine<'a> {
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().ok_or("an instruction without its mark")?;
         Ok(self.stack.split_off(mark))
-    }
-
-    fn memoise(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
-        let key = key(self)?;
-        let top = self.top()?;
-        self.memo.insert(key, top);
-        Ok(())
-    }
-
-    fn recall(&mut self, key: fn(&mut Self) -> Result<u32, String>) -> Result<(), String> {
-        let key = key(self)?;
-        let id = *self.memo.get(&key).ok_or("a reference to a value that was not kept")?;
-        self.stack.push(id);
-        Ok(())
     }
 
     fn append(&mut self, items: &[Id]) -> Result<(), String> {

@@ -24,57 +24,58 @@ pub(super) enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message; an error ends the iteration.
-pub(super) struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-pub(super) fn fields(message: &[u8]) -> Fields<'_> {
-    Fields { rest: message }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Field<'a>), WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
+/// The items of a message; an error ends the iteration.
+fn items<'a, T>(
+    message: &'a [u8],
+    read: impl Fn(&mut &'a [u8]) -> Result<T, WireError>,
+) -> impl Iterator<Item = Result<T, WireError>> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
             return None;
         }
-        let field = self.field();
-        if field.is_err() {
-            self.rest = &[];
+        let item = read(&mut rest);
+        if item.is_err() {
+            rest = &[];
         }
-        Some(field)
-    }
+        Some(item)
+    })
 }
 
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Field<'a>), WireError> {
-        let key = varint(&mut self.rest)?;
-        let (field, wire_type) = (key >> 3, key & 7);
-        let value = match wire_type {
-            0 => Field::Varint(varint(&mut self.rest)?),
-            1 => Field::Fixed64(self.array()?),
-            2 => {
-                let length = varint(&mut self.rest)?;
-                let left = self.rest.len();
-                let split =
-                    usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
-                let (bytes, rest) = split.ok_or(WireError::TooLong { field, length, left })?;
-                self.rest = rest;
-                Field::Bytes(bytes)
-            }
-            5 => Field::Fixed32(self.array()?),
-            _ => return Err(WireError::WireType { field, wire_type }),
-        };
-        Ok((field, value))
-    }
+/// The fields of a message.
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u64, Field<'_>), WireError>> {
+    items(message, field)
+}
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (array, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
-        self.rest = rest;
-        Ok(*array)
-    }
+/// The numbers of a packed field.
+pub(super) fn packed_varints(bytes: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> {
+    items(bytes, varint)
+}
+
+fn field<'a>(rest: &mut &'a [u8]) -> Result<(u64, Field<'a>), WireError> {
+    let key = varint(rest)?;
+    let (field, wire_type) = (key >> 3, key & 7);
+    let value = match wire_type {
+        0 => Field::Varint(varint(rest)?),
+        1 => Field::Fixed64(array(rest)?),
+        2 => {
+            let length = varint(rest)?;
+            let message = *rest;
+            let split = usize::try_from(length).ok().and_then(|length| message.split_at_checked(length));
+            let (bytes, after) = split.ok_or(WireError::TooLong { field, length, left: message.len() })?;
+            *rest = after;
+            Field::Bytes(bytes)
+        }
+        5 => Field::Fixed32(array(rest)?),
+        _ => return Err(WireError::WireType { field, wire_type }),
+    };
+    Ok((field, value))
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], WireError> {
+    let (array, after) = rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
+    *rest = after;
+    Ok(*array)
 }
 
 fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
@@ -91,21 +92,6 @@ fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
         }
     }
     Err(WireError::Overlong)
-}
-
-/// The numbers of a packed field.
-pub(super) fn packed_varints(bytes: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let value = varint(&mut rest);
-        if value.is_err() {
-            rest = &[];
-        }
-        Some(value)
-    })
 }
 
 #[cfg(test)]

@@ -112,16 +112,16 @@ impl Stored {
         if let Some(checksum) = &self.checksum {
             self.verify(checksum)?;
         }
+        let (Data::Plain { range, .. } | Data::Varints { range }) = &self.data;
+        let bytes = self.file.slice(range).ok_or("leaves the file")?;
         match &self.data {
-            Data::Plain { range, strides: None } => {
-                let bytes = self.file.slice(range).ok_or("leaves the file")?;
+            Data::Plain { strides: None, .. } => {
                 if bytes.len() != length {
                     return Err(format!("expected {length} bytes, got {}", bytes.len()));
                 }
                 Ok(Cow::Borrowed(bytes))
             }
-            Data::Plain { range, strides: Some(strides) } => {
-                let bytes = self.file.slice(range).ok_or("leaves the file")?;
+            Data::Plain { strides: Some(strides), .. } => {
                 // with strides of zero a short file could otherwise request any amount of memory
                 if length > self.file.bytes().len() {
                     return Err(format!("{length} bytes made out of a file of {}", self.file.bytes().len()));
@@ -132,8 +132,7 @@ impl Stored {
                     .ok_or("its strides leave its storage")?;
                 Ok(Cow::Owned(contiguous))
             }
-            Data::Varints { range } => {
-                let bytes = self.file.slice(range).ok_or("leaves the file")?;
+            Data::Varints { .. } => {
                 if count > bytes.len() {
                     return Err(format!("expected {count} elements, got at most {}", bytes.len()));
                 }

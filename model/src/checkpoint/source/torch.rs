@@ -420,42 +420,27 @@ fn size(pickle: &Pickle<'_>, id: Id) -> Result<usize, &'static str> {
 }
 
 fn sizes(pickle: &Pickle<'_>, id: Id) -> Result<Vec<usize>, &'static str> {
-    match pickle.value(id) {
+    let mut value = pickle.value(id);
+    // `torch.Size((2, 3))`
+    if let Value::Call { callable, arguments } = value
+        && pickle.callable_name(*callable) == "torch.Size"
+        && let Value::Tuple(arguments) = pickle.value(*arguments)
+        && let [inner] = arguments[..]
+    {
+        value = pickle.value(inner);
+    }
+    match value {
         // PyTorch allows 64 axes
         Value::Tuple(sizes) | Value::List(sizes) if sizes.len() <= 64 => {
             sizes.iter().map(|&id| size(pickle, id)).collect()
-        }
-        // `torch.Size((2, 3))`
-        Value::Call { callable, arguments } if pickle.callable_name(*callable) == "torch.Size" => {
-            match pickle.value(*arguments) {
-                Value::Tuple(inner) if inner.len() == 1 => match pickle.value(inner[0]) {
-                    Value::Tuple(sizes) if sizes.len() <= 64 => {
-                        sizes.iter().map(|&id| size(pickle, id)).collect()
-                    }
-                    _ => Err("described without a shape"),
-                },
-                _ => Err("described without a shape"),
-            }
         }
         _ => Err("described without a shape"),
     }
 }
 
 fn type_of_storage(class: &str) -> Option<ElementType> {
-    Some(match class {
-        "UntypedStorage" => return None,
-        "DoubleStorage" => ElementType::F64,
-        "FloatStorage" => ElementType::F32,
-        "HalfStorage" => ElementType::F16,
-        "BFloat16Storage" => ElementType::BF16,
-        "LongStorage" => ElementType::I64,
-        "IntStorage" => ElementType::I32,
-        "ShortStorage" => ElementType::I16,
-        "CharStorage" => ElementType::I8,
-        "ByteStorage" => ElementType::U8,
-        "BoolStorage" => ElementType::Bool,
-        _ => ElementType::Other,
-    })
+    let name = class.strip_suffix("Storage").unwrap_or_default();
+    (name != "Untyped").then(|| type_of_dtype(&name.to_lowercase()))
 }
 
 fn type_of_dtype(name: &str) -> ElementType {
@@ -467,11 +452,11 @@ fn type_of_dtype(name: &str) -> ElementType {
         "int64" | "long" => ElementType::I64,
         "int32" | "int" => ElementType::I32,
         "int16" | "short" => ElementType::I16,
-        "int8" => ElementType::I8,
+        "int8" | "char" => ElementType::I8,
         "uint64" => ElementType::U64,
         "uint32" => ElementType::U32,
         "uint16" => ElementType::U16,
-        "uint8" => ElementType::U8,
+        "uint8" | "byte" => ElementType::U8,
         "bool" => ElementType::Bool,
         _ => ElementType::Other,
     }
