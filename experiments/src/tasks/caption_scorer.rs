@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-
 use data::datasets::Clip;
 use data::tiny_world::{ChanceLevels, World, assess, assess_picture, parse_caption};
 use metrics::meteor::MeteorTables;
@@ -50,12 +49,8 @@ impl CaptionScorer {
         let metrics =
             Metrics::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
         let metrics = scores.meteor.into_iter().fold(metrics, |metrics, meteor| metrics.with(METEOR, meteor));
-        let metrics = if self.is_final {
-            let shorter = SHORTER_BLEUS.iter().zip(scores.bleu);
-            shorter.fold(metrics, |metrics, (name, bleu)| metrics.with(name, bleu))
-        } else {
-            metrics
-        };
+        let shorter = SHORTER_BLEUS.iter().zip(scores.bleu).filter(|_| self.is_final);
+        let metrics = shorter.fold(metrics, |metrics, (name, bleu)| metrics.with(name, bleu));
         let metrics = match &self.world {
             Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, metrics)),
             None => metrics,
@@ -104,20 +99,13 @@ fn share(values: impl Iterator<Item = bool>) -> f64 {
 
 impl Scorer for CaptionScorer {
     fn names(&self) -> Vec<String> {
-        let truths: &[&str] =
-            if self.world.is_some() { &[SHAPE, COLOUR, EVENT, DIRECTION, ORDER] } else { &[] };
+        let has_truth = self.world.is_some();
         let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
-        published
-            .chain(SHORTER_BLEUS.into_iter().filter(|_| self.is_final))
-            .chain(
-                [ORDERED_CIDER, UNORDERED_CIDER]
-                    .into_iter()
-                    .filter(|_| self.is_final && self.world.is_some()),
-            )
-            .chain(truths.iter().copied())
-            .chain([DISTINCT])
-            .map(str::to_owned)
-            .collect()
+        let shorter = SHORTER_BLEUS.into_iter().filter(|_| self.is_final);
+        let by_order = [ORDERED_CIDER, UNORDERED_CIDER].into_iter().filter(|_| self.is_final && has_truth);
+        let truths = [SHAPE, COLOUR, EVENT, DIRECTION, ORDER].into_iter().filter(|_| has_truth);
+        let names = published.chain(shorter).chain(by_order).chain(truths).chain([DISTINCT]);
+        names.map(str::to_owned).collect()
     }
 
     fn score_predictions(&self, predictions: &[Prediction]) -> Result<Metrics, TrainError> {

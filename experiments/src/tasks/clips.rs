@@ -59,11 +59,7 @@ impl Clips {
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
-                let hash = {
-                    let _ = caches;
-                    String::new()
-                };
-                (None, set, hash)
+                (None, set, String::new())
             }
             None => {
                 let world = open_world(&config.world, caches.folder())?;
@@ -131,12 +127,7 @@ impl Clips {
     }
 
     fn frames(&self, split: Split) -> anyhow::Result<Arc<FrameSource>> {
-        let [train, validate, test] = &self.frames;
-        let place = match split {
-            Split::Train => train,
-            Split::Validate => validate,
-            Split::Test => test,
-        };
+        let place = &self.frames[split as usize];
         if let Some(frames) = place.get() {
             return Ok(frames.clone());
         }
