@@ -27,7 +27,7 @@ impl Overview {
     /// Reads a study's folder.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
-        let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
+        let table = Table::new(["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
         let mut overview = Self { table, finished: 0, failed: 0, all: 0, durations: Vec::new() };
         for variant in &summary.variants {
             for seed in 1..=summary.seeds.unwrap_or(1) {
