@@ -1,7 +1,6 @@
 //! `experiments evaluate`: predictions of a checkpoint for a split, and their scores.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use ::data::datasets::Split;
 use clap::Args;
@@ -9,8 +8,8 @@ use clap::Args;
 use super::options::{
     CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split,
 };
-use super::{Outcome, Usage, session};
-use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint};
+use super::{Outcome, Usage, done, session};
+use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
 use crate::runtime::Session;
 use crate::study::Evaluation;
 use crate::tasks::{self, Clips};
@@ -42,11 +41,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let sets = arguments.dataset.sets(&arguments.profile.set).usage()?;
+    let ProfileOptions { profile, set } = &arguments.profile;
+    let sets = study_sets(arguments.dataset.dataset.as_deref(), None, &set.sets).usage()?;
     let directory = &arguments.checkpoint.checkpoint;
-    let evaluated = Evaluated::of(directory, arguments.profile.named(), &sets).usage()?;
+    let evaluated = Evaluated::of(directory, profile.as_deref(), &sets).usage()?;
     let session = session(&arguments.device, &arguments.cache, true)?;
-    evaluate(arguments, &evaluated, &session).failure().map(|()| ExitCode::SUCCESS)
+    evaluate(arguments, &evaluated, &session).failure().map(done)
 }
 
 fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> anyhow::Result<()> {
@@ -66,7 +66,7 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
         println!("{}", serde_json::to_string(&metrics)?);
         return Ok(());
     }
-    let mut table = Table::new(&["metric", "value"]);
+    let mut table = Table::new(["metric", "value"]);
     for (name, value) in metrics.iter() {
         table.push(vec![name.to_owned(), format!("{value:.4}")]);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::data::datasets::Split;
 use clap::Args;
 
-use crate::config::{dataset_sets, study_sets};
+use crate::config::study_sets;
 use crate::runtime::device::WORDS;
 
 /// `--device`
@@ -45,20 +45,15 @@ pub(super) struct SetOption {
 pub(super) struct ProfileOptions {
     /// Size: tiny (minutes), smoke (seconds) or paper (days on a GPU)
     #[arg(long)]
-    profile: Option<String>,
+    pub(super) profile: Option<String>,
     #[command(flatten)]
     pub(super) set: SetOption,
 }
 
 impl ProfileOptions {
-    /// The profile that was named.
-    pub(super) fn named(&self) -> Option<&str> {
-        self.profile.as_deref()
-    }
-
     /// The profile that was named, or the tiny one.
     pub(super) fn or_tiny(&self) -> &str {
-        self.named().unwrap_or("tiny")
+        self.profile.as_deref().unwrap_or("tiny")
     }
 }
 
@@ -68,14 +63,6 @@ pub(super) struct DatasetOption {
     /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
     #[arg(long, value_name = "NAME[=DIR]")]
     pub(super) dataset: Option<String>,
-}
-
-impl DatasetOption {
-    /// The settings of the data set, then others.
-    pub(super) fn sets(&self, others: &SetOption) -> anyhow::Result<Vec<String>> {
-        let own = self.dataset.as_deref().map(dataset_sets).transpose()?.unwrap_or_default();
-        Ok(own.into_iter().chain(others.sets.iter().cloned()).collect())
-    }
 }
 
 /// The configuration of a study.
