@@ -79,8 +79,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     let started = |(variant, _): &Resolved<'_>| VariantSummary {
         name: variant.name.clone(),
         description: variant.description.clone(),
-        runs: Vec::new(),
-        failures: Vec::new(),
+        ..VariantSummary::default()
     };
     let mut summary = Summary {
         ablation: ablation.name.clone(),
@@ -164,11 +163,8 @@ impl Study<'_> {
             Some(finished) if self.models.keep(&variant.name, summary) => Some(finished),
             finished => {
                 if self.session.dashboard != Dashboard::Silent && finished.is_none() {
-                    println!(
-                        "\n{}\n\nnow: {} seed {seed}",
-                        Overview::read(self.folder)?.text(),
-                        variant.name
-                    );
+                    let state = Overview::read(self.folder)?.text();
+                    println!("\n{state}\n\nnow: {} seed {seed}", variant.name);
                 }
                 let Some(config) = &self.with_checkpoint(config)? else { return Ok(None) };
                 let clips = self.clips(config)?;
@@ -195,11 +191,9 @@ impl Study<'_> {
             && let Some(equal) = reuse::find(self.request.runs, self.folder, &provenance)?
         {
             reuse::copy_run(&equal, &run.directory)?;
+            let (variant, seed, equal) = (run.variant, run.seed, equal.display());
             eprintln!(
-                "{} seed {} is the run in {}, which was copied (--no-reuse would train it again)",
-                run.variant,
-                run.seed,
-                equal.display()
+                "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
             );
             return run.finished();
         }
@@ -241,7 +235,7 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot write to the folder of the run: {}", folder.display()))?;
-    // a folder that cannot be written to is reported now and not after the first run
+    // a folder that cannot be written to is reported before the first run, not after it
     files::replace(&folder.join(".writable"), b"")?;
     std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
 }

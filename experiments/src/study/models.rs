@@ -51,13 +51,7 @@ impl<'a> Models<'a> {
         let earlier = self.earlier(summary.world.as_ref());
         let is_of = |model: &&ModelSummary| model.variants.iter().any(|name| name == variant);
         let known = earlier.and_then(|earlier| earlier.models.iter().find(is_of)).cloned();
-        match known {
-            Some(model) => {
-                enter(variant, model, summary);
-                true
-            }
-            None => false,
-        }
+        known.map(|model| enter(variant, model, summary)).is_some()
     }
 
     /// Adds a variant to the entry of its model in the summary. A model without an entry is evaluated, unless
