@@ -158,18 +158,13 @@ fn hash(sets: [&PairSet; 2]) -> String {
 fn words(caption: &str) -> impl Iterator<Item = &str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     caption.split_whitespace().flat_map(move |chunk| {
-        let mut parts = Vec::new();
-        let mut start = 0;
-        let mut last = None;
-        for (place, c) in chunk.char_indices() {
-            if last.is_some_and(|last| last != is_word(c)) {
-                parts.push(&chunk[start..place]);
-                start = place;
-            }
-            last = Some(is_word(c));
-        }
-        parts.push(&chunk[start..]);
-        parts
+        let mut rest = chunk;
+        std::iter::from_fn(move || {
+            let first = is_word(rest.chars().next()?);
+            let (part, after) = rest.split_at(rest.find(|c: char| is_word(c) != first).unwrap_or(rest.len()));
+            rest = after;
+            Some(part)
+        })
     })
 }
 
