@@ -11,7 +11,7 @@ use super::options::{
 use super::{Outcome, Usage, done, session};
 use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
 use crate::runtime::Session;
-use crate::study::Evaluation;
+use crate::study;
 use crate::tasks::{self, Clips};
 use crate::text::Table;
 
@@ -60,8 +60,7 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
     let clips = Clips::open(config, &*task, image_size(config)?, &session.caches)?;
     let context = task.context(&checkpoint)?;
     let predictions = arguments.predictions.as_deref();
-    let evaluation = Evaluation { task: &*task, config, clips: &clips };
-    let metrics = evaluation.of(arguments.split, &checkpoint.model, &context, predictions)?;
+    let metrics = study::evaluate(config, &clips, arguments.split, &checkpoint.model, &context, predictions)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&metrics)?);
         return Ok(());

@@ -138,9 +138,14 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
 fn identity(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Identity> {
     let start = config.start.as_ref().map(|start| anyhow::Ok(weights_hash(&find_checkpoint(start)?)?));
     let (weights_hash, data_hash) = (start.transpose()?, pairs.hash.clone());
-    let digest = Sha256::new().chain_update(toml::to_string_pretty(config)?).chain_update(&data_hash);
-    let config_hash = hex(&digest.chain_update(weights_hash.as_deref().unwrap_or_default()).finalize());
+    let config_hash = hash(config, &data_hash, weights_hash.as_deref())?;
     Ok(Identity { config_hash, data_hash, weights_hash, seed: config.seed })
+}
+
+fn hash(config: &PretrainConfig, pairs: &str, start: Option<&str>) -> anyhow::Result<String> {
+    let text = toml::to_string_pretty(config)?;
+    let digest = Sha256::new().chain_update(text).chain_update(pairs).chain_update(start.unwrap_or_default());
+    Ok(hex(&digest.finalize()))
 }
 
 fn save(made: &Pretrained, provenance: &Provenance, out: &Path) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use captioner::{Checkpoint, weights_hash};
 use data::datasets::Split;
 use data::text::clean_caption;
 
-use super::run::Evaluation;
+use super::run::evaluate;
 use crate::config::{RunConfig, find_checkpoint, open_checkpoint};
 use crate::records::{ModelSummary, Summary};
 use crate::runtime::Session;
@@ -83,16 +83,15 @@ impl<'a> Models<'a> {
         let directory = find_checkpoint(&config.checkpoint)?;
         let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &self.session.device)?;
         report_unknown_words(&checkpoint, clips)?;
-        let task = tasks::of(config);
-        let context = task.context(&checkpoint)?;
+        let context = tasks::of(config).context(&checkpoint)?;
         let predictions = self.folder.join(format!("predictions/pretrained-{weights_hash}.json"));
-        let test = Evaluation { task: &*task, config, clips };
+        let test = evaluate(config, clips, Split::Test, &checkpoint.model, &context, Some(&predictions))?;
         Ok(ModelSummary {
             weights_hash,
             checkpoint: config.checkpoint.display().to_string(),
             parameters: model::parameters::count(&checkpoint.model, |_| true),
             variants: Vec::new(),
-            test: test.of(Split::Test, &checkpoint.model, &context, Some(&predictions))?,
+            test,
         })
     }
 }

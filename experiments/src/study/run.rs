@@ -22,7 +22,7 @@ use crate::records::{
 };
 use crate::runtime::Session;
 use crate::runtime::memory::{self, PeakMemory};
-use crate::tasks::{self, Clips, Task};
+use crate::tasks::{self, Clips, Inputs, Task};
 
 /// One run of a study.
 pub(super) struct Run<'a> {
@@ -107,8 +107,7 @@ impl<'a> Run<'a> {
         }
         let training = self.config.last_stage();
         let predictions = self.directory.join(TEST_PREDICTIONS);
-        let test = Evaluation { task: &*self.task, config: self.config, clips };
-        let test = test.of(Split::Test, &outcome.best, &context, Some(&predictions))?;
+        let test = evaluate(self.config, clips, Split::Test, &outcome.best, &context, Some(&predictions))?;
         let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&outcome.best, choose));
         let result = RunResult {
             config_hash: provenance.config_hash.clone(),
@@ -181,10 +180,13 @@ impl Stages<'_> {
         stage: &str,
     ) -> anyhow::Result<Trained> {
         let (run, session, clips) = (self.run, self.session, self.clips);
-        let videos = |split| clips.videos(split, &model, training);
+        let inputs = |split| {
+            let videos = clips.videos(split, &model, training)?;
+            anyhow::Ok(Inputs { clips, split, videos, context: &context })
+        };
         let seed = run.config.drawn_seed(run.seed);
-        let train = run.task.training(clips, videos(Split::Train)?, &context, seed)?;
-        let validation = run.task.evaluation(clips, Split::Validate, videos(Split::Validate)?, &context)?;
+        let train = run.task.training(inputs(Split::Train)?, seed)?;
+        let validation = run.task.evaluation(inputs(Split::Validate)?)?;
         let settings = Fit {
             config: training.clone(),
             objective,
@@ -209,25 +211,17 @@ impl Stages<'_> {
     }
 }
 
-/// Evaluation of a model on a split, as a run with this configuration does it.
-pub(crate) struct Evaluation<'a> {
-    /// The task of the configuration.
-    pub task: &'a dyn Task,
-    pub config: &'a RunConfig,
-    pub clips: &'a Clips,
-}
-
-impl Evaluation<'_> {
-    /// The metrics of a model; the predictions are saved where a file is named.
-    pub(crate) fn of(
-        &self,
-        split: Split,
-        model: &Blip2,
-        context: &Context,
-        predictions: Option<&Path>,
-    ) -> anyhow::Result<Metrics> {
-        let videos = self.clips.videos(split, model, self.config.last_stage())?;
-        let examples = self.task.evaluation(self.clips, split, videos, context)?;
-        Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
-    }
+/// The metrics of a model on a split, as a run with this configuration computes them; the predictions are
+/// saved where a file is named.
+pub(crate) fn evaluate(
+    config: &RunConfig,
+    clips: &Clips,
+    split: Split,
+    model: &Blip2,
+    context: &Context,
+    predictions: Option<&Path>,
+) -> anyhow::Result<Metrics> {
+    let videos = clips.videos(split, model, config.last_stage())?;
+    let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context })?;
+    Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
 }

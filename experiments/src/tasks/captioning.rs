@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use captioner::{Checkpoint, Context, GenerationConfig, TextConfig, Videos};
+use captioner::{Checkpoint, Context, GenerationConfig, TextConfig};
 use data::datasets::{Split, VideoSet};
 use data::tiny_world::{World, WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use train::{CaptionUse, Captioned, Examples, Metrics, Validation};
 
 use super::caption_scorer::{CaptionScorer, chance_metrics};
-use super::{Clips, Task, TextLengths};
+use super::{Clips, Inputs, Task, TextLengths};
 use crate::config::{EvaluateConfig, RunConfig};
 use crate::records::{Baselines, TestClip};
 
@@ -57,26 +57,16 @@ impl Task for Captioning {
         Ok(checkpoint.context(&self.text.prompt, generate)?)
     }
 
-    fn training(
-        &self,
-        clips: &Clips,
-        videos: Videos,
-        context: &Context,
-        seed: u64,
-    ) -> anyhow::Result<Arc<dyn Examples>> {
-        let training = clips.split(Split::Train);
+    fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
+        let Inputs { clips, split, videos, context } = inputs;
+        let training = clips.split(split);
         let captions = training.iter().map(|clip| clip.captions.as_slice());
         let (used, tokenizer) = (self.captions, context.tokenizer.clone());
         Ok(Arc::new(Captioned::new(videos, captions, used, tokenizer, self.text.max_tokens, seed)?))
     }
 
-    fn evaluation(
-        &self,
-        clips: &Clips,
-        split: Split,
-        videos: Videos,
-        _context: &Context,
-    ) -> anyhow::Result<Validation> {
+    fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation> {
+        let Inputs { clips, split, videos, .. } = inputs;
         let scorer = Arc::new(Self::scorer(clips, split)?);
         Ok(Validation::of_videos(videos, split, scorer, self.evaluate.batch_size))
     }
