@@ -44,7 +44,7 @@ pub(super) fn run(command: &Command) -> Outcome {
         Command::Prepare(arguments) => prepare_frames(arguments).failure().map(done),
         Command::Probe(arguments) => probe_files(arguments).failure().map(verdict),
         Command::Synthesize { out, profile } => {
-            let config = resolve_plain(profile.or_tiny(), &profile.set.sets).usage()?;
+            let config = resolve_plain(profile.or_tiny(), &profile.sets).usage()?;
             let world = synthesize(&config.world, out).failure()?;
             println!("the tiny world {} is in {}", world.hash(), world.directory().display());
             Ok(done(()))
@@ -60,7 +60,7 @@ struct PlaceArguments {
     directory: PathBuf,
     /// Data set: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions
     /// file)
-    #[arg(long, value_parser = parse_dataset)]
+    #[arg(long)]
     dataset: DataSet,
     /// The annotation file, or the folder of annotation files
     #[arg(long, value_name = "PATH")]
@@ -68,10 +68,6 @@ struct PlaceArguments {
     /// Use the split of the annotations although it is not the official one
     #[arg(long)]
     own_split: bool,
-}
-
-fn parse_dataset(word: &str) -> Result<DataSet, String> {
-    word.parse().map_err(|error: ::data::Error| error.to_string())
 }
 
 impl PlaceArguments {

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use ::data::datasets::Split;
 use clap::Args;
 
-use super::options::{
-    CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split,
-};
+use super::options::{CacheOption, CheckpointOption, DeviceOption, ProfileOptions, parse_split};
 use super::{Outcome, Usage, done, session};
 use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
 use crate::runtime::Session;
@@ -21,8 +19,9 @@ use crate::text::Table;
 pub(super) struct Arguments {
     #[command(flatten)]
     checkpoint: CheckpointOption,
-    #[command(flatten)]
-    dataset: DatasetOption,
+    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, value_name = "NAME[=DIR]")]
+    dataset: Option<String>,
     /// Split: train, validate or test
     #[arg(long, default_value = "test", value_parser = parse_split)]
     split: Split,
@@ -41,8 +40,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let ProfileOptions { profile, set } = &arguments.profile;
-    let sets = study_sets(arguments.dataset.dataset.as_deref(), None, &set.sets).usage()?;
+    let ProfileOptions { profile, sets } = &arguments.profile;
+    let sets = study_sets(arguments.dataset.as_deref(), None, sets).usage()?;
     let directory = &arguments.checkpoint.checkpoint;
     let evaluated = Evaluated::of(directory, profile.as_deref(), &sets).usage()?;
     let session = session(&arguments.device, &arguments.cache, true)?;

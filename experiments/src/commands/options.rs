@@ -32,22 +32,15 @@ pub(super) struct CheckpointOption {
     pub(super) checkpoint: PathBuf,
 }
 
-/// `--set`
-#[derive(Debug, Args)]
-pub(super) struct SetOption {
-    /// Change a setting, as in --set train.epochs=5
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(super) sets: Vec<String>,
-}
-
 /// `--profile` and the settings that change it.
 #[derive(Debug, Args)]
 pub(super) struct ProfileOptions {
     /// Size: tiny (minutes), smoke (seconds) or paper (days on a GPU)
     #[arg(long)]
     pub(super) profile: Option<String>,
-    #[command(flatten)]
-    pub(super) set: SetOption,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
 }
 
 impl ProfileOptions {
@@ -57,21 +50,14 @@ impl ProfileOptions {
     }
 }
 
-/// `--dataset`
-#[derive(Debug, Args)]
-pub(super) struct DatasetOption {
-    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
-    #[arg(long, value_name = "NAME[=DIR]")]
-    pub(super) dataset: Option<String>,
-}
-
 /// The configuration of a study.
 #[derive(Debug, Args)]
 pub(super) struct ConfigOptions {
     #[command(flatten)]
     pub(super) profile: ProfileOptions,
-    #[command(flatten)]
-    dataset: DatasetOption,
+    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, value_name = "NAME[=DIR]")]
+    dataset: Option<String>,
     /// Hyper-parameters of the paper or of its released code: paper or released
     #[arg(long, value_name = "RECIPE")]
     recipe: Option<String>,
@@ -80,7 +66,7 @@ pub(super) struct ConfigOptions {
 impl ConfigOptions {
     /// All settings, those of `--set` last.
     pub(super) fn sets(&self) -> anyhow::Result<Vec<String>> {
-        study_sets(self.dataset.dataset.as_deref(), self.recipe.as_deref(), &self.profile.set.sets)
+        study_sets(self.dataset.as_deref(), self.recipe.as_deref(), &self.profile.sets)
     }
 }
 

@@ -37,9 +37,10 @@ pub(super) struct Pairs {
 impl Pairs {
     /// Opens the pairs; the tiny world is made where it is needed and does not exist.
     pub(super) fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
-        let (mut train, held_out, world) = if config.is_own() {
+        let (mut train, held_out, hash, world) = if config.is_own() {
             let (train, held_out) = hold_out(own(config)?, config.held_out)?;
-            (train, held_out, None)
+            let hash = hash([&train, &held_out]);
+            (train, held_out, hash, None)
         } else {
             ensure!(config.images.is_none(), "pairs.images names a folder, but there is no pairs.table");
             ensure!(
@@ -47,18 +48,12 @@ impl Pairs {
                 "pairs.held_out is for pairs of your own; the tiny world's are fixed"
             );
             let world = open_world(world, cache)?;
-            (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, Some(world))
+            let hash = world.hash().to_owned();
+            (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, hash, Some(world))
         };
         let all = train.pairs.len();
-        let sentences = match &world {
-            Some(_) => Vec::new(),
-            None => train.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect(),
-        };
+        let sentences = if config.is_own() { captions(&train) } else { Vec::new() };
         let chosen = config.chosen(all)?;
-        let hash = match &world {
-            Some(world) => world.hash().to_owned(),
-            None => hash([&train, &held_out]),
-        };
         train.pairs.truncate(chosen);
         Ok(Self { train, held_out, world, hash, sentences, is_whole: chosen == all })
     }

@@ -203,36 +203,30 @@ fn grid(study: &Study, planned: usize) -> Table {
 
 fn legend(study: &Study, names: &[String]) -> String {
     let has = |name: &str| names.iter().any(|known| known == name);
-    let mut text = String::new();
-    if names.iter().any(|name| NumberFormat::of(name).scale == 100.0) {
-        text.push_str(
+    let baselines = &study.summary.baselines;
+    let best = format!("The best constant caption is \"{}\".", baselines.constant_caption);
+    let sentences = [
+        (
+            names.iter().any(|name| NumberFormat::of(name).scale == 100.0),
             "CIDEr, BLEU, METEOR, ROUGE-L and accuracy are multiplied by 100, as papers print them.",
-        );
-    }
-    if has(ORDERED_CIDER) {
-        text.push_str(
-            " CIDEr, order: CIDEr of the test clips that look different backwards; CIDEr, no order: of the others; both with the \
+        ),
+        (
+            has(ORDERED_CIDER),
+            "CIDEr, order: CIDEr of the test clips that look different backwards; CIDEr, no order: of the others; both with the \
              document frequencies of all clips.",
-        );
-    }
-    if has(EVENT) {
-        text.push_str(
-            " shape, colour, event: share of test clips whose caption names the right shape, the right colour, exactly the right \
+        ),
+        (
+            has(EVENT),
+            "shape, colour, event: share of test clips whose caption names the right shape, the right colour, exactly the right \
              kinds of events; left and right, up and down, grow and shrink are one kind each. direction, order: share of right \
              captions among those that state one.",
-        );
-    }
-    if has(DISTINCT) {
-        text.push_str(" different: number of different captions.");
-    }
-    if study.summary.baselines.chance.get(ACCURACY).is_some() {
-        text.push_str(" chance: the most frequent answer.");
-    }
-    let caption = &study.summary.baselines.constant_caption;
-    if !caption.is_empty() {
-        text.push_str(&format!(" The best constant caption is \"{caption}\"."));
-    }
-    text.trim().to_owned()
+        ),
+        (has(DISTINCT), "different: number of different captions."),
+        (baselines.chance.get(ACCURACY).is_some(), "chance: the most frequent answer."),
+        (!baselines.constant_caption.is_empty(), best.as_str()),
+    ];
+    let shown = sentences.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, sentence)| sentence);
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 fn published(study: &Study) -> Vec<Block> {

@@ -79,10 +79,8 @@ impl Measure {
         match self {
             Self::Bleu4 => bleu_of(sums).scores()[3],
             Self::Meteor => meteor_of(sums).score(),
-            Self::Direction | Self::Order | Self::OrderedCider | Self::UnorderedCider => sums[0] / sums[1],
-            Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => {
-                sums[0] / clips
-            }
+            _ if self.columns() == 2 => sums[0] / sums[1],
+            _ => sums[0] / clips,
         }
     }
 }

@@ -78,23 +78,21 @@ impl CaptionScorer {
             Some(assess(&parse_caption(caption), &world.truth(&clip.id)?.scene))
         });
         let judged: Vec<_> = judged.collect();
-        metrics
-            .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))
-            .with(COLOUR, share(judged.iter().map(|judged| judged.colour)))
-            .with(EVENT, share(judged.iter().map(|judged| judged.event_kind)))
-            .with(DIRECTION, share(judged.iter().filter_map(|judged| judged.direction)))
-            .with(ORDER, share(judged.iter().filter_map(|judged| judged.order)))
+        let shares = [
+            share(judged.iter().map(|judged| judged.shape)),
+            share(judged.iter().map(|judged| judged.colour)),
+            share(judged.iter().map(|judged| judged.event_kind)),
+            share(judged.iter().filter_map(|judged| judged.direction)),
+            share(judged.iter().filter_map(|judged| judged.order)),
+        ];
+        with_truths(metrics, shares)
     }
 }
 
 /// Share of true values; 0 of none.
 fn share(values: impl Iterator<Item = bool>) -> f64 {
-    let (mut right, mut all) = (0usize, 0usize);
-    for value in values {
-        right += usize::from(value);
-        all += 1;
-    }
-    right as f64 / all.max(1) as f64
+    let all: Vec<bool> = values.collect();
+    all.iter().filter(|is_right| **is_right).count() as f64 / all.len().max(1) as f64
 }
 
 impl Scorer for CaptionScorer {
@@ -103,7 +101,7 @@ impl Scorer for CaptionScorer {
         let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
         let shorter = SHORTER_BLEUS.into_iter().filter(|_| self.is_final);
         let by_order = [ORDERED_CIDER, UNORDERED_CIDER].into_iter().filter(|_| self.is_final && has_truth);
-        let truths = [SHAPE, COLOUR, EVENT, DIRECTION, ORDER].into_iter().filter(|_| has_truth);
+        let truths = TRUTHS.into_iter().filter(|_| has_truth);
         let names = published.chain(shorter).chain(by_order).chain(truths).chain([DISTINCT]);
         names.map(str::to_owned).collect()
     }
@@ -119,11 +117,15 @@ impl Scorer for CaptionScorer {
 
 /// Chance levels under the names of their metrics.
 pub(super) fn chance_metrics(chance: &ChanceLevels) -> Metrics {
-    Metrics::one(SHAPE, chance.shape)
-        .with(COLOUR, chance.colour)
-        .with(EVENT, chance.event_kind)
-        .with(DIRECTION, chance.direction)
-        .with(ORDER, chance.order)
+    let ChanceLevels { shape, colour, event_kind, direction, order } = *chance;
+    with_truths(Metrics::default(), [shape, colour, event_kind, direction, order])
+}
+
+/// The metrics of the tiny world.
+const TRUTHS: [&str; 5] = [SHAPE, COLOUR, EVENT, DIRECTION, ORDER];
+
+fn with_truths(metrics: Metrics, values: [f64; 5]) -> Metrics {
+    TRUTHS.iter().zip(values).fold(metrics, |metrics, (name, value)| metrics.with(name, value))
 }
 
 /// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object

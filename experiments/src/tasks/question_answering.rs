@@ -55,9 +55,8 @@ impl Task for QuestionAnswering {
     }
 
     fn text_lengths(&self) -> TextLengths {
-        let TextLengths { prompt, target } =
-            TextLengths::new(&self.config.prompt, self.config.generate.max_new_tokens);
-        TextLengths { prompt: prompt + QUESTION_WORDS, target }
+        let lengths = TextLengths::new(&self.config.prompt, self.config.generate.max_new_tokens);
+        TextLengths { prompt: lengths.prompt + QUESTION_WORDS, ..lengths }
     }
 
     /// Each question has its own prompt; an answer ends with the tokenizer's end token.
