@@ -65,12 +65,8 @@ pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
 pub(super) fn about(study: &Study) -> String {
     let summary = &study.summary;
     let mut parts = Vec::new();
-    if !summary.paper.is_empty() {
-        parts.push(format!("The paper's {}.", summary.paper));
-    }
-    if !summary.profile.is_empty() {
-        parts.push(format!("Profile {}.", summary.profile));
-    }
+    parts.extend((!summary.paper.is_empty()).then(|| format!("The paper's {}.", summary.paper)));
+    parts.extend((!summary.profile.is_empty()).then(|| format!("Profile {}.", summary.profile)));
     let world = || summary.world.as_ref().map(|world| format!("the tiny world {world}"));
     if let Some(data) = summary.data_set.clone().or_else(world) {
         let data = format!("Data: {data}");

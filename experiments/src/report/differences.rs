@@ -43,16 +43,15 @@ pub(super) fn differences(study: &Study, resampling: Resampling) -> Vec<Block> {
         let caption = "Differences in the other metrics: difference (95 % interval), p";
         blocks.push(Block::Table(caption.to_owned(), table));
     }
-    let few = match study.clips.as_ref().map_or(0, Vec::len) {
-        clips if clips < FEW_CLIPS => " With so few clips the interval is too narrow and p too small.",
-        _ => "",
-    };
+    let clips = study.clips.as_ref().map_or(0, Vec::len);
+    let warning = " With so few clips the interval is too narrow and p too small.";
+    let few = if clips < FEW_CLIPS { warning } else { "" };
     blocks.push(Block::Text(format!(
         "Paired bootstrap over the {} test clips: {} resamples with random seed {}, the same for all; metrics are averaged over the \
          seeds that both variants have. BLEU-4 and METEOR are those of each resample's summed counts; CIDEr keeps the document \
          frequencies of the whole split. Interval and p include the variance between test clips, not the variance between \
          training seeds: see the spread over seeds. p is two-sided and not corrected for the number of comparisons.{few}",
-        thousands(study.clips.as_ref().map_or(0, Vec::len)),
+        thousands(clips),
         thousands(resampling.resamples),
         resampling.seed
     )));

@@ -174,13 +174,9 @@ impl Inputs {
     /// Refuses ids that the model has no embedding for.
     fn check(&self, config: &Blip2Config) -> anyhow::Result<()> {
         let language_model = config.text_config.vocabulary_size();
-        for ((name, most), vocabulary) in
-            self.most_ids.iter().zip([language_model, language_model, config.qformer_config.vocab_size])
-        {
-            ensure!(
-                (*most as usize) < vocabulary,
-                "{name} hold id {most}, the checkpoint has {vocabulary} tokens"
-            );
+        let counts = [language_model, language_model, config.qformer_config.vocab_size];
+        for ((name, most), count) in self.most_ids.into_iter().zip(counts) {
+            ensure!((most as usize) < count, "{name} hold id {most}, the checkpoint has {count} tokens");
         }
         Ok(())
     }
