@@ -278,7 +278,14 @@ fn training(study: &Study) -> Vec<Block> {
     let format = NumberFormat::of(&headline);
     let best = format!("val {headline} there");
     let last = format!("val {headline} at the end");
-    let mut table = Table::new(["variant", "best epoch", "of", &best, &last, "lost after the best epoch"]);
+    let mut table = Table::new([
+        "variant",
+        "best epoch",
+        "of",
+        best.as_str(),
+        last.as_str(),
+        "lost after the best epoch",
+    ]);
     for variant in &study.variants {
         let courses: Vec<Course> = variant.finished().filter_map(|run| course(run, &headline)).collect();
         if courses.is_empty() {
