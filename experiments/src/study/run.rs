@@ -168,8 +168,8 @@ impl Stages<'_> {
         Ok((checkpoint.model, context))
     }
 
-    /// Trains a stage and saves its tokenizer and settings beside its best weights, so that the checkpoint can
-    /// be evaluated alone.
+    /// Trains a stage and saves its tokenizer and settings beside its best weights, so that the checkpoint
+    /// can be evaluated alone.
     fn train<O: Objective<Model = Blip2>>(
         &self,
         (model, context): (Blip2, Context),
