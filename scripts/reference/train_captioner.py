@@ -36,20 +36,20 @@ FROZEN = {"vision_model.*": "frozen", "language_model.*": "frozen", "*.lora.*": 
 COSINE = {
     "schedule": "cosine",
     "learning_rate": 3e-3,
-    "last_learning_rate": 3e-4,
+    "min_learning_rate": 3e-4,
     "warmup_steps": 4,
     "evaluate_every": 1,
-    "clip_norm": 1.0,
+    "max_grad_norm": 1.0,
     **ADAMW,
 }
 LAVIS = {
     "schedule": "lavis",
-    "first_learning_rate": 1e-5,
+    "warmup_learning_rate": 1e-5,
     "learning_rate": 3e-3,
-    "last_learning_rate": 3e-4,
+    "min_learning_rate": 3e-4,
     "warmup_steps": 8,
     "evaluate_every": 5,
-    "clip_norm": 0.0,
+    "max_grad_norm": 0.0,
     **ADAMW,
 }
 
@@ -76,7 +76,7 @@ CASES = {
         "model": "t5-flan",
         "adapter": "lora/t5-flan",
         "fusion": "concat",
-        "train": {**COSINE, "batch_size": 2, "clip_norm": 0.0, "parameters": FROZEN},
+        "train": {**COSINE, "batch_size": 2, "max_grad_norm": 0.0, "parameters": FROZEN},
     },
 }
 BEAMS = 5

@@ -26,12 +26,12 @@ COMMAND = "python scripts/reference/train_first_stage.py LAVIS"
 LENGTH, ROWS = 7, 4
 SETTINGS = {
     "schedule": "lavis",
-    "first_learning_rate": 1e-5,
+    "warmup_learning_rate": 1e-5,
     "learning_rate": 3e-3,
-    "last_learning_rate": 3e-4,
+    "min_learning_rate": 3e-4,
     "warmup_steps": 4,
     "evaluate_every": 5,
-    "clip_norm": 0.0,
+    "max_grad_norm": 0.0,
     "beta_1": 0.9,
     "beta_2": 0.999,
     "epsilon": 1e-8,

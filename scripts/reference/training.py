@@ -53,7 +53,7 @@ def groups(parameters, decay, scale):
 
 def schedule(optimizer, settings, lavis):
     """Sets the learning rates of a step, counted from 0, and gives the rate that is not scaled."""
-    peak, last, warmup = (settings[key] for key in ("learning_rate", "last_learning_rate", "warmup_steps"))
+    peak, last, warmup = (settings[key] for key in ("learning_rate", "min_learning_rate", "warmup_steps"))
     if settings["schedule"] == "lavis":
         length = settings["evaluate_every"]
         theirs = lavis_schedules(lavis).LinearWarmupCosineLRScheduler(
@@ -62,7 +62,7 @@ def schedule(optimizer, settings, lavis):
             min_lr=last,
             init_lr=peak,
             warmup_steps=warmup,
-            warmup_start_lr=settings["first_learning_rate"],
+            warmup_start_lr=settings["warmup_learning_rate"],
         )
 
         def set_rates(step):
@@ -111,7 +111,7 @@ def train(parameters, parts, settings, lavis, scale=lambda _: 1.0, groups=groups
         for name, parameter in parameters.items():
             assert parameter.grad is not None, f"{name} has no gradient"
             largest[name] = max(largest[name], parameter.grad.abs().max().item())
-        limit = settings["clip_norm"] or float("inf")
+        limit = settings["max_grad_norm"] or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), limit).item()
         optimizer.step()
         steps.append({"loss": loss, **figures, "gradient_norm": norm, "learning_rate": rate})

@@ -11,6 +11,8 @@ const RENAMED: &[(&[&str], &str, &str)] = &[
     (&["train", "text"], "by_length", "group_by_length"),
     (&["train", "text"], "keep", "keep_checkpoints"),
     (&["frames"], "keep", "storage"),
+    (&["reward"], "write", "decoding"),
+    (&["reward"], "by_length", "normalize_length"),
     (&["answering"], "most_prompt_tokens", "max_prompt_tokens"),
     (&["answering"], "most_answer_tokens", "max_answer_tokens"),
     (&["first_stage"], "most_tokens", "max_tokens"),
