@@ -135,13 +135,13 @@ impl<'a> Stages<'a> {
     /// All stages; none where they were interrupted.
     pub(super) fn run(&self) -> anyhow::Result<Option<Pretrained>> {
         self.session.device.seed(self.config.seed);
-        let model = self.model_config.init(&self.session.device);
+        let mut model = self.model_config.init(&self.session.device);
         model::parameters::draw(&model);
         let text = match &self.start {
             Some(start) => {
-                let (vision_model, language_model) =
-                    (start.vision_model.clone(), start.language_model.clone());
-                Some((Blip2 { vision_model, language_model, ..model }, Metrics::default()))
+                model.vision_model = start.vision_model.clone();
+                model.language_model = start.language_model.clone();
+                Some((model, Metrics::default()))
             }
             None => self.text(model)?,
         };

@@ -141,7 +141,7 @@ fn of_variant(
         [] => {}
         [only] => (only.name, only.is_thin) = (name, false),
         several => {
-            let points = mean(&several.iter().map(|line| line.points.as_slice()).collect::<Vec<_>>());
+            let points = mean(&several.iter().map(|line| line.points.clone()).collect::<Vec<_>>());
             lines.push(Line { name, series, points, mark: None, is_thin: false, is_right });
         }
     }
@@ -149,7 +149,7 @@ fn of_variant(
 }
 
 /// The mean of several lines at the epochs that all of them have.
-fn mean(lines: &[&[(f64, f64)]]) -> Vec<(f64, f64)> {
+fn mean(lines: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
     let Some((first, others)) = lines.split_first() else { return Vec::new() };
     let at =
         |line: &[(f64, f64)], epoch: f64| line.iter().find(|point| point.0 == epoch).map(|point| point.1);
