@@ -46,18 +46,15 @@ pub(crate) fn run_folder(study: &Path, variant: &str, seed: u64) -> PathBuf {
 
 /// Reads a JSON file; none where it does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    parse(path, |text| serde_json::from_str(text))
+    parse(path, |text| Ok(serde_json::from_str(text)?))
 }
 
 /// Reads a TOML file; none where it does not exist.
 pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    parse(path, |text| toml::from_str(text))
+    parse(path, |text| Ok(toml::from_str(text)?))
 }
 
-fn parse<T, E>(path: &Path, read: impl Fn(&str) -> Result<T, E>) -> anyhow::Result<Option<T>>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
+fn parse<T>(path: &Path, read: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
     let value = read_text(path)?.map(|text| read(&text)).transpose();
     value.with_context(|| format!("damaged: {}; {RESTORE}", path.display()))
 }

@@ -289,9 +289,8 @@ fn training(study: &Study) -> Vec<Block> {
     for variant in &study.variants {
         let courses: Vec<Course> = variant.finished().filter_map(|run| course(run, &headline)).collect();
         if courses.is_empty() {
-            let mut row = vec![variant.name.clone(), variant.absence()];
-            row.resize(6, NOT_RUN.to_owned());
-            table.push(row);
+            let row = [variant.name.clone(), variant.absence()].into_iter();
+            table.push(row.chain([NOT_RUN; 4].map(str::to_owned)));
             continue;
         }
         let over = |value: &dyn Fn(&Course) -> f64, format: &NumberFormat| {

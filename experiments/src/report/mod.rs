@@ -35,10 +35,8 @@ pub(crate) fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
             files::replace(&folder.join(file), plots::file(title, panels).as_bytes())?;
         }
     }
-    let page = html::page(&study, &about, &sections);
-    files::replace(&folder.join("report.html"), page.as_bytes())?;
-    let text = markdown::page(&study, &about, &sections);
-    files::replace(&folder.join("report.md"), text.as_bytes())?;
+    files::replace(&folder.join("report.html"), html::page(&study, &about, &sections).as_bytes())?;
+    files::replace(&folder.join("report.md"), markdown::page(&study, &about, &sections).as_bytes())?;
     print(&sections);
     println!("\nreport: {}", folder.join("report.html").display());
     Ok(())

@@ -205,9 +205,8 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let clips = Arc::new(Clips::open(config, &*task, size, &self.session.caches)?);
-        self.clips = Some(clips.clone());
-        Ok(clips)
+        let clips = Clips::open(config, &*task, size, &self.session.caches)?;
+        Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 
     /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none
