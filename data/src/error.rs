@@ -109,7 +109,7 @@ pub enum Error {
         /// The directory searched.
         videos: PathBuf,
         /// The accepted file names.
-        pattern: String,
+        pattern: Box<str>,
         /// Ids of the clips without a file.
         ids: Vec<String>,
         /// Number of annotated clips.
@@ -162,7 +162,7 @@ pub enum Error {
         /// Number in the given split.
         got: usize,
         /// Which are missing and which are too many, where the published ids are known.
-        difference: String,
+        difference: Box<str>,
         /// The annotations.
         path: PathBuf,
     },

@@ -52,7 +52,7 @@ impl Batch {
     }
 
     /// Splits the batch into at most `parts` batches of nearly equal size, in order.
-    pub fn split(&self, parts: usize) -> Vec<Self> {
+    pub fn into_parts(self, parts: usize) -> Vec<Self> {
         let all = self.items().len();
         let parts = parts.clamp(1, all.max(1));
         (0..parts).map(|part| self.rows(part * all / parts..(part + 1) * all / parts)).collect()
@@ -109,7 +109,7 @@ mod tests {
             items: vec![10, 11, 12, 13, 14],
         };
         assert_eq!(batch.target_tokens(), 6.0);
-        let parts = batch.split(2);
+        let parts = batch.clone().into_parts(2);
         assert_eq!(
             parts.iter().map(|part| part.items().to_vec()).collect::<Vec<_>>(),
             [vec![10, 11], vec![12, 13, 14]]
@@ -127,6 +127,6 @@ mod tests {
         );
         let second = HostTokens::pad_start(&[vec![1], vec![2, 2], vec![3], vec![4], vec![5]]).rows(&(2..5));
         assert_eq!(prompts.as_ref().unwrap().text.as_ref().unwrap(), &second);
-        assert_eq!(batch.split(9).len(), 5, "no empty part");
+        assert_eq!(batch.into_parts(9).len(), 5, "no empty part");
     }
 }

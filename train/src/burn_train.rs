@@ -43,7 +43,7 @@ pub(crate) struct Display<'a> {
 }
 
 /// Runs `work` as burn-train's strategy.
-pub(crate) fn launch<T, F>(display: Display<'_>, work: F) -> Result<T, TrainError>
+pub(crate) fn launch<T, F>(display: &Display<'_>, work: F) -> Result<T, TrainError>
 where
     T: Send + 'static,
     F: FnOnce(&mut Events) -> Result<T, TrainError> + Send + 'static,

@@ -33,9 +33,9 @@ pub fn fit<O: Objective>(model: O::Model, fit: Fit<O>) -> Result<Outcome<O::Mode
     let evaluations = run.evaluations();
     let display =
         Display { dashboard, directory: &directory, label: &label, training, validation, evaluations };
-    burn_train::launch(display, move |events| {
+    burn_train::launch(&display, move |events| {
         let (model, interrupted) = run.train(model, events)?;
-        run.finish(model, interrupted)
+        run.finish(&model, interrupted)
     })
 }
 

@@ -48,8 +48,11 @@ pub fn gradients<O: Objective>(
     let MicroBatches { count, in_parallel, recompute } = micro_batches;
     let count = if objective.can_split() { count } else { 1 };
     // the last batch of an epoch may have fewer rows than there are processes
-    let batches =
-        if batch.items().is_empty() && objective.can_split() { Vec::new() } else { batch.split(count) };
+    let batches = match count {
+        _ if batch.items().is_empty() && objective.can_split() => Vec::new(),
+        0 | 1 => vec![batch],
+        _ => batch.into_parts(count),
+    };
     let parts: Vec<MicroBatch> = batches
         .into_iter()
         .enumerate()

@@ -421,7 +421,7 @@ impl<O: Objective> Run<O> {
     /// The outcome; the best weights of a complete run are saved for other programs too.
     pub(crate) fn finish(
         mut self,
-        model: O::Model,
+        model: &O::Model,
         interrupted: bool,
     ) -> Result<Outcome<O::Model>, TrainError> {
         let best_step =

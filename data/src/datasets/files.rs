@@ -142,7 +142,7 @@ pub(crate) fn locate_all(annotations: Annotations, videos: &Path) -> Result<Vide
 }
 
 pub(super) fn missing_clips(annotations: PathBuf, videos: &Path, total: usize, ids: Vec<String>) -> Error {
-    let pattern = format!("ID.{{{}}}", EXTENSIONS.join(","));
+    let pattern = format!("ID.{{{}}}", EXTENSIONS.join(",")).into();
     Error::MissingClips { annotations, videos: videos.to_path_buf(), pattern, total, ids }
 }
 

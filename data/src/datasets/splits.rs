@@ -230,7 +230,7 @@ fn mismatch(
         what,
         expected,
         got,
-        difference,
+        difference: difference.into(),
         path: source.to_path_buf(),
     }
 }

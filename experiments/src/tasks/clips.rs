@@ -59,7 +59,9 @@ impl Clips {
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
-                (None, set, String::new())
+                // the folder of the decoded frames has the digests of the same files
+                let hash = set.content_hash(&caches.folder().join("frames"))?;
+                (None, set, hash)
             }
             None => {
                 let world = open_world(&config.world, caches.folder())?;
