@@ -142,11 +142,8 @@ impl Reference {
         };
         let Some((_, [rows, t])) = self.ids("labels")? else { bail!("there is no tensor labels") };
         ensure!(channels == 3 && height == width, "pixel_values must be [b, f, 3, S, S]");
-        ensure!(
-            f == self.settings.frames,
-            "pixel_values have {f} frames, the settings say {}",
-            self.settings.frames
-        );
+        let frames = self.settings.frames;
+        ensure!(f == frames, "pixel_values have {f} frames, the settings say {frames}");
         ensure!(
             rows == b && t > 0 && b > 0 && f > 0,
             "labels are [{rows}, {t}] for {b} videos of {f} frames"
