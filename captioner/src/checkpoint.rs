@@ -1,7 +1,6 @@
 //! A checkpoint directory: weights, sizes, tokenizers and end tokens.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,11 +76,6 @@ impl Checkpoint {
         let prompt = PromptIds::new(prompt, &self.tokenizer, qformer)?;
         Ok(Context { config: self.config.clone(), tokenizer: self.tokenizer.clone(), prompt, generate })
     }
-
-    /// Height and width of the ViT's images in pixels.
-    pub fn image_size(&self) -> usize {
-        self.config.vision_config.image_size
-    }
 }
 
 /// The tokens that end a caption: those of the checkpoint's `generation_config.json` or `config.json`, and
@@ -154,16 +148,7 @@ fn hash_files(directory: &Path) -> std::io::Result<String> {
         hash.update(name.as_encoded_bytes());
         let file = File::open(directory.join(&name))?;
         hash.update(file.metadata()?.len().to_le_bytes());
-        let mut file = BufReader::with_capacity(1 << 20, file);
-        loop {
-            let bytes = file.fill_buf()?;
-            if bytes.is_empty() {
-                break;
-            }
-            hash.update(bytes);
-            let count = bytes.len();
-            file.consume(count);
-        }
+        data::digest::update(&mut hash, file)?;
     }
     Ok(hex(&hash.finalize()))
 }

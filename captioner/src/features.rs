@@ -44,18 +44,34 @@ impl FeatureStore {
         cache: &Path,
         on_progress: OnProgress<'_>,
     ) -> Result<Self, CaptionerError> {
-        let vit = FrozenVit { source, model, preprocess };
-        match config.storage {
-            Storage::Memory => vit.in_memory(batch_size.max(1)),
-            Storage::Disk => {
-                let key = FeatureKey {
-                    vision: vision_hash(model),
-                    preprocess: preprocess.clone(),
-                    request: config.request(preprocess.size),
-                };
-                vit.on_disk(&key, batch_size.max(1), &cache.join("features"), on_progress)
+        let batch_size = batch_size.max(1);
+        let compute = |items| features(source, model, preprocess, items);
+        let ids = source.ids();
+        if config.storage == Storage::Memory {
+            let (mut values, mut shape) = (Vec::new(), [0; 3]);
+            for start in (0..ids.len()).step_by(batch_size) {
+                let (features, each) = compute(start..ids.len().min(start + batch_size))?;
+                values.extend(features);
+                shape = each;
             }
+            return Ok(Self::Memory { values, shape });
         }
+        if ids.is_empty() {
+            return Err(CaptionerError::NoClips);
+        }
+        let (preprocess, request) = (preprocess.clone(), config.request(preprocess.size));
+        let key = FeatureKey { vision: vision_hash(model), preprocess, request };
+        let item = |(item, id): (usize, &String)| -> data::Result<FeatureItem> {
+            let content = hex(&Sha256::digest(source.pixels(0, item)?));
+            Ok(FeatureItem { id: id.clone(), content })
+        };
+        let items = ids.iter().enumerate().map(item).collect::<data::Result<_>>()?;
+        let (_, shape) = compute(0..1)?;
+        let folder = cache.join("features");
+        let compute = |items| Ok::<_, CaptionerError>(compute(items)?.0);
+        let features =
+            Features::open_or_compute(&folder, &key, items, shape, batch_size, on_progress, compute)?;
+        Ok(Self::Disk(features))
     }
 
     /// `[f, p, d]`
@@ -82,63 +98,25 @@ impl FeatureStore {
     }
 }
 
-struct FrozenVit<'a> {
-    source: &'a FrameSource,
-    model: &'a Blip2,
-    preprocess: &'a Preprocess,
-}
-
-impl FrozenVit<'_> {
-    /// Features of some clips, one after the other, and their shape `[f, p, d]`.
-    fn features(&self, items: Range<usize>) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
-        let mut values = Vec::new();
-        for item in items.clone() {
-            values.extend(self.preprocess.normalize(&self.source.pixels(0, item)?));
-        }
-        let size = self.preprocess.size as usize;
-        let f = values.len() / (items.len().max(1) * 3 * size * size);
-        let device = device_of(self.model).inner();
-        let frames = TensorData::new(values, [items.len(), f, 3, size, size]);
-        let features = self.model.vision_features(Tensor::<5>::from_data(frames, &device));
-        let [_, f, p, d] = features.dims();
-        // a frozen ViT may compute in bf16
-        let values = features.cast(FloatDType::F32).into_data().try_to_vec::<f32>();
-        Ok((values.map_err(|error| CaptionerError::Features(format!("{error:?}")))?, [f, p, d]))
+/// Features of some clips, one after the other, and their shape `[f, p, d]`.
+fn features(
+    source: &FrameSource,
+    model: &Blip2,
+    preprocess: &Preprocess,
+    items: Range<usize>,
+) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
+    let mut values = Vec::new();
+    for item in items.clone() {
+        values.extend(preprocess.normalize(&source.pixels(0, item)?));
     }
-
-    fn in_memory(&self, batch_size: usize) -> Result<FeatureStore, CaptionerError> {
-        let (mut values, mut shape) = (Vec::new(), [0; 3]);
-        let count = self.source.ids().len();
-        for start in (0..count).step_by(batch_size) {
-            let (features, each) = self.features(start..count.min(start + batch_size))?;
-            values.extend(features);
-            shape = each;
-        }
-        Ok(FeatureStore::Memory { values, shape })
-    }
-
-    fn on_disk(
-        &self,
-        key: &FeatureKey,
-        batch_size: usize,
-        folder: &Path,
-        on_progress: OnProgress<'_>,
-    ) -> Result<FeatureStore, CaptionerError> {
-        let ids = self.source.ids();
-        if ids.is_empty() {
-            return Err(CaptionerError::NoClips);
-        }
-        let item = |(item, id): (usize, &String)| -> data::Result<FeatureItem> {
-            let content = hex(&Sha256::digest(self.source.pixels(0, item)?));
-            Ok(FeatureItem { id: id.clone(), content })
-        };
-        let items = ids.iter().enumerate().map(item).collect::<data::Result<_>>()?;
-        let (_, shape) = self.features(0..1)?;
-        let compute = |items| Ok::<_, CaptionerError>(self.features(items)?.0);
-        let features =
-            Features::open_or_compute(folder, key, items, shape, batch_size, on_progress, compute)?;
-        Ok(FeatureStore::Disk(features))
-    }
+    let size = preprocess.size as usize;
+    let f = values.len() / (items.len().max(1) * 3 * size * size);
+    let frames = TensorData::new(values, [items.len(), f, 3, size, size]);
+    let features = model.vision_features(Tensor::<5>::from_data(frames, &device_of(model).inner()));
+    let [_, f, p, d] = features.dims();
+    // a frozen ViT may compute in bf16
+    let values = features.cast(FloatDType::F32).into_data().try_to_vec::<f32>();
+    Ok((values.map_err(|error| CaptionerError::Features(format!("{error:?}")))?, [f, p, d]))
 }
 
 /// Hash of a ViT's weights.

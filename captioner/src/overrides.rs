@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct Overrides {
     /// How frames are joined.
     pub fusion: Option<Fusion>,
-    /// Whether and how frames are told apart.
+    /// Whether and how the model distinguishes frames.
     pub temporal: Option<Temporal>,
     /// Height and width of the images in pixels; the ViT's positions are resampled.
     pub image_size: Option<usize>,

@@ -5,7 +5,7 @@ use crate::files;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -46,14 +46,12 @@ pub fn sha256_of_files<P: AsRef<Path>>(paths: &[P], cache: &Path) -> Result<Vec<
     // A missing or damaged index costs time, nothing else.
     let known = std::fs::read(&index).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let mut known: BTreeMap<String, Known> = known.unwrap_or_default();
-    let mut digests: BTreeMap<&Path, Option<(Option<String>, Known)>> =
-        paths.iter().map(|path| (path.as_ref(), None)).collect();
-    digests.par_iter_mut().try_for_each(|(path, digest)| -> Result<()> {
-        *digest = Some(look_up(path, &known)?);
-        Ok(())
-    })?;
+    let unique: BTreeSet<&Path> = paths.iter().map(|path| path.as_ref()).collect();
+    let look_up = |path| -> Result<_> { Ok((path, look_up(path, &known)?)) };
+    let digests: BTreeMap<&Path, (Option<String>, Known)> =
+        unique.into_par_iter().map(look_up).collect::<Result<_>>()?;
     let mut is_new = false;
-    for (key, digest) in digests.values().flatten() {
+    for (key, digest) in digests.values() {
         if let Some(key) = key.as_ref().filter(|key| known.get(*key) != Some(digest)) {
             known.insert(key.clone(), digest.clone());
             is_new = true;
@@ -62,8 +60,7 @@ pub fn sha256_of_files<P: AsRef<Path>>(paths: &[P], cache: &Path) -> Result<Vec<
     if is_new {
         files::replace_json(&index, &known)?;
     }
-    let digest = |path: &P| digests.get(path.as_ref())?.as_ref().map(|(_, digest)| digest.sha256.clone());
-    Ok(paths.iter().filter_map(digest).collect())
+    Ok(paths.iter().map(|path| digests[path.as_ref()].1.sha256.clone()).collect())
 }
 
 /// A file's digest, and its name in the index where it may be stored there.
@@ -87,12 +84,21 @@ fn look_up(path: &Path, known: &BTreeMap<String, Known>) -> Result<(Option<Strin
 }
 
 /// The SHA-256 of everything that a reader gives.
-pub(crate) fn digest_of(mut reader: impl Read) -> std::io::Result<[u8; 32]> {
+pub(crate) fn digest_of(reader: impl Read) -> std::io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
+    update(&mut hash, reader)?;
+    Ok(hash.finalize().into())
+}
+
+/// Adds everything that a reader gives to a hash.
+///
+/// # Errors
+/// Those of the reader.
+pub fn update(hash: &mut Sha256, mut reader: impl Read) -> std::io::Result<()> {
     let mut part = vec![0; 1 << 18];
     loop {
         match reader.read(&mut part)? {
-            0 => return Ok(hash.finalize().into()),
+            0 => return Ok(()),
             read => hash.update(&part[..read]),
         }
     }

@@ -27,17 +27,10 @@ pub struct FeatureKey {
 }
 
 /// Features on disk, mapped into memory.
+#[derive(Debug)]
 pub struct Features {
     shards: Shards,
-    items: usize,
     shape: [usize; 3],
-}
-
-impl std::fmt::Debug for Features {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [frames, patches, width] = self.shape;
-        write!(f, "Features [{}, {frames}, {patches}, {width}]", self.items)
-    }
 }
 
 impl Features {
@@ -83,7 +76,7 @@ impl Features {
             }
             Ok::<(), E>(())
         })?;
-        Ok(Self { shards, items: ids.len(), shape })
+        Ok(Self { shards, shape })
     }
 
     /// Appends the features of an item, by its number, to `out`.
@@ -94,14 +87,14 @@ impl Features {
     /// # Errors
     /// There is no such item.
     pub fn read(&self, item: usize, out: &mut Vec<f32>) -> Result<()> {
-        if item >= self.items {
+        let bytes = self.shards.item(item);
+        if bytes.is_empty() {
             return Err(Error::NotFound {
                 what: "features of the clip",
                 path: PathBuf::from(item.to_string()),
                 next: "the data set changed since they were computed; compute them again".into(),
             });
         }
-        let bytes = self.shards.item(item);
         out.extend(bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()));
         Ok(())
     }

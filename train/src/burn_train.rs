@@ -63,7 +63,8 @@ where
     if let Some(renderer) = display.dashboard.renderer() {
         training = training.renderer(renderer);
     }
-    let learner = Learner::new(NoModel::new(), AdamWConfig::new().init(), 1.0);
+    let model = NoModel { device: Initializer::Zeros.init([1], &Device::flex()) };
+    let learner = Learner::new(model, AdamWConfig::new().init(), 1.0);
     let result = training.with_training_strategy(TrainingStrategy::Custom(strategy.clone())).launch(learner);
     drop(result.renderer);
     if let Some(error) = result.error {
@@ -81,15 +82,8 @@ pub fn is_training() -> bool {
 
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts a run until it is dropped.
+/// Ends the count of a run when it is dropped.
 struct RunGuard;
-
-impl RunGuard {
-    fn new() -> Self {
-        RUNS.fetch_add(1, Ordering::Relaxed);
-        Self
-    }
-}
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
@@ -189,7 +183,8 @@ where
             Events { processor: components.event_processor, interrupter: components.interrupter };
         let work = self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         if let Some(work) = work {
-            let _guard = RunGuard::new();
+            RUNS.fetch_add(1, Ordering::Relaxed);
+            let _guard = RunGuard;
             let outcome = work(&mut events);
             *self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(outcome);
         }
@@ -202,12 +197,6 @@ where
 struct NoModel {
     /// burn-train asks for the model's device; nothing is computed there.
     device: Param<Tensor<1>>,
-}
-
-impl NoModel {
-    fn new() -> Self {
-        Self { device: Initializer::Zeros.init([1], &Device::flex()) }
-    }
 }
 
 impl TrainStep for NoModel {

@@ -30,7 +30,7 @@ const BEST: &str = "best-";
 const UNFINISHED: &str = ".unfinished-";
 
 /// Progress of a run, without weights and moments.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct State {
     /// Steps taken.
     pub step: usize,
@@ -61,22 +61,6 @@ pub struct Seconds {
     pub update: f64,
     /// Waiting for batches.
     pub data: f64,
-}
-
-impl State {
-    /// The start of a run.
-    pub fn new(position: Saved, settings: Value) -> Self {
-        Self {
-            step: 0,
-            position,
-            sums: Metrics::default(),
-            steps: 0,
-            last: None,
-            history: Vec::new(),
-            seconds: Seconds::default(),
-            settings,
-        }
-    }
 }
 
 /// An evaluation and the steps since the one before.

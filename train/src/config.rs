@@ -140,16 +140,10 @@ impl SelectionMetric {
 
     /// Parses names joined by `+`; case and dashes of the published metrics' names are ignored.
     pub fn parse(text: &str) -> Self {
+        let plain = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         let name = |word: &str| {
-            let plain: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
-            let known = [CIDER, BLEU_4, LOSS].into_iter().find(|known| {
-                known
-                    .chars()
-                    .filter(char::is_ascii_alphanumeric)
-                    .collect::<String>()
-                    .eq_ignore_ascii_case(&plain)
-            });
-            known.map_or_else(|| word.trim().to_owned(), str::to_owned)
+            let known = [CIDER, BLEU_4, LOSS].into_iter().find(|known| plain(known) == plain(word));
+            known.unwrap_or(word.trim()).to_owned()
         };
         Self(text.split('+').map(name).collect())
     }

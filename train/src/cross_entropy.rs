@@ -11,7 +11,7 @@ use model::loss::{Targets, cross_entropy, token_log_probabilities};
 use model::{Blip2, Prompt, Visual};
 
 use crate::metrics::{LOSS, Metrics};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::prediction::Prediction;
 use crate::{Batch, TrainError};
 
@@ -123,7 +123,7 @@ impl Objective for CrossEntropy {
         self.mean(model, batch).map(Loss::from)
     }
 
-    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<Evaluation, TrainError> {
         let has_loss = match &batch {
             Batch::Caption { captions, .. } => self.evaluates_loss && captions.is_some(),
             _ => true,
@@ -137,7 +137,7 @@ impl Objective for CrossEntropy {
             }
             _ => Vec::new(),
         };
-        Ok(BatchEvaluation { predictions, metrics })
+        Ok(Evaluation { predictions, metrics })
     }
 
     fn save(&self, model: &Blip2, directory: &Path) -> Result<(), TrainError> {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use captioner::{Context, Videos};
 use data::datasets::Split;
 use data::files;
+use data::loader::Order;
 use model::Blip2;
 
 use crate::TrainError;
 use crate::cross_entropy::CrossEntropy;
-use crate::loader::{Examples, Loader, Sampler};
+use crate::loader::{Examples, Loader};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
-use crate::objective::Objective;
+use crate::objective::{Evaluation, Objective};
 use crate::prediction::{Prediction, Scorer, coco_results};
-use crate::processes::{ProcessGroup, SingleProcess};
+use crate::processes::{ProcessGroup, SingleProcess, gather_json};
 
 /// A split for evaluation.
 #[derive(Clone)]
@@ -49,15 +50,6 @@ impl Validation {
     }
 }
 
-/// The evaluation of a split.
-#[derive(Debug, Clone, Default)]
-pub struct Evaluation {
-    /// Scores.
-    pub metrics: Metrics,
-    /// One prediction per example, in order.
-    pub predictions: Vec<Prediction>,
-}
-
 /// Generates and scores the captions of a split, in one process; saves the predictions to `path` if there is
 /// one.
 ///
@@ -87,8 +79,7 @@ pub fn evaluate<O: Objective>(
     path: Option<&Path>,
     mut go_on: impl FnMut(usize) -> Result<bool, TrainError>,
 ) -> Result<Option<Evaluation>, TrainError> {
-    let loader =
-        Loader::new(split.examples.clone(), split.batch_size, Sampler::Sequential, processes.clone());
+    let loader = Loader::new(split.examples.clone(), split.batch_size, Order::Sequential, processes.clone());
     let (mut predictions, mut sums, mut done) = (Vec::new(), Metrics::default(), 0);
     for batch in loader.once() {
         let batch = batch?;
@@ -133,11 +124,7 @@ fn gather_predictions(
     if processes.world_size() == 1 {
         return Ok(own);
     }
-    let unreadable = |error: serde_json::Error| TrainError::Data(format!("captions of a process: {error}"));
-    let mut all: Vec<Prediction> = Vec::new();
-    for part in processes.gather(serde_json::to_vec(&own).map_err(unreadable)?)? {
-        all.extend(serde_json::from_slice::<Vec<Prediction>>(&part).map_err(unreadable)?);
-    }
+    let mut all = gather_json(processes, &own, "captions")?.concat();
     all.sort_by_key(|prediction| prediction.item);
     Ok(all)
 }

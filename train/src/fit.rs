@@ -13,7 +13,7 @@ use crate::run::{Fit, Outcome, Run};
 /// Trains `model`, which is on a plain device, from the newest saved state in the run's folder if there is
 /// one.
 ///
-/// The model is taken by value: once training starts, weights that no one else holds are updated in place.
+/// The model is taken by value: once training starts, weights without another owner are updated in place.
 ///
 /// # Errors
 /// When data, the device or the file system fail; when the loss is not finite; when the best model would be

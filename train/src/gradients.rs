@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
+use captioner::host::device_of;
 use model::recompute::{Recompute, backward};
 
 use crate::metrics::{LOSS, Metrics};
@@ -63,8 +64,8 @@ pub fn gradients<O: Objective>(
             let threads: Vec<_> = parts
                 .into_iter()
                 .map(|part| {
-                    // a fork has leaves of its own, so that the threads' graphs are separate
-                    let fork = fork(model);
+                    // a fork has separate leaves, and so each thread has a separate graph
+                    let fork = model.clone().fork(&device_of(model));
                     scope.spawn(move || part.gradients(objective, &fork, recompute, context))
                 })
                 .collect();
@@ -116,13 +117,5 @@ impl MicroBatch {
         })?;
         let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
         Ok(Step { gradients, metrics: metrics.times(weight).with(LOSS, loss) })
-    }
-}
-
-/// The same weights with leaves of their own.
-fn fork<M: Module + Clone>(model: &M) -> M {
-    match model.devices().into_iter().next() {
-        Some(device) => model.clone().fork(&device),
-        None => model.clone(),
     }
 }

@@ -35,18 +35,15 @@ pub trait Examples: Send + Sync {
     }
 }
 
-/// The order in which examples are visited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sampler {
-    /// In their order.
-    Sequential,
-    /// In another random order each epoch.
-    Shuffled {
-        /// Seed of the order.
-        seed: u64,
-        /// Whether batches are made of examples of similar length, to reduce padding.
-        group_by_length: bool,
-    },
+/// Another random order each epoch. With `group_by_length`, the examples of a batch have similar lengths, to
+/// reduce padding.
+pub fn shuffled(examples: &Arc<dyn Examples>, seed: u64, group_by_length: bool) -> Order {
+    if !group_by_length {
+        return Order::Shuffled { seed };
+    }
+    let examples = examples.clone();
+    let lengths = move |epoch: u64, item| examples.length(epoch as usize, item);
+    Order::Bucketed { seed, lengths: Arc::new(lengths) }
 }
 
 /// Batches of examples.
@@ -63,18 +60,9 @@ impl Loader {
     pub fn new(
         examples: Arc<dyn Examples>,
         batch_size: usize,
-        sampler: Sampler,
+        order: Order,
         processes: Arc<dyn ProcessGroup>,
     ) -> Self {
-        let order = match sampler {
-            Sampler::Sequential => Order::Sequential,
-            Sampler::Shuffled { seed, group_by_length: false } => Order::Shuffled { seed },
-            Sampler::Shuffled { seed, group_by_length: true } => {
-                let examples = examples.clone();
-                let lengths = move |epoch: u64, item| examples.length(epoch as usize, item);
-                Order::Bucketed { seed, lengths: Arc::new(lengths) }
-            }
-        };
         let plan = Plan::new(examples.len(), batch_size, order);
         Self { examples, plan, prefetch: Prefetch::default(), processes }
     }
@@ -202,15 +190,15 @@ mod tests {
         }
     }
 
-    fn loader(examples: usize, batch: usize, sampler: Sampler) -> Loader {
-        Loader::new(Arc::new(Numbers(examples)), batch, sampler, Arc::new(SingleProcess))
+    fn loader(examples: usize, batch: usize, order: Order) -> Loader {
+        Loader::new(Arc::new(Numbers(examples)), batch, order, Arc::new(SingleProcess))
     }
 
     fn items(stream: Stream, batches: usize) -> Vec<Vec<usize>> {
         stream.take(batches).map(|batch| batch.unwrap().items().to_vec()).collect()
     }
 
-    const SHUFFLED: Sampler = Sampler::Shuffled { seed: 7, group_by_length: false };
+    const SHUFFLED: Order = Order::Shuffled { seed: 7 };
 
     #[test]
     fn epochs_follow_each_other_and_each_visits_every_example_once_in_an_order_of_its_own() {
@@ -269,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_example_that_cannot_be_had_is_an_error_in_its_place() {
-        let loader = loader(100, 30, Sampler::Sequential);
+        let loader = loader(100, 30, Order::Sequential);
         let batches: Vec<_> = loader.once().collect();
         assert!(batches[..3].iter().all(Result::is_ok));
         let error = batches[3].as_ref().unwrap_err().to_string();
@@ -278,7 +266,7 @@ mod tests {
 
     #[test]
     fn no_examples_give_no_batches() {
-        assert_eq!(loader(0, 3, Sampler::Sequential).once().count(), 0);
+        assert_eq!(loader(0, 3, Order::Sequential).once().count(), 0);
     }
 
     #[derive(Debug)]
@@ -304,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_process_makes_its_own_rows_of_every_batch() {
-        let loader = Loader::new(Arc::new(Numbers(10)), 4, Sampler::Sequential, Arc::new(Second));
+        let loader = Loader::new(Arc::new(Numbers(10)), 4, Order::Sequential, Arc::new(Second));
         assert_eq!(items(loader.stream(loader.start()), 3), [vec![2, 3], vec![6, 7], vec![9]]);
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::processes::ProcessGroup;
+use crate::processes::{ProcessGroup, gather_json};
 
 /// Loss.
 pub const LOSS: &str = "Loss";
@@ -97,13 +97,9 @@ impl Metrics {
         if processes.world_size() == 1 {
             return Ok(());
         }
-        let unreadable =
-            |error: serde_json::Error| TrainError::Data(format!("metrics of a process: {error}"));
-        let parts = processes.gather(serde_json::to_vec(self).map_err(unreadable)?)?;
+        let parts = gather_json(processes, self, "metrics")?;
         *self = Self::default();
-        for part in parts {
-            self.add(&serde_json::from_slice(&part).map_err(unreadable)?);
-        }
+        parts.iter().for_each(|part| self.add(part));
         Ok(())
     }
 }

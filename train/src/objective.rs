@@ -29,7 +29,7 @@ pub trait Objective: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`loss`](Self::loss).
-    fn evaluate(&self, model: &Self::Model, batch: Batch) -> Result<BatchEvaluation, TrainError>;
+    fn evaluate(&self, model: &Self::Model, batch: Batch) -> Result<Evaluation, TrainError>;
 
     /// Saves the weights in a format that other programs read.
     ///
@@ -72,11 +72,11 @@ impl From<Tensor<1>> for Loss {
     }
 }
 
-/// The evaluation of a batch.
+/// The evaluation of a batch or of a split.
 #[derive(Debug, Clone, Default)]
-pub struct BatchEvaluation {
-    /// Generated captions or answers.
+pub struct Evaluation {
+    /// Generated captions or answers, in the examples' order.
     pub predictions: Vec<Prediction>,
-    /// Means over the batch's examples.
+    /// Means over the examples; of a split, scores too.
     pub metrics: Metrics,
 }

@@ -32,16 +32,6 @@ impl ParameterGroups {
         visitor.groups
     }
 
-    /// Number of trained tensors.
-    pub fn len(&self) -> usize {
-        self.trained.len()
-    }
-
-    /// Whether nothing is trained.
-    pub fn is_empty(&self) -> bool {
-        self.trained.is_empty()
-    }
-
     /// All trained parameters.
     pub fn trained(&self) -> ParamGroup {
         ParamGroup::from_ids(self.trained.clone())
@@ -294,6 +284,6 @@ mod tests {
     fn frozen_parameters_are_in_no_group() {
         let device = Device::flex().autodiff();
         let freezing: Freezing = serde_json::from_str(r#"{"weight": "frozen"}"#).unwrap();
-        assert_eq!(ParameterGroups::new(&layer(&device), &freezing).len(), 1);
+        assert_eq!(ParameterGroups::new(&layer(&device), &freezing).trained.len(), 1);
     }
 }

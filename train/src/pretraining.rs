@@ -18,7 +18,7 @@ use model::pretraining::{HardNegatives, Pairs, Pretraining};
 use model::recompute::share;
 
 use crate::metrics::{LOSS, MetricSpec, Metrics};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::processes::{SingleProcess, gather_ids, gather_rows};
 use crate::{Batch, TrainError};
 
@@ -68,7 +68,10 @@ impl FirstStage {
         negatives: Option<HardNegatives>,
         context: &StepContext<'_>,
     ) -> Result<Losses, TrainError> {
-        let Batch::Pairs { visual, texts, .. } = batch else { return Err(wrong_batch()) };
+        let Batch::Pairs { visual, texts, .. } = batch else {
+            let (task, batch) = ("the first stage of pretraining", "anything but image-text pairs");
+            return Err(TrainError::WrongBatch { task, batch });
+        };
         let device = device_of(model);
         let Targets { ids, mask } = texts.upload(&device);
         let own = Pairs { image: share(model.image_tokens(visual.upload(&device))), ids, mask };
@@ -88,15 +91,12 @@ impl FirstStage {
             by_image.iter().enumerate().filter(|(row, scores)| most_similar(scores) == first + row).count();
         let negatives = match negatives {
             Some(negatives) => negatives,
-            None => HardNegatives {
-                texts: draw(&by_image, first, context.seed, "texts that look as if they belonged"),
-                images: draw(
-                    &rows_of(&similarities.text_to_image)?,
-                    first,
-                    context.seed,
-                    "images that look as if they belonged",
-                ),
-            },
+            None => {
+                let by_text = rows_of(&similarities.text_to_image)?;
+                let texts = draw(&by_image, first, context.seed, "texts that look as if they belonged");
+                let images = draw(&by_text, first, context.seed, "images that look as if they belonged");
+                HardNegatives { texts, images }
+            }
         };
         let all_pairs = Pairs {
             image: gather_rows(context.processes, &own.image)?,
@@ -110,10 +110,6 @@ impl FirstStage {
             recall_at_1: retrieved as f64 / b.max(1) as f64,
         })
     }
-}
-
-fn wrong_batch() -> TrainError {
-    TrainError::WrongBatch { task: "the first stage of pretraining", batch: "anything but image-text pairs" }
 }
 
 /// Values on the host, row by row.
@@ -163,11 +159,11 @@ impl Objective for FirstStage {
         Ok(Loss { value: losses.sum(), metrics })
     }
 
-    fn evaluate(&self, model: &Pretraining, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &Pretraining, batch: Batch) -> Result<Evaluation, TrainError> {
         let context = StepContext { seed: 0, processes: &SingleProcess };
         let Loss { value, metrics } = self.loss(model, batch, &context)?;
         let value = value.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(BatchEvaluation { predictions: Vec::new(), metrics: metrics.with(LOSS, value) })
+        Ok(Evaluation { predictions: Vec::new(), metrics: metrics.with(LOSS, value) })
     }
 
     fn save(&self, model: &Pretraining, directory: &Path) -> Result<(), TrainError> {

@@ -4,6 +4,8 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::TrainError;
 
@@ -62,6 +64,17 @@ impl ProcessGroup for SingleProcess {
     }
 }
 
+/// A value of each process, in the order of ranks; `what` names the values in an error.
+pub(crate) fn gather_json<T: Serialize + DeserializeOwned>(
+    processes: &dyn ProcessGroup,
+    own: &T,
+    what: &str,
+) -> Result<Vec<T>, TrainError> {
+    let unreadable = |error: serde_json::Error| TrainError::Data(format!("{what} of a process: {error}"));
+    let parts = processes.gather(serde_json::to_vec(own).map_err(unreadable)?)?;
+    parts.iter().map(|part| serde_json::from_slice(part).map_err(unreadable)).collect()
+}
+
 /// The rows of a batch that this process computes: parts of nearly equal size, in the order of ranks.
 pub fn own_rows(processes: &dyn ProcessGroup, rows: usize) -> std::ops::Range<usize> {
     let (rank, count) = (processes.rank(), processes.world_size());
@@ -83,10 +96,7 @@ pub fn sum_gradients<M: Module>(
     }
     let mut sums = Sums { processes, gradients, failure: None };
     model.visit(&mut sums);
-    match sums.failure {
-        None => Ok(sums.gradients),
-        Some(failure) => Err(failure),
-    }
+    sums.failure.map_or(Ok(sums.gradients), Err)
 }
 
 struct Sums<'a> {

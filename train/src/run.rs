@@ -19,11 +19,11 @@ use crate::burn_train::{Events, Phase, Progressed};
 use crate::checkpoint::{self, EpochRecord, Seconds, State};
 use crate::config::TrainConfig;
 use crate::dashboard::Dashboard;
-use crate::evaluation::{Evaluation, Validation, evaluate};
+use crate::evaluation::{Validation, evaluate};
 use crate::gradients::{MicroBatches, Step, gradients};
-use crate::loader::{Examples, Loader, Sampler, Stream};
+use crate::loader::{Examples, Loader, Stream, shuffled};
 use crate::metrics::{GRADIENT_NORM, LOSS, Metrics};
-use crate::objective::{Objective, StepContext};
+use crate::objective::{Evaluation, Objective, StepContext};
 use crate::optimizer::{ParameterGroups, clip_global_norm};
 use crate::processes::ProcessGroup;
 use crate::schedule::Schedule;
@@ -106,8 +106,8 @@ impl<O: Objective> Run<O> {
     /// A run at its start, or at its newest saved state, and its weights.
     pub(crate) fn prepare(model: O::Model, fit: Fit<O>) -> Result<(Self, O::Model), TrainError> {
         let config = &fit.config;
-        let sampler = Sampler::Shuffled { seed: fit.seed, group_by_length: config.group_by_length };
-        let loader = Loader::new(fit.train.clone(), config.batch_size, sampler, fit.processes.clone());
+        let order = shuffled(&fit.train, fit.seed, config.group_by_length);
+        let loader = Loader::new(fit.train.clone(), config.batch_size, order, fit.processes.clone());
         let device = fit.device.clone().autodiff();
         let model = model.fork(&device).train();
         let model = model::parameters::set_trainable(model, |name| config.parameters.trains(name));
@@ -123,7 +123,8 @@ impl<O: Objective> Run<O> {
             }
             None => {
                 let optimizer = optimizer(&model);
-                (model, optimizer, State::new(loader.save(loader.start()), fit.settings.clone()))
+                let (position, settings) = (loader.save(loader.start()), fit.settings.clone());
+                (model, optimizer, State { position, settings, ..State::default() })
             }
         };
         loader.restore(&state.position)?;

@@ -84,12 +84,7 @@ impl Contents {
                 shard.verify().is_ok().then_some(shard)
             })
             .collect();
-        let kept = wanted
-            .iter()
-            .zip(&found)
-            .filter(|(_, found)| found.is_some())
-            .map(|((_, range, _), _)| range.len());
-        let kept = kept.sum();
+        let kept = found.iter().flatten().map(|shard| shard.header.ids.len()).sum();
         let counter = (kept < count).then(|| Counter::new(stage, count, on_progress));
         counter.iter().for_each(|counter| counter.add(kept));
         let mut shards = Vec::with_capacity(wanted.len());
@@ -122,6 +117,7 @@ fn no_json(error: serde_json::Error) -> Error {
 }
 
 /// The shards of a cache, mapped into memory.
+#[derive(Debug)]
 pub(crate) struct Shards {
     shards: Vec<Shard>,
     per_shard: usize,

@@ -102,12 +102,12 @@ impl Writer {
 }
 
 /// A shard on disk, mapped into memory.
+#[derive(Debug)]
 pub(crate) struct Shard {
     map: Mmap,
     path: PathBuf,
     pub(crate) header: Header,
     start: usize,
-    each: usize,
 }
 
 impl Shard {
@@ -130,20 +130,21 @@ impl Shard {
         let header: Header =
             serde_json::from_slice(text).map_err(|error| broken(format!("header: {error}; delete it")))?;
         let start = end.next_multiple_of(ALIGNMENT);
-        let each = header.item_bytes;
-        let expected = each.checked_mul(header.ids.len()).and_then(|items| items.checked_add(start + DIGEST));
+        let items = header.item_bytes.checked_mul(header.ids.len());
+        let expected = items.and_then(|items| items.checked_add(start + DIGEST));
         if expected != Some(map.len()) {
             let expected = expected.map_or("too many".to_owned(), |expected| expected.to_string());
             return Err(broken(format!("expected {expected} bytes, got {}; delete it", map.len())));
         }
-        Ok(Self { map, path: path.to_path_buf(), header, start, each })
+        Ok(Self { map, path: path.to_path_buf(), header, start })
     }
 
     /// One item's bytes; empty where the shard has no such item.
     pub(crate) fn item(&self, item: usize) -> &[u8] {
         let place = || {
-            let start = self.start.checked_add(item.checked_mul(self.each)?)?;
-            (item < self.header.ids.len()).then_some(start..start + self.each)
+            let each = self.header.item_bytes;
+            let start = self.start.checked_add(item.checked_mul(each)?)?;
+            (item < self.header.ids.len()).then_some(start..start + each)
         };
         place().and_then(|place| self.map.get(place)).unwrap_or_default()
     }

@@ -59,17 +59,13 @@ impl Directory {
                 continue;
             }
             let Some(rank) = rank(&path) else { continue };
-            let text =
-                |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
-            let (stem, name) = (text(path.file_stem()), text(path.file_name()));
             let found = Found { depth, rank, path };
+            let (stem, name) = (found.path.file_stem(), found.path.file_name());
             for (key, index) in [(stem, &mut self.by_stem), (name, &mut self.by_name)] {
-                let Some(key) = key else { continue };
-                match index.get(&key) {
-                    Some(old) if *old <= found => {}
-                    _ => {
-                        index.insert(key, found.clone());
-                    }
+                let Some(key) = key.and_then(|key| key.to_str()) else { continue };
+                let best = index.entry(key.to_owned()).or_insert_with(|| found.clone());
+                if found < *best {
+                    best.clone_from(&found);
                 }
             }
         }

@@ -6,7 +6,7 @@
 
 use super::own;
 use super::splits::read_ids;
-use super::{Annotations, ClipCollector, Split, Texts, no_split, source};
+use super::{Annotations, ClipCollector, Split, Texts, source, split_of_file};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -71,21 +71,18 @@ pub fn read_coco(paths: &[&Path]) -> Result<Annotations> {
 }
 
 fn read(paths: &[&Path], what: &'static str, name: &str) -> Result<Annotations> {
-    let mut gathered = ClipCollector::new(what, paths.first().copied().unwrap_or(Path::new("")));
-    for path in paths {
-        gathered.source = path.to_path_buf();
-        read_document(path, what, &mut gathered)?;
-    }
-    match gathered.clips.iter().find(|clip| clip.captions.is_empty()) {
+    let images =
+        ClipCollector::read_files(what, name, paths, |images, path| read_document(path, what, images))?;
+    match images.clips.iter().find(|clip| clip.captions.is_empty()) {
         Some(clip) => {
-            Err(Error::malformed(what, &gathered.source, format!("image {}", clip.id), "has no caption"))
+            Err(Error::malformed(what, &images.source, format!("image {}", clip.id), "has no caption"))
         }
-        None => gathered.finish(name),
+        None => Ok(images),
     }
 }
 
 fn read_document(path: &Path, what: &'static str, gathered: &mut ClipCollector) -> Result<()> {
-    let of_file = || Split::of_file(path).ok_or_else(|| no_split(what, path));
+    let of_file = || split_of_file(what, path);
     // Parsed in two steps: an untagged shape would lose line and column of a syntax error.
     let document: serde_json::Value = source::json(path, what)?;
     let document = Document::deserialize(document).map_err(|_| {
@@ -182,20 +179,18 @@ fn coco_names(id: u64) -> Vec<String> {
 /// A file that is missing or breaks the format; captions without splits and lists; a listed image without
 /// captions.
 pub fn read_flickr8k(captions: &Path, lists: &[&Path]) -> Result<Annotations> {
-    let bytes = source::bytes(captions, FLICKR)?;
-    let is_json =
-        bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"[{".contains(byte));
-    if is_json && lists.is_empty() {
-        return read(&[captions], FLICKR, "flickr8k");
-    }
+    let is_json = source::is_json(&source::bytes(captions, FLICKR)?);
     if lists.is_empty() {
+        if is_json {
+            return read(&[captions], FLICKR, "flickr8k");
+        }
         let reason =
             "has no splits; put Flickr_8k.trainImages.txt, .devImages.txt and .testImages.txt beside it";
         return Err(Error::malformed(FLICKR, captions, "the whole file", reason));
     }
     let mut splits: HashMap<String, Split> = HashMap::new();
     for path in lists {
-        let split = Split::of_file(path).ok_or_else(|| no_split(FLICKR, path))?;
+        let split = split_of_file(FLICKR, path)?;
         for name in read_ids(path)? {
             if let Some(other) = splits.insert(name.clone(), split).filter(|other| *other != split) {
                 let reason = format!("is in split {other} and in split {split}");

@@ -86,17 +86,12 @@ impl Split {
 
 /// Splits a camel-case word, such as Flickr8k's `trainImages`.
 fn camel_words(word: &str) -> Vec<&str> {
-    let ends = word.char_indices().skip(1).filter(|(_, c)| c.is_ascii_uppercase()).map(|(at, _)| at);
-    let mut words = Vec::new();
-    let mut start = 0;
-    if word.chars().any(|c| c.is_ascii_lowercase()) {
-        for end in ends {
-            words.push(&word[start..end]);
-            start = end;
-        }
+    if !word.chars().any(|c| c.is_ascii_lowercase()) {
+        return vec![word];
     }
-    words.push(&word[start..]);
-    words
+    let starts = word.char_indices().skip(1).filter(|(_, c)| c.is_ascii_uppercase()).map(|(at, _)| at);
+    let places: Vec<usize> = std::iter::once(0).chain(starts).chain([word.len()]).collect();
+    places.windows(2).map(|place| &word[place[0]..place[1]]).collect()
 }
 
 impl std::fmt::Display for Split {
@@ -239,17 +234,17 @@ impl ClipCollector {
         Self { what, source: source.to_path_buf(), clips: Vec::new(), places: HashMap::new() }
     }
 
-    /// Reads files of one split each; a file's name contains its split.
-    fn read_splits(
+    /// Reads one file after the other; errors name the current file.
+    fn read_files(
         what: &'static str,
         name: &str,
         paths: &[&Path],
-        mut read: impl FnMut(&mut Self, &Path, Split) -> Result<()>,
+        mut read: impl FnMut(&mut Self, &Path) -> Result<()>,
     ) -> Result<Annotations> {
-        let mut clips = Self::new(what, paths.first().copied().unwrap_or(Path::new("")));
+        let mut clips = Self::new(what, Path::new(""));
         for path in paths {
             clips.source = path.to_path_buf();
-            read(&mut clips, path, Split::of_file(path).ok_or_else(|| no_split(what, path))?)?;
+            read(&mut clips, path)?;
         }
         clips.finish(name)
     }
@@ -336,14 +331,10 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-/// The error for a file whose name contains no split.
-fn no_split(what: &'static str, path: &Path) -> Error {
-    Error::malformed(
-        what,
-        path,
-        "file name",
-        "expected the word train, val or test in it, found none or several; rename the file",
-    )
+/// The split in a file's name, which is an error without one.
+fn split_of_file(what: &'static str, path: &Path) -> Result<Split> {
+    let reason = "expected the word train, val or test in it, found none or several; rename the file";
+    Split::of_file(path).ok_or_else(|| Error::malformed(what, path, "file name", reason))
 }
 
 #[cfg(test)]
@@ -370,7 +361,6 @@ mod tests {
         assert_eq!(SplitUsage { used: 6304, annotated: 6513 }.to_string(), "6,304 of 6,513 clips");
     }
 
-    /// One captioned clip whose file has this content.
     fn set(folder: &Path, caption: &str, content: &[u8]) -> VideoSet {
         let path = folder.join(format!("{caption}.mp4"));
         std::fs::write(&path, content).unwrap();

@@ -47,17 +47,10 @@ pub fn load(annotations: &Path, videos: &Path) -> Result<VideoSet> {
 /// A file that is missing or breaks the format; an unknown split; a sentence of an unknown clip; a clip
 /// without sentences or listed twice.
 pub fn read(paths: &[&Path]) -> Result<Annotations> {
-    let mut all: Option<ClipCollector> = None;
-    for path in paths {
-        let gathered = all.get_or_insert_with(|| ClipCollector::new(FORMAT, path));
-        gathered.source = path.to_path_buf(); // errors name the current file
-        read_one(path, gathered)?;
-    }
-    let gathered = all.unwrap_or_else(|| ClipCollector::new(FORMAT, Path::new("")));
-    gathered.finish("msrvtt")
+    ClipCollector::read_files(FORMAT, "msrvtt", paths, read_one)
 }
 
-fn read_one(path: &Path, gathered: &mut ClipCollector) -> Result<()> {
+fn read_one(gathered: &mut ClipCollector, path: &Path) -> Result<()> {
     let bytes = source::bytes(path, "annotation file")?;
     let document: Document<'_> = source::parse(&bytes, path, FORMAT)?;
     let first = gathered.clips.len();

@@ -7,7 +7,7 @@
 //! the clips in the order of their names, and the splits are ranges of numbers. The number is the id.
 
 use super::splits::read_ids;
-use super::{Annotations, ClipCollector, Split, no_split, source};
+use super::{Annotations, ClipCollector, Split, source, split_of_file};
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -48,9 +48,8 @@ impl Mapping {
     fn derived(names: &BTreeSet<String>) -> Self {
         let mut mapping = Self::default();
         for (index, name) in names.iter().enumerate() {
-            let number = format!("vid{}", index + 1);
-            mapping.number.insert(name.clone(), number.clone());
-            mapping.youtube.insert(number, name.clone());
+            // names are unique, so nothing is there twice
+            let _ = mapping.insert(name, &format!("vid{}", index + 1));
         }
         mapping
     }
@@ -119,12 +118,8 @@ pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotation
     let mut gathered = ClipCollector::new(CORPUS, source);
     for (name, text) in sentences {
         let Some(number) = mapping.number(&name) else {
-            return Err(Error::malformed(
-                CORPUS,
-                source,
-                format!("clip {name}"),
-                "is not in the name mapping",
-            ));
+            let reason = "is not in the name mapping";
+            return Err(Error::malformed(CORPUS, source, format!("clip {name}"), reason));
         };
         let clip = gathered.clip(number, split_of(number, source)?)?;
         if clip.names.is_empty() {
@@ -143,7 +138,8 @@ pub fn read_corpus(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotation
 /// A file that is missing or breaks the format, or whose name contains no split.
 pub fn read_sentences(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let mapping = mapping.map(Mapping::read).transpose()?.unwrap_or_default();
-    ClipCollector::read_splits(SENTENCES, "msvd", paths, |clips, path, split| {
+    ClipCollector::read_files(SENTENCES, "msvd", paths, |clips, path| {
+        let split = split_of_file(SENTENCES, path)?;
         for (line, text) in source::lines(path, SENTENCES)? {
             let Some((id, caption)) = text.split_once('\t') else {
                 let reason = format!("expected a clip's number, a tab and a sentence, got {text:?}");
@@ -170,7 +166,7 @@ pub fn check_lists(annotations: &Annotations, lists: &[&Path]) -> Result<()> {
         .flat_map(|clip| clip.names.iter().map(|name| (name.as_str(), clip.split)))
         .collect();
     for path in lists {
-        let split = Split::of_file(path).ok_or_else(|| no_split("MSVD list", path))?;
+        let split = split_of_file("MSVD list", path)?;
         for name in read_ids(path)? {
             if let Some(other) = splits.get(name.as_str()).filter(|other| **other != split) {
                 let reason = format!("is in split {other} of {}", annotations.source.display());

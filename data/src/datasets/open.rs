@@ -174,41 +174,32 @@ fn without_skipped(
 ) -> Result<VideoSet> {
     let total = annotated.clips.len();
     let source = annotated.source.clone();
-    let order: Vec<String> = annotated.clips.iter().map(|clip| clip.id.clone()).collect();
+    let order: HashMap<String, usize> =
+        annotated.clips.iter().enumerate().map(|(place, clip)| (clip.id.clone(), place)).collect();
     let (mut set, missing) = files::locate(annotated, &paths.videos)?;
-    let listed = list.by_id();
+    let listed: HashMap<&str, &Skipped> =
+        list.clips.iter().map(|skipped| (skipped.id.as_str(), skipped)).collect();
     let mut stale = Vec::new();
     if list.dataset != paths.dataset.name() {
         stale.push(format!("it is for data set {}, not for {}", list.dataset, paths.dataset));
     }
     let mut skipped: Vec<Skipped> = Vec::new();
-    let mut unlisted = Vec::new();
-    for clip in &missing {
-        match listed.get(clip.id.as_str()) {
-            None => unlisted.push(clip.id.clone()),
-            Some(entry) => {
-                stale.extend(entry.still_holds(None).err());
-                skipped.push(Skipped { split: clip.split, ..(*entry).clone() });
-            }
-        }
-    }
-    set.clips.retain(|clip| match listed.get(clip.id.as_str()) {
-        None => true,
-        Some(entry) => {
-            stale.extend(entry.still_holds(Some(&clip.path)).err());
-            skipped.push(Skipped { split: clip.split, ..(*entry).clone() });
-            false
-        }
-    });
+    let mut is_listed = |id: &str, split, file: Option<&Path>| {
+        let entry = listed.get(id).copied();
+        stale.extend(entry.and_then(|entry| entry.still_holds(file).err()));
+        skipped.extend(entry.map(|entry| Skipped { split, ..entry.clone() }));
+        entry.is_some()
+    };
+    let unlisted = missing.into_iter().filter(|clip| !is_listed(&clip.id, clip.split, None));
+    let unlisted: Vec<String> = unlisted.map(|clip| clip.id).collect();
+    set.clips.retain(|clip| !is_listed(&clip.id, clip.split, Some(&clip.path)));
     if !stale.is_empty() {
         return Err(Error::StaleSkipList { reasons: stale, path: list_path.to_path_buf() });
     }
     if !unlisted.is_empty() {
         return Err(files::missing_clips(source, &paths.videos, total, unlisted));
     }
-    let positions: HashMap<&str, usize> =
-        order.iter().enumerate().map(|(position, id)| (id.as_str(), position)).collect();
-    skipped.sort_by_key(|skipped| positions.get(skipped.id.as_str()).copied());
+    skipped.sort_by_key(|skipped| order.get(&skipped.id).copied());
     set.skipped = skipped;
     Ok(set)
 }

@@ -52,18 +52,15 @@ pub fn read(path: &Path) -> Result<Annotations> {
 pub(super) fn records(path: &Path) -> Result<Vec<Record>> {
     let bytes = source::bytes(path, FORMAT)?;
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(byte)) {
-        Some(b'[') => array(source::parse(&bytes, path, FORMAT)?, path),
+        Some(b'[') => array("item", source::parse(&bytes, path, FORMAT)?, path),
         Some(b'{') => objects(&bytes, path),
         _ => text(&bytes, path),
     }
 }
 
-fn array(values: Vec<Value>, path: &Path) -> Result<Vec<Record>> {
-    values
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| object(value, path, format!("item {}", index + 1)))
-        .collect()
+fn array(place: &str, values: Vec<Value>, path: &Path) -> Result<Vec<Record>> {
+    let one = |(index, value): (usize, Value)| object(value, path, format!("{place} {}", index + 1));
+    values.into_iter().enumerate().map(one).collect()
 }
 
 /// One object that maps files to captions, or one object per line.
@@ -80,12 +77,7 @@ fn objects(bytes: &[u8], path: &Path) -> Result<Vec<Record>> {
         };
         return whole.into_iter().map(captions).collect();
     }
-    let values = source::json_records::<Value>(path, FORMAT)?;
-    values
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| object(value, path, format!("line {}", index + 1)))
-        .collect()
+    array("line", source::json_records(path, FORMAT)?, path)
 }
 
 fn key<'a>(map: &'a serde_json::Map<String, Value>, names: &[&str]) -> Option<&'a Value> {

@@ -97,11 +97,8 @@ pub fn load_table(table: &Path, images: &Path) -> Result<PairSet> {
             return Err(fault(&record.place, "has no caption".into()));
         }
         for caption in record.captions {
-            pairs.push(Pair {
-                id: record.file.clone(),
-                caption,
-                location: Location::File(images.join(file)),
-            });
+            let location = Location::File(images.join(file));
+            pairs.push(Pair { id: record.file.clone(), caption, location });
         }
     }
     match pairs.is_empty() {
@@ -122,13 +119,13 @@ struct Partial {
 
 impl Partial {
     fn finish(self, shard: usize, path: &Path) -> Result<Pair> {
-        let lacks = |what: &str| {
-            Error::malformed(FORMAT, path, format!("pair {}", self.id), format!("has no {what}"))
-        };
-        let caption = self.caption.clone().or_else(|| self.sidecar.clone());
+        let Self { id, caption, sidecar, image } = self;
+        let lacks =
+            |what: &str| Error::malformed(FORMAT, path, format!("pair {id}"), format!("has no {what}"));
+        let caption = caption.or(sidecar);
         let caption = caption.ok_or_else(|| lacks(".txt file, and no .json file with a caption"))?;
-        let (offset, length) = self.image.ok_or_else(|| lacks("image file (.jpg, .png or .gif)"))?;
-        Ok(Pair { id: self.id, caption, location: Location::Shard { shard, offset, length } })
+        let (offset, length) = image.ok_or_else(|| lacks("image file (.jpg, .png or .gif)"))?;
+        Ok(Pair { id, caption, location: Location::Shard { shard, offset, length } })
     }
 }
 
@@ -149,11 +146,9 @@ fn read_shard(path: &Path, shard: usize, pairs: &mut Vec<Pair>) -> Result<()> {
         let Some((stem, extension)) = name[folder..].split_once('.') else { continue };
         let stem = format!("{}{stem}", &name[..folder]);
         let (offset, length) = (entry.raw_file_position(), entry.size());
-        if offset.saturating_add(length) > size {
-            return Err(broken(format!(
-                "{name} ends at byte {}, the file has {size}",
-                offset.saturating_add(length)
-            )));
+        let end = offset.saturating_add(length);
+        if end > size {
+            return Err(broken(format!("{name} ends at byte {end}, the file has {size}")));
         }
         if partial.as_ref().is_none_or(|partial| partial.id != stem)
             && let Some(done) = partial.replace(Partial { id: stem, ..Partial::default() })

@@ -3,7 +3,7 @@
 //! `qid`). The file's name contains the split; MSVD-QA's splits differ from those of MSVD captioning.
 
 use super::msvd::Mapping;
-use super::{Annotations, ClipCollector, Id, Question, source};
+use super::{Annotations, ClipCollector, Id, Question, source, split_of_file};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -56,7 +56,8 @@ pub fn most_frequent_answers<'a, K: Ord>(
 }
 
 fn read(paths: &[&Path], name: &str, prefix: &str, mapping: &Mapping) -> Result<Annotations> {
-    ClipCollector::read_splits(FORMAT, name, paths, |clips, path, split| {
+    ClipCollector::read_files(FORMAT, name, paths, |clips, path| {
+        let split = split_of_file(FORMAT, path)?;
         for record in records(path)? {
             let id = record.id.text();
             if record.question.trim().is_empty() || record.answer.trim().is_empty() {
@@ -75,7 +76,7 @@ fn read(paths: &[&Path], name: &str, prefix: &str, mapping: &Mapping) -> Result<
 
 fn records(path: &Path) -> Result<Vec<Record>> {
     let bytes = source::bytes(path, FORMAT)?;
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| matches!(byte, b'[' | b'{')) {
+    if source::is_json(&bytes) {
         return source::json_records(path, FORMAT);
     }
     let table = source::table_of(&bytes, path, FORMAT)?;

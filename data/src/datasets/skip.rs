@@ -4,7 +4,6 @@ use super::Split;
 use crate::error::{Error, Result};
 use crate::files;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "skip list";
@@ -70,12 +69,6 @@ impl SkipList {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         files::replace_json(path, self)
-    }
-
-    /// The skipped clips by id.
-    #[must_use]
-    pub(super) fn by_id(&self) -> HashMap<&str, &Skipped> {
-        self.clips.iter().map(|skipped| (skipped.id.as_str(), skipped)).collect()
     }
 }
 

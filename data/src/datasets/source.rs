@@ -100,6 +100,11 @@ pub(crate) fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8], path: &Path, what: 
     })
 }
 
+/// Whether a file starts like a JSON array or object.
+pub(super) fn is_json(bytes: &[u8]) -> bool {
+    bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"[{".contains(byte))
+}
+
 /// Several JSON values: the items of an array, or one value per line.
 ///
 /// # Errors

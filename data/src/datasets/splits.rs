@@ -1,8 +1,7 @@
 //! The published splits. Scores on other clips are not comparable: a split that differs from the published
 //! one is an error that names the clips, unless the user declares it as their own.
 
-use super::source::{self, Table};
-use super::{Annotations, DataSet, Split};
+use super::{Annotations, DataSet, Split, source};
 use crate::error::{Error, Result};
 use crate::format::thousands;
 use std::collections::{HashMap, HashSet};
@@ -43,20 +42,16 @@ impl Splits {
                     let id = known
                         .get(name.as_str())
                         .ok_or_else(|| fault(format!("{} has no such clip", annotations.source.display())))?;
-                    match listed.insert((*id).to_owned(), *split) {
-                        Some(other) if other != *split => {
-                            return Err(fault(format!("is in split {other} and in split {split}")));
-                        }
-                        _ => {}
+                    if let Some(other) =
+                        listed.insert((*id).to_owned(), *split).filter(|other| other != split)
+                    {
+                        return Err(fault(format!("is in split {other} and in split {split}")));
                     }
                 }
             }
-            annotations.clips.retain_mut(|clip| match listed.get(&clip.id) {
-                Some(split) => {
-                    clip.split = *split;
-                    true
-                }
-                None => false,
+            annotations.clips.retain_mut(|clip| {
+                clip.split = *listed.get(&clip.id).unwrap_or(&clip.split);
+                listed.contains_key(&clip.id)
             });
         }
         if !self.own {
@@ -81,7 +76,9 @@ pub fn read_ids(path: &Path) -> Result<Vec<String>> {
     let mut ids: Vec<String> = if text.trim_start().starts_with('[') {
         source::parse(&bytes, path, FORMAT)?
     } else if names_columns {
-        column(&source::table(path, FORMAT)?)?
+        let table = source::table(path, FORMAT)?;
+        let column = table.column(&COLUMNS)?;
+        table.rows().map(|row| row.text(column).map(str::to_owned)).collect::<Result<_>>()?
     } else {
         text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     };
@@ -95,29 +92,18 @@ pub fn read_ids(path: &Path) -> Result<Vec<String>> {
 
 const COLUMNS: [&str; 5] = ["video_id", "video", "clip", "id", "image"];
 
-fn column(table: &Table) -> Result<Vec<String>> {
-    let column = table.column(&COLUMNS)?;
-    table.rows().map(|row| row.text(column).map(str::to_owned)).collect()
-}
-
-/// Number of clips, images or questions in each published split.
-struct Counts {
-    what: &'static str,
-    each: [usize; 3],
-}
-
-fn counts(dataset: DataSet) -> Option<Counts> {
-    let clips = |each| Some(Counts { what: "clips", each });
-    match dataset {
-        DataSet::Msrvtt => clips([6513, 497, 2990]),
-        DataSet::Msvd => clips([1200, 100, 670]),
-        DataSet::Vatex => clips([25_991, 3000, 6000]),
-        DataSet::MsrvttQa => Some(Counts { what: "questions", each: [158_581, 12_278, 72_821] }),
-        DataSet::MsvdQa => Some(Counts { what: "questions", each: [30_933, 6415, 13_157] }),
-        DataSet::Coco => Some(Counts { what: "images", each: [113_287, 5000, 5000] }),
-        DataSet::Flickr8k => Some(Counts { what: "images", each: [6000, 1000, 1000] }),
-        DataSet::Own => None,
-    }
+/// What is counted, and the number in each published split.
+fn counts(dataset: DataSet) -> Option<(&'static str, [usize; 3])> {
+    Some(match dataset {
+        DataSet::Msrvtt => ("clips", [6513, 497, 2990]),
+        DataSet::Msvd => ("clips", [1200, 100, 670]),
+        DataSet::Vatex => ("clips", [25_991, 3000, 6000]),
+        DataSet::MsrvttQa => ("questions", [158_581, 12_278, 72_821]),
+        DataSet::MsvdQa => ("questions", [30_933, 6415, 13_157]),
+        DataSet::Coco => ("images", [113_287, 5000, 5000]),
+        DataSet::Flickr8k => ("images", [6000, 1000, 1000]),
+        DataSet::Own => return None,
+    })
 }
 
 /// The size of a published data set.
@@ -134,8 +120,8 @@ pub struct Sizes {
 /// MSR-VTT has 20 captions per clip and VATEX ten; those of MSVD and COCO were counted.
 #[must_use]
 pub fn sizes(dataset: DataSet) -> Option<Sizes> {
-    let of_questions = |clips: DataSet| Some((counts(clips)?.each, counts(dataset)?.each[0]));
-    let of_captions = |learned| Some((counts(dataset)?.each, learned));
+    let of_questions = |clips: DataSet| Some((counts(clips)?.1, counts(dataset)?.1[0]));
+    let of_captions = |learned| Some((counts(dataset)?.1, learned));
     let (clips, learned) = match dataset {
         DataSet::Msrvtt => of_captions(6513 * 20),
         DataSet::Msvd => of_captions(48_774),
@@ -151,17 +137,14 @@ pub fn sizes(dataset: DataSet) -> Option<Sizes> {
 
 /// The ids of a published split of the data sets that number their clips across the splits.
 fn ids(dataset: DataSet, split: Split) -> Option<Vec<String>> {
-    let range = match (dataset, split) {
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Train) => 0..6513,
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Validate) => 6513..7010,
-        (DataSet::Msrvtt | DataSet::MsrvttQa, Split::Test) => 7010..10_000,
-        (DataSet::Msvd, Split::Train) => 1..1201,
-        (DataSet::Msvd, Split::Validate) => 1201..1301,
-        (DataSet::Msvd, Split::Test) => 1301..1971,
+    let (prefix, first, clips) = match dataset {
+        DataSet::Msrvtt | DataSet::MsrvttQa => ("video", 0, DataSet::Msrvtt),
+        DataSet::Msvd => ("vid", 1, DataSet::Msvd),
         _ => return None,
     };
-    let prefix = if dataset == DataSet::Msvd { "vid" } else { "video" };
-    Some(range.map(|number| format!("{prefix}{number}")).collect())
+    let (_, counts) = counts(clips)?;
+    let start = first + counts[..split as usize].iter().sum::<usize>();
+    Some((start..start + counts[split as usize]).map(|number| format!("{prefix}{number}")).collect())
 }
 
 /// Checks that every split with clips is the published one. Empty splits pass, because some data sets publish
@@ -175,64 +158,46 @@ pub fn check(dataset: DataSet, annotations: &Annotations) -> Result<()> {
         if clips.is_empty() {
             continue;
         }
-        check_ids(dataset, split, &clips, &annotations.source)?;
-        let Some(counts) = counts(dataset) else { continue };
+        let mismatch = |what, expected, got, difference| Error::SplitMismatch {
+            dataset: dataset.name(),
+            split: split.name(),
+            what,
+            expected,
+            got,
+            difference: Box::from(difference),
+            path: annotations.source.clone(),
+        };
+        if let Some(expected) = ids(dataset, split)
+            && let Some(difference) = difference(&expected, &clips)
+        {
+            let got = clips.iter().collect::<HashSet<_>>().len();
+            return Err(mismatch("clips", expected.len(), got, difference));
+        }
+        let Some((what, counts)) = counts(dataset) else { continue };
         let questions = annotations.split(split).map(|clip| clip.questions.len()).sum();
-        let got = if counts.what == "questions" { questions } else { clips.len() };
-        let expected = counts.each[split as usize];
-        if got != expected {
-            return Err(mismatch(
-                dataset,
-                split,
-                counts.what,
-                (expected, got),
-                String::new(),
-                &annotations.source,
-            ));
+        let got = if what == "questions" { questions } else { clips.len() };
+        if got != counts[split as usize] {
+            return Err(mismatch(what, counts[split as usize], got, String::new()));
         }
     }
     Ok(())
 }
 
-/// Compares ids with those of the published split, where these are known.
-fn check_ids(dataset: DataSet, split: Split, got: &[&str], source: &Path) -> Result<()> {
-    let Some(expected) = ids(dataset, split) else { return Ok(()) };
-    let (have, want): (HashSet<&str>, HashSet<&str>) =
-        (got.iter().copied().collect(), expected.iter().map(String::as_str).collect());
-    let missing: Vec<&str> = expected.iter().map(String::as_str).filter(|id| !have.contains(id)).collect();
-    let extra: Vec<&str> = got.iter().copied().filter(|id| !want.contains(id)).collect();
-    if missing.is_empty() && extra.is_empty() {
-        return Ok(());
+/// The ids that are missing and those that are too many, as text; `None` if there are none.
+fn difference(expected: &[String], got: &[&str]) -> Option<String> {
+    fn without<'a>(ids: &[&'a str], others: &[&str]) -> Vec<&'a str> {
+        let others: HashSet<&str> = others.iter().copied().collect();
+        ids.iter().copied().filter(|id| !others.contains(id)).collect()
     }
-    let difference = [("missing", missing), ("too many", extra)]
-        .into_iter()
-        .filter(|(_, ids)| !ids.is_empty())
-        .map(|(what, ids)| {
-            let more =
-                if ids.len() > 5 { format!(" and {} more", thousands(ids.len() - 5)) } else { String::new() };
-            format!("; {what}: {}{more}", ids[..ids.len().min(5)].join(", "))
-        })
-        .collect();
-    Err(mismatch(dataset, split, "clips", (expected.len(), have.len()), difference, source))
-}
-
-fn mismatch(
-    dataset: DataSet,
-    split: Split,
-    what: &'static str,
-    (expected, got): (usize, usize),
-    difference: String,
-    source: &Path,
-) -> Error {
-    Error::SplitMismatch {
-        dataset: dataset.name(),
-        split: split.name(),
-        what,
-        expected,
-        got,
-        difference: difference.into(),
-        path: source.to_path_buf(),
-    }
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    let differences = [("missing", without(&expected, got)), ("too many", without(got, &expected))];
+    let text = |(what, ids): &(&str, Vec<&str>)| {
+        let more = ids.len().checked_sub(5).filter(|more| *more > 0);
+        let more = more.map_or(String::new(), |more| format!(" and {} more", thousands(more)));
+        format!("; {what}: {}{more}", ids[..ids.len().min(5)].join(", "))
+    };
+    let texts: Vec<String> = differences.iter().filter(|(_, ids)| !ids.is_empty()).map(text).collect();
+    (!texts.is_empty()).then(|| texts.concat())
 }
 
 #[cfg(test)]

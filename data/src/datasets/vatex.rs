@@ -2,7 +2,7 @@
 //! the JSON lines (`vatex_en_c_val_release.jsonl`: `vid_name` and `descs`). The file's name contains the
 //! split.
 
-use super::{Annotations, ClipCollector, Split, source};
+use super::{Annotations, ClipCollector, Split, source, split_of_file};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -41,7 +41,8 @@ struct Description {
 /// caption, or is in another split than in the mapping.
 pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let numbers = mapping.map(read_mapping).transpose()?;
-    ClipCollector::read_splits(FORMAT, "vatex", paths, |clips, path, split| {
+    ClipCollector::read_files(FORMAT, "vatex", paths, |clips, path| {
+        let split = split_of_file(FORMAT, path)?;
         for record in source::json_records::<Record>(path, FORMAT)? {
             let (id, number, captions) = match record {
                 Record::Published { id, captions } => (id, None, captions),

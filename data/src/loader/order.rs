@@ -58,7 +58,7 @@ pub struct Position {
 }
 
 /// A position, and a description of the plan that it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Saved {
     /// The position.
@@ -75,7 +75,7 @@ pub struct Saved {
 #[derive(Clone, Debug)]
 pub struct Plan {
     examples: usize,
-    batch_size: usize,
+    pub(super) batch_size: usize,
     order: Order,
 }
 
@@ -86,25 +86,13 @@ impl Plan {
         Self { examples, batch_size: batch_size.max(1), order }
     }
 
-    /// Examples per epoch.
-    #[must_use]
-    pub fn examples(&self) -> usize {
-        self.examples
-    }
-
-    /// Examples per batch; the last batch of an epoch may have fewer.
-    #[must_use]
-    pub fn batch_size(&self) -> usize {
-        self.batch_size
-    }
-
     /// Batches per epoch.
     #[must_use]
     pub fn batches(&self) -> usize {
         self.examples.div_ceil(self.batch_size)
     }
 
-    /// Every example of an epoch in order: batch `i` is the `i`-th chunk of [`Self::batch_size`].
+    /// Every example of an epoch in order: batch `i` is the `i`-th chunk of the batch size.
     #[must_use]
     pub fn epoch(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.examples).collect();

@@ -95,7 +95,7 @@ impl Plan {
         let first = usize::try_from(from.batch).unwrap_or(usize::MAX).min(self.batches());
         let job = Arc::new(Job {
             order: self.epoch(from.epoch),
-            batch_size: self.batch_size(),
+            batch_size: self.batch_size,
             epoch: from.epoch,
             batches: self.batches(),
             make,
@@ -144,13 +144,6 @@ impl<T, E> Batches<T, E> {
     #[must_use]
     pub fn position(&self) -> Position {
         self.job.at(self.next)
-    }
-
-    /// Examples that were returned, and examples of the whole epoch.
-    #[must_use]
-    pub fn progress(&self) -> (usize, usize) {
-        let examples = self.job.order.len();
-        ((self.next * self.job.batch_size).min(examples), examples)
     }
 }
 
@@ -294,7 +287,6 @@ mod tests {
                 prop_assert_eq!(&rest.next().unwrap().unwrap(), expected);
             }
             prop_assert!(rest.next().is_none());
-            prop_assert_eq!(rest.progress(), (examples, examples));
         }
     }
 }

@@ -1,13 +1,7 @@
-//! LAVIS's normalisation of captions and questions, and its prompts.
+//! LAVIS's normalisation of captions and questions, and its prompt for questions.
 
 /// Maximum number of words of a cleaned caption or question.
 pub const MAX_WORDS: usize = 50;
-
-/// T5's prompt for captions of videos.
-pub const VIDEO_PROMPT: &str = "a video of";
-
-/// The language model's prompt for captions of images.
-pub const IMAGE_PROMPT: &str = "a photo of";
 
 /// The language model's prompt for questions: LAVIS's prompt of InstructBLIP on MSRVTT-QA.
 pub const QUESTION_PROMPT: &str = "Question: {} Short Answer:";
@@ -26,22 +20,14 @@ fn is_space(c: char) -> bool {
 pub fn clean_caption(caption: &str) -> String {
     let lower = caption.to_lowercase();
     let mut spaced = String::with_capacity(lower.len());
-    let mut run: Option<(char, usize)> = None;
-    for c in lower.chars().map(|c| if MARKS.contains(c) { ' ' } else { c }).chain(['\0']) {
-        match run {
-            Some((first, length)) if is_space(c) => run = Some((first, length + 1)),
-            None if is_space(c) => run = Some((c, 1)),
-            _ => {
-                match run.take() {
-                    Some((first, 1)) => spaced.push(first),
-                    Some(_) => spaced.push(' '),
-                    None => {}
-                }
-                spaced.push(c);
-            }
+    let mut chars = lower.chars().map(|c| if MARKS.contains(c) { ' ' } else { c }).peekable();
+    while let Some(c) = chars.next() {
+        let mut is_run = false;
+        while is_space(c) && chars.next_if(|next| is_space(*next)).is_some() {
+            is_run = true;
         }
+        spaced.push(if is_run { ' ' } else { c });
     }
-    spaced.pop(); // the added end mark
     first_words(spaced.trim_end_matches('\n').trim_matches(' '))
 }
 

@@ -169,7 +169,7 @@ mod tests {
         let folder = folder(&[("vocab.json", VOCABULARY), ("merges.txt", "#version: 0.2\na b\nĠ ab\n")]);
         let tokenizer = Tokenizer::open(folder.path()).unwrap();
         assert_eq!(tokenizer.family(), Family::Opt);
-        assert_eq!((tokenizer.start(), tokenizer.end(), tokenizer.pad()), (Some(2), 9, 1));
+        assert_eq!(tokenizer.end(), 9);
         assert_eq!(tokenizer.encode_as_published("ab ab", 10).unwrap(), [2, 6, 8]);
         assert_eq!(tokenizer.encode("ab ab", 10).unwrap(), [6, 8, 9]);
         assert_eq!(tokenizer.target("ab ab", 10).unwrap(), [2, 6, 8, 9]);

@@ -4,10 +4,9 @@ mod clean;
 mod files;
 mod sentencepiece;
 
-pub use clean::{IMAGE_PROMPT, MAX_WORDS, QUESTION_PROMPT, VIDEO_PROMPT, ask, clean_caption, clean_question};
+pub use clean::{MAX_WORDS, QUESTION_PROMPT, ask, clean_caption, clean_question};
 
 use crate::error::{Error, Result, panic_message};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,20 +32,14 @@ pub enum Family {
     Words,
 }
 
-/// A tokenizer with its special tokens.
+/// A tokenizer with its end token.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     family: Family,
-    start: Option<u32>,
-    pad: u32,
     end: u32,
 }
 
-/// Id of padding in [`Tokenizer::word_level`].
-pub const PAD: u32 = 0;
-/// Id of the end of a text in [`Tokenizer::word_level`], as in T5.
-pub const END: u32 = 1;
 /// Id of unknown words in [`Tokenizer::word_level`].
 pub const UNKNOWN: u32 = 2;
 
@@ -92,19 +85,14 @@ impl Tokenizer {
                 next: "give the path of a tokenizer.json".into(),
             });
         }
-        let text = files::read_text(path)?;
-        let inner = guarded(|| tokenizers::Tokenizer::from_str(&text))
-            .map_err(|reason| failed(Some(path), reason))?
-            .map_err(|error| failed(Some(path), error.to_string()))?;
-        Self::of(inner, Some(path))
+        Self::of(from_text(&files::read_text(path)?, Some(path))?, Some(path))
     }
 
-    /// Detects the family and the special tokens of a tokenizer.
+    /// Detects the family and the end token of a tokenizer.
     fn of(mut inner: tokenizers::Tokenizer, path: Option<&Path>) -> Result<Self> {
         // Truncation and padding of the file are ignored; callers give maximum lengths.
         inner.with_truncation(None).map_err(|error| failed(path, error.to_string()))?;
         inner.with_padding(None);
-        let first_of = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let family = match inner.get_model() {
             tokenizers::ModelWrapper::WordPiece(_) => Family::Bert,
             tokenizers::ModelWrapper::Unigram(_) => Family::T5,
@@ -113,18 +101,16 @@ impl Tokenizer {
             tokenizers::ModelWrapper::BPE(_) => Family::Opt,
         };
         // OPT's captions end with the line feed that LAVIS appends; its token is Ċ.
-        let (starts, ends): (&[&str], &[&str]) = match family {
-            Family::Bert => (&["[CLS]"], &["[SEP]"]),
-            Family::Opt => (&["</s>", "<|endoftext|>"], &["Ċ", "</s>", "<|endoftext|>"]),
-            Family::Llama => (&["<s>"], &["</s>"]),
-            Family::T5 | Family::Words => (&[], &["</s>", "[SEP]", "<|endoftext|>"]),
+        let ends: &[&str] = match family {
+            Family::Bert => &["[SEP]"],
+            Family::Opt => &["Ċ", "</s>", "<|endoftext|>"],
+            Family::Llama => &["</s>"],
+            Family::T5 | Family::Words => &["</s>", "[SEP]", "<|endoftext|>"],
         };
-        let end = first_of(ends).ok_or_else(|| {
+        let end = ends.iter().find_map(|name| inner.token_to_id(name)).ok_or_else(|| {
             failed(path, format!("it has no {}, so no text can end", ends.join(" and no ")))
         })?;
-        let start = first_of(starts);
-        let pad = first_of(&["<pad>", "[PAD]", "<unk>"]).unwrap_or(end);
-        Ok(Self { inner, family, start, pad, end })
+        Ok(Self { inner, family, end })
     }
 
     /// Writes a `tokenizer.json`.
@@ -186,15 +172,6 @@ impl Tokenizer {
             Family::Opt => self.encode_as_published(&format!("{caption}\n"), max),
             Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
         }
-    }
-
-    /// [`Self::target`] of many captions, on all cores. T5 takes about 0.2 ms each, so a run on 200,000
-    /// captions starts sooner if it calls [`Self::target`] per batch.
-    ///
-    /// # Errors
-    /// The tokenizer fails on one of them.
-    pub fn targets<S: AsRef<str> + Sync>(&self, captions: &[S], max: usize) -> Result<Vec<Vec<u32>>> {
-        captions.par_iter().map(|caption| self.target(caption.as_ref(), max)).collect()
     }
 
     /// The unknown words of texts with their counts, the most frequent first; none with subwords.
@@ -263,18 +240,6 @@ impl Tokenizer {
         self.family
     }
 
-    /// The id that starts every text, if the family has one.
-    #[must_use]
-    pub fn start(&self) -> Option<u32> {
-        self.start
-    }
-
-    /// The id of padding.
-    #[must_use]
-    pub fn pad(&self) -> u32 {
-        self.pad
-    }
-
     /// The id that ends a text and stops generation.
     #[must_use]
     pub fn end(&self) -> u32 {
@@ -306,8 +271,11 @@ fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
 
 /// A tokenizer from the content of a `tokenizer.json`.
 fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
-    let text = document.to_string();
-    guarded(|| tokenizers::Tokenizer::from_str(&text))
+    from_text(&document.to_string(), path)
+}
+
+fn from_text(text: &str, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
+    guarded(|| tokenizers::Tokenizer::from_str(text))
         .map_err(|reason| failed(path, reason))?
         .map_err(|error| failed(path, error.to_string()))
 }
@@ -345,6 +313,9 @@ mod tests {
     use crate::tiny_world::{WorldConfig, text_corpus, vocabulary};
     use proptest::prelude::*;
 
+    const PAD: u32 = 0;
+    const END: u32 = 1;
+
     #[test]
     fn words_and_ids_go_both_ways() {
         let words = ["a", "cat", "sits", ","].map(str::to_string);
@@ -376,10 +347,7 @@ mod tests {
         let path = folder.path().join("tokenizer.json");
         tokenizer.save(&path).unwrap();
         let again = Tokenizer::from_file(&path).unwrap();
-        assert_eq!(
-            (again.pad(), again.end(), again.vocabulary_size()),
-            (PAD, END, tokenizer.vocabulary_size())
-        );
+        assert_eq!((again.end(), again.vocabulary_size()), (END, tokenizer.vocabulary_size()));
         let text = "a red circle moves to the left";
         assert_eq!(again.encode(text, 40).unwrap(), tokenizer.encode(text, 40).unwrap());
     }

@@ -201,10 +201,6 @@ struct Merge<'a> {
 }
 
 impl Model {
-    fn of(&self, kind: Kind) -> Option<&str> {
-        self.pieces.iter().find(|piece| piece.kind == kind).map(|piece| piece.text.as_str())
-    }
-
     /// Converts the model to a tokenizer of the `tokenizers` crate.
     pub(super) fn build(&self, path: &Path) -> Result<tokenizers::Tokenizer> {
         let document = match self.algorithm {
@@ -253,7 +249,8 @@ impl Model {
     fn byte_pairs(&self) -> Value {
         let vocabulary: serde_json::Map<String, Value> =
             self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
-        let unknown = self.of(Kind::Unknown).unwrap_or("<unk>");
+        let unknown = self.pieces.iter().find(|piece| piece.kind == Kind::Unknown);
+        let unknown = unknown.map_or("<unk>", |piece| piece.text.as_str());
         let start = self.pieces.iter().position(|piece| piece.text == "<s>");
         let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})];
         let mut decoders = vec![

@@ -1,6 +1,7 @@
 //! Configuration of a tiny world: seed, sizes and probabilities.
 
 use super::{question_words, words};
+use crate::digest::hex;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -191,26 +192,19 @@ impl WorldConfig {
     /// # Errors
     /// [`Error::Setting`] with the first value out of range.
     pub fn validate(&self) -> Result<()> {
-        let setting =
-            |key: &'static str, expected: &str, got: String| Err(Error::setting(key, expected, got));
-        if !(16..=512).contains(&self.size) || !self.size.is_multiple_of(2) {
-            return setting("size", "an even number from 16 to 512", self.size.to_string());
-        }
-        if !(1..=120).contains(&self.fps) {
-            return setting("fps", "from 1 to 120", self.fps.to_string());
-        }
-        if self.shortest < 8 || self.longest < self.shortest || self.longest > 1000 {
-            return setting(
-                "shortest and longest",
-                "at least 8 frames, shortest <= longest <= 1000",
-                format!("{} and {}", self.shortest, self.longest),
-            );
-        }
-        if !(1..=40).contains(&self.captions) {
-            return setting("captions", "from 1 to 40", self.captions.to_string());
-        }
-        if !(1..=8).contains(&self.questions) {
-            return setting("questions", "from 1 to 8", self.questions.to_string());
+        let Self { size, fps, shortest, longest, captions, questions, .. } = *self;
+        let is_size = (16..=512).contains(&size) && size.is_multiple_of(2);
+        let is_length = shortest >= 8 && (shortest..=1000).contains(&longest);
+        let lengths = format!("{shortest} and {longest}");
+        let checks = [
+            (is_size, "size", "an even number from 16 to 512", size.to_string()),
+            ((1..=120).contains(&fps), "fps", "from 1 to 120", fps.to_string()),
+            (is_length, "shortest and longest", "at least 8 frames, shortest <= longest <= 1000", lengths),
+            ((1..=40).contains(&captions), "captions", "from 1 to 40", captions.to_string()),
+            ((1..=8).contains(&questions), "questions", "from 1 to 8", questions.to_string()),
+        ];
+        if let Some((_, key, expected, got)) = checks.into_iter().find(|(is_valid, ..)| !is_valid) {
+            return Err(Error::setting(key, expected, got));
         }
         let groups = [
             ("scenes.", serde_json::to_value(&self.scenes)),
@@ -240,7 +234,7 @@ impl WorldConfig {
             hash.update(weight.to_le_bytes());
         }
         hash.update(serde_json::to_vec(self).unwrap_or_default());
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize()[..8])
     }
 }
 

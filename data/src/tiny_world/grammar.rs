@@ -103,23 +103,19 @@ pub(crate) fn one_of(table: Table, random: &mut RandomStream) -> &'static str {
 }
 
 fn noun(object: &Object, sized: bool, coloured: bool, random: &mut RandomStream) -> String {
-    let size = if !sized {
-        ""
-    } else if object.large {
-        one_of(words::LARGE, random)
-    } else {
-        one_of(words::SMALL, random)
-    };
+    let size = size(object, sized, random);
     let colour = if coloured { one_of(words::colour(object.colour), random) } else { "" };
     format!("{size} {colour} {}", one_of(words::shape(object.shape), random))
 }
 
+fn size(object: &Object, is_stated: bool, random: &mut RandomStream) -> &'static str {
+    let sizes = if object.large { words::LARGE } else { words::SMALL };
+    if is_stated { one_of(sizes, random) } else { "" }
+}
+
 fn image_noun(object: &Object, sizeable: bool, odds: &ImageCaptionOdds, random: &mut RandomStream) -> String {
-    let size = match (sizeable && random.chance(odds.size), object.large) {
-        (false, _) => "",
-        (true, true) => one_of(words::LARGE, random),
-        (true, false) => one_of(words::SMALL, random),
-    };
+    let is_stated = sizeable && random.chance(odds.size);
+    let size = size(object, is_stated, random);
     let tilt = match (object.shape.tilts(), object.tilt != 0.0) {
         (true, true) if random.chance(odds.tilted) => one_of(words::TILTED, random),
         (true, false) if random.chance(odds.upright) => one_of(words::UPRIGHT, random),
@@ -173,19 +169,13 @@ fn relation(a: &Object, b: &Object) -> Table {
 /// Puts single spaces between words, and "an" before a vowel.
 fn polish(sentence: &str) -> String {
     let words: Vec<&str> = sentence.split_whitespace().collect();
-    let mut out = String::with_capacity(sentence.len() + 4);
-    for (place, &word) in words.iter().enumerate() {
-        let vowel = words.get(place + 1).is_some_and(|next| next.starts_with(['a', 'e', 'i', 'o', 'u']));
-        if place > 0 {
-            out.push(' ');
-        }
-        out.push_str(match word {
-            "a" | "an" if vowel => "an",
-            "a" | "an" => "a",
-            word => word,
-        });
-    }
-    out
+    let is_vowel = |next: &&str| next.starts_with(['a', 'e', 'i', 'o', 'u']);
+    let polished = words.iter().enumerate().map(|(place, &word)| match word {
+        "a" | "an" if words.get(place + 1).is_some_and(is_vowel) => "an",
+        "a" | "an" => "a",
+        word => word,
+    });
+    polished.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

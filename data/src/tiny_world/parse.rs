@@ -2,7 +2,7 @@
 
 use super::scene::{Colour, Event, Kind, Shape};
 use super::words;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 /// The attributes that a caption states.
@@ -128,24 +128,17 @@ fn phrases() -> &'static [Phrase] {
                 }
             }
         }
-        let mut verbs: BTreeMap<&str, Vec<Kind>> = BTreeMap::new();
+        let mut verbs: BTreeMap<&str, BTreeSet<Kind>> = BTreeMap::new();
         for phrase in &phrases {
             if let Some(verb) = phrase.tokens.first().filter(|verb| *verb != "is") {
-                let kinds = verbs.entry(verb).or_default();
-                if !kinds.contains(&phrase.mention.kind) {
-                    kinds.push(phrase.mention.kind);
-                }
+                verbs.entry(verb).or_default().insert(phrase.mention.kind);
             }
         }
-        let alone = verbs.into_iter().filter_map(|(verb, kinds)| match kinds.as_slice() {
-            [kind] => {
-                let event = match kind.events() {
-                    [only] => Some(*only),
-                    _ => None,
-                };
-                Some(Phrase { tokens: vec![verb.to_string()], mention: Mention { kind: *kind, event } })
-            }
-            _ => None,
+        let one_kind = verbs.into_iter().filter(|(_, kinds)| kinds.len() == 1);
+        let alone = one_kind.flat_map(|(verb, kinds)| kinds.into_iter().map(move |kind| (verb, kind)));
+        let alone = alone.map(|(verb, kind)| {
+            let event = kind.events().first().copied().filter(|event| !event.directed());
+            Phrase { tokens: vec![verb.to_string()], mention: Mention { kind, event } }
         });
         let alone: Vec<Phrase> = alone.collect();
         phrases.sort_by_key(|phrase| std::cmp::Reverse(phrase.tokens.len()));

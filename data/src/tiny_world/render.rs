@@ -14,20 +14,20 @@ pub(crate) struct State {
     pub(crate) visible: bool,
 }
 
+impl State {
+    fn of(object: &Object) -> Self {
+        let Object { x, y, radius, tilt, colour, .. } = *object;
+        Self { x, y, radius, tilt, rgb: rgb(colour), visible: true }
+    }
+}
+
 /// The main object in frame `frame` of `frames`.
 ///
 /// Opposite events (left and right, up and down, grow and shrink, both directions of a spin and of a change
 /// of colour) show the same frames in opposite order: a model without frame order cannot distinguish them.
 pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
     let object = &scene.main;
-    let mut at = State {
-        x: object.x,
-        y: object.y,
-        radius: object.radius,
-        tilt: object.tilt,
-        rgb: rgb(object.colour),
-        visible: true,
-    };
+    let mut at = State::of(object);
     let last = frames.saturating_sub(1).max(1) as f64;
     let count = scene.events.len() as f64;
     for (place, event) in scene.events.iter().enumerate() {
@@ -68,14 +68,14 @@ pub(crate) fn state(scene: &Scene, frame: usize, frames: usize) -> State {
 pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, random: &mut RandomStream) -> Vec<Vec<u8>> {
     let mut background = canvas(scene.background, size);
     if let Some(second) = &scene.second {
-        paint_object(&mut background, size, second);
+        paint(&mut background, size, second.shape, &State::of(second));
     }
     (0..scene.frames)
         .map(|frame| {
             let mut pixels = background.clone();
             let at = state(scene, frame, scene.frames);
             if at.visible {
-                paint(&mut pixels, size, scene.main.shape, (at.x, at.y), at.radius, at.tilt, at.rgb);
+                paint(&mut pixels, size, scene.main.shape, &at);
             }
             to_bytes(&pixels, noise, random)
         })
@@ -86,7 +86,7 @@ pub(crate) fn clip(scene: &Scene, size: u32, noise: f64, random: &mut RandomStre
 pub(crate) fn picture(picture: &Picture, size: u32, noise: f64, random: &mut RandomStream) -> Vec<u8> {
     let mut pixels = canvas(picture.background, size);
     for object in &picture.objects {
-        paint_object(&mut pixels, size, object);
+        paint(&mut pixels, size, object.shape, &State::of(object));
     }
     to_bytes(&pixels, noise, random)
 }
@@ -118,20 +118,9 @@ fn canvas(background: Background, size: u32) -> Vec<f64> {
     vec![level; size as usize * size as usize * 3]
 }
 
-fn paint_object(pixels: &mut [f64], size: u32, object: &Object) {
-    paint(pixels, size, object.shape, (object.x, object.y), object.radius, object.tilt, rgb(object.colour));
-}
-
 /// Draws a shape over the pixels.
-fn paint(
-    pixels: &mut [f64],
-    size: u32,
-    shape: Shape,
-    (x, y): (f64, f64),
-    radius: f64,
-    tilt: f64,
-    rgb: [f64; 3],
-) {
+fn paint(pixels: &mut [f64], size: u32, shape: Shape, at: &State) {
+    let State { x, y, radius, tilt, rgb, .. } = *at;
     let half = f64::from(size) / 2.0;
     let place = |i: usize| (i as f64 + 0.5) / half - 1.0;
     let (sin, cos) = tilt.to_radians().sin_cos();

@@ -4,7 +4,7 @@ use super::config::WorldConfig;
 use super::questions::QuestionKind;
 use super::scene::{Picture, Scene};
 use crate::datasets::pairs::{self, PairSet};
-use crate::datasets::{Split, VideoSet, files, msrvtt, questions};
+use crate::datasets::{Split, VideoSet, files, msrvtt, questions, source};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -75,10 +75,7 @@ impl World {
             "tiny world (no world.json)",
             "make one with `experiments data synthesize`",
         ))?;
-        let truth: Truth = serde_json::from_slice(&bytes).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Error::malformed("tiny world", &path, place, error.to_string())
-        })?;
+        let truth: Truth = source::parse(&bytes, &path, "tiny world")?;
         let expected = truth.config.hash();
         if truth.hash != expected {
             let reason = format!(

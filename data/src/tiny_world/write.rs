@@ -67,7 +67,7 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     let held_out = (0..config.pairs.validate)
         .map(|index| PictureTruth {
             id: pair_id(Split::Validate, index),
-            picture: held_out_picture(config, index).1,
+            picture: pair_picture(config, Split::Validate, index).1,
         })
         .collect();
     let truth =
@@ -198,10 +198,7 @@ fn write_pairs(
         let mut archive = tar::Builder::new(BufWriter::new(file));
         let indices = shard * SHARD..((shard + 1) * SHARD).min(count);
         for index in indices.clone() {
-            let (mut random, picture) = match split {
-                Split::Train => training_picture(config, index),
-                _ => held_out_picture(config, index),
-            };
+            let (mut random, picture) = pair_picture(config, split, index);
             let caption = image_caption(&picture, &config.image_captions, &mut random);
             let jpeg =
                 jpeg(&render::picture(&picture, config.size, config.noise, &mut random), config.size, &path)?;
@@ -222,17 +219,11 @@ fn pair_id(split: Split, index: usize) -> String {
     format!("{}-{index:06}", split.name())
 }
 
-fn training_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
-    let mut random = RandomStream::new(config.seed, "world: train pair", index as u64);
-    let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, None);
-    (random, picture)
-}
-
-/// Two thirds of the held-out images have one object.
-fn held_out_picture(config: &WorldConfig, index: usize) -> (RandomStream, Picture) {
-    let mut random = RandomStream::new(config.seed, "world: validate pair", index as u64);
-    let objects = if index % 3 < 2 { 1 } else { 2 };
-    let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, Some(objects));
+/// The content of a pair's image, and its random stream. Two thirds of the held-out images have one object.
+fn pair_picture(config: &WorldConfig, split: Split, index: usize) -> (RandomStream, Picture) {
+    let mut random = RandomStream::new(config.seed, &format!("world: {split} pair"), index as u64);
+    let objects = (split != Split::Train).then_some(if index % 3 < 2 { 1 } else { 2 });
+    let picture = Picture::draw(&mut random, &config.scenes, Combinations::Any, objects);
     (random, picture)
 }
 

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::dashboard::Dashboard;
 use crate::fit::fit;
 use crate::metrics::{CIDER, LOSS};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::processes::{ProcessGroup, SingleProcess};
 use crate::testing::{DRAWING, batch, blip2, language_models};
 use crate::{
@@ -451,8 +451,8 @@ impl Objective for SquaredNorm {
         Ok(Loss::from(model.weight.val().square().sum()))
     }
 
-    fn evaluate(&self, _: &Counted, _: Batch) -> Result<BatchEvaluation, TrainError> {
-        Ok(BatchEvaluation::default())
+    fn evaluate(&self, _: &Counted, _: Batch) -> Result<Evaluation, TrainError> {
+        Ok(Evaluation::default())
     }
 
     fn save(&self, _: &Counted, _: &Path) -> Result<(), TrainError> {

@@ -130,29 +130,24 @@ impl ScstConfig {
     pub fn check(&self) -> Result<(), String> {
         let Standard { candidates, decoding, temperature, baseline, bleu_4, cross_entropy, .. } =
             self.settings();
-        if candidates == 0 {
-            return Err(
-                "scst.candidates is 0, expected at least 1 caption per clip (0 captions give no loss)"
-                    .to_owned(),
-            );
-        }
-        if candidates == 1 && baseline != Baseline::Greedy {
-            return Err("scst: with one caption of a clip the baseline must be \"greedy\"".to_owned());
-        }
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(format!("scst.temperature is {temperature}, expected a number above 0"));
-        }
-        if decoding == Decoding::Beams && temperature != 1.0 {
-            return Err(
-                "scst.temperature changes sampled captions only, and decoding is \"beams\"".to_owned()
-            );
-        }
-        if !(bleu_4 >= 0.0 && bleu_4.is_finite()) {
-            return Err(format!("scst.bleu_4 is {bleu_4}, expected 0 or more"));
-        }
-        if !(0.0..1.0).contains(&cross_entropy) {
-            return Err(format!("scst.cross_entropy is {cross_entropy}, expected 0 or more and less than 1"));
-        }
-        Ok(())
+        let is_positive = temperature > 0.0 && temperature.is_finite();
+        let is_weight = bleu_4 >= 0.0 && bleu_4.is_finite();
+        let is_share = (0.0..1.0).contains(&cross_entropy);
+        let reason = if candidates == 0 {
+            "scst.candidates is 0, expected at least 1 caption per clip (0 captions give no loss)".to_owned()
+        } else if candidates == 1 && baseline != Baseline::Greedy {
+            "scst: with one caption of a clip the baseline must be \"greedy\"".to_owned()
+        } else if !is_positive {
+            format!("scst.temperature is {temperature}, expected a number above 0")
+        } else if decoding == Decoding::Beams && temperature != 1.0 {
+            "scst.temperature changes sampled captions only, and decoding is \"beams\"".to_owned()
+        } else if !is_weight {
+            format!("scst.bleu_4 is {bleu_4}, expected 0 or more")
+        } else if !is_share {
+            format!("scst.cross_entropy is {cross_entropy}, expected 0 or more and less than 1")
+        } else {
+            return Ok(());
+        };
+        Err(reason)
     }
 }

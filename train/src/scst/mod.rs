@@ -30,7 +30,7 @@ pub use reward::Rewards;
 
 use crate::cross_entropy::{CrossEntropy, mean_by_row};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
-use crate::objective::{BatchEvaluation, Loss, Objective, StepContext};
+use crate::objective::{Evaluation, Loss, Objective, StepContext};
 use crate::{Batch, TrainError};
 
 /// Mean reward of the generated captions.
@@ -81,11 +81,6 @@ impl Scst {
         Self { captions: CrossEntropy::new(context, 0.0), rewards }
     }
 
-    /// The rewards of the training clips.
-    pub fn rewards(&self) -> &Rewards {
-        &self.rewards
-    }
-
     /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is
     /// dropout: a pass that is skipped would shift the random numbers of the blocks after it, and change
     /// results.
@@ -101,8 +96,6 @@ impl Scst {
         };
         let device = device_of(model);
         let mut visual = visual.upload(&device);
-        // A frozen ViT runs once per step. With dropout it runs in every pass: skipping it would shift the
-        // random numbers of the blocks after it, and change results.
         if let Visual::Frames(frames) = &visual
             && is_frozen(&model.vision_model)
             && !self.context().config.has_dropout()
@@ -272,7 +265,7 @@ impl Objective for Scst {
         Ok(Loss { value, metrics: scored.metrics() })
     }
 
-    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &Blip2, batch: Batch) -> Result<Evaluation, TrainError> {
         self.captions.evaluate(model, batch)
     }
 

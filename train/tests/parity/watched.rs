@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Tensor;
-use train::objective::{BatchEvaluation, Loss, StepContext};
+use train::objective::{Evaluation, Loss, StepContext};
 use train::{Batch, Objective, TrainError};
 
 /// The loss of a model on a batch of a step, counted from 0.
@@ -72,7 +72,7 @@ impl<O: Objective> Objective for Watched<O> {
         Ok(Loss::from(value))
     }
 
-    fn evaluate(&self, model: &O::Model, batch: Batch) -> Result<BatchEvaluation, TrainError> {
+    fn evaluate(&self, model: &O::Model, batch: Batch) -> Result<Evaluation, TrainError> {
         self.objective.evaluate(model, batch)
     }
 
