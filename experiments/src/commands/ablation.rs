@@ -77,11 +77,7 @@ fn run_study(ablation: &Ablation, only: &[String], arguments: &StudyArguments) -
 /// Refuses `--only` with a name that no variant has.
 fn check_only(ablation: &Ablation, only: &[String]) -> anyhow::Result<()> {
     let names: Vec<&str> = ablation.variants.iter().map(|variant| variant.name.as_str()).collect();
-    match only.iter().find(|only| !names.contains(&only.as_str())) {
-        None => Ok(()),
-        Some(stray) => {
-            let next = format!("experiments show {}", ablation.name);
-            bail!("--only {stray}: no variant of {}{}", ablation.name, choices(stray, &names, &next))
-        }
-    }
+    let Some(stray) = only.iter().find(|only| !names.contains(&only.as_str())) else { return Ok(()) };
+    let next = format!("experiments show {}", ablation.name);
+    bail!("--only {stray}: no variant of {}{}", ablation.name, choices(stray, &names, &next))
 }

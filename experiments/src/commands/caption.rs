@@ -86,18 +86,14 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
 
 /// Captions every input; returns whether all of them could be decoded.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let directory = &arguments.checkpoint.checkpoint;
+    let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
     let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
     let options = Options {
         device: device::select(&arguments.device.device)?.device,
         precision: if arguments.bf16 { half } else { Precision::default() },
         overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
         settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),
-        sample: arguments.sample.map(|temperature| Sample {
-            temperature,
-            seed: arguments.seed,
-            ..Sample::default()
-        }),
+        sample: arguments.sample.map(|temperature| Sample { temperature, seed, ..Sample::default() }),
         captions: arguments.captions,
         batch_size: arguments.batch_size,
     };

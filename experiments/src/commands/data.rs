@@ -44,10 +44,10 @@ pub(super) fn run(command: &Command) -> Outcome {
         Command::Prepare(arguments) => prepare_frames(arguments).failure().map(done),
         Command::Probe(arguments) => probe_files(arguments).failure().map(verdict),
         Command::Synthesize { out, profile } => {
-            let config = resolve_plain(profile.or_tiny(), &profile.set.sets).usage()?;
+            let config = resolve_plain(profile.or_tiny(), &profile.sets).usage()?;
             let world = synthesize(&config.world, out).failure()?;
             println!("the tiny world {} is in {}", world.hash(), world.directory().display());
-            Ok(std::process::ExitCode::SUCCESS)
+            Ok(done(()))
         }
     }
 }
@@ -60,7 +60,7 @@ struct PlaceArguments {
     directory: PathBuf,
     /// Data set: msrvtt, msvd, vatex, msrvtt-qa, msvd-qa, coco, flickr8k, or own (a folder and a captions
     /// file)
-    #[arg(long, value_parser = parse_dataset)]
+    #[arg(long)]
     dataset: DataSet,
     /// The annotation file, or the folder of annotation files
     #[arg(long, value_name = "PATH")]
@@ -68,10 +68,6 @@ struct PlaceArguments {
     /// Use the split of the annotations although it is not the official one
     #[arg(long)]
     own_split: bool,
-}
-
-fn parse_dataset(word: &str) -> Result<DataSet, String> {
-    word.parse().map_err(|error: ::data::Error| error.to_string())
 }
 
 impl PlaceArguments {
@@ -103,8 +99,8 @@ pub(super) struct CheckArguments {
 /// Reads a data set once; returns whether it is complete and correct.
 fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = ProgressBars::default();
-    let report =
-        check::check(&arguments.place.config(None).place(), &inspect, &|progress| bar.update(progress))?;
+    let place = arguments.place.config(None).place();
+    let report = check::check(&place, &inspect, &|progress| bar.update(progress))?;
     drop(bar);
     println!("{report}");
     if let Some(path) = &arguments.json {
@@ -162,8 +158,8 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
 /// Decodes the sampled frames of a data set before training.
 fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
-    let clips: Vec<_> =
-        set.clips.iter().filter(|clip| arguments.split.is_none_or(|split| clip.split == split)).collect();
+    let is_chosen = |split: Split| arguments.split.is_none_or(|only| only == split);
+    let clips: Vec<_> = set.clips.iter().filter(|clip| is_chosen(clip.split)).collect();
     ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());
     let request = FrameRequest {
         sampling: arguments.sampling,
@@ -175,7 +171,7 @@ fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
         "`experiments data check` lists every clip that cannot be decoded, and saves the list that leaves them out",
     )?;
     drop(bar);
-    for split in Split::ALL.into_iter().filter(|split| arguments.split.is_none_or(|only| only == *split)) {
+    for split in Split::ALL.into_iter().filter(|split| is_chosen(*split)) {
         println!("{:<9} {}", split.name(), set.usage(split));
     }
     println!(
@@ -201,7 +197,7 @@ pub(super) struct ProbeArguments {
 
 /// Prints the properties of files; returns whether all could be decoded.
 fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
-    let mut table = Table::new(&["file", "codec", "size", "rotation", "frames", "seconds", "error"]);
+    let mut table = Table::new(["file", "codec", "size", "rotation", "frames", "seconds", "error"]);
     let mut all_whole = true;
     for path in &arguments.files {
         let found = probe(path);
@@ -210,14 +206,11 @@ fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
             println!("{}", serde_json::to_string(&found)?);
             continue;
         }
-        let size = match (found.width, found.height) {
-            (Some(width), Some(height)) => format!("{width}x{height}"),
-            _ => String::new(),
-        };
+        let size = found.width.zip(found.height).map(|(width, height)| format!("{width}x{height}"));
         table.push(vec![
             found.path,
             found.codec.unwrap_or_default(),
-            size,
+            size.unwrap_or_default(),
             if found.rotation == 0 { String::new() } else { format!("{}", found.rotation) },
             thousands(found.frames),
             found.duration_s.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),

@@ -1,18 +1,15 @@
 //! `experiments evaluate`: predictions of a checkpoint for a split, and their scores.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use ::data::datasets::Split;
 use clap::Args;
 
-use super::options::{
-    CacheOption, CheckpointOption, DatasetOption, DeviceOption, ProfileOptions, parse_split,
-};
-use super::{Outcome, Usage, session};
-use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint};
+use super::options::{CacheOption, CheckpointOption, DeviceOption, ProfileOptions, parse_split};
+use super::{Outcome, Usage, done, session};
+use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
 use crate::runtime::Session;
-use crate::study::Evaluation;
+use crate::study;
 use crate::tasks::{self, Clips};
 use crate::text::Table;
 
@@ -22,8 +19,9 @@ use crate::text::Table;
 pub(super) struct Arguments {
     #[command(flatten)]
     checkpoint: CheckpointOption,
-    #[command(flatten)]
-    dataset: DatasetOption,
+    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, value_name = "NAME[=DIR]")]
+    dataset: Option<String>,
     /// Split: train, validate or test
     #[arg(long, default_value = "test", value_parser = parse_split)]
     split: Split,
@@ -42,11 +40,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let sets = arguments.dataset.sets(&arguments.profile.set).usage()?;
+    let ProfileOptions { profile, sets } = &arguments.profile;
+    let sets = study_sets(arguments.dataset.as_deref(), None, sets).usage()?;
     let directory = &arguments.checkpoint.checkpoint;
-    let evaluated = Evaluated::of(directory, arguments.profile.named(), &sets).usage()?;
+    let evaluated = Evaluated::of(directory, profile.as_deref(), &sets).usage()?;
     let session = session(&arguments.device, &arguments.cache, true)?;
-    evaluate(arguments, &evaluated, &session).failure().map(|()| ExitCode::SUCCESS)
+    evaluate(arguments, &evaluated, &session).failure().map(done)
 }
 
 fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> anyhow::Result<()> {
@@ -60,13 +59,12 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
     let clips = Clips::open(config, &*task, image_size(config)?, &session.caches)?;
     let context = task.context(&checkpoint)?;
     let predictions = arguments.predictions.as_deref();
-    let evaluation = Evaluation { task: &*task, config, clips: &clips };
-    let metrics = evaluation.of(arguments.split, &checkpoint.model, &context, predictions)?;
+    let metrics = study::evaluate(config, &clips, arguments.split, &checkpoint.model, &context, predictions)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&metrics)?);
         return Ok(());
     }
-    let mut table = Table::new(&["metric", "value"]);
+    let mut table = Table::new(["metric", "value"]);
     for (name, value) in metrics.iter() {
         table.push(vec![name.to_owned(), format!("{value:.4}")]);
     }

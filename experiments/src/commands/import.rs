@@ -65,20 +65,24 @@ const SMALL_FILES: [&str; 11] = [
 
 /// Runs the command.
 pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
-    let given = arguments.source.iter().map(|source| (Role::Whole, source));
-    let given = given
-        .chain(arguments.vision.iter().map(|source| (Role::Vision, source)))
-        .chain(arguments.qformer.iter().map(|source| (Role::QFormer, source)))
-        .chain(arguments.language_model.iter().map(|source| (Role::LanguageModel, source)));
-    let sources: Vec<(Role, PathBuf)> =
-        given.map(|(role, source)| Ok((role, find(source)?))).collect::<anyhow::Result<_>>()?;
+    let ImportArguments { source, vision, qformer, language_model, .. } = arguments;
+    let given = [
+        (Role::Whole, source.as_slice()),
+        (Role::Vision, vision.as_slice()),
+        (Role::QFormer, qformer.as_slice()),
+        (Role::LanguageModel, language_model.as_slice()),
+    ];
+    let given =
+        given.into_iter().flat_map(|(role, sources)| sources.iter().map(move |source| (role, source)));
+    let sources =
+        given.map(|(role, source)| Ok((role, find(source)?))).collect::<anyhow::Result<Vec<_>>>()?;
     ensure!(
         !sources.is_empty(),
         "nothing to import: give a checkpoint, or parts with --vision, --qformer, --language-model"
     );
     let borrowed: Vec<(Role, &Path)> = sources.iter().map(|(role, path)| (*role, path.as_path())).collect();
     let parts = Parts::open(&borrowed)?;
-    let words = arguments.source.iter().chain(&arguments.qformer).chain(&arguments.language_model);
+    let words = source.iter().chain(qformer).chain(language_model);
     let config = configure(arguments.config.as_deref(), &sources, words, &parts)?;
     let imported = checkpoint::import(parts, &config, &arguments.out)?;
     let small = copy_small_files(&sources, &arguments.out)?;
@@ -94,12 +98,11 @@ pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         if small.is_empty() { String::new() } else { format!(", {}", small.join(", ")) },
     );
     if !imported.left_out.is_empty() {
-        println!("{} tensors of the sources were skipped", imported.left_out.len());
-        let shown = if arguments.verbose { imported.left_out.len() } else { 3 };
-        for line in imported.left_out.iter().take(shown) {
-            println!("  {line}");
-        }
-        if imported.left_out.len() > shown {
+        let all = imported.left_out.len();
+        println!("{all} tensors of the sources were skipped");
+        let shown = if arguments.verbose { all } else { 3 };
+        imported.left_out.iter().take(shown).for_each(|line| println!("  {line}"));
+        if all > shown {
             println!("  ... (--verbose prints all)");
         }
     }
@@ -136,13 +139,9 @@ fn download(name: &str) -> anyhow::Result<PathBuf> {
     let info = repository.info()?;
     let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
     let has_safetensors = files.iter().any(|file| !file.contains('/') && file.ends_with(".safetensors"));
-    let is_weights = |file: &str| {
-        if has_safetensors {
-            file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json")
-        } else {
-            file.starts_with("pytorch_model") && (file.ends_with(".bin") || file.ends_with(".bin.index.json"))
-        }
-    };
+    let (start, end) = if has_safetensors { ("", ".safetensors") } else { ("pytorch_model", ".bin") };
+    let is_weights =
+        |file: &str| file.starts_with(start) && file.trim_end_matches(".index.json").ends_with(end);
     let mut directory = None;
     for file in files.iter().filter(|file| !file.contains('/')) {
         if is_weights(file) || file == CONFIG_FILE || SMALL_FILES.contains(&file.as_str()) {
@@ -161,33 +160,28 @@ fn configure<'a>(
     mut words: impl Iterator<Item = &'a String>,
     parts: &Parts,
 ) -> anyhow::Result<Blip2Config> {
-    let is_lavis = parts.layouts().contains(&Layout::Lavis);
-    let mut config = if let Some(path) = given {
-        checkpoint::load_config_file(path)?
-    } else {
-        let whole =
-            sources.iter().find(|(role, path)| *role == Role::Whole && path.join(CONFIG_FILE).is_file());
-        match (whole, words.find_map(|word| Preset::from_name(word))) {
-            (Some((_, directory)), _) => checkpoint::load_config(directory)?,
-            (None, Some(preset)) => preset.config(),
-            (None, None) => {
-                let known: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
-                bail!(
-                    "the sizes of these weights are unknown; give --config CONFIG.json, or name a file after one of {}",
-                    known.join(", ")
-                )
-            }
+    let directory_of = |wanted: Role| {
+        let configured =
+            |(role, path): &&(Role, PathBuf)| *role == wanted && path.join(CONFIG_FILE).is_file();
+        sources.iter().find(configured).map(|(_, path)| path)
+    };
+    let preset = words.find_map(|word| Preset::from_name(word));
+    let mut config = match (given, directory_of(Role::Whole), preset) {
+        (Some(path), ..) => checkpoint::load_config_file(path)?,
+        (None, Some(directory), _) => checkpoint::load_config(directory)?,
+        (None, None, Some(preset)) => preset.config(),
+        (None, None, None) => {
+            let known: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
+            bail!(
+                "the sizes of these weights are unknown; give --config CONFIG.json, or name a file after one of {}",
+                known.join(", ")
+            )
         }
     };
-    if given.is_none() {
-        let own = sources
-            .iter()
-            .find(|(role, path)| *role == Role::LanguageModel && path.join(CONFIG_FILE).is_file());
-        if let Some((_, directory)) = own {
-            config.text_config = checkpoint::load_language_model_config(directory)?;
-        }
+    if let Some(directory) = directory_of(Role::LanguageModel).filter(|_| given.is_none()) {
+        config.text_config = checkpoint::load_language_model_config(directory)?;
     }
-    if is_lavis {
+    if parts.layouts().contains(&Layout::Lavis) {
         // LAVIS computes with these, independently of the language model's own file
         if let LanguageModelConfig::T5(t5) = &mut config.text_config {
             t5.dense_act_fn = Some(Activation::Gelu);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ::data::datasets::Split;
 use clap::Args;
 
-use crate::config::{dataset_sets, study_sets};
+use crate::config::study_sets;
 use crate::runtime::device::WORDS;
 
 /// `--device`
@@ -32,49 +32,21 @@ pub(super) struct CheckpointOption {
     pub(super) checkpoint: PathBuf,
 }
 
-/// `--set`
-#[derive(Debug, Args)]
-pub(super) struct SetOption {
-    /// Change a setting, as in --set train.epochs=5
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(super) sets: Vec<String>,
-}
-
 /// `--profile` and the settings that change it.
 #[derive(Debug, Args)]
 pub(super) struct ProfileOptions {
     /// Size: tiny (minutes), smoke (seconds) or paper (days on a GPU)
     #[arg(long)]
-    profile: Option<String>,
-    #[command(flatten)]
-    pub(super) set: SetOption,
+    pub(super) profile: Option<String>,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
 }
 
 impl ProfileOptions {
-    /// The profile that was named.
-    pub(super) fn named(&self) -> Option<&str> {
-        self.profile.as_deref()
-    }
-
     /// The profile that was named, or the tiny one.
     pub(super) fn or_tiny(&self) -> &str {
-        self.named().unwrap_or("tiny")
-    }
-}
-
-/// `--dataset`
-#[derive(Debug, Args)]
-pub(super) struct DatasetOption {
-    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
-    #[arg(long, value_name = "NAME[=DIR]")]
-    pub(super) dataset: Option<String>,
-}
-
-impl DatasetOption {
-    /// The settings of the data set, then others.
-    pub(super) fn sets(&self, others: &SetOption) -> anyhow::Result<Vec<String>> {
-        let own = self.dataset.as_deref().map(dataset_sets).transpose()?.unwrap_or_default();
-        Ok(own.into_iter().chain(others.sets.iter().cloned()).collect())
+        self.profile.as_deref().unwrap_or("tiny")
     }
 }
 
@@ -83,8 +55,9 @@ impl DatasetOption {
 pub(super) struct ConfigOptions {
     #[command(flatten)]
     pub(super) profile: ProfileOptions,
-    #[command(flatten)]
-    dataset: DatasetOption,
+    /// Data set: tiny, or msrvtt, msvd, vatex, own, ... with its folder, as in msrvtt=MSRVTT/
+    #[arg(long, value_name = "NAME[=DIR]")]
+    dataset: Option<String>,
     /// Hyper-parameters of the paper or of its released code: paper or released
     #[arg(long, value_name = "RECIPE")]
     recipe: Option<String>,
@@ -93,7 +66,7 @@ pub(super) struct ConfigOptions {
 impl ConfigOptions {
     /// All settings, those of `--set` last.
     pub(super) fn sets(&self) -> anyhow::Result<Vec<String>> {
-        study_sets(self.dataset.dataset.as_deref(), self.recipe.as_deref(), &self.profile.set.sets)
+        study_sets(self.dataset.as_deref(), self.recipe.as_deref(), &self.profile.sets)
     }
 }
 

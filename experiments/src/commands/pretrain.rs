@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::options::{RunOptions, SetOption};
+use super::options::RunOptions;
 use super::{Outcome, Usage, exit_code, session};
 use crate::config::PretrainConfig;
 use crate::pretrain;
@@ -17,15 +17,16 @@ pub(super) struct Arguments {
     /// Folder of the new checkpoint
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    #[command(flatten)]
-    set: SetOption,
+    /// Change a setting, as in --set train.epochs=5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
     #[command(flatten)]
     pub(super) run: RunOptions,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let Arguments { name, out, set, run } = arguments;
-    let config = PretrainConfig::find(name, &set.sets).usage()?;
+    let Arguments { name, out, sets, run } = arguments;
+    let config = PretrainConfig::find(name, sets).usage()?;
     let session = session(&run.device, &run.cache, run.no_tui)?;
     let status = pretrain::run(name, &config, out, &run.runs, run.resume, &session).failure()?;
     Ok(exit_code(status))

@@ -1,12 +1,14 @@
 //! `experiments score`: captions against references, as coco-caption scores them.
 
+use std::iter::once;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use metrics::files::{join, read_predictions, read_references};
 use metrics::meteor::MeteorTables;
-use metrics::{Options, Scores, VideoScores, score};
-use serde_json::{Map, Value, json};
+use metrics::{Options, VideoScores, score};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use train::files;
 
 use super::options::CacheOption;
@@ -79,8 +81,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let is_chosen = |key: &str| arguments.metrics.iter().any(|metric| metric.keys().contains(&key));
 
     if let Some(path) = &arguments.per_video {
-        let videos: Vec<Value> =
-            scores.per_video.iter().map(|video| chosen_of_video(video, &is_chosen)).collect();
+        let of_video = |video: &VideoScores| chosen(video, &|key| key == "image_id" || is_chosen(key));
+        let videos = scores.per_video.iter().map(of_video).collect::<anyhow::Result<Vec<_>>>()?;
         files::replace_json(path, &videos)?;
     }
     for note in &scores.notes {
@@ -99,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             "note: the predictions number MSVD's clips from 0 (video0), the references from 1 (vid1); joined so"
         );
     }
-    let chosen = chosen(&scores, &is_chosen);
+    let chosen = chosen(&scores, &is_chosen)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&chosen)?);
     } else {
@@ -124,33 +126,20 @@ fn meteor_tables(arguments: &Arguments) -> anyhow::Result<Option<MeteorTables>> 
     }
 }
 
-fn chosen(scores: &Scores, is_chosen: &dyn Fn(&str) -> bool) -> Map<String, Value> {
-    let mut all = Map::new();
-    if let Ok(Value::Object(map)) = serde_json::to_value(scores) {
-        all.extend(map.into_iter().filter(|(key, _)| is_chosen(key)));
-    }
-    all
-}
-
-fn chosen_of_video(video: &VideoScores, is_chosen: &dyn Fn(&str) -> bool) -> Value {
-    match serde_json::to_value(video) {
-        Ok(Value::Object(map)) => map
-            .into_iter()
-            .filter(|(key, _)| key == "image_id" || is_chosen(key))
-            .collect::<Map<_, _>>()
-            .into(),
-        _ => json!({ "image_id": video.id }),
-    }
+/// The chosen entries of scores.
+fn chosen(scores: &impl Serialize, is_chosen: &dyn Fn(&str) -> bool) -> anyhow::Result<Map<String, Value>> {
+    let all: Map<String, Value> = serde_json::from_value(serde_json::to_value(scores)?)?;
+    Ok(all.into_iter().filter(|(key, _)| is_chosen(key)).collect())
 }
 
 fn table(scores: &Map<String, Value>, videos: usize) -> String {
-    let mut table = Table::new(&["metric", "score", "x 100"]);
+    let mut table = Table::new(["metric", "score", "x 100"]);
     for (name, value) in scores {
         let cells = match value.as_f64() {
             Some(value) => [format!("{value:.6}"), format!("{:.2}", value * 100.0)],
             None => ["not computed".to_owned(), String::new()],
         };
-        table.push([vec![name.clone()], cells.to_vec()].concat());
+        table.push(once(name.clone()).chain(cells));
     }
     format!("{}\n{videos} videos", table.to_text())
 }

@@ -1,5 +1,6 @@
 //! `experiments show`: the settings of an ablation, and estimates of its memory and work.
 
+use std::iter::once;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -8,9 +9,9 @@ use clap::Args;
 use super::options::ConfigOptions;
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Module, Plan, Stage};
+use crate::plan::{Memory, Module, Plan, Stage};
 use crate::text::numbers::{bytes, operations, seconds};
-use crate::text::{Table, thousands};
+use crate::text::{Table, distinct, thousands};
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ type Planned<'a> = (&'a Variant, Plan);
 
 fn variants(plans: &[Planned<'_>]) -> Table {
     let mut table =
-        Table::new(&["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
+        Table::new(["variant", "description", "trainable", "of", "share", "examples", "steps", "time"]);
     for (variant, plan) in plans {
         let (trained, values) = (plan.trained(), plan.values());
         let time = plan.seconds().map_or_else(|| "not run: no measured rate".to_owned(), seconds);
@@ -71,17 +72,10 @@ fn variants(plans: &[Planned<'_>]) -> Table {
 }
 
 fn modules(plans: &[Planned<'_>]) -> Table {
-    let mut names: Vec<&str> = Vec::new();
-    for module in plans.iter().flat_map(|(_, plan)| &plan.modules) {
-        if !names.contains(&module.name.as_str()) {
-            names.push(&module.name);
-        }
-    }
-    let heading: Vec<&str> =
-        std::iter::once("module").chain(plans.iter().map(|(variant, _)| variant.name.as_str())).collect();
-    let mut table = Table::new(&heading);
-    for name in names {
-        let cell = |(_, plan): &Planned<'_>| match plan.modules.iter().find(|module| module.name == name) {
+    let variants = plans.iter().map(|(variant, _)| variant.name.as_str());
+    let mut table = Table::new(once("module").chain(variants));
+    for name in distinct(plans.iter().flat_map(|(_, plan)| &plan.modules).map(|module| &module.name)) {
+        let cell = |(_, plan): &Planned<'_>| match plan.modules.iter().find(|module| module.name == *name) {
             None => "-".to_owned(),
             Some(Module { values, trained: 0, .. }) => format!("{}, frozen", thousands(*values)),
             Some(Module { values, trained, .. }) if trained == values => thousands(*values),
@@ -89,36 +83,23 @@ fn modules(plans: &[Planned<'_>]) -> Table {
                 format!("{}, {} of them trained", thousands(*values), thousands(*trained))
             }
         };
-        table.push(std::iter::once(name.to_owned()).chain(plans.iter().map(cell)).collect());
+        table.push(once(name.clone()).chain(plans.iter().map(cell)));
     }
     table
 }
 
 fn stages(plans: &[Planned<'_>]) -> Table {
-    let mut table = Table::new(&[
-        "stage",
-        "steps",
-        "weights",
-        "gradients",
-        "optimizer",
-        "activations",
-        "not recomputed",
-        "all recomputed",
-        "total",
-        "work a step",
-        "work",
-    ]);
+    let sizes =
+        ["weights", "gradients", "optimizer", "activations", "not recomputed", "all recomputed", "total"];
+    let mut table = Table::new(["stage", "steps"].into_iter().chain(sizes).chain(["work a step", "work"]));
     for (variant, plan) in plans {
         for stage in &plan.stages {
             let Stage { name, steps, memory, activations: [plain, recomputed], .. } = stage;
-            let mut row = vec![format!("{}, {name}", variant.name), thousands(*steps)];
-            row.extend(
-                [memory.weights, memory.gradients, memory.optimizer, memory.activations, *plain, *recomputed]
-                    .map(bytes),
-            );
-            row.push(bytes(memory.total()));
-            row.extend([stage.step_work, stage.work()].map(operations));
-            table.push(row);
+            let Memory { weights, gradients, optimizer, activations } = *memory;
+            let sizes = [weights, gradients, optimizer, activations, *plain, *recomputed, memory.total()];
+            let row = [format!("{}, {name}", variant.name), thousands(*steps)].into_iter();
+            let work = [stage.step_work, stage.work()].map(operations);
+            table.push(row.chain(sizes.map(bytes)).chain(work));
         }
     }
     table

@@ -1,6 +1,7 @@
 //! The configuration with which a checkpoint is evaluated: the one that its run saved, changed by the command
 //! line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -37,25 +38,20 @@ impl Evaluated {
         let mut table = saved.clone().unwrap_or_default();
         if saved.is_none() {
             let profile = profile.unwrap_or(DEFAULT_PROFILE);
-            table = find_profile(profile)?.settings().clone();
+            table = find_profile(profile)?.settings;
             table.remove("model");
             place = format!("profile \"{profile}\"");
         } else if let Some(profile) = profile {
-            let mut over = find_profile(profile)?.settings().clone();
+            let mut over = find_profile(profile)?.settings;
             over.retain(|key, _| EVALUATION.contains(&key));
             merge(&mut table, &over);
         }
         table.remove("pretraining");
         table.remove("recipes");
         table.insert("checkpoint".to_owned(), Value::String(checkpoint.to_string_lossy().into_owned()));
-        let changes = match &saved {
-            None => Vec::new(),
-            Some(saved) => {
-                let mut used = table.clone();
-                apply_all(&mut used, sets)?;
-                changes(saved, &used)
-            }
-        };
+        let mut used = table.clone();
+        apply_all(&mut used, sets)?;
+        let changes = saved.map_or_else(Vec::new, |saved| changes(&saved, &used));
         Ok(Self { config: typed(table, sets, &place)?, changes })
     }
 }
@@ -68,16 +64,11 @@ fn read(path: &Path) -> anyhow::Result<Table> {
 /// The values that differ, except those of the model, which are compared with the checkpoint when it is
 /// opened.
 fn changes(saved: &Table, used: &Table) -> Vec<String> {
-    let (saved, used) = (flatten(saved), flatten(used));
-    let find = |values: &[(String, Value)], key: &str| {
-        values
-            .iter()
-            .find(|(other, _)| other == key)
-            .map_or("not set".to_owned(), |(_, value)| value.to_string())
+    let [saved, used] = [saved, used].map(|table| flatten(table).into_iter().collect::<BTreeMap<_, _>>());
+    let find = |values: &BTreeMap<String, Value>, key: &str| {
+        values.get(key).map_or("not set".to_owned(), Value::to_string)
     };
-    let mut keys: Vec<&String> = saved.iter().chain(&used).map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    keys.dedup();
+    let keys: BTreeSet<&String> = saved.keys().chain(used.keys()).collect();
     let is_compared =
         |key: &str| !["checkpoint", "model.", "pretraining."].iter().any(|start| key.starts_with(start));
     keys.into_iter()

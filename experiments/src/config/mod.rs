@@ -24,6 +24,6 @@ pub(crate) use pretrain::{FirstStageConfig, PairsConfig, PretrainConfig, Sentenc
 pub(crate) use published::Published;
 pub(crate) use run::{EvaluateConfig, FrozenType, PretrainingChoice, Recipe, RunConfig, ScstStage};
 pub(crate) use study::{
-    Ablation, Resolved, Variant, ablations, choices, dataset_sets, find_ablation, profiles, resolve_all,
-    resolve_plain, single, study_sets,
+    Ablation, Resolved, Variant, ablations, choices, find_ablation, profiles, resolve_all, resolve_plain,
+    single, study_sets,
 };

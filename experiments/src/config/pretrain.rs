@@ -10,7 +10,8 @@ use model::lm::LanguageModelConfig;
 use serde::{Deserialize, Serialize};
 use train::{SelectionMetric, TrainConfig};
 
-use super::{EvaluateConfig, choices, find_checkpoint, merge_sets};
+use super::study::find_text;
+use super::{EvaluateConfig, find_checkpoint, merge_sets};
 
 const PRETRAININGS: &[(&str, &str)] = &[
     ("tiny", include_str!("../../configs/pretrain/tiny.toml")),
@@ -98,19 +99,7 @@ pub(crate) struct SecondStageConfig {
 impl PretrainConfig {
     /// A pretraining by its name or by the path of a TOML file, with settings changed.
     pub(crate) fn find(name: &str, sets: &[String]) -> anyhow::Result<Self> {
-        let built_in = PRETRAININGS.iter().find(|(known, _)| *known == name);
-        let text = match built_in {
-            Some((_, text)) => (*text).to_owned(),
-            None if name.ends_with(".toml") => std::fs::read_to_string(name)
-                .with_context(|| format!("cannot read the pretraining {name}"))?,
-            None => {
-                let known: Vec<&str> = PRETRAININGS.iter().map(|(known, _)| *known).collect();
-                bail!(
-                    "there is no pretraining \"{name}\"{}",
-                    choices(name, &known, "experiments pretrain --help")
-                )
-            }
-        };
+        let text = find_text("pretraining", PRETRAININGS, name, "experiments pretrain --help")?;
         let mut config: Self = merge_sets(&text, sets, name)?;
         if let Some(start) = &config.start {
             let sizes = model::checkpoint::load_config(&find_checkpoint(start)?)?;

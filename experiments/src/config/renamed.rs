@@ -2,33 +2,32 @@
 
 use toml::{Table, Value};
 
-/// The table that holds a key, the key, and its present name: a key of the same table, or a whole path where
+/// The tables that hold a key, the key, and its present name: a key of the same table, or a whole path where
 /// it has a dot.
-const RENAMED: &[(&str, &str, &str)] = &[
-    ("train", "first_learning_rate", "warmup_learning_rate"),
-    ("train", "last_learning_rate", "min_learning_rate"),
-    ("train", "clip_norm", "max_grad_norm"),
-    ("train", "by_length", "group_by_length"),
-    ("train", "keep", "keep_checkpoints"),
-    ("text", "first_learning_rate", "warmup_learning_rate"),
-    ("text", "last_learning_rate", "min_learning_rate"),
-    ("text", "clip_norm", "max_grad_norm"),
-    ("text", "by_length", "group_by_length"),
-    ("text", "keep", "keep_checkpoints"),
-    ("frames", "keep", "storage"),
-    ("reward", "write", "decoding"),
-    ("reward", "by_length", "normalize_length"),
-    ("answering", "most_prompt_tokens", "max_prompt_tokens"),
-    ("answering", "most_answer_tokens", "max_answer_tokens"),
-    ("first_stage", "most_tokens", "max_tokens"),
-    ("sentences", "keep", "word_keep_probability"),
-    ("sentences", "continued", "prefix_probability"),
-    ("evaluate", "prompt", "text.prompt"),
-    ("evaluate", "max_new_tokens", "generate.max_new_tokens, and text.max_tokens for captions in training"),
-    ("evaluate", "min_new_tokens", "generate.min_new_tokens"),
-    ("evaluate", "num_beams", "generate.num_beams"),
-    ("evaluate", "length_penalty", "generate.length_penalty"),
-    ("evaluate", "repetition_penalty", "generate.repetition_penalty"),
+const RENAMED: &[(&[&str], &str, &str)] = &[
+    (&["train", "text"], "first_learning_rate", "warmup_learning_rate"),
+    (&["train", "text"], "last_learning_rate", "min_learning_rate"),
+    (&["train", "text"], "clip_norm", "max_grad_norm"),
+    (&["train", "text"], "by_length", "group_by_length"),
+    (&["train", "text"], "keep", "keep_checkpoints"),
+    (&["frames"], "keep", "storage"),
+    (&["reward"], "write", "decoding"),
+    (&["reward"], "by_length", "normalize_length"),
+    (&["answering"], "most_prompt_tokens", "max_prompt_tokens"),
+    (&["answering"], "most_answer_tokens", "max_answer_tokens"),
+    (&["first_stage"], "most_tokens", "max_tokens"),
+    (&["sentences"], "keep", "word_keep_probability"),
+    (&["sentences"], "continued", "prefix_probability"),
+    (&["evaluate"], "prompt", "text.prompt"),
+    (
+        &["evaluate"],
+        "max_new_tokens",
+        "generate.max_new_tokens, and text.max_tokens for captions in training",
+    ),
+    (&["evaluate"], "min_new_tokens", "generate.min_new_tokens"),
+    (&["evaluate"], "num_beams", "generate.num_beams"),
+    (&["evaluate"], "length_penalty", "generate.length_penalty"),
+    (&["evaluate"], "repetition_penalty", "generate.repetition_penalty"),
 ];
 
 /// Takes the renamed keys out of a table of settings.
@@ -42,7 +41,7 @@ pub(super) fn take(table: &mut Table) -> Vec<String> {
 }
 
 fn take_from(table: &mut Table, name: &str, path: &str, faults: &mut Vec<String>) {
-    for (_, old, new) in RENAMED.iter().filter(|(parent, ..)| *parent == name) {
+    for (_, old, new) in RENAMED.iter().filter(|(parents, ..)| parents.contains(&name)) {
         if table.remove(*old).is_some() {
             let new = if new.contains('.') { (*new).to_owned() } else { format!("{path}{new}") };
             faults.push(format!("{path}{old}: was renamed to {new}"));
@@ -61,13 +60,19 @@ mod tests {
 
     #[test]
     fn every_renamed_key_is_refused_with_its_present_name() {
-        for (parent, old, new) in RENAMED {
-            let mut table: Table = toml::from_str(&format!("[scst.{parent}]\n{old} = 1\nother = 2")).unwrap();
-            let faults = take(&mut table);
-            assert_eq!(faults.len(), 1, "{parent}.{old}");
-            assert!(faults[0].starts_with(&format!("scst.{parent}.{old}: was renamed to ")), "{faults:?}");
-            assert!(faults[0].contains(new), "{faults:?}");
-            assert_eq!(take(&mut table), Vec::<String>::new(), "only once");
+        for (parents, old, new) in RENAMED {
+            for parent in *parents {
+                let text = format!("[scst.{parent}]\n{old} = 1\nother = 2");
+                let mut table: Table = toml::from_str(&text).unwrap();
+                let faults = take(&mut table);
+                assert_eq!(faults.len(), 1, "{parent}.{old}");
+                assert!(
+                    faults[0].starts_with(&format!("scst.{parent}.{old}: was renamed to ")),
+                    "{faults:?}"
+                );
+                assert!(faults[0].contains(new), "{faults:?}");
+                assert_eq!(take(&mut table), Vec::<String>::new(), "only once");
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Studies and profiles: finding their files, and the configuration of each variant.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use data::datasets::DataSet;
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -102,13 +103,7 @@ pub(crate) struct Profile {
     pub name: String,
     /// First line of its comment.
     pub summary: String,
-    settings: Table,
-}
-
-impl Profile {
-    pub(super) fn settings(&self) -> &Table {
-        &self.settings
-    }
+    pub(super) settings: Table,
 }
 
 /// All ablations that come with the program.
@@ -123,29 +118,36 @@ pub(crate) fn profiles() -> anyhow::Result<Vec<Profile>> {
 
 /// An ablation by its name or by the path of a TOML file.
 pub(crate) fn find_ablation(name: &str) -> anyhow::Result<Ablation> {
-    if let Some((name, text)) = ABLATIONS.iter().find(|(known, _)| *known == name) {
-        return parse_ablation(name, text, name);
-    }
-    let path = Path::new(name);
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the ablation {name}"))?;
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("ablation");
-        return parse_ablation(stem, &text, name);
-    }
-    let known: Vec<&str> = ABLATIONS.iter().map(|(known, _)| *known).collect();
-    bail!("there is no ablation \"{name}\"{}", choices(name, &known, "experiments list"))
+    let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("ablation");
+    parse_ablation(stem, &find_text("ablation", ABLATIONS, name, "experiments list")?, name)
 }
 
 /// A profile by its name.
 pub(super) fn find_profile(name: &str) -> anyhow::Result<Profile> {
     match PROFILES.iter().find(|(known, _)| *known == name) {
         Some((name, text)) => parse_profile(name, text, name),
-        None => {
-            let known: Vec<&str> = PROFILES.iter().map(|(known, _)| *known).collect();
-            bail!("there is no profile \"{name}\"{}", choices(name, &known, "experiments list"))
-        }
+        None => bail!(unknown("profile", PROFILES, name, "experiments list")),
     }
+}
+
+/// The text of a configuration that comes with the program, or of a TOML file.
+pub(super) fn find_text(
+    kind: &str,
+    built_in: &[(&str, &'static str)],
+    name: &str,
+    next: &str,
+) -> anyhow::Result<Cow<'static, str>> {
+    if let Some((_, text)) = built_in.iter().find(|(known, _)| *known == name) {
+        return Ok(Cow::Borrowed(*text));
+    }
+    ensure!(name.ends_with(".toml"), unknown(kind, built_in, name, next));
+    let text = std::fs::read_to_string(name).with_context(|| format!("cannot read the {kind} {name}"))?;
+    Ok(Cow::Owned(text))
+}
+
+fn unknown(kind: &str, built_in: &[(&str, &str)], name: &str, next: &str) -> String {
+    let known: Vec<&str> = built_in.iter().map(|(known, _)| *known).collect();
+    format!("there is no {kind} \"{name}\"{}", choices(name, &known, next))
 }
 
 /// The end of a message about an unknown word: the nearest known word or all of them, and the next command.
@@ -201,12 +203,11 @@ pub(crate) fn resolve_all<'a>(
         });
         bail!("{}", lines.collect::<Vec<_>>().join("\n"));
     }
-    if !has_recipe {
-        let (name, recipe) = (&ablation.name, recipe.name());
-        bail!(
-            "on profile \"{profile}\" the recipe \"{recipe}\" changes nothing of {name}; leave it out, or take --profile paper"
-        );
-    }
+    let (name, recipe) = (&ablation.name, recipe.name());
+    ensure!(
+        has_recipe,
+        "on profile \"{profile}\" the recipe \"{recipe}\" changes nothing of {name}; leave it out, or take --profile paper"
+    );
     Ok(resolved)
 }
 
@@ -246,12 +247,9 @@ fn chosen_recipe(sets: &[String]) -> anyhow::Result<Recipe> {
     });
     let Some(word) = named else { return Ok(Recipe::default()) };
     let known = Recipe::ALL.map(Recipe::name);
-    match Recipe::ALL.into_iter().find(|recipe| recipe.name() == word) {
-        Some(recipe) => Ok(recipe),
-        None => {
-            bail!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help"))
-        }
-    }
+    let unknown =
+        || format!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help"));
+    Recipe::ALL.into_iter().find(|recipe| recipe.name() == word).with_context(unknown)
 }
 
 /// Refuses unknown recipes in a table of settings.
@@ -259,14 +257,11 @@ fn check_recipes(layer: &Table) -> anyhow::Result<()> {
     let Some(recipes) = layer.get(RECIPES) else { return Ok(()) };
     let Some(recipes) = recipes.as_table() else { bail!("recipes must be a table of tables of settings") };
     for (name, own) in recipes {
-        if name != Recipe::Released.name() {
-            bail!(
-                "recipes.{name}: only recipes.released may change the settings beside it, which are the paper's"
-            );
-        }
-        if !own.is_table() {
-            bail!("recipes.{name} must be a table of settings");
-        }
+        ensure!(
+            name == Recipe::Released.name(),
+            "recipes.{name}: only recipes.released may change the settings beside it, which are the paper's"
+        );
+        ensure!(own.is_table(), "recipes.{name} must be a table of settings");
     }
     Ok(())
 }
@@ -277,11 +272,10 @@ pub(crate) fn single(path: &Path) -> anyhow::Result<Ablation> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run").to_owned();
-    let description = format!("settings of {shown}");
     let variant = Variant {
         name: name.clone(),
         place: shown.clone(),
-        description,
+        description: format!("settings of {shown}"),
         set: parse(&text, &shown)?,
         profiles: Table::new(),
         not_in: BTreeMap::new(),
@@ -297,21 +291,18 @@ pub(crate) fn single(path: &Path) -> anyhow::Result<Ablation> {
 }
 
 /// The settings of `--dataset NAME[=DIR]`.
-pub(crate) fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
+fn dataset_sets(word: &str) -> anyhow::Result<Vec<String>> {
     let (name, directory) = word.split_once('=').unwrap_or((word, ""));
     if name == "tiny" && directory.is_empty() {
         return Ok(vec![TINY_WORLD.to_owned()]);
     }
     let known: Vec<&str> = DataSet::ALL.iter().map(|dataset| dataset.name()).chain(["tiny"]).collect();
-    if !known.contains(&name) {
-        bail!("there is no data set \"{name}\"{}", choices(name, &known, "experiments ablation --help"));
-    }
+    let next = "experiments ablation --help";
+    ensure!(known.contains(&name), "there is no data set \"{name}\"{}", choices(name, &known, next));
     let directory = if directory.is_empty() { format!("datasets/{name}") } else { directory.to_owned() };
     // quoted, so that a folder called 8 or true is read as a string
-    Ok(vec![
-        format!("dataset.name={name}"),
-        format!("dataset.directory=\"{}\"", directory.replace('\\', "/")),
-    ])
+    let directory = directory.replace('\\', "/");
+    Ok(vec![format!("dataset.name={name}"), format!("dataset.directory=\"{directory}\"")])
 }
 
 /// The settings of `--dataset`, `--recipe` and `--set`; those of `--set` win.
@@ -335,18 +326,17 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
             Err(found) => faults.extend(found.iter().map(|fault| format!("variants.{name}.{fault}"))),
         }
     }
-    if faults.is_empty() && variants.is_empty() {
-        bail!("the ablation {place} has no variants; add a table [variants.NAME]");
-    }
+    ensure!(
+        !faults.is_empty() || !variants.is_empty(),
+        "the ablation {place} has no variants; add a table [variants.NAME]"
+    );
     let AblationFile { question, paper, published, .. } = file;
     for row in published.iter().filter(|row| row.variant.is_some()) {
         if faults.is_empty() && !variants.iter().any(|variant| Some(&variant.name) == row.variant.as_ref()) {
             faults.push(format!("published \"{}\": of a variant that there is not", row.label));
         }
     }
-    if !faults.is_empty() {
-        bail!("{}\nin {place}", faults.join("\n"));
-    }
+    ensure!(faults.is_empty(), "{}\nin {place}", faults.join("\n"));
     Ok(Ablation { name: name.to_owned(), question, paper, published, variants })
 }
 

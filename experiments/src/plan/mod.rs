@@ -139,10 +139,8 @@ fn trainings(config: &RunConfig) -> Vec<(&'static str, &TrainConfig, usize)> {
 /// Clips of train, validate and test.
 fn clips(config: &RunConfig) -> [usize; 3] {
     let world = &config.world.clips;
-    let official =
-        config.dataset.as_ref().map(|dataset| splits::sizes(dataset.name).map(|sizes| sizes.clips));
-    match official {
-        Some(official) => official.unwrap_or_default(),
+    match &config.dataset {
+        Some(dataset) => splits::sizes(dataset.name).map_or([0; 3], |sizes| sizes.clips),
         None => [world.train, world.validate, world.test],
     }
 }
@@ -167,8 +165,8 @@ fn modules(config: &RunConfig, parameters: &[Parameter]) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
     for parameter in parameters {
         let start = parameter.name.split('.').next().unwrap_or_default();
-        let name =
-            if parameter.name.contains(".lora.") { format!("{start}, LoRA") } else { start.to_owned() };
+        let lora = if parameter.name.contains(".lora.") { ", LoRA" } else { "" };
+        let name = format!("{start}{lora}");
         let trained = if config.trains(&parameter.name) { parameter.len() } else { 0 };
         match modules.iter_mut().find(|module| module.name == name) {
             Some(module) => {
@@ -217,14 +215,13 @@ impl Shape<'_> {
             self.parameters.iter().filter(|parameter| choose(parameter)).map(Parameter::len).sum()
         };
         let trained = count(&|parameter| self.is_trained(&parameter.name));
-        let is_half = |start: &str| {
-            let is_own = |name: &str| name.starts_with(start) && !name.contains(".lora.");
-            let is_frozen =
-                !self.parameters.iter().any(|own| is_own(&own.name) && self.config.trains(&own.name));
-            let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
-            if is_asked && is_frozen { count(&|own| is_own(&own.name)) } else { 0 }
+        let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
+        let half = |start: &str| {
+            let is_own = |own: &Parameter| own.name.starts_with(start) && !own.name.contains(".lora.");
+            let is_trained = self.parameters.iter().any(|own| is_own(own) && self.config.trains(&own.name));
+            if is_asked && !is_trained { count(&is_own) } else { 0 }
         };
-        let halves = is_half("vision_model.") + is_half("language_model.");
+        let halves = half("vision_model.") + half("language_model.");
         Memory {
             weights: 4 * count(&|_| true) - 2 * halves,
             gradients: 4 * trained,
@@ -239,15 +236,13 @@ impl Shape<'_> {
         for (index, part) in self.parts(recompute).iter().enumerate() {
             let bytes = clips * self.runs(index) * part.bytes;
             let inside = part.inside() * bytes;
-            match (part.has_graph, part.recomputed) {
-                (true, true) => {
-                    kept += part.blocks * part.input() * bytes;
-                    again = again.max(inside);
-                }
-                (true, false) => kept += part.blocks * inside,
-                // a block without a graph frees its activations
-                (false, _) if self.has_cached_features(part) => {}
-                (false, _) => again = again.max(inside),
+            kept += match (part.has_graph, part.recomputed) {
+                (true, true) => part.blocks * part.input() * bytes,
+                (true, false) => part.blocks * inside,
+                (false, _) => 0, // a block without a graph frees its activations
+            };
+            if (part.recomputed || !part.has_graph) && !self.has_cached_features(part) {
+                again = again.max(inside);
             }
         }
         kept + again

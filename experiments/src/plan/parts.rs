@@ -10,7 +10,7 @@ use crate::config::{FrozenType, RunConfig};
 use crate::tasks::TextLengths;
 
 /// A stack of equal blocks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Part {
     pub(super) name: &'static str,
     pub(super) blocks: usize,
@@ -84,32 +84,24 @@ pub(super) fn parts(
         Fusion::AverageQueries => (frames, patches, queries),
     };
     let weights = |start: &str| {
-        let own = || parameters.iter().filter(|own| own.name.starts_with(start));
-        let all: usize = own().filter(|own| !own.name.contains(".lora.")).map(Parameter::len).sum();
-        let trained: usize = own().filter(|own| is_trained(&own.name)).map(Parameter::len).sum();
-        let base: usize = own()
-            .filter(|own| is_trained(&own.name) && !own.name.contains(".lora."))
-            .map(Parameter::len)
-            .sum();
-        (all, trained, base)
+        let of = |choose: &dyn Fn(&str) -> bool| -> usize {
+            let own = parameters.iter().filter(|own| own.name.starts_with(start) && choose(&own.name));
+            own.map(Parameter::len).sum()
+        };
+        let is_base = |name: &str| !name.contains(".lora.");
+        (of(&is_base), of(&is_trained), of(&|name| is_trained(name) && is_base(name)))
     };
     let part = |name, start: &str, recomputed| {
         let (all, trained, base) = weights(start);
         let is_half = base == 0 && config.model.frozen_type == FrozenType::Bf16;
         Part {
             name,
-            blocks: 0,
-            tokens: 0,
-            width: 0,
-            inner: 0,
-            heads: 0,
-            keys: 0,
-            memory: None,
             weights: all,
             trained,
             bytes: if is_half && name != QFORMER { 2 } else { 4 },
             has_graph: true,
             recomputed,
+            ..Part::default()
         }
     };
     let vit = part("ViT", "vision_model.", recompute.vision_model);
@@ -136,8 +128,9 @@ pub(super) fn parts(
     };
     let TextLengths { prompt, target: caption } = texts;
     let read = prefix + prompt;
-    let all = read + caption;
+    let all = read + caption; // in a language model without an encoder
     let language_model = |name, start| part(name, start, recompute.language_model);
+    let decoder = |name| Part { tokens: all, keys: all, ..language_model(name, "language_model.layers.") };
     let writers = match &sizes.text_config {
         LanguageModelConfig::T5(t5) => {
             let stack = |name, start| Part {
@@ -161,21 +154,17 @@ pub(super) fn parts(
         }
         LanguageModelConfig::Opt(opt) => vec![Part {
             blocks: opt.num_hidden_layers,
-            tokens: all,
             width: opt.hidden_size,
             inner: 2 * opt.ffn_dim,
             heads: opt.num_attention_heads,
-            keys: all,
-            ..language_model("OPT", "language_model.layers.")
+            ..decoder("OPT")
         }],
         LanguageModelConfig::Llama(llama) => vec![Part {
             blocks: llama.num_hidden_layers,
-            tokens: all,
             width: llama.hidden_size,
             inner: 3 * llama.intermediate_size,
             heads: llama.num_attention_heads,
-            keys: all,
-            ..language_model("LLaMA", "language_model.layers.")
+            ..decoder("LLaMA")
         }],
     };
     [vit, reader].into_iter().chain(writers).collect()

@@ -106,15 +106,10 @@ pub(crate) fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::
     Ok(Some(finished))
 }
 
+/// The pairs of a pretraining; refuses those that it cannot be trained on.
 fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
     config.check()?;
     let pairs = Pairs::open(&config.pairs, &config.world, cache)?;
-    check_pairs(config, &pairs)?;
-    Ok(pairs)
-}
-
-/// Refuses pairs that a configuration cannot be trained on.
-fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
     let parts = [
         ("first_stage.train.batch_size", config.first_stage.train.batch_size, pairs.train.pairs.len()),
         ("evaluate.batch_size", config.evaluate.batch_size, pairs.held_out.pairs.len()),
@@ -135,20 +130,16 @@ fn check_pairs(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<()> {
         "second_stage.train.select is \"{}\", which exists for the tiny world's images only: set it to \"loss\"",
         config.second_stage.train.select
     );
-    Ok(())
+    Ok(pairs)
 }
 
 /// Hashes of the pairs, of the checkpoint that the pretraining starts from, and of both with the
 /// configuration.
 fn identity(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Identity> {
     let start = config.start.as_ref().map(|start| anyhow::Ok(weights_hash(&find_checkpoint(start)?)?));
-    let start = start.transpose()?;
-    Ok(Identity {
-        config_hash: hash(config, &pairs.hash, start.as_deref())?,
-        data_hash: pairs.hash.clone(),
-        weights_hash: start,
-        seed: config.seed,
-    })
+    let (weights_hash, data_hash) = (start.transpose()?, pairs.hash.clone());
+    let config_hash = hash(config, &data_hash, weights_hash.as_deref())?;
+    Ok(Identity { config_hash, data_hash, weights_hash, seed: config.seed })
 }
 
 fn hash(config: &PretrainConfig, pairs: &str, start: Option<&str>) -> anyhow::Result<String> {

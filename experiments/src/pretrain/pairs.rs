@@ -37,9 +37,10 @@ pub(super) struct Pairs {
 impl Pairs {
     /// Opens the pairs; the tiny world is made where it is needed and does not exist.
     pub(super) fn open(config: &PairsConfig, world: &WorldConfig, cache: &Path) -> anyhow::Result<Self> {
-        let (mut train, held_out, world) = if config.is_own() {
+        let (mut train, held_out, hash, world) = if config.is_own() {
             let (train, held_out) = hold_out(own(config)?, config.held_out)?;
-            (train, held_out, None)
+            let hash = hash([&train, &held_out]);
+            (train, held_out, hash, None)
         } else {
             ensure!(config.images.is_none(), "pairs.images names a folder, but there is no pairs.table");
             ensure!(
@@ -47,18 +48,12 @@ impl Pairs {
                 "pairs.held_out is for pairs of your own; the tiny world's are fixed"
             );
             let world = open_world(world, cache)?;
-            (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, Some(world))
+            let hash = world.hash().to_owned();
+            (world.pairs(Split::Train)?, world.pairs(Split::Validate)?, hash, Some(world))
         };
         let all = train.pairs.len();
-        let sentences = match &world {
-            Some(_) => Vec::new(),
-            None => train.pairs.iter().map(|pair| clean_caption(&pair.caption)).collect(),
-        };
+        let sentences = if config.is_own() { captions(&train) } else { Vec::new() };
         let chosen = config.chosen(all)?;
-        let hash = match &world {
-            Some(world) => world.hash().to_owned(),
-            None => hash([&train, &held_out]),
-        };
         train.pairs.truncate(chosen);
         Ok(Self { train, held_out, world, hash, sentences, is_whole: chosen == all })
     }
@@ -158,18 +153,13 @@ fn hash(sets: [&PairSet; 2]) -> String {
 fn words(caption: &str) -> impl Iterator<Item = &str> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     caption.split_whitespace().flat_map(move |chunk| {
-        let mut parts = Vec::new();
-        let mut start = 0;
-        let mut last = None;
-        for (place, c) in chunk.char_indices() {
-            if last.is_some_and(|last| last != is_word(c)) {
-                parts.push(&chunk[start..place]);
-                start = place;
-            }
-            last = Some(is_word(c));
-        }
-        parts.push(&chunk[start..]);
-        parts
+        let mut rest = chunk;
+        std::iter::from_fn(move || {
+            let first = is_word(rest.chars().next()?);
+            let (part, after) = rest.split_at(rest.find(|c: char| is_word(c) != first).unwrap_or(rest.len()));
+            rest = after;
+            Some(part)
+        })
     })
 }
 

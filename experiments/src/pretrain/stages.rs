@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use train::pretraining::FirstStage;
 use train::processes::SingleProcess;
-use train::{CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, Scorer, TrainConfig, Validation, fit};
+use train::{CrossEntropy, Examples, Fit, Metrics, Objective, Scorer, TrainConfig, Validation, fit};
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
 use super::pairs::{Pairs, captions};
@@ -135,20 +135,17 @@ impl<'a> Stages<'a> {
     /// All stages; none where they were interrupted.
     pub(super) fn run(&self) -> anyhow::Result<Option<Pretrained>> {
         self.session.device.seed(self.config.seed);
-        let model = self.model_config.init(&self.session.device);
+        let mut model = self.model_config.init(&self.session.device);
         model::parameters::draw(&model);
-        let (model, text) = match &self.start {
+        let text = match &self.start {
             Some(start) => {
-                let mut model = model;
                 model.vision_model = start.vision_model.clone();
                 model.language_model = start.language_model.clone();
-                (model, Metrics::default())
+                Some((model, Metrics::default()))
             }
-            None => match self.text(model)? {
-                Some(read) => read,
-                None => return Ok(None),
-            },
+            None => self.text(model)?,
         };
+        let Some((model, text)) = text else { return Ok(None) };
         let Some((reader, first_stage)) = self.first(&model)? else { return Ok(None) };
         let model = reader.into_captioner(model);
         let Some((model, second_stage)) = self.second(model)? else { return Ok(None) };
@@ -175,9 +172,7 @@ impl<'a> Stages<'a> {
         let objective = CrossEntropy::new(self.context(), text.label_smoothing);
         let settings = text_settings(self.config, self.pairs);
         let train = read(&sentences, &exercises)?;
-        let outcome =
-            self.fit("text", &self.folders.text, text, (model, objective), (train, validation), settings)?;
-        Ok(finished(outcome))
+        self.fit("text", &self.folders.text, text, (model, objective), (train, validation), settings)
     }
 
     /// Trains the Q-Former on image-text pairs, and the ViT where it is not frozen; the ViT of a checkpoint
@@ -205,9 +200,7 @@ impl<'a> Stages<'a> {
         let settings = first_settings(self.config, self.pairs, self.identity);
         let objective = FirstStage { start_token: start };
         let folder = &self.folders.first_stage;
-        let outcome =
-            self.fit("first stage", folder, &stage.train, (model, objective), (train, validation), settings)?;
-        Ok(finished(outcome))
+        self.fit("first stage", folder, &stage.train, (model, objective), (train, validation), settings)
     }
 
     /// Trains the Q-Former through the frozen language model.
@@ -216,14 +209,8 @@ impl<'a> Stages<'a> {
         let read = |split, pairs, part: f64| -> anyhow::Result<(Arc<dyn Examples>, Vec<String>)> {
             let images = self.seen(split, &model, &stage.train)?;
             let (ids, seed) = (images.ids().to_vec(), self.config.seed);
-            let examples = PairCaptions::new(
-                images,
-                captions(pairs),
-                self.tokenizer.clone(),
-                stage.max_tokens,
-                part,
-                seed,
-            )?;
+            let (captions, tokenizer) = (captions(pairs), self.tokenizer.clone());
+            let examples = PairCaptions::new(images, captions, tokenizer, stage.max_tokens, part, seed)?;
             Ok((Arc::new(examples), ids))
         };
         let part = if stage.prefix { 1.0 - stage.whole } else { 0.0 };
@@ -238,21 +225,12 @@ impl<'a> Stages<'a> {
             "second_stage": stage,
         });
         let folder = &self.folders.second_stage;
-        let objective = CrossEntropy {
-            evaluates_loss: true,
-            ..CrossEntropy::new(self.context(), stage.train.label_smoothing)
-        };
-        let outcome = self.fit(
-            "second stage",
-            folder,
-            &stage.train,
-            (model, objective),
-            (train, validation),
-            settings,
-        )?;
-        Ok(finished(outcome))
+        let objective = CrossEntropy::new(self.context(), stage.train.label_smoothing);
+        let objective = CrossEntropy { evaluates_loss: true, ..objective };
+        self.fit("second stage", folder, &stage.train, (model, objective), (train, validation), settings)
     }
 
+    /// Trains a stage; the best model and its metrics, where the stage is complete.
     fn fit<O: Objective>(
         &self,
         name: &str,
@@ -261,7 +239,7 @@ impl<'a> Stages<'a> {
         (model, objective): (O::Model, O),
         (train, validation): (Arc<dyn Examples>, Validation),
         settings: Value,
-    ) -> anyhow::Result<Outcome<O::Model>> {
+    ) -> anyhow::Result<Option<(O::Model, Metrics)>> {
         let run = Fit {
             config: config.clone(),
             objective,
@@ -276,7 +254,12 @@ impl<'a> Stages<'a> {
             dashboard: self.session.dashboard,
             processes: Arc::new(SingleProcess),
         };
-        fit(model, run).with_context(|| format!("pretraining, {name}"))
+        let outcome = fit(model, run).with_context(|| format!("pretraining, {name}"))?;
+        if outcome.interrupted {
+            return Ok(None);
+        }
+        let best = outcome.history.into_iter().rev().find(|record| record.is_best);
+        Ok(Some((outcome.best, best.map(|record| record.validation).unwrap_or_default())))
     }
 
     /// The tokenizer of the Q-Former's texts, and the first token of generated texts.
@@ -322,15 +305,6 @@ impl<'a> Stages<'a> {
             generate: self.config.generate.with_end_tokens(self.ends.clone()),
         }
     }
-}
-
-/// The best model and its metrics, where the stage is complete.
-fn finished<M>(outcome: Outcome<M>) -> Option<(M, Metrics)> {
-    if outcome.interrupted {
-        return None;
-    }
-    let best = outcome.history.into_iter().rev().find(|record| record.is_best);
-    Some((outcome.best, best.map(|record| record.validation).unwrap_or_default()))
 }
 
 fn validation(examples: Arc<dyn Examples>, scorer: Option<Arc<dyn Scorer>>, batch_size: usize) -> Validation {

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use data::datasets::Clip;
-use data::tiny_world::scene::{Event, Scene};
+use data::tiny_world::scene::{Event, Object, Scene};
 use serde::{Deserialize, Serialize};
 use train::files;
 
@@ -56,11 +56,9 @@ impl TestClip {
     pub(crate) fn content(&self) -> Option<String> {
         let scene = self.truth.as_ref()?;
         let events: Vec<&str> = scene.events.iter().map(|&event| word(event)).collect();
-        let named = |object: &data::tiny_world::scene::Object| {
-            format!("{:?} {:?}", object.colour, object.shape).to_lowercase()
-        };
-        let second =
-            scene.second.as_ref().map_or(String::new(), |second| format!("; beside it {}", named(second)));
+        let named = |object: &Object| format!("{:?} {:?}", object.colour, object.shape).to_lowercase();
+        let beside = |second| format!("; beside it {}", named(second));
+        let second = scene.second.as_ref().map(beside).unwrap_or_default();
         Some(format!("{}: {}{second}", named(&scene.main), events.join(", then ")))
     }
 }
@@ -95,26 +93,19 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Vec<TestClip>>> {
     let path = folder.join(CLIPS);
     let Some(clips) = read_json::<Vec<TestClip>>(&path)? else { return Ok(None) };
     let next = "`experiments ablation NAME --resume` writes it again";
-    let mut seen = HashSet::new();
+    let (mut seen, shown) = (HashSet::new(), path.display());
     for clip in &clips {
-        if !seen.insert(&clip.id) {
-            bail!("{} has the clip {:?} twice; {next}", path.display(), clip.id);
-        }
-        if clip.references.is_empty() {
-            bail!("{}: the clip {:?} has no reference; {next}", path.display(), clip.id);
-        }
+        let id = &clip.id;
+        ensure!(seen.insert(id), "{shown} has the clip {id:?} twice; {next}");
+        ensure!(!clip.references.is_empty(), "{shown}: the clip {id:?} has no reference; {next}");
     }
-    if clips.is_empty() {
-        bail!("{} has no clip; {next}", path.display());
-    }
+    ensure!(!clips.is_empty(), "{shown} has no clip; {next}");
     let questions = clips.iter().filter(|clip| clip.question.is_some()).count();
-    if questions != 0 && questions != clips.len() {
-        bail!(
-            "{}: {questions} of {} clips have a question, expected all or none; {next}",
-            path.display(),
-            clips.len()
-        );
-    }
+    ensure!(
+        questions == 0 || questions == clips.len(),
+        "{shown}: {questions} of {} clips have a question, expected all or none; {next}",
+        clips.len()
+    );
     Ok(Some(clips))
 }
 

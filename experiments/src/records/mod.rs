@@ -46,17 +46,17 @@ pub(crate) fn run_folder(study: &Path, variant: &str, seed: u64) -> PathBuf {
 
 /// Reads a JSON file; none where it does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    let value =
-        serde_json::from_str(&text).with_context(|| format!("damaged: {}; {RESTORE}", path.display()))?;
-    Ok(Some(value))
+    parse(path, |text| Ok(serde_json::from_str(text)?))
 }
 
 /// Reads a TOML file; none where it does not exist.
 pub(crate) fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    let value = toml::from_str(&text).with_context(|| format!("damaged: {}; {RESTORE}", path.display()))?;
-    Ok(Some(value))
+    parse(path, |text| Ok(toml::from_str(text)?))
+}
+
+fn parse<T>(path: &Path, read: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    let value = read_text(path)?.map(|text| read(&text)).transpose();
+    value.with_context(|| format!("damaged: {}; {RESTORE}", path.display()))
 }
 
 /// Reads the epochs that a run has finished so far.

@@ -80,15 +80,11 @@ const CHANGED: &str = "+changes";
 
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("model name"))?.to_owned();
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    format!(
-        "{}, {cores} cores, {}",
-        name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-        std::env::consts::OS
-    )
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name =
+        line.and_then(|line| line.split_once(':')).map_or(std::env::consts::ARCH, |(_, name)| name.trim());
+    format!("{name}, {cores} cores, {}", std::env::consts::OS)
 }
 
 /// UTC, as `2026-11-22T09:41:00Z`.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use train::Metrics;
 use train::checkpoint::{EpochRecord, Seconds};
@@ -144,12 +144,10 @@ impl Summary {
     /// Reads the summary of a study's folder.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(SUMMARY);
-        let Some(summary) = read_json::<Self>(&path)? else {
-            bail!(
-                "there is no summary.json in {}; expected the folder of an ablation, such as runs/freeze_vit",
-                folder.display()
-            );
-        };
+        let summary: Self = read_json(&path)?.with_context(|| {
+            let folder = folder.display();
+            format!("there is no summary.json in {folder}; expected the folder of an ablation, such as runs/freeze_vit")
+        })?;
         check(&summary).with_context(|| format!("{} was changed; {RESTORE}", path.display()))?;
         Ok(summary)
     }
@@ -161,35 +159,26 @@ const MAX_SEEDS: u64 = 1000;
 /// Refuses a summary that this program does not write.
 fn check(summary: &Summary) -> anyhow::Result<()> {
     let mut names = HashSet::new();
-    if summary.variants.is_empty() {
-        bail!("it has no variant");
-    }
-    if let Some(seeds) = summary.seeds.filter(|seeds| *seeds > MAX_SEEDS) {
-        bail!("it says that {seeds} seeds were to be run");
-    }
+    ensure!(!summary.variants.is_empty(), "it has no variant");
+    let seeds = summary.seeds.unwrap_or_default();
+    ensure!(seeds <= MAX_SEEDS, "it says that {seeds} seeds were to be run");
     for variant in &summary.variants {
         let name = &variant.name;
         let is_folder =
             !name.is_empty() && Path::new(name).file_name().is_some_and(|file| file == name.as_str());
-        if !is_folder {
-            bail!("the variant {name:?} does not have the name of a folder");
-        }
-        if !names.insert(name) {
-            bail!("the variant {name:?} is there twice");
-        }
+        ensure!(is_folder, "the variant {name:?} does not have the name of a folder");
+        ensure!(names.insert(name), "the variant {name:?} is there twice");
         let mut seeds = HashSet::new();
         for run in &variant.runs {
-            if !(1..=MAX_SEEDS).contains(&run.seed) || !seeds.insert(run.seed) {
-                bail!("variant {name:?}: seed {} is there twice, or no seed", run.seed);
-            }
-            let has_best = run.history.iter().any(|epoch| epoch.epoch == run.best_epoch);
-            if !run.history.is_empty() && !has_best {
-                bail!(
-                    "variant {name:?}, seed {}: its best epoch {} is not in its history",
-                    run.seed,
-                    run.best_epoch
-                );
-            }
+            let (seed, best) = (run.seed, run.best_epoch);
+            ensure!(
+                (1..=MAX_SEEDS).contains(&seed) && seeds.insert(seed),
+                "variant {name:?}: seed {seed} is there twice, or no seed"
+            );
+            ensure!(
+                run.history.is_empty() || run.history.iter().any(|epoch| epoch.epoch == best),
+                "variant {name:?}, seed {seed}: its best epoch {best} is not in its history"
+            );
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The sections of a report, independent of HTML and Markdown.
 
+use std::iter::once;
+
 use serde_json::Value;
 
 use super::differences::differences;
@@ -11,7 +13,7 @@ use crate::config::flatten;
 use crate::records::ModelSummary;
 use crate::text::metrics::{ACCURACY, DISTINCT, EVENT, ORDERED_CIDER};
 use crate::text::numbers::{NumberFormat, seconds};
-use crate::text::{Table, thousands};
+use crate::text::{Table, distinct, thousands};
 
 /// A part of the report.
 pub(super) struct Section {
@@ -43,11 +45,8 @@ impl Section {
 pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
     let mut sections = Vec::new();
     if !study.gaps.is_empty() {
-        sections.push(Section::new(
-            "gaps",
-            "Missing files and runs",
-            vec![Block::Points(study.gaps.clone())],
-        ));
+        let gaps = vec![Block::Points(study.gaps.clone())];
+        sections.push(Section::new("gaps", "Missing files and runs", gaps));
     }
     sections.push(Section::new("varies", "Variants", varies(study)));
     sections.push(Section::new("results", "Results", results(study)));
@@ -66,18 +65,11 @@ pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
 pub(super) fn about(study: &Study) -> String {
     let summary = &study.summary;
     let mut parts = Vec::new();
-    if !summary.paper.is_empty() {
-        parts.push(format!("The paper's {}.", summary.paper));
-    }
-    if !summary.profile.is_empty() {
-        parts.push(format!("Profile {}.", summary.profile));
-    }
-    let data = match (&summary.data_set, &summary.world) {
-        (Some(data_set), _) => Some(format!("Data: {data_set}")),
-        (None, Some(world)) => Some(format!("Data: the tiny world {world}")),
-        (None, None) => None,
-    };
-    if let Some(data) = data {
+    parts.extend((!summary.paper.is_empty()).then(|| format!("The paper's {}.", summary.paper)));
+    parts.extend((!summary.profile.is_empty()).then(|| format!("Profile {}.", summary.profile)));
+    let world = || summary.world.as_ref().map(|world| format!("the tiny world {world}"));
+    if let Some(data) = summary.data_set.clone().or_else(world) {
+        let data = format!("Data: {data}");
         parts.push(match summary.clips {
             Some([train, validate, test]) => format!(
                 "{data}, {} training, {} validation and {} test clips.",
@@ -107,37 +99,23 @@ fn models(study: &Study) -> Option<String> {
 fn varies(study: &Study) -> Vec<Block> {
     let named = |variant: &Variant| (variant.name.clone(), variant.description.clone());
     let mut blocks = vec![Block::Terms(study.variants.iter().map(named).collect())];
-    let settings = |variant: &Variant| {
+    let settings = |variant: &Variant| -> Option<toml::Table> {
         let table = variant.finished().find_map(|run| run.config.as_ref())?;
-        let text = |value: toml::Value| match value {
-            toml::Value::String(text) => text,
-            value => value.to_string(),
-        };
-        Some(flatten(table).into_iter().map(|(key, value)| (key, text(value))).collect::<Vec<_>>())
+        Some(flatten(table).into_iter().collect())
     };
-    let known: Vec<(&str, Vec<(String, String)>)> = study
-        .variants
-        .iter()
-        .filter_map(|variant| Some((variant.name.as_str(), settings(variant)?)))
-        .collect();
-    let mut keys: Vec<&String> = Vec::new();
-    for (key, _) in known.iter().flat_map(|(_, settings)| settings) {
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    }
-    let value = |settings: &[(String, String)], key: &str| {
-        settings
-            .iter()
-            .find(|(name, _)| name == key)
-            .map_or_else(|| "not set".to_owned(), |(_, value)| value.clone())
+    let named = study.variants.iter().map(|variant| (&variant.name, settings(variant)));
+    let known: Vec<(&String, toml::Table)> =
+        named.filter_map(|(name, settings)| Some((name, settings?))).collect();
+    let text = |value: Option<&toml::Value>| match value {
+        None => "not set".to_owned(),
+        Some(toml::Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
     };
-    let heading: Vec<&str> = std::iter::once("setting").chain(known.iter().map(|(name, _)| *name)).collect();
-    let mut table = Table::new(&heading);
-    for key in keys {
-        let values: Vec<String> = known.iter().map(|(_, settings)| value(settings, key)).collect();
+    let mut table = Table::new(once("setting").chain(known.iter().map(|(name, _)| name.as_str())));
+    for key in distinct(known.iter().flat_map(|(_, settings)| settings.keys())) {
+        let values: Vec<String> = known.iter().map(|(_, settings)| text(settings.get(key))).collect();
         if values.windows(2).any(|pair| pair[0] != pair[1]) {
-            table.push([vec![key.clone()], values].concat());
+            table.push(once(key.clone()).chain(values));
         }
     }
     if !table.is_empty() {
@@ -168,19 +146,16 @@ fn results(study: &Study) -> Vec<Block> {
             table.push(row);
             continue;
         }
-        let spread = |values: Vec<f64>, format: &NumberFormat| print_all(&values, format);
         row.push(runs[0].result.trainable.map_or(String::new(), thousands));
-        row.push(spread(runs.iter().map(|run| run.result.best_epoch as f64).collect(), &NumberFormat::WHOLE));
+        row.push(print_all(runs.iter().map(|run| run.result.best_epoch as f64), &NumberFormat::WHOLE));
         if let Some(name) = &headline {
             let best = runs.iter().filter_map(|run| Some(course(run, name)?.best));
-            row.push(spread(best.collect(), &NumberFormat::of(name)));
+            row.push(print_all(best, &NumberFormat::of(name)));
         }
-        for name in &names {
-            row.push(spread(
-                runs.iter().filter_map(|run| study.test(run, name)).collect(),
-                &NumberFormat::of(name),
-            ));
-        }
+        let test = |name: &String| {
+            print_all(runs.iter().filter_map(|run| study.test(run, name)), &NumberFormat::of(name))
+        };
+        row.extend(names.iter().map(test));
         table.push(row);
     }
     let baselines = &study.summary.baselines;
@@ -202,13 +177,10 @@ fn results(study: &Study) -> Vec<Block> {
         row.extend(names.iter().map(print));
         table.push(row);
     }
-    let finished: Vec<usize> = study.variants.iter().map(|variant| variant.finished().count()).collect();
     let planned = study.variants.first().map_or(0, |variant| variant.runs.len());
-    let mut blocks = vec![Block::Table(
-        "Metrics on the test split, mean ± standard deviation over seeds".to_owned(),
-        table,
-    )];
-    if finished.iter().any(|&count| count != planned) {
+    let caption = "Metrics on the test split, mean ± standard deviation over seeds";
+    let mut blocks = vec![Block::Table(caption.to_owned(), table)];
+    if study.variants.iter().any(|variant| variant.finished().count() != planned) {
         blocks.push(Block::Table("Runs".to_owned(), grid(study, planned)));
     }
     blocks.push(Block::Text(legend(study, &names)));
@@ -217,65 +189,54 @@ fn results(study: &Study) -> Vec<Block> {
 
 /// The state of every run.
 fn grid(study: &Study, planned: usize) -> Table {
-    let seeds: Vec<String> = (1..=planned).map(|seed| format!("seed {seed}")).collect();
-    let mut table =
-        Table::new(&std::iter::once("variant").chain(seeds.iter().map(String::as_str)).collect::<Vec<_>>());
+    let seeds = (1..=planned).map(|seed| format!("seed {seed}"));
+    let mut table = Table::new(once("variant".to_owned()).chain(seeds));
     for variant in &study.variants {
-        table.push(
-            std::iter::once(variant.name.clone()).chain(variant.runs.iter().map(RunState::state)).collect(),
-        );
+        table.push(once(variant.name.clone()).chain(variant.runs.iter().map(RunState::state)));
     }
     table
 }
 
 fn legend(study: &Study, names: &[String]) -> String {
     let has = |name: &str| names.iter().any(|known| known == name);
-    let mut text = String::new();
-    if names.iter().any(|name| NumberFormat::of(name).scale == 100.0) {
-        text.push_str(
+    let baselines = &study.summary.baselines;
+    let best = format!("The best constant caption is \"{}\".", baselines.constant_caption);
+    let sentences = [
+        (
+            names.iter().any(|name| NumberFormat::of(name).scale == 100.0),
             "CIDEr, BLEU, METEOR, ROUGE-L and accuracy are multiplied by 100, as papers print them.",
-        );
-    }
-    if has(ORDERED_CIDER) {
-        text.push_str(
-            " CIDEr, order: CIDEr of the test clips that look different backwards; CIDEr, no order: of the others; both with the \
+        ),
+        (
+            has(ORDERED_CIDER),
+            "CIDEr, order: CIDEr of the test clips that look different backwards; CIDEr, no order: of the others; both with the \
              document frequencies of all clips.",
-        );
-    }
-    if has(EVENT) {
-        text.push_str(
-            " shape, colour, event: share of test clips whose caption names the right shape, the right colour, exactly the right \
+        ),
+        (
+            has(EVENT),
+            "shape, colour, event: share of test clips whose caption names the right shape, the right colour, exactly the right \
              kinds of events; left and right, up and down, grow and shrink are one kind each. direction, order: share of right \
              captions among those that state one.",
-        );
-    }
-    if has(DISTINCT) {
-        text.push_str(" different: number of different captions.");
-    }
-    if study.summary.baselines.chance.get(ACCURACY).is_some() {
-        text.push_str(" chance: the most frequent answer.");
-    }
-    let caption = &study.summary.baselines.constant_caption;
-    if !caption.is_empty() {
-        text.push_str(&format!(" The best constant caption is \"{caption}\"."));
-    }
-    text.trim().to_owned()
+        ),
+        (has(DISTINCT), "different: number of different captions."),
+        (baselines.chance.get(ACCURACY).is_some(), "chance: the most frequent answer."),
+        (!baselines.constant_caption.is_empty(), best.as_str()),
+    ];
+    let shown = sentences.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, sentence)| sentence);
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 fn published(study: &Study) -> Vec<Block> {
     let ours = models(study).unwrap_or_else(|| "our model".to_owned());
     let mut table =
-        Table::new(&["in the paper", "setting", "metric", "paper", "source", "ours", "our variant"]);
+        Table::new(["in the paper", "setting", "metric", "paper", "source", "ours", "our variant"]);
     for published in &study.summary.published {
         let variant = published.variant.as_ref();
         let found = variant.and_then(|name| study.variants.iter().find(|variant| variant.name == *name));
         let value = found.map(|found| {
-            let values: Vec<f64> =
-                found.finished().filter_map(|run| study.test(run, &published.metric)).collect();
-            if values.is_empty() {
-                found.absence()
-            } else {
-                print_all(&values, &NumberFormat::of(&published.metric))
+            let values = found.finished().filter_map(|run| study.test(run, &published.metric));
+            match print_all(values, &NumberFormat::of(&published.metric)) {
+                empty if empty.is_empty() => found.absence(),
+                text => text,
             }
         });
         table.push(vec![
@@ -306,13 +267,9 @@ fn as_printed(value: f64) -> String {
 
 /// A validation metric of a run over the epochs.
 fn course(run: &Run, metric: &str) -> Option<Course> {
-    let epochs: Vec<(usize, f64)> = run
-        .result
-        .history
-        .iter()
-        .filter_map(|epoch| Some((epoch.epoch, epoch.validation.get(metric)?)))
-        .collect();
-    Course::of(&epochs, run.result.best_epoch)
+    let history = run.result.history.iter();
+    let epochs = history.filter_map(|epoch| Some((epoch.epoch, epoch.validation.get(metric)?)));
+    Course::of(&epochs.collect::<Vec<_>>(), run.result.best_epoch)
 }
 
 fn training(study: &Study) -> Vec<Block> {
@@ -321,17 +278,23 @@ fn training(study: &Study) -> Vec<Block> {
     let format = NumberFormat::of(&headline);
     let best = format!("val {headline} there");
     let last = format!("val {headline} at the end");
-    let mut table = Table::new(&["variant", "best epoch", "of", &best, &last, "lost after the best epoch"]);
+    let mut table = Table::new([
+        "variant",
+        "best epoch",
+        "of",
+        best.as_str(),
+        last.as_str(),
+        "lost after the best epoch",
+    ]);
     for variant in &study.variants {
         let courses: Vec<Course> = variant.finished().filter_map(|run| course(run, &headline)).collect();
         if courses.is_empty() {
-            let mut row = vec![variant.name.clone(), variant.absence()];
-            row.resize(6, NOT_RUN.to_owned());
-            table.push(row);
+            let row = [variant.name.clone(), variant.absence()].into_iter();
+            table.push(row.chain([NOT_RUN; 4].map(str::to_owned)));
             continue;
         }
         let over = |value: &dyn Fn(&Course) -> f64, format: &NumberFormat| {
-            print_all(&courses.iter().map(value).collect::<Vec<_>>(), format)
+            print_all(courses.iter().map(value), format)
         };
         table.push(vec![
             variant.name.clone(),
@@ -348,11 +311,11 @@ fn training(study: &Study) -> Vec<Block> {
 
 fn cost(study: &Study) -> Block {
     let mut table =
-        Table::new(&["variant", "training step time an epoch", "whole run", "memory", "device memory"]);
+        Table::new(["variant", "training step time an epoch", "whole run", "memory", "device memory"]);
     for variant in &study.variants {
         let timings: Vec<_> = variant.finished().filter_map(|run| run.timing.as_ref()).collect();
         if variant.finished().next().is_none() {
-            table.push([vec![variant.name.clone()], vec![NOT_RUN.to_owned(); 4]].concat());
+            table.push(once(variant.name.clone()).chain([NOT_RUN; 4].map(str::to_owned)));
             continue;
         }
         let over = |values: Vec<f64>, print: &dyn Fn(f64) -> String| match Spread::of(&values) {
@@ -374,21 +337,15 @@ fn cost(study: &Study) -> Block {
             memory(timings.iter().filter_map(|timing| timing.device_memory).collect(), "not reported"),
         ]);
     }
-    Block::Table(
-        "Time (mean ± standard deviation over seeds) and peak memory (the highest of all seeds)".to_owned(),
-        table,
-    )
+    let caption = "Time (mean ± standard deviation over seeds) and peak memory (the highest of all seeds)";
+    Block::Table(caption.to_owned(), table)
 }
 
 fn provenance(study: &Study) -> Vec<Block> {
-    let runs: Vec<(String, &serde_json::Map<String, Value>)> = study
-        .variants
-        .iter()
-        .flat_map(|variant| variant.finished().map(move |run| (&variant.name, run)))
-        .filter_map(|(name, run)| {
-            Some((format!("{name} seed {}", run.result.seed), run.provenance.as_ref()?))
-        })
-        .collect();
+    let named = |variant: &Variant, run: &Run| format!("{} seed {}", variant.name, run.result.seed);
+    let of = |variant| Variant::finished(variant).map(move |run| (named(variant, run), run));
+    let runs = study.variants.iter().flat_map(of);
+    let runs: Vec<_> = runs.filter_map(|(name, run)| Some((name, run.provenance.as_ref()?))).collect();
     let Some((_, first)) = runs.first() else {
         return vec![Block::Text("No run has a provenance.json.".to_owned())];
     };
@@ -397,22 +354,15 @@ fn provenance(study: &Study) -> Vec<Block> {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };
-    let mut keys: Vec<&String> = Vec::new();
-    for key in runs.iter().flat_map(|(_, provenance)| provenance.keys()) {
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    }
+    let keys = distinct(runs.iter().flat_map(|(_, provenance)| provenance.keys()));
     let is_shared = |key: &&String| runs.iter().all(|(_, other)| other.get(*key) == first.get(*key));
     let (shared, own): (Vec<&String>, Vec<&String>) = keys.into_iter().partition(is_shared);
     let mut blocks =
         vec![Block::Terms(shared.iter().map(|key| ((*key).clone(), print(first.get(*key)))).collect())];
     if !own.is_empty() {
-        let heading: Vec<&str> = std::iter::once("run").chain(own.iter().map(|key| key.as_str())).collect();
-        let mut table = Table::new(&heading);
+        let mut table = Table::new(once("run").chain(own.iter().map(|key| key.as_str())));
         for (run, provenance) in &runs {
-            let values = own.iter().map(|key| print(provenance.get(*key)));
-            table.push(std::iter::once(run.clone()).chain(values).collect());
+            table.push(once(run.clone()).chain(own.iter().map(|key| print(provenance.get(*key)))));
         }
         blocks.push(Block::Table("Run by run".to_owned(), table));
     }

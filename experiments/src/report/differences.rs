@@ -1,6 +1,8 @@
 //! The section of differences: every pair of variants on the same test clips, with the confidence of the
 //! difference.
 
+use std::iter::once;
+
 use super::contents::Block;
 use super::folder::{NOT_RUN, Study};
 use super::scores::{Measure, Scored, metrics_of};
@@ -22,60 +24,47 @@ pub(super) fn differences(study: &Study, resampling: Resampling) -> Vec<Block> {
         };
         return vec![Block::Text(why.to_owned())];
     };
-    let mut table = Table::new(&["pair", "difference", "95 % interval", "p", "seeds"]);
+    let mut table = Table::new(["pair", "difference", "95 % interval", "p", "seeds"]);
     for comparison in comparisons.iter().filter(|comparison| comparison.measure == headline) {
-        let format = NumberFormat::of(headline.name());
-        let cells = match &comparison.difference {
-            Some(difference) => [
-                signed(difference.difference, &format),
-                format!("{} to {}", signed(difference.low, &format), signed(difference.high, &format)),
-                p_value(difference.p),
-            ],
-            None => [0; 3].map(|_| absence(study, comparison)),
-        };
-        table.push([vec![pair(comparison)], cells.to_vec(), vec![comparison.seeds.to_string()]].concat());
+        let cells = printed(comparison).unwrap_or_else(|| [0; 3].map(|_| absence(study, comparison)));
+        table.push(once(pair(comparison)).chain(cells).chain([comparison.seeds.to_string()]));
     }
     blocks.push(Block::Table(format!("Differences in test {}", headline.name()), table));
     let others = &study.measures[1..];
     if !others.is_empty() {
-        let heading: Vec<&str> =
-            std::iter::once("pair").chain(others.iter().map(|measure| measure.name())).collect();
-        let mut table = Table::new(&heading);
+        let mut table = Table::new(once("pair").chain(others.iter().map(|measure| measure.name())));
         for whole in comparisons.chunks(study.measures.len()) {
-            let cell = |comparison: &Comparison| {
-                let format = NumberFormat::of(comparison.measure.name());
-                match &comparison.difference {
-                    Some(d) => format!(
-                        "{} ({} to {}), p {}",
-                        signed(d.difference, &format),
-                        signed(d.low, &format),
-                        signed(d.high, &format),
-                        p_value(d.p)
-                    ),
-                    None => absence(study, comparison),
-                }
+            let cell = |comparison: &Comparison| match printed(comparison) {
+                Some([difference, interval, p]) => format!("{difference} ({interval}), p {p}"),
+                None => absence(study, comparison),
             };
-            table.push(std::iter::once(pair(&whole[0])).chain(whole[1..].iter().map(cell)).collect());
+            table.push(once(pair(&whole[0])).chain(whole[1..].iter().map(cell)));
         }
-        blocks.push(Block::Table(
-            "Differences in the other metrics: difference (95 % interval), p".to_owned(),
-            table,
-        ));
+        let caption = "Differences in the other metrics: difference (95 % interval), p";
+        blocks.push(Block::Table(caption.to_owned(), table));
     }
-    let few = match study.clips.as_ref().map_or(0, Vec::len) {
-        clips if clips < FEW_CLIPS => " With so few clips the interval is too narrow and p too small.",
-        _ => "",
-    };
+    let clips = study.clips.as_ref().map_or(0, Vec::len);
+    let warning = " With so few clips the interval is too narrow and p too small.";
+    let few = if clips < FEW_CLIPS { warning } else { "" };
     blocks.push(Block::Text(format!(
         "Paired bootstrap over the {} test clips: {} resamples with random seed {}, the same for all; metrics are averaged over the \
          seeds that both variants have. BLEU-4 and METEOR are those of each resample's summed counts; CIDEr keeps the document \
          frequencies of the whole split. Interval and p include the variance between test clips, not the variance between \
          training seeds: see the spread over seeds. p is two-sided and not corrected for the number of comparisons.{few}",
-        thousands(study.clips.as_ref().map_or(0, Vec::len)),
+        thousands(clips),
         thousands(resampling.resamples),
         resampling.seed
     )));
     blocks
+}
+
+/// Difference, interval and p; none where two variants are not compared.
+fn printed(comparison: &Comparison) -> Option<[String; 3]> {
+    let (format, found) = (NumberFormat::of(comparison.measure.name()), comparison.difference?);
+    let [difference, low, high] =
+        [found.difference, found.low, found.high].map(|value| signed(value, &format));
+    let p = if found.p < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", found.p) };
+    Some([difference, format!("{low} to {high}"), p])
 }
 
 /// Why two variants are not compared.
@@ -99,10 +88,6 @@ fn signed(value: f64, format: &NumberFormat) -> String {
         return text.trim_start_matches(['+', '-']).to_owned();
     }
     text.replace('-', "−")
-}
-
-fn p_value(p: f64) -> String {
-    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 /// Two variants and one metric.

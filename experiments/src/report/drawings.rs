@@ -2,35 +2,25 @@
 
 use super::contents::Block;
 use super::folder::{Run, Study, Variant};
-use super::plots::{self, Bar, BarColour, Bars, Curves, Line, Panel};
+use super::plots::{self, Bar, Curves, Line, Panel};
 use super::statistics::Spread;
 use crate::config::Published;
+use crate::text::distinct;
 use crate::text::metrics::EVENT;
 use crate::text::numbers::NumberFormat;
 
 /// A panel of bars for each metric, and panels of the paper's numbers.
 pub(super) fn bars(study: &Study) -> Vec<Block> {
     let mut panels: Vec<Panel> = study.metrics().iter().map(|name| ours(study, name)).collect();
-    let mut sources: Vec<(String, String, String)> = Vec::new();
-    for published in &study.summary.published {
-        let source = (published.figure.clone(), published.metric.clone(), published.source());
-        if !sources.contains(&source) {
-            sources.push(source);
-        }
-    }
-    for (figure, metric, source) in sources {
-        let of_source =
-            |p: &&Published| (&p.figure, &p.metric, p.source()) == (&figure, &metric, source.clone());
+    let title = |p: &Published| format!("{}, {} ({})", p.figure, p.metric, p.source());
+    for source in distinct(study.summary.published.iter().map(title)) {
         let bar = |p: &Published| Bar {
             label: p.label.clone(),
             value: Ok(Spread { mean: p.value, deviation: None, count: 1 }),
-            colour: BarColour::Paper,
+            series: None,
         };
-        panels.push(plots::bars(&Bars {
-            title: format!("{figure}, {metric} ({source})"),
-            bars: study.summary.published.iter().filter(of_source).map(bar).collect(),
-            digits: 1,
-        }));
+        let bars: Vec<Bar> = study.summary.published.iter().filter(|p| title(p) == source).map(bar).collect();
+        panels.push(plots::bars(&source, &bars, 1));
     }
     if panels.is_empty() {
         return vec![Block::Text("Nothing ran, so there is nothing to draw.".to_owned())];
@@ -47,18 +37,15 @@ pub(super) fn bars(study: &Study) -> Vec<Block> {
 fn ours(study: &Study, name: &str) -> Panel {
     let format = NumberFormat::of(name);
     let bar = |(series, variant): (usize, &Variant)| {
-        let values: Vec<f64> = variant.finished().filter_map(|run| study.test(run, name)).collect();
+        let values = variant.finished().filter_map(|run| study.test(run, name));
         Bar {
             label: variant.name.clone(),
-            value: Spread::scaled(&values, &format).ok_or_else(|| variant.absence()),
-            colour: BarColour::Series(series),
+            value: Spread::scaled(values, &format).ok_or_else(|| variant.absence()),
+            series: Some(series),
         }
     };
-    plots::bars(&Bars {
-        title: format!("{name}{}", if format.scale == 100.0 { " x 100" } else { "" }),
-        bars: study.variants.iter().enumerate().map(bar).collect(),
-        digits: format.digits,
-    })
+    let bars: Vec<Bar> = study.variants.iter().enumerate().map(bar).collect();
+    plots::bars(&label(name), &bars, format.digits)
 }
 
 /// Loss and validation of all variants, then both for each variant, as in the paper.
@@ -139,27 +126,24 @@ fn of_variant(
     is_right: bool,
     points: &dyn Fn(&Run) -> Vec<(f64, f64)>,
 ) -> Vec<Line> {
-    let each: Vec<(Vec<(f64, f64)>, usize)> = variant
-        .finished()
-        .map(|run| (points(run), run.result.best_epoch))
-        .filter(|(points, _)| !points.is_empty())
-        .collect();
-    let is_several = each.len() > 1;
-    let mut lines: Vec<Line> = each
-        .iter()
-        .map(|(points, best)| Line {
-            name: (!is_several).then(|| name.to_owned()),
-            series,
-            mark: points.iter().copied().find(|point| point.0 == *best as f64),
-            points: points.clone(),
-            is_thin: is_several,
-            is_right,
-        })
-        .collect();
-    if is_several {
-        let points: Vec<Vec<(f64, f64)>> = each.into_iter().map(|(points, _)| points).collect();
-        let (name, points) = (Some(name.to_owned()), mean(&points));
-        lines.push(Line { name, series, points, mark: None, is_thin: false, is_right });
+    let each = variant.finished().map(|run| (points(run), run.result.best_epoch as f64));
+    let line = |(points, best): (Vec<(f64, f64)>, f64)| Line {
+        name: None,
+        series,
+        mark: points.iter().copied().find(|point| point.0 == best),
+        points,
+        is_thin: true,
+        is_right,
+    };
+    let mut lines: Vec<Line> = each.filter(|(points, _)| !points.is_empty()).map(line).collect();
+    let name = Some(name.to_owned());
+    match &mut lines[..] {
+        [] => {}
+        [only] => (only.name, only.is_thin) = (name, false),
+        several => {
+            let points = mean(&several.iter().map(|line| line.points.clone()).collect::<Vec<_>>());
+            lines.push(Line { name, series, points, mark: None, is_thin: false, is_right });
+        }
     }
     lines
 }
@@ -168,15 +152,12 @@ fn of_variant(
 fn mean(lines: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
     let Some((first, others)) = lines.split_first() else { return Vec::new() };
     let at =
-        |line: &Vec<(f64, f64)>, epoch: f64| line.iter().find(|point| point.0 == epoch).map(|point| point.1);
-    first
-        .iter()
-        .filter_map(|&(epoch, value)| {
-            let rest: Option<Vec<f64>> = others.iter().map(|line| at(line, epoch)).collect();
-            let rest = rest?;
-            Some((epoch, (value + rest.iter().sum::<f64>()) / (rest.len() + 1) as f64))
-        })
-        .collect()
+        |line: &[(f64, f64)], epoch: f64| line.iter().find(|point| point.0 == epoch).map(|point| point.1);
+    let mean = |&(epoch, value): &(f64, f64)| {
+        let rest = others.iter().map(|line| at(line, epoch)).collect::<Option<Vec<f64>>>()?;
+        Some((epoch, (value + rest.iter().sum::<f64>()) / (rest.len() + 1) as f64))
+    };
+    first.iter().filter_map(mean).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use metrics::files::{join, read_predictions};
 use metrics::meteor::MeteorTables;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use crate::records::{
     Timing, VariantSummary, clips, read_epochs, read_json, read_toml, run_folder,
 };
 use crate::runtime::Caches;
+use crate::text::distinct;
 use crate::text::metrics::{ACCURACY, BLEU_4, CIDER, METEOR, ROUGE_L};
 
 /// A study as its folder has it.
@@ -118,35 +119,25 @@ impl Study {
                 summary.ablation
             ));
         }
-        let tables = match caches.meteor_tables(None) {
-            Ok(tables) => Some(tables),
+        let tables = caches.meteor_tables(None).map_err(|error| match error {
             // without the folders that were searched, so that the report is the same everywhere
-            Err(metrics::Error::NoMeteorTables { .. }) => {
-                gaps.push(
-                    "METEOR is not computed: its tables are not installed. `scripts/meteor-data.sh` downloads them."
-                        .to_owned(),
-                );
-                None
+            metrics::Error::NoMeteorTables { .. } => {
+                "its tables are not installed. `scripts/meteor-data.sh` downloads them".to_owned()
             }
-            Err(error) => {
-                gaps.push(format!("METEOR is not computed: {error}."));
-                None
-            }
-        };
+            error => error.to_string(),
+        });
+        gaps.extend(tables.as_ref().err().map(|reason| format!("METEOR is not computed: {reason}.")));
+        let tables = tables.ok();
         let measures = clips.as_ref().map_or_else(Vec::new, |clips| measures(clips, tables.is_some()));
         let highest = summary.variants.iter().flat_map(|variant| &variant.runs).map(|run| run.seed).max();
         let seeds = summary.seeds.unwrap_or(1).max(highest.unwrap_or(1));
+        let measured = Measured { clips: clips.as_deref(), measures: &measures, tables: tables.as_ref() };
         let mut variants = Vec::new();
         for variant in &summary.variants {
             let run = |seed: u64| {
                 let place = run_folder(folder, &variant.name, seed);
                 match variant.runs.iter().find(|run| run.seed == seed) {
                     Some(run) => {
-                        let measured = Measured {
-                            clips: clips.as_deref(),
-                            measures: &measures,
-                            tables: tables.as_ref(),
-                        };
                         Ok(RunState::Finished(Box::new(Run::read(run, &place, &measured, &mut gaps)?)))
                     }
                     None => unfinished(variant, seed, &place),
@@ -158,11 +149,8 @@ impl Study {
                     gaps.push(format!("{} seed {seed} failed: {reason}", variant.name));
                 }
             }
-            variants.push(Variant {
-                name: variant.name.clone(),
-                description: variant.description.clone(),
-                runs,
-            });
+            let (name, description) = (variant.name.clone(), variant.description.clone());
+            variants.push(Variant { name, description, runs });
         }
         Ok(Self { summary, folder: folder.to_owned(), clips, measures, variants, gaps })
     }
@@ -171,11 +159,8 @@ impl Study {
     pub(crate) fn metrics(&self) -> Vec<String> {
         let mut names: Vec<String> = [CIDER, BLEU_4, METEOR, ROUGE_L, ACCURACY].map(str::to_owned).to_vec();
         let runs = || self.variants.iter().flat_map(Variant::finished);
-        for (name, _) in runs().flat_map(|run| run.result.test.iter()) {
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
-            }
-        }
+        names.extend(runs().flat_map(|run| run.result.test.iter()).map(|(name, _)| name.to_owned()));
+        let mut names = distinct(names);
         let is_measured = |name: &String| self.measures.iter().any(|measure| measure.name() == name);
         names.retain(|name| is_measured(name) || runs().any(|run| self.test(run, name).is_some()));
         names
@@ -220,33 +205,29 @@ impl Run {
         measured: &Measured<'_>,
         gaps: &mut Vec<String>,
     ) -> anyhow::Result<Self> {
-        let mut missing = Vec::new();
-        let mut note = |name: &'static str, exists: bool| {
-            if !exists {
-                missing.push(name);
-            }
-        };
         let saved = read_json::<RunResult>(&place.join(RESULT))?;
-        if saved.as_ref().is_some_and(|saved| saved != result) {
-            bail!(
-                "{} and summary.json have different metrics; remove summary.json's copy by running the ablation with \
-                 --resume, or restore the file",
-                place.join(RESULT).display()
-            );
-        }
-        note(RESULT, saved.is_some());
-        let timing = read_json(&place.join(TIMING))?;
-        note(TIMING, timing.is_some());
-        let provenance = read_json(&place.join(PROVENANCE))?;
-        note(PROVENANCE, provenance.is_some());
-        let config = read_toml(&place.join(CONFIG))?;
-        note(CONFIG, config.is_some());
+        ensure!(
+            saved.as_ref().is_none_or(|saved| saved == result),
+            "{} and summary.json have different metrics; remove summary.json's copy by running the ablation with \
+             --resume, or restore the file",
+            place.join(RESULT).display()
+        );
+        let timing: Option<Timing> = read_json(&place.join(TIMING))?;
+        let provenance: Option<Map<String, Value>> = read_json(&place.join(PROVENANCE))?;
+        let config: Option<toml::Table> = read_toml(&place.join(CONFIG))?;
         let predictions = place.join(TEST_PREDICTIONS);
         let scored = match measured.clips.filter(|_| predictions.is_file()) {
             Some(clips) => Some(scored(&predictions, result, clips, measured)?),
             None => None,
         };
-        note(TEST_PREDICTIONS, scored.is_some() || measured.clips.is_none());
+        let files = [
+            (RESULT, saved.is_some()),
+            (TIMING, timing.is_some()),
+            (PROVENANCE, provenance.is_some()),
+            (CONFIG, config.is_some()),
+            (TEST_PREDICTIONS, scored.is_some() || measured.clips.is_none()),
+        ];
+        let missing: Vec<&str> = files.iter().filter(|(_, exists)| !exists).map(|(name, _)| *name).collect();
         if !missing.is_empty() {
             gaps.push(format!("{} lacks {}.", short(place), missing.join(", ")));
         }
@@ -280,14 +261,13 @@ fn scored(
         let Some(saved) = result.test.get(measure.name()) else { continue };
         // a share of nothing is saved as 0
         let ours = if ours.is_nan() { 0.0 } else { ours };
-        if (saved - ours).abs() > 1e-9 {
-            bail!(
-                "the captions in {} have {} {ours:.6}, the run's result says {saved:.6}: the file, {CLIPS} or the result was \
-                 changed, or made by a version that scores otherwise; {RESTORE}",
-                path.display(),
-                measure.name()
-            );
-        }
+        ensure!(
+            (saved - ours).abs() <= 1e-9,
+            "the captions in {} have {} {ours:.6}, the run's result says {saved:.6}: the file, {CLIPS} or the result was \
+             changed, or made by a version that scores otherwise; {RESTORE}",
+            path.display(),
+            measure.name()
+        );
     }
     Ok(scored)
 }
@@ -299,9 +279,8 @@ fn answers(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
         question_id: Value,
         answer: String,
     }
-    let Some(answers) = read_json::<Vec<Answer>>(path)? else {
-        bail!("there is no {}; {RESTORE}", path.display());
-    };
+    let absent = || format!("there is no {}; {RESTORE}", path.display());
+    let answers: Vec<Answer> = read_json(path)?.with_context(absent)?;
     let id = |value: Value| match value {
         Value::String(id) => id,
         other => other.to_string(),

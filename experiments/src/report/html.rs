@@ -98,18 +98,11 @@ fn of(block: &Block) -> String {
 /// A table that scrolls where it is too wide, and whose columns the page's script can sort.
 fn table(caption: &str, table: &Table) -> String {
     let class = |column: usize| if table.is_numeric(column) { " class=\"number\"" } else { "" };
-    let heading: String = table
-        .heading()
-        .iter()
-        .enumerate()
-        .map(|(column, title)| {
-            format!(
-                "<th scope=\"col\" aria-sort=\"none\"{}><button type=\"button\">{}</button></th>",
-                class(column),
-                html(title)
-            )
-        })
-        .collect();
+    let head = |(column, title): (usize, &String)| {
+        let (class, title) = (class(column), html(title));
+        format!("<th scope=\"col\" aria-sort=\"none\"{class}><button type=\"button\">{title}</button></th>")
+    };
+    let heading: String = table.heading().iter().enumerate().map(head).collect();
     let mut rows = String::new();
     for row in table.rows() {
         rows.push_str("<tr>");

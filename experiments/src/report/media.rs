@@ -31,19 +31,19 @@ pub(super) fn of_clips(folder: &Path, clips: &[TestClip]) -> Vec<Media> {
 
 fn of(link_path: &Path, path: &Path, is_embedded: bool) -> Media {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    let (kind, is_image) = match extension.as_deref() {
-        Some("webm") => ("video/webm", false),
-        Some("mkv") => ("video/x-matroska", false),
-        Some("mov") => ("video/quicktime", false),
-        Some("avi") => ("video/x-msvideo", false),
-        Some("gif") => ("image/gif", true),
-        Some("jpg" | "jpeg") => ("image/jpeg", true),
-        Some("png") => ("image/png", true),
-        Some("webp") => ("image/webp", true),
-        Some("bmp") => ("image/bmp", true),
-        _ => ("video/mp4", false),
+    let kind = match extension.as_deref() {
+        Some("webm") => "video/webm",
+        Some("mkv") => "video/x-matroska",
+        Some("mov") => "video/quicktime",
+        Some("avi") => "video/x-msvideo",
+        Some("gif") => "image/gif",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("png") => "image/png",
+        Some("webp") => "image/webp",
+        Some("bmp") => "image/bmp",
+        _ => "video/mp4",
     };
-    let wrap = if is_image { Media::Image } else { Media::Video };
+    let wrap = if kind.starts_with("image/") { Media::Image } else { Media::Video };
     if !is_embedded {
         return match path.is_file() {
             true => wrap(link(link_path)),

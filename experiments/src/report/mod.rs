@@ -30,41 +30,32 @@ pub(crate) fn save(folder: &Path, caches: &Caches) -> anyhow::Result<()> {
     let study = Study::read(folder, caches)?;
     let sections = sections(&study, Resampling::default());
     let about = about(&study);
-    for (file, title, panels) in plots_of(&sections) {
-        files::replace(&folder.join(file), plots::file(title, panels).as_bytes())?;
+    for block in sections.iter().flat_map(|section| &section.blocks) {
+        if let Block::Plots(file, title, panels) = block {
+            files::replace(&folder.join(file), plots::file(title, panels).as_bytes())?;
+        }
     }
-    let page = html::page(&study, &about, &sections);
-    files::replace(&folder.join("report.html"), page.as_bytes())?;
-    let text = markdown::page(&study, &about, &sections);
-    files::replace(&folder.join("report.md"), text.as_bytes())?;
+    files::replace(&folder.join("report.html"), html::page(&study, &about, &sections).as_bytes())?;
+    files::replace(&folder.join("report.md"), markdown::page(&study, &about, &sections).as_bytes())?;
     print(&sections);
     println!("\nreport: {}", folder.join("report.html").display());
     Ok(())
 }
 
-fn plots_of(sections: &[Section]) -> impl Iterator<Item = (&str, &str, &[plots::Panel])> {
-    sections.iter().flat_map(|section| &section.blocks).filter_map(|block| match block {
-        Block::Plots(file, title, panels) => Some((file.as_str(), title.as_str(), panels.as_slice())),
-        _ => None,
-    })
-}
-
 /// Prints gaps, results, and the differences in the first metric.
 fn print(sections: &[Section]) {
-    for section in sections.iter().filter(|section| ["gaps", "results", "differences"].contains(&section.id))
-    {
-        let mut is_first = true;
-        for block in &section.blocks {
+    let printed = ["gaps", "results", "differences"];
+    for section in sections.iter().filter(|section| printed.contains(&section.id)) {
+        for (at, block) in section.blocks.iter().enumerate() {
             match block {
                 Block::Text(text) => println!("\n{text}"),
                 Block::Points(points) => points.iter().for_each(|point| println!("\nmissing: {point}")),
                 // the differences in the other metrics are too wide for a terminal
-                Block::Table(_, table) if is_first || section.id == "results" => {
+                Block::Table(_, table) if at == 0 || section.id == "results" => {
                     println!("\n{}", table.to_text());
                 }
                 Block::Table(..) | Block::Terms(_) | Block::Plots(..) => {}
             }
-            is_first = false;
         }
     }
 }

@@ -20,19 +20,10 @@ const COLOURS: usize = 6;
 /// One drawing.
 #[derive(Debug, Clone)]
 pub(super) struct Panel {
-    pub title: String,
-    /// Its content in words, for screen readers.
+    /// Its title and its content in words, for screen readers.
     words: String,
     height: f64,
     body: String,
-}
-
-/// Bars side by side.
-#[derive(Debug, Clone)]
-pub(super) struct Bars {
-    pub title: String,
-    pub bars: Vec<Bar>,
-    pub digits: usize,
 }
 
 /// One bar.
@@ -41,16 +32,8 @@ pub(super) struct Bar {
     pub label: String,
     /// Mean and spread, or why there is none.
     pub value: Result<Spread, String>,
-    pub colour: BarColour,
-}
-
-/// The source of a bar's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BarColour {
-    /// Ours, of the variant with this number.
-    Series(usize),
-    /// The paper's: hatched.
-    Paper,
+    /// The number of our variant; none for the paper's number, which is hatched.
+    pub series: Option<usize>,
 }
 
 /// Curves over epochs.
@@ -87,7 +70,7 @@ impl Panel {
         format!(
             "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 {WIDTH} {}\" aria-label=\"{}\">{}</svg>",
             self.height,
-            html(&format!("{}. {}", self.title, self.words)),
+            html(&self.words),
             self.body
         )
     }
@@ -108,7 +91,7 @@ pub(super) fn file(title: &str, panels: &[Panel]) -> String {
             let _ = writeln!(
                 body,
                 "<g transform=\"translate({left} {top})\"><title>{}</title>{}</g>",
-                html(&format!("{}. {}", panel.title, panel.words)),
+                html(&panel.words),
                 panel.body
             );
         }
@@ -124,33 +107,31 @@ pub(super) fn file(title: &str, panels: &[Panel]) -> String {
 }
 
 /// Draws bars from 0, each below its label and number, or below the reason why there is none.
-pub(super) fn bars(bars: &Bars) -> Panel {
+pub(super) fn bars(title: &str, bars: &[Bar], digits: usize) -> Panel {
     const ROW: f64 = 36.0;
     const TOP: f64 = 28.0;
-    let ends = bars.bars.iter().filter_map(|bar| bar.value.as_ref().ok());
+    let ends = bars.iter().filter_map(|bar| bar.value.as_ref().ok());
     let highest = ends.map(|spread| spread.mean + spread.deviation.unwrap_or(0.0)).fold(0.0, f64::max);
     let ticks = ticks(0.0, highest, 4);
     let end = ticks.last().copied().unwrap_or(1.0).max(highest).max(f64::MIN_POSITIVE);
     let x = |value: f64| 1.0 + value.clamp(0.0, end) / end * (WIDTH - 2.0);
-    let bottom = TOP + ROW * bars.bars.len() as f64;
+    let bottom = TOP + ROW * bars.len() as f64;
 
-    let mut body = text(0.0, 14.0, "title", "start", &bars.title);
+    let mut body = text(0.0, 14.0, "title", "start", title);
     for &tick in &ticks {
         let _ = write!(body, "<path class=\"grid\" d=\"M{:.1} {TOP}V{bottom:.1}\"/>", x(tick));
-        let anchor = if tick == 0.0 {
-            "start"
-        } else if x(tick) > WIDTH - 12.0 {
-            "end"
-        } else {
-            "middle"
+        let anchor = match x(tick) {
+            _ if tick == 0.0 => "start",
+            x if x > WIDTH - 12.0 => "end",
+            _ => "middle",
         };
         body.push_str(&text(x(tick), bottom + 14.0, "soft", anchor, &short(tick)));
     }
     let mut words = Vec::new();
-    for (row, bar) in bars.bars.iter().enumerate() {
+    for (row, bar) in bars.iter().enumerate() {
         let top = TOP + ROW * row as f64;
         let number = match &bar.value {
-            Ok(spread) => spread.text(bars.digits),
+            Ok(spread) => spread.text(digits),
             Err(why) => cut(why, 44usize.saturating_sub(bar.label.chars().count())),
         };
         words.push(format!("{}: {number}", bar.label));
@@ -165,10 +146,7 @@ pub(super) fn bars(bars: &Bars) -> Panel {
             );
             continue;
         };
-        let class = match bar.colour {
-            BarColour::Series(series) => format!("s{}", series % COLOURS),
-            BarColour::Paper => "paper".to_owned(),
-        };
+        let class = bar.series.map_or("paper".to_owned(), |series| format!("s{}", series % COLOURS));
         let _ = write!(
             body,
             "<rect class=\"{class}\" x=\"1\" y=\"{:.1}\" width=\"{:.1}\" height=\"11\"><title>{}: {number}</title></rect>",
@@ -187,7 +165,7 @@ pub(super) fn bars(bars: &Bars) -> Panel {
             );
         }
     }
-    Panel { title: bars.title.clone(), words: words.join("; "), height: bottom + 20.0, body }
+    Panel { words: format!("{title}. {}", words.join("; ")), height: bottom + 20.0, body }
 }
 
 /// Draws curves over epochs, with a legend below.
@@ -201,12 +179,11 @@ pub(super) fn curves(curves: &Curves) -> Panel {
     let mut body = text(0.0, 14.0, "title", "start", &curves.title);
     if !first.is_finite() {
         body.push_str(&text(LEFT, 60.0, "soft", "start", "not run"));
-        return Panel { title: curves.title.clone(), words: "not run".to_owned(), height: 80.0, body };
+        return Panel { words: format!("{}. not run", curves.title), height: 80.0, body };
     }
     let x = |epoch: f64| LEFT + (epoch - first) / (last - first).max(1.0) * (edge - LEFT);
-    for tick in
-        ticks(first, last, 6).into_iter().filter(|tick| (first..=last).contains(tick) && tick.fract() == 0.0)
-    {
+    let is_epoch = |tick: &f64| (first..=last).contains(tick) && tick.fract() == 0.0;
+    for tick in ticks(first, last, 6).into_iter().filter(is_epoch) {
         body.push_str(&text(x(tick), BOTTOM + 15.0, "soft", "middle", &short(tick)));
     }
     body.push_str(&text((LEFT + edge) / 2.0, BOTTOM + 30.0, "soft", "middle", "epoch"));
@@ -215,7 +192,8 @@ pub(super) fn curves(curves: &Curves) -> Panel {
     let mut words = Vec::new();
     for is_right in [false, true] {
         let lines = || curves.lines.iter().filter(move |line| line.is_right == is_right);
-        let Some(own) = range(values(lines())) else { continue };
+        let values = lines().flat_map(|line| &line.points).map(|point| point.1);
+        let Some(own) = range(values) else { continue };
         let reach = curves.reach[usize::from(is_right)].unwrap_or(own);
         let (low, high) = (own.0.min(reach.0), own.1.max(reach.1));
         let steps = ticks(low, high, 4);
@@ -240,22 +218,12 @@ pub(super) fn curves(curves: &Curves) -> Panel {
         }
     }
     let mut height = BOTTOM + 38.0;
-    for line in curves.lines.iter().filter(|line| line.name.is_some()) {
+    for (line, name) in curves.lines.iter().filter_map(|line| Some((line, line.name.as_ref()?))) {
         let _ = write!(body, "<path class=\"{}\" d=\"M{LEFT} {:.1}h22\"/>", class(line), height + 4.0);
-        body.push_str(&text(
-            LEFT + 30.0,
-            height + 8.0,
-            "",
-            "start",
-            &cut(line.name.as_deref().unwrap_or_default(), 40),
-        ));
+        body.push_str(&text(LEFT + 30.0, height + 8.0, "", "start", &cut(name, 40)));
         height += 18.0;
     }
-    Panel { title: curves.title.clone(), words: words.join("; "), height: height + 4.0, body }
-}
-
-fn values<'a>(lines: impl Iterator<Item = &'a Line>) -> impl Iterator<Item = f64> {
-    lines.flat_map(|line| &line.points).map(|point| point.1)
+    Panel { words: format!("{}. {}", curves.title, words.join("; ")), height: height + 4.0, body }
 }
 
 /// The lowest and the highest value; a range around it where there is only one.
@@ -322,9 +290,8 @@ fn ticks(low: f64, high: f64, about: usize) -> Vec<f64> {
     let span = if high > low { high - low } else { 1.0 };
     let rough = span / about as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step =
-        [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough * 0.999);
-    let step = step.unwrap_or(10.0 * power);
+    let steps = [1.0, 2.0, 5.0].map(|factor| factor * power);
+    let step = steps.into_iter().find(|step| *step >= rough * 0.999).unwrap_or(10.0 * power);
     let (from, to) = ((low / step + 1e-9).floor() as i64, (high / step - 1e-9).ceil() as i64);
     (from..=to.max(from + 1)).map(|at| at as f64 * step).collect()
 }
@@ -383,18 +350,15 @@ mod tests {
 
     #[test]
     fn bars_start_at_zero_and_a_missing_one_says_why() {
-        let bar = |label: &str, value| Bar { label: label.to_owned(), value, colour: BarColour::Series(0) };
+        let bar = |label: &str, value| Bar { label: label.to_owned(), value, series: Some(0) };
         let spread = |mean, deviation| Ok(Spread { mean, deviation, count: 2 });
-        let panel = bars(&Bars {
-            title: "CIDEr".to_owned(),
-            bars: vec![
-                bar("a", spread(50.0, Some(5.0))),
-                bar("b", spread(100.0, None)),
-                bar("c", Err("not run".to_owned())),
-                Bar { colour: BarColour::Paper, ..bar("d", spread(25.0, None)) },
-            ],
-            digits: 1,
-        });
+        let four = [
+            bar("a", spread(50.0, Some(5.0))),
+            bar("b", spread(100.0, None)),
+            bar("c", Err("not run".to_owned())),
+            Bar { series: None, ..bar("d", spread(25.0, None)) },
+        ];
+        let panel = bars("CIDEr", &four, 1);
         let svg = panel.inline();
         for part in [
             "50.0 ± 5.0",

@@ -79,10 +79,8 @@ impl Measure {
         match self {
             Self::Bleu4 => bleu_of(sums).scores()[3],
             Self::Meteor => meteor_of(sums).score(),
-            Self::Direction | Self::Order | Self::OrderedCider | Self::UnorderedCider => sums[0] / sums[1],
-            Self::Cider | Self::RougeL | Self::Accuracy | Self::Shape | Self::Colour | Self::Event => {
-                sums[0] / clips
-            }
+            _ if self.columns() == 2 => sums[0] / sums[1],
+            _ => sums[0] / clips,
         }
     }
 }
@@ -161,11 +159,9 @@ impl Scored {
         let row = |at: usize| -> anyhow::Result<Vec<f64>> {
             let (clip, scored) = (&clips[at], &scores.per_video[at]);
             let judged = clip.truth.as_ref().map(|scene| assess(&parse_caption(&captions[at]), scene));
-            let right = |value: Option<bool>| vec![f64::from(u8::from(value == Some(true)))];
-            let stated = |value: Option<bool>| {
-                let count = |is: bool| f64::from(u8::from(is));
-                vec![count(value == Some(true)), count(value.is_some())]
-            };
+            let count = |is: bool| f64::from(u8::from(is));
+            let right = |value: Option<bool>| vec![count(value == Some(true))];
+            let stated = |value: Option<bool>| vec![count(value == Some(true)), count(value.is_some())];
             let is_ordered = clip.truth.as_ref().map(Scene::depends_on_order);
             let of_those = |score: f64, ordered: bool| match is_ordered == Some(ordered) {
                 true => vec![score, 1.0],

@@ -35,12 +35,10 @@ impl Spread {
             count => Some(Self { mean, deviation: Some((squares() / (n - 1.0)).sqrt()), count }),
         }
     }
-}
 
-impl Spread {
     /// Of values in the units of a format; none of no value.
-    pub(crate) fn scaled(values: &[f64], format: &NumberFormat) -> Option<Self> {
-        Self::of(&values.iter().map(|value| value * format.scale).collect::<Vec<_>>())
+    pub(crate) fn scaled(values: impl IntoIterator<Item = f64>, format: &NumberFormat) -> Option<Self> {
+        Self::of(&values.into_iter().map(|value| value * format.scale).collect::<Vec<_>>())
     }
 
     /// The mean, and after "±" the standard deviation where there is one.
@@ -53,7 +51,7 @@ impl Spread {
 }
 
 /// Mean and spread of values in a format; empty for no value.
-pub(crate) fn print_all(values: &[f64], format: &NumberFormat) -> String {
+pub(crate) fn print_all(values: impl IntoIterator<Item = f64>, format: &NumberFormat) -> String {
     let Some(spread) = Spread::scaled(values, format) else { return String::new() };
     // the mean of whole numbers has a digit, unless they are all the same
     let is_split = format.digits == 0 && spread.deviation.is_some_and(|deviation| deviation > 0.0);

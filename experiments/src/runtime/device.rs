@@ -1,7 +1,7 @@
 //! `--device`: from a word to a device of this machine.
 
-use anyhow::bail;
-use burn::tensor::Device;
+use anyhow::{bail, ensure};
+use burn::tensor::{Device, DeviceType};
 
 /// Every word that `--device` accepts.
 pub const WORDS: &str = "auto, cpu, cuda, cuda:1, wgpu, vulkan, metal";
@@ -27,7 +27,8 @@ pub struct Selected {
 /// # Errors
 /// When the word is unknown, the program was built without that device, or the machine has none.
 pub fn select(word: &str) -> anyhow::Result<Selected> {
-    let word = if word == "auto" { best_compiled() } else { word };
+    let best = || BUILT.iter().find(|(_, kind, _)| !Device::enumerate(kind.clone()).is_empty());
+    let word = if word == "auto" { best().map_or("cpu", |(name, ..)| name) } else { word };
     let (kind, index) = match word.split_once(':') {
         Some((kind, index)) => match index.parse::<usize>() {
             Ok(index) => (kind, index),
@@ -37,82 +38,38 @@ pub fn select(word: &str) -> anyhow::Result<Selected> {
     };
     let (device, burn_name) = match kind {
         "cpu" => (Device::flex(), CPU),
-        "cuda" => (cuda(index)?, if index == 0 { "cuda" } else { CPU }),
-        "wgpu" => (wgpu()?, "wgpu"),
-        "vulkan" => (vulkan()?, "vulkan"),
-        "metal" => (metal()?, "metal"),
+        "cuda" | "wgpu" | "vulkan" | "metal" => accelerator(kind, index)?,
         _ => bail!("--device {word}: unknown; expected one of {WORDS}"),
     };
     Ok(Selected { device, word: word.to_owned(), burn_name })
 }
 
-/// The fastest device that the program was built with and the machine has.
-fn best_compiled() -> &'static str {
+/// Name, type and constructor of the accelerators that the program was built with, the fastest first.
+const BUILT: &[(&str, DeviceType, fn(usize) -> Device)] = &[
     #[cfg(feature = "cuda")]
-    if has(burn::tensor::DeviceType::Cuda) {
-        return "cuda";
-    }
+    ("cuda", DeviceType::Cuda, |index| Device::cuda(index)),
     #[cfg(feature = "metal")]
-    if has(burn::tensor::DeviceType::Metal) {
-        return "metal";
-    }
+    ("metal", DeviceType::Metal, |_| Device::metal(burn::tensor::DeviceKind::default())),
     #[cfg(feature = "vulkan")]
-    if has(burn::tensor::DeviceType::Vulkan) {
-        return "vulkan";
-    }
+    ("vulkan", DeviceType::Vulkan, |_| Device::vulkan(burn::tensor::DeviceKind::default())),
     #[cfg(feature = "wgpu")]
-    if has(burn::tensor::DeviceType::Wgpu) {
-        return "wgpu";
+    ("wgpu", DeviceType::Wgpu, |_| Device::wgpu(burn::tensor::DeviceKind::default())),
+];
+
+/// An accelerator, and the value of `BURN_DEVICE` that goes with it.
+fn accelerator(word: &str, index: usize) -> anyhow::Result<(Device, &'static str)> {
+    let Some(&(name, ref kind, open)) = BUILT.iter().find(|(name, ..)| *name == word) else {
+        bail!(
+            "--device {word}: this program was built without it; \
+             build with `cargo run --features {word} -p experiments -- ...`, or use --device cpu"
+        )
+    };
+    if name != "cuda" {
+        return Ok((open(index), name));
     }
-    "cpu"
-}
-
-#[cfg(any(feature = "cuda", feature = "metal", feature = "vulkan", feature = "wgpu"))]
-fn has(kind: burn::tensor::DeviceType) -> bool {
-    !Device::enumerate(kind).is_empty()
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(index: usize) -> anyhow::Result<Device> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
-    if index >= found {
-        bail!("--device cuda:{index}: this machine has {found} CUDA devices; try --device cpu");
-    }
-    Ok(Device::cuda(index))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_index: usize) -> anyhow::Result<Device> {
-    bail!(missing("cuda"))
-}
-
-fn wgpu() -> anyhow::Result<Device> {
-    #[cfg(not(feature = "wgpu"))]
-    bail!(missing("wgpu"));
-    #[cfg(feature = "wgpu")]
-    Ok(Device::wgpu(burn::tensor::DeviceKind::default()))
-}
-
-fn vulkan() -> anyhow::Result<Device> {
-    #[cfg(not(feature = "vulkan"))]
-    bail!(missing("vulkan"));
-    #[cfg(feature = "vulkan")]
-    Ok(Device::vulkan(burn::tensor::DeviceKind::default()))
-}
-
-fn metal() -> anyhow::Result<Device> {
-    #[cfg(not(feature = "metal"))]
-    bail!(missing("metal"));
-    #[cfg(feature = "metal")]
-    Ok(Device::metal(burn::tensor::DeviceKind::default()))
-}
-
-#[cfg(not(all(feature = "cuda", feature = "wgpu", feature = "vulkan", feature = "metal")))]
-fn missing(feature: &str) -> String {
-    format!(
-        "--device {feature}: this program was built without it; \
-         build with `cargo run --features {feature} -p experiments -- ...`, or use --device cpu"
-    )
+    let found = Device::enumerate(kind.clone()).len();
+    ensure!(index < found, "--device cuda:{index}: this machine has {found} CUDA devices; try --device cpu");
+    Ok((open(index), if index == 0 { name } else { CPU }))
 }
 
 #[cfg(test)]

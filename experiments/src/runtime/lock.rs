@@ -6,13 +6,11 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 
 /// A locked folder; dropping the value unlocks it.
 #[derive(Debug)]
-pub struct FolderLock {
-    _locked: File,
-}
+pub struct FolderLock(File);
 
 impl FolderLock {
     /// Locks a folder, which need not exist yet.
@@ -20,13 +18,13 @@ impl FolderLock {
     /// # Errors
     /// When another process holds the lock, or the lock file cannot be written.
     pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
-        match Self::attempt(folder)? {
-            Ok(lock) => Ok(lock),
-            Err(_) => bail!(
-                "another process is at work in {}; wait for it, or choose another folder with --runs",
-                folder.display()
-            ),
-        }
+        let (lock, is_held) = Self::attempt(folder)?;
+        let shown = folder.display();
+        ensure!(
+            is_held,
+            "another process is at work in {shown}; wait for it, or choose another folder with --runs"
+        );
+        Ok(lock)
     }
 
     /// Locks a folder; waits, with a message, while another process holds the lock.
@@ -34,18 +32,16 @@ impl FolderLock {
     /// # Errors
     /// When the lock file cannot be written.
     pub fn wait(folder: &Path) -> anyhow::Result<Self> {
-        match Self::attempt(folder)? {
-            Ok(lock) => Ok(lock),
-            Err(file) => {
-                eprintln!("waiting for another process that is at work in {}", folder.display());
-                file.lock().with_context(|| cannot_lock(folder))?;
-                Ok(Self { _locked: file })
-            }
+        let (lock, is_held) = Self::attempt(folder)?;
+        if !is_held {
+            eprintln!("waiting for another process that is at work in {}", folder.display());
+            lock.0.lock().with_context(|| cannot_lock(folder))?;
         }
+        Ok(lock)
     }
 
-    /// The lock, or the file that another process has locked.
-    fn attempt(folder: &Path) -> anyhow::Result<Result<Self, File>> {
+    /// The opened file, and whether it could be locked; another process holds the lock where it could not.
+    fn attempt(folder: &Path) -> anyhow::Result<(Self, bool)> {
         let path = lock_of(folder);
         let open = || {
             if let Some(parent) = path.parent() {
@@ -55,8 +51,8 @@ impl FolderLock {
         };
         let file = open().with_context(|| cannot_lock(folder))?;
         match file.try_lock() {
-            Ok(()) => Ok(Ok(Self { _locked: file })),
-            Err(TryLockError::WouldBlock) => Ok(Err(file)),
+            Ok(()) => Ok((Self(file), true)),
+            Err(TryLockError::WouldBlock) => Ok((Self(file), false)),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),
         }
     }
@@ -70,11 +66,8 @@ fn lock_of(folder: &Path) -> PathBuf {
 }
 
 fn cannot_lock(folder: &Path) -> String {
-    format!(
-        "cannot write to the folder of the run: {} (its lock, {})",
-        folder.display(),
-        lock_of(folder).display()
-    )
+    let (folder, lock) = (folder.display(), lock_of(folder));
+    format!("cannot write to the folder of the run: {folder} (its lock, {})", lock.display())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod overview;
 mod reuse;
 mod run;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use models::Models;
 use overview::Overview;
 use run::Run;
 
-pub(crate) use run::Evaluation;
+pub(crate) use run::evaluate;
 
 /// A study to be run.
 pub(crate) struct Request<'a> {
@@ -66,7 +67,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
 
     let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
     let models = Models::new(session, &folder, earlier);
-    let mut study = Study { request, session, folder: &folder, models, clips: None, learned: Vec::new() };
+    let mut study = Study { request, session, folder: &folder, models, clips: None, learned: HashMap::new() };
     let Some(first) = study.with_checkpoint(first)? else { return Ok(Status::Interrupted) };
     let (task, loaded) = (tasks::of(&first), study.clips(&first)?);
     clips::save(&folder, &task.test_clips(&loaded))?;
@@ -79,8 +80,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     let started = |(variant, _): &Resolved<'_>| VariantSummary {
         name: variant.name.clone(),
         description: variant.description.clone(),
-        runs: Vec::new(),
-        failures: Vec::new(),
+        ..VariantSummary::default()
     };
     let mut summary = Summary {
         ablation: ablation.name.clone(),
@@ -114,14 +114,9 @@ struct Study<'a> {
     models: Models<'a>,
     /// The clips of the last run, which most variants share.
     clips: Option<Arc<Clips>>,
-    learned: Vec<Learned>,
-}
-
-/// The result of a run's cross-entropy stage, from which self-critical training can start.
-struct Learned {
-    /// Hash of the configuration of that stage.
-    config_hash: String,
-    checkpoint: PathBuf,
+    /// Checkpoints after cross-entropy training, from which self-critical training can start, by the hash of
+    /// their configuration.
+    learned: HashMap<String, PathBuf>,
 }
 
 impl Study<'_> {
@@ -164,11 +159,8 @@ impl Study<'_> {
             Some(finished) if self.models.keep(&variant.name, summary) => Some(finished),
             finished => {
                 if self.session.dashboard != Dashboard::Silent && finished.is_none() {
-                    println!(
-                        "\n{}\n\nnow: {} seed {seed}",
-                        Overview::read(self.folder)?.text(),
-                        variant.name
-                    );
+                    let state = Overview::read(self.folder)?.text();
+                    println!("\n{state}\n\nnow: {} seed {seed}", variant.name);
                 }
                 let Some(config) = &self.with_checkpoint(config)? else { return Ok(None) };
                 let clips = self.clips(config)?;
@@ -180,7 +172,7 @@ impl Study<'_> {
             }
         };
         if result.is_some() && config.scst.is_none() {
-            self.learned.push(Learned { config_hash: config.hash(seed)?, checkpoint: directory.join(BEST) });
+            self.learned.entry(config.hash(seed)?).or_insert_with(|| directory.join(BEST));
         }
         Ok(result)
     }
@@ -195,18 +187,15 @@ impl Study<'_> {
             && let Some(equal) = reuse::find(self.request.runs, self.folder, &provenance)?
         {
             reuse::copy_run(&equal, &run.directory)?;
+            let (variant, seed, equal) = (run.variant, run.seed, equal.display());
             eprintln!(
-                "{} seed {} is the run in {}, which was copied (--no-reuse would train it again)",
-                run.variant,
-                run.seed,
-                equal.display()
+                "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
             );
             return run.finished();
         }
         // self-critical training starts from a run of this study that has the same first stage
-        let first_stage = run.first_stage_hash()?;
-        let start = self.learned.iter().find(|learned| first_stage.as_ref() == Some(&learned.config_hash));
-        run.run(self.session, clips, &provenance, start.map(|learned| learned.checkpoint.as_path()))
+        let start = run.first_stage_hash()?.and_then(|hash| self.learned.get(&hash));
+        run.run(self.session, clips, &provenance, start.map(PathBuf::as_path))
     }
 
     /// The clips of a configuration; those of the last run where it reads the same frames.
@@ -216,9 +205,8 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let clips = Arc::new(Clips::open(config, &*task, size, &self.session.caches)?);
-        self.clips = Some(clips.clone());
-        Ok(clips)
+        let clips = Clips::open(config, &*task, size, &self.session.caches)?;
+        Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 
     /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none
@@ -241,7 +229,7 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot write to the folder of the run: {}", folder.display()))?;
-    // a folder that cannot be written to is reported now and not after the first run
+    // a folder that cannot be written to is reported before the first run, not after it
     files::replace(&folder.join(".writable"), b"")?;
     std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
 }

@@ -8,7 +8,7 @@ use captioner::{Checkpoint, weights_hash};
 use data::datasets::Split;
 use data::text::clean_caption;
 
-use super::run::Evaluation;
+use super::run::evaluate;
 use crate::config::{RunConfig, find_checkpoint, open_checkpoint};
 use crate::records::{ModelSummary, Summary};
 use crate::runtime::Session;
@@ -51,13 +51,7 @@ impl<'a> Models<'a> {
         let earlier = self.earlier(summary.world.as_ref());
         let is_of = |model: &&ModelSummary| model.variants.iter().any(|name| name == variant);
         let known = earlier.and_then(|earlier| earlier.models.iter().find(is_of)).cloned();
-        match known {
-            Some(model) => {
-                enter(variant, model, summary);
-                true
-            }
-            None => false,
-        }
+        known.map(|model| enter(variant, model, summary)).is_some()
     }
 
     /// Adds a variant to the entry of its model in the summary. A model without an entry is evaluated, unless
@@ -89,16 +83,15 @@ impl<'a> Models<'a> {
         let directory = find_checkpoint(&config.checkpoint)?;
         let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &self.session.device)?;
         report_unknown_words(&checkpoint, clips)?;
-        let task = tasks::of(config);
-        let context = task.context(&checkpoint)?;
+        let context = tasks::of(config).context(&checkpoint)?;
         let predictions = self.folder.join(format!("predictions/pretrained-{weights_hash}.json"));
-        let test = Evaluation { task: &*task, config, clips };
+        let test = evaluate(config, clips, Split::Test, &checkpoint.model, &context, Some(&predictions))?;
         Ok(ModelSummary {
             weights_hash,
             checkpoint: config.checkpoint.display().to_string(),
             parameters: model::parameters::count(&checkpoint.model, |_| true),
             variants: Vec::new(),
-            test: test.of(Split::Test, &checkpoint.model, &context, Some(&predictions))?,
+            test,
         })
     }
 }

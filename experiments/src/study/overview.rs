@@ -18,7 +18,6 @@ pub(crate) struct Overview {
     table: Table,
     finished: usize,
     failed: usize,
-    all: usize,
     /// Durations of finished runs, seconds.
     durations: Vec<f64>,
 }
@@ -27,8 +26,8 @@ impl Overview {
     /// Reads a study's folder.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = Summary::read(folder)?;
-        let table = Table::new(&["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
-        let mut overview = Self { table, finished: 0, failed: 0, all: 0, durations: Vec::new() };
+        let table = Table::new(["variant", "seed", "state", "epochs", "best validation", "test", "time"]);
+        let mut overview = Self { table, finished: 0, failed: 0, durations: Vec::new() };
         for variant in &summary.variants {
             for seed in 1..=summary.seeds.unwrap_or(1) {
                 overview.add(variant, seed, &run_folder(folder, &variant.name, seed))?;
@@ -52,7 +51,6 @@ impl Overview {
             None if history.is_empty() && !place.exists() => "waiting".to_owned(),
             None => format!("started{stage}"),
         };
-        self.all += 1;
         self.finished += usize::from(run.is_some());
         self.failed += usize::from(run.is_none() && has_failed);
         self.durations.extend(time);
@@ -74,18 +72,20 @@ impl Overview {
         Ok(())
     }
 
+    fn left(&self) -> usize {
+        self.table.rows().len() - self.finished - self.failed
+    }
+
     /// Whether every run has ended.
     pub(crate) fn is_complete(&self) -> bool {
-        self.finished + self.failed == self.all
+        self.left() == 0
     }
 
     /// A table of all runs, and an estimate of the remaining time.
     pub(crate) fn text(&self) -> String {
-        let mut line = format!("{} of {} runs finished", self.finished, self.all);
-        if self.failed > 0 {
-            line += &format!(", {} failed", self.failed);
-        }
-        let left = self.all - self.finished - self.failed;
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        let mut line = format!("{} of {} runs finished{failed}", self.finished, self.table.rows().len());
+        let left = self.left();
         if left > 0 && !self.durations.is_empty() {
             let each = self.durations.iter().sum::<f64>() / self.durations.len() as f64;
             line += &format!("; about {} left, if the others take as long", seconds(each * left as f64));

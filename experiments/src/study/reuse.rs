@@ -1,7 +1,7 @@
 //! Runs that studies share: the same program, configuration, seed, data and weights give the same run, so a
 //! finished one is copied instead of trained again. Most studies share the variant to compare with.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -25,8 +25,7 @@ pub(super) fn find(runs: &Path, study: &Path, wanted: &Provenance) -> anyhow::Re
         return Ok(None);
     }
     for other in folders(runs)? {
-        let was_moved = other.extension().is_some_and(|end| end.to_string_lossy().starts_with(ASIDE));
-        if other == study || was_moved {
+        if other == study || other.extension().is_some_and(|end| end.to_string_lossy().starts_with(ASIDE)) {
             continue;
         }
         for variant in folders(&other)? {
@@ -79,14 +78,9 @@ fn folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(folder).with_context(|| failed("read", folder))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| failed("read", folder))?.path();
-        if path.is_dir() {
-            found.push(path);
-        }
-    }
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.with_context(|| failed("read", folder))?;
+    let mut found: Vec<PathBuf> = entries.iter().map(DirEntry::path).filter(|path| path.is_dir()).collect();
     found.sort();
     Ok(found)
 }

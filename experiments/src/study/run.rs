@@ -4,18 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::ensure;
 use captioner::{Context, SETTINGS_FILE, TOKENIZER_FILE};
 use data::datasets::Split;
-use data::text::Tokenizer;
 use model::Blip2;
 use serde_json::json;
 use train::evaluation::evaluate_captions;
 use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst};
-use train::{
-    BEST, CrossEntropy, Examples, Fit, Metrics, Objective, Outcome, TrainConfig, Validation, files, fit,
-};
+use train::{BEST, CrossEntropy, Fit, Metrics, Objective, Outcome, TrainConfig, files, fit};
 
 use crate::config::{RunConfig, ScstStage, find_checkpoint, open_checkpoint};
 use crate::records::provenance::Identity;
@@ -25,7 +22,7 @@ use crate::records::{
 };
 use crate::runtime::Session;
 use crate::runtime::memory::{self, PeakMemory};
-use crate::tasks::{self, Clips, Task};
+use crate::tasks::{self, Clips, Inputs, Task};
 
 /// One run of a study.
 pub(super) struct Run<'a> {
@@ -45,14 +42,12 @@ impl<'a> Run<'a> {
     /// The result of an earlier session, where the run is finished.
     pub(super) fn finished(&self) -> anyhow::Result<Option<RunResult>> {
         let Some(result) = read_json::<RunResult>(&self.directory.join(RESULT))? else { return Ok(None) };
-        let hash = self.config.hash(self.seed)?;
-        if result.config_hash != hash {
-            bail!(
-                "{} was made with other settings (hash {}, now {hash}); move it away, or run without --resume to start again",
-                self.directory.display(),
-                result.config_hash,
-            );
-        }
+        let (hash, place) = (self.config.hash(self.seed)?, self.directory.display());
+        ensure!(
+            result.config_hash == hash,
+            "{place} was made with other settings (hash {}, now {hash}); move it away, or run without --resume to start again",
+            result.config_hash,
+        );
         Ok(Some(result))
     }
 
@@ -112,8 +107,7 @@ impl<'a> Run<'a> {
         }
         let training = self.config.last_stage();
         let predictions = self.directory.join(TEST_PREDICTIONS);
-        let test = Evaluation { task: &*self.task, config: self.config, clips };
-        let test = test.of(Split::Test, &outcome.best, &context, Some(&predictions))?;
+        let test = evaluate(self.config, clips, Split::Test, &outcome.best, &context, Some(&predictions))?;
         let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&outcome.best, choose));
         let result = RunResult {
             config_hash: provenance.config_hash.clone(),
@@ -150,29 +144,21 @@ struct Stages<'a> {
 impl Stages<'_> {
     /// Cross-entropy training of the pretrained model.
     fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Trained> {
-        let (model, context) = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
-        let examples = self.examples(&model, &context, &config.train)?;
-        let objective = CrossEntropy::new(context.clone(), config.train.label_smoothing);
-        let label = format!("{} seed {}", self.run.variant, self.run.seed);
-        let outcome = self.fit(model, objective, examples, &config.train, directory, label)?;
-        self.save_settings(config, &context.tokenizer, directory, outcome.interrupted)?;
-        Ok((outcome, context))
+        let start = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
+        let objective = CrossEntropy::new(start.1.clone(), config.train.label_smoothing);
+        self.train(start, objective, config, &config.train, directory, "")
     }
 
     /// Self-critical training of the model that cross-entropy training gave.
     fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Trained> {
         let (run, config) = (self.run, self.run.config);
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
-        let (model, context) = self.open(start, dropout)?;
-        let examples = self.examples(&model, &context, &scst.train)?;
+        let start = self.open(start, dropout)?;
         let training = self.clips.split(Split::Train);
         let references: Vec<Vec<String>> = training.into_iter().map(|clip| clip.captions.clone()).collect();
         let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
-        let label = format!("{} seed {}, self-critical", run.variant, run.seed);
-        let objective = Scst::new(context.clone(), rewards);
-        let outcome = self.fit(model, objective, examples, &scst.train, &run.directory, label)?;
-        self.save_settings(config, &context.tokenizer, &run.directory, outcome.interrupted)?;
-        Ok((outcome, context))
+        let objective = Scst::new(start.1.clone(), rewards);
+        self.train(start, objective, config, &scst.train, &run.directory, ", self-critical")
     }
 
     /// A checkpoint as the run trains it.
@@ -182,31 +168,25 @@ impl Stages<'_> {
         Ok((checkpoint.model, context))
     }
 
-    /// Training examples, and the validation split with its scorer.
-    fn examples(
+    /// Trains a stage and saves its tokenizer and settings beside its best weights, so that the checkpoint
+    /// can be evaluated alone.
+    fn train<O: Objective<Model = Blip2>>(
         &self,
-        model: &Blip2,
-        context: &Context,
-        training: &TrainConfig,
-    ) -> anyhow::Result<(Arc<dyn Examples>, Validation)> {
-        let (run, clips) = (self.run, self.clips);
-        let videos = |split| clips.videos(split, model, training);
-        let seed = run.config.drawn_seed(run.seed);
-        let train = run.task.training(clips, videos(Split::Train)?, context, seed)?;
-        let validation = run.task.evaluation(clips, Split::Validate, videos(Split::Validate)?, context)?;
-        Ok((train, validation))
-    }
-
-    fn fit<O: Objective<Model = Blip2>>(
-        &self,
-        model: Blip2,
+        (model, context): (Blip2, Context),
         objective: O,
-        (train, validation): (Arc<dyn Examples>, Validation),
+        config: &RunConfig,
         training: &TrainConfig,
         directory: &Path,
-        label: String,
-    ) -> anyhow::Result<Outcome<Blip2>> {
-        let (run, session) = (self.run, self.session);
+        stage: &str,
+    ) -> anyhow::Result<Trained> {
+        let (run, session, clips) = (self.run, self.session, self.clips);
+        let inputs = |split| {
+            let videos = clips.videos(split, &model, training)?;
+            anyhow::Ok(Inputs { clips, split, videos, context: &context })
+        };
+        let seed = run.config.drawn_seed(run.seed);
+        let train = run.task.training(inputs(Split::Train)?, seed)?;
+        let validation = run.task.evaluation(inputs(Split::Validate)?)?;
         let settings = Fit {
             config: training.clone(),
             objective,
@@ -214,53 +194,34 @@ impl Stages<'_> {
             validation: Some(validation),
             directory: directory.to_owned(),
             device: session.device.clone(),
-            seed: run.config.drawn_seed(run.seed),
-            label,
-            settings: json!({ "config": run.config, "seed": run.seed, "data": self.clips.hash() }),
+            seed,
+            label: format!("{} seed {}{stage}", run.variant, run.seed),
+            settings: json!({ "config": run.config, "seed": run.seed, "data": clips.hash() }),
             stop: session.stop.clone(),
             dashboard: session.dashboard,
             processes: Arc::new(SingleProcess),
         };
-        Ok(fit(model, settings)?)
-    }
-
-    /// Saves the tokenizer and the settings of a stage beside its best weights, so that the checkpoint can be
-    /// evaluated alone.
-    fn save_settings(
-        &self,
-        config: &RunConfig,
-        tokenizer: &Tokenizer,
-        directory: &Path,
-        interrupted: bool,
-    ) -> anyhow::Result<()> {
-        if interrupted {
-            return Ok(());
+        let outcome = fit(model, settings)?;
+        if !outcome.interrupted {
+            let best = directory.join(BEST);
+            context.tokenizer.save(&best.join(TOKENIZER_FILE))?;
+            files::replace(&best.join(SETTINGS_FILE), config.to_toml()?.as_bytes())?;
         }
-        let best = directory.join(BEST);
-        tokenizer.save(&best.join(TOKENIZER_FILE))?;
-        Ok(files::replace(&best.join(SETTINGS_FILE), config.to_toml()?.as_bytes())?)
+        Ok((outcome, context))
     }
 }
 
-/// Evaluation of a model on a split, as a run with this configuration does it.
-pub(crate) struct Evaluation<'a> {
-    /// The task of the configuration.
-    pub task: &'a dyn Task,
-    pub config: &'a RunConfig,
-    pub clips: &'a Clips,
-}
-
-impl Evaluation<'_> {
-    /// The metrics of a model; the predictions are saved where a file is named.
-    pub(crate) fn of(
-        &self,
-        split: Split,
-        model: &Blip2,
-        context: &Context,
-        predictions: Option<&Path>,
-    ) -> anyhow::Result<Metrics> {
-        let videos = self.clips.videos(split, model, self.config.last_stage())?;
-        let examples = self.task.evaluation(self.clips, split, videos, context)?;
-        Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
-    }
+/// The metrics of a model on a split, as a run with this configuration computes them; the predictions are
+/// saved where a file is named.
+pub(crate) fn evaluate(
+    config: &RunConfig,
+    clips: &Clips,
+    split: Split,
+    model: &Blip2,
+    context: &Context,
+    predictions: Option<&Path>,
+) -> anyhow::Result<Metrics> {
+    let videos = clips.videos(split, model, config.last_stage())?;
+    let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context })?;
+    Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
 }

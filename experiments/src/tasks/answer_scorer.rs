@@ -4,58 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data::datasets::questions::most_frequent_answers;
 use data::datasets::{Clip, Question};
-use data::tiny_world::{QuestionKind, World};
+use data::tiny_world::World;
 use metrics::vqa::{accuracy, normalize};
 use serde_json::{Value, json};
 use train::{Metrics, Prediction, Scorer, TrainError};
 
 use crate::text::metrics::ACCURACY;
 
-/// A group of questions whose accuracy is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
-    Kind(QuestionKind),
-    Word(FirstWord),
-}
+/// A group of questions whose accuracy is reported: its place among the groups, and its name.
+type Group = (usize, &'static str);
 
-impl Group {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kind(kind) => kind.name(),
-            Self::Word(word) => word.name(),
-        }
-    }
-}
+/// The first words of questions by which papers on MSRVTT-QA and MSVD-QA report accuracy, and the name of all
+/// others.
+const FIRST_WORDS: [&str; 6] = ["what", "who", "how", "when", "where", "other"];
 
-/// The first words of questions by which papers on MSRVTT-QA and MSVD-QA report accuracy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum FirstWord {
-    What,
-    Who,
-    How,
-    When,
-    Where,
-    Other,
-}
-
-impl FirstWord {
-    const ASKING: [Self; 5] = [Self::What, Self::Who, Self::How, Self::When, Self::Where];
-
-    fn of(question: &str) -> Self {
-        let first = question.split_whitespace().next().unwrap_or_default().to_lowercase();
-        Self::ASKING.into_iter().find(|word| word.name() == first).unwrap_or(Self::Other)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::What => "what",
-            Self::Who => "who",
-            Self::How => "how",
-            Self::When => "when",
-            Self::Where => "where",
-            Self::Other => "other",
-        }
-    }
+fn first_word(question: &str) -> Group {
+    let first = question.split_whitespace().next().unwrap_or_default().to_lowercase();
+    let at = FIRST_WORDS.iter().position(|word| *word == first).unwrap_or(FIRST_WORDS.len() - 1);
+    (at, FIRST_WORDS[at])
 }
 
 /// Scores answers to the questions of a split.
@@ -70,11 +36,14 @@ impl AnswerScorer {
     /// by their first word.
     pub(super) fn new(world: Option<&World>, clips: &[&Clip]) -> Result<Self, TrainError> {
         let group = |question: &Question| match world {
-            None => Ok(Group::Word(FirstWord::of(&question.text))),
-            Some(world) => world.question_kind(&question.id).map(Group::Kind).ok_or_else(|| {
-                let (id, world) = (&question.id, world.directory().display());
-                TrainError::Data(format!("there is no question {id} in the tiny world {world}"))
-            }),
+            None => Ok(first_word(&question.text)),
+            Some(world) => match world.question_kind(&question.id) {
+                Some(kind) => Ok((kind as usize, kind.name())),
+                None => {
+                    let (id, world) = (&question.id, world.directory().display());
+                    Err(TrainError::Data(format!("there is no question {id} in the tiny world {world}")))
+                }
+            },
         };
         let questions = clips.iter().flat_map(|clip| &clip.questions);
         let asked = questions.map(|question| Ok((group(question)?, question.clone())));
@@ -94,7 +63,7 @@ impl AnswerScorer {
         let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len().max(1) as f64;
         let all: Vec<f64> = groups.values().flatten().copied().collect();
         let metrics = Metrics::one(ACCURACY, mean(&all));
-        Ok(groups.iter().fold(metrics, |metrics, (group, scores)| metrics.with(group.name(), mean(scores))))
+        Ok(groups.iter().fold(metrics, |metrics, (group, scores)| metrics.with(group.1, mean(scores))))
     }
 
     /// Accuracy without a model: the most frequent training answer of each group.
@@ -110,7 +79,7 @@ impl AnswerScorer {
 impl Scorer for AnswerScorer {
     fn names(&self) -> Vec<String> {
         let groups: BTreeSet<Group> = self.asked.iter().map(|(group, _)| *group).collect();
-        std::iter::once(ACCURACY).chain(groups.into_iter().map(Group::name)).map(str::to_owned).collect()
+        std::iter::once(ACCURACY).chain(groups.into_iter().map(|group| group.1)).map(str::to_owned).collect()
     }
 
     /// The list of the VQA challenge: `question_id` and `answer`.

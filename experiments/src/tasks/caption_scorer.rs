@@ -49,12 +49,8 @@ impl CaptionScorer {
         let metrics =
             Metrics::one(CIDER, scores.cider).with(BLEU_4, scores.bleu[3]).with(ROUGE_L, scores.rouge_l);
         let metrics = scores.meteor.into_iter().fold(metrics, |metrics, meteor| metrics.with(METEOR, meteor));
-        let metrics = if self.is_final {
-            let shorter = SHORTER_BLEUS.iter().zip(scores.bleu);
-            shorter.fold(metrics, |metrics, (name, bleu)| metrics.with(name, bleu))
-        } else {
-            metrics
-        };
+        let shorter = SHORTER_BLEUS.iter().zip(scores.bleu).filter(|_| self.is_final);
+        let metrics = shorter.fold(metrics, |metrics, (name, bleu)| metrics.with(name, bleu));
         let metrics = match &self.world {
             Some(world) => self.truths(world, captions, self.by_order(world, &scores.per_video, metrics)),
             None => metrics,
@@ -82,41 +78,32 @@ impl CaptionScorer {
             Some(assess(&parse_caption(caption), &world.truth(&clip.id)?.scene))
         });
         let judged: Vec<_> = judged.collect();
-        metrics
-            .with(SHAPE, share(judged.iter().map(|judged| judged.shape)))
-            .with(COLOUR, share(judged.iter().map(|judged| judged.colour)))
-            .with(EVENT, share(judged.iter().map(|judged| judged.event_kind)))
-            .with(DIRECTION, share(judged.iter().filter_map(|judged| judged.direction)))
-            .with(ORDER, share(judged.iter().filter_map(|judged| judged.order)))
+        let shares = [
+            share(judged.iter().map(|judged| judged.shape)),
+            share(judged.iter().map(|judged| judged.colour)),
+            share(judged.iter().map(|judged| judged.event_kind)),
+            share(judged.iter().filter_map(|judged| judged.direction)),
+            share(judged.iter().filter_map(|judged| judged.order)),
+        ];
+        with_truths(metrics, shares)
     }
 }
 
 /// Share of true values; 0 of none.
 fn share(values: impl Iterator<Item = bool>) -> f64 {
-    let (mut right, mut all) = (0usize, 0usize);
-    for value in values {
-        right += usize::from(value);
-        all += 1;
-    }
-    right as f64 / all.max(1) as f64
+    let all: Vec<bool> = values.collect();
+    all.iter().filter(|is_right| **is_right).count() as f64 / all.len().max(1) as f64
 }
 
 impl Scorer for CaptionScorer {
     fn names(&self) -> Vec<String> {
-        let truths: &[&str] =
-            if self.world.is_some() { &[SHAPE, COLOUR, EVENT, DIRECTION, ORDER] } else { &[] };
+        let has_truth = self.world.is_some();
         let published = [CIDER, BLEU_4, ROUGE_L].into_iter().chain(self.meteor.as_ref().map(|_| METEOR));
-        published
-            .chain(SHORTER_BLEUS.into_iter().filter(|_| self.is_final))
-            .chain(
-                [ORDERED_CIDER, UNORDERED_CIDER]
-                    .into_iter()
-                    .filter(|_| self.is_final && self.world.is_some()),
-            )
-            .chain(truths.iter().copied())
-            .chain([DISTINCT])
-            .map(str::to_owned)
-            .collect()
+        let shorter = SHORTER_BLEUS.into_iter().filter(|_| self.is_final);
+        let by_order = [ORDERED_CIDER, UNORDERED_CIDER].into_iter().filter(|_| self.is_final && has_truth);
+        let truths = TRUTHS.into_iter().filter(|_| has_truth);
+        let names = published.chain(shorter).chain(by_order).chain(truths).chain([DISTINCT]);
+        names.map(str::to_owned).collect()
     }
 
     fn score_predictions(&self, predictions: &[Prediction]) -> Result<Metrics, TrainError> {
@@ -130,11 +117,15 @@ impl Scorer for CaptionScorer {
 
 /// Chance levels under the names of their metrics.
 pub(super) fn chance_metrics(chance: &ChanceLevels) -> Metrics {
-    Metrics::one(SHAPE, chance.shape)
-        .with(COLOUR, chance.colour)
-        .with(EVENT, chance.event_kind)
-        .with(DIRECTION, chance.direction)
-        .with(ORDER, chance.order)
+    let ChanceLevels { shape, colour, event_kind, direction, order } = *chance;
+    with_truths(Metrics::default(), [shape, colour, event_kind, direction, order])
+}
+
+/// The metrics of the tiny world.
+const TRUTHS: [&str; 5] = [SHAPE, COLOUR, EVENT, DIRECTION, ORDER];
+
+fn with_truths(metrics: Metrics, values: [f64; 5]) -> Metrics {
+    TRUTHS.iter().zip(values).fold(metrics, |metrics, (name, value)| metrics.with(name, value))
 }
 
 /// Scores captions of the held-out images of the tiny world by shape and colour. Only images of one object

@@ -3,29 +3,25 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use captioner::{Checkpoint, Context, GenerationConfig, TextConfig, Videos};
+use captioner::{Checkpoint, Context};
 use data::datasets::{Split, VideoSet};
 use data::tiny_world::{World, WorldConfig, chance_levels};
 use metrics::best_constant_caption;
 use train::{CaptionUse, Captioned, Examples, Metrics, Validation};
 
 use super::caption_scorer::{CaptionScorer, chance_metrics};
-use super::{Clips, Task, TextLengths};
-use crate::config::{EvaluateConfig, RunConfig};
+use super::{Clips, Inputs, Task, TextLengths};
+use crate::config::RunConfig;
 use crate::records::{Baselines, TestClip};
 
-/// The settings of captioning.
+/// The configuration of a run that captions.
 pub(super) struct Captioning {
-    text: TextConfig,
-    generate: GenerationConfig,
-    captions: CaptionUse,
-    evaluate: EvaluateConfig,
+    config: RunConfig,
 }
 
 impl Captioning {
     pub(super) fn new(config: &RunConfig) -> Self {
-        let (text, generate) = (config.text.clone(), config.generate.clone());
-        Self { text, generate, captions: config.captions, evaluate: config.evaluate.clone() }
+        Self { config: config.clone() }
     }
 
     /// Scores captions of a split; of the test split by every metric.
@@ -45,40 +41,30 @@ impl Task for Captioning {
     }
 
     fn examples_per_clip(&self, world: &WorldConfig) -> Option<usize> {
-        (self.captions == CaptionUse::Every).then_some(world.captions)
+        (self.config.captions == CaptionUse::Every).then_some(world.captions)
     }
 
     fn text_lengths(&self) -> TextLengths {
-        TextLengths::new(&self.text.prompt, self.generate.max_new_tokens)
+        TextLengths::new(&self.config.text.prompt, self.config.generate.max_new_tokens)
     }
 
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
-        let generate = self.generate.with_end_tokens(checkpoint.end_tokens.clone());
-        Ok(checkpoint.context(&self.text.prompt, generate)?)
+        let generate = self.config.generate.with_end_tokens(checkpoint.end_tokens.clone());
+        Ok(checkpoint.context(&self.config.text.prompt, generate)?)
     }
 
-    fn training(
-        &self,
-        clips: &Clips,
-        videos: Videos,
-        context: &Context,
-        seed: u64,
-    ) -> anyhow::Result<Arc<dyn Examples>> {
-        let training = clips.split(Split::Train);
+    fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
+        let Inputs { clips, split, videos, context } = inputs;
+        let training = clips.split(split);
         let captions = training.iter().map(|clip| clip.captions.as_slice());
-        let (used, tokenizer) = (self.captions, context.tokenizer.clone());
-        Ok(Arc::new(Captioned::new(videos, captions, used, tokenizer, self.text.max_tokens, seed)?))
+        let (used, tokenizer) = (self.config.captions, context.tokenizer.clone());
+        Ok(Arc::new(Captioned::new(videos, captions, used, tokenizer, self.config.text.max_tokens, seed)?))
     }
 
-    fn evaluation(
-        &self,
-        clips: &Clips,
-        split: Split,
-        videos: Videos,
-        _context: &Context,
-    ) -> anyhow::Result<Validation> {
+    fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation> {
+        let Inputs { clips, split, videos, .. } = inputs;
         let scorer = Arc::new(Self::scorer(clips, split)?);
-        Ok(Validation::of_videos(videos, split, scorer, self.evaluate.batch_size))
+        Ok(Validation::of_videos(videos, split, scorer, self.config.evaluate.batch_size))
     }
 
     fn baselines(&self, clips: &Clips) -> anyhow::Result<Baselines> {

@@ -129,12 +129,7 @@ impl Clips {
     }
 
     fn frames(&self, split: Split) -> anyhow::Result<Arc<FrameSource>> {
-        let [train, validate, test] = &self.frames;
-        let place = match split {
-            Split::Train => train,
-            Split::Validate => validate,
-            Split::Test => test,
-        };
+        let place = &self.frames[split as usize];
         if let Some(frames) = place.get() {
             return Ok(frames.clone());
         }

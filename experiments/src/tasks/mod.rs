@@ -43,28 +43,24 @@ pub(crate) trait Task: Send + Sync {
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context>;
 
     /// Training examples; `seed` draws among the captions of a clip.
-    fn training(
-        &self,
-        clips: &Clips,
-        videos: Videos,
-        context: &Context,
-        seed: u64,
-    ) -> anyhow::Result<Arc<dyn Examples>>;
+    fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>>;
 
     /// A split with its scorer.
-    fn evaluation(
-        &self,
-        clips: &Clips,
-        split: Split,
-        videos: Videos,
-        context: &Context,
-    ) -> anyhow::Result<Validation>;
+    fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation>;
 
     /// Scores on the test split that need no model.
     fn baselines(&self, clips: &Clips) -> anyhow::Result<Baselines>;
 
     /// The test clips as the report shows them.
     fn test_clips(&self, clips: &Clips) -> Vec<TestClip>;
+}
+
+/// A split as a model reads it.
+pub(crate) struct Inputs<'a> {
+    pub clips: &'a Clips,
+    pub split: Split,
+    pub videos: Videos,
+    pub context: &'a Context,
 }
 
 /// Estimated lengths of the texts of an example, tokens.

@@ -15,7 +15,7 @@ use model::lm::LanguageModelConfig;
 use train::{Batch, Examples, Metrics, TrainError, Validation};
 
 use super::answer_scorer::AnswerScorer;
-use super::{Clips, Task, TextLengths};
+use super::{Clips, Inputs, Task, TextLengths};
 use crate::config::{AnswerConfig, EvaluateConfig, RunConfig};
 use crate::records::{Baselines, TestClip};
 
@@ -33,13 +33,8 @@ impl QuestionAnswering {
         Self { config: config.clone(), evaluate: run.evaluate.clone() }
     }
 
-    fn questions(
-        &self,
-        clips: &Clips,
-        split: Split,
-        videos: Videos,
-        context: &Context,
-    ) -> anyhow::Result<Questions> {
+    fn questions(&self, inputs: Inputs<'_>) -> anyhow::Result<Questions> {
+        let Inputs { clips, split, videos, context } = inputs;
         let reader = Reader::new(self.config.clone(), &context.config, context.tokenizer.clone())?;
         Questions::new(videos, &clips.split(split), reader)
     }
@@ -60,9 +55,8 @@ impl Task for QuestionAnswering {
     }
 
     fn text_lengths(&self) -> TextLengths {
-        let TextLengths { prompt, target } =
-            TextLengths::new(&self.config.prompt, self.config.generate.max_new_tokens);
-        TextLengths { prompt: prompt + QUESTION_WORDS, target }
+        let lengths = TextLengths::new(&self.config.prompt, self.config.generate.max_new_tokens);
+        TextLengths { prompt: lengths.prompt + QUESTION_WORDS, ..lengths }
     }
 
     /// Each question has its own prompt; an answer ends with the tokenizer's end token.
@@ -73,24 +67,13 @@ impl Task for QuestionAnswering {
         Ok(Context { config: checkpoint.config.clone(), tokenizer, prompt: PromptIds::default(), generate })
     }
 
-    fn training(
-        &self,
-        clips: &Clips,
-        videos: Videos,
-        context: &Context,
-        _seed: u64,
-    ) -> anyhow::Result<Arc<dyn Examples>> {
-        Ok(Arc::new(self.questions(clips, Split::Train, videos, context)?))
+    fn training(&self, inputs: Inputs<'_>, _seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
+        Ok(Arc::new(self.questions(inputs)?))
     }
 
-    fn evaluation(
-        &self,
-        clips: &Clips,
-        split: Split,
-        videos: Videos,
-        context: &Context,
-    ) -> anyhow::Result<Validation> {
-        let questions = self.questions(clips, split, videos, context)?;
+    fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation> {
+        let (clips, split) = (inputs.clips, inputs.split);
+        let questions = self.questions(inputs)?;
         Ok(Validation {
             split,
             ids: questions.asked.iter().map(|(_, question)| question.id.clone()).collect(),

@@ -11,6 +11,17 @@ pub(crate) use table::Table;
 
 use train::TrainError;
 
+/// The values without repetitions, each in the place of its first occurrence.
+pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
 /// An error and its causes in one line. The typed errors of the libraries print their causes themselves,
 /// which are therefore not repeated.
 pub(crate) fn error_chain(error: &anyhow::Error) -> String {

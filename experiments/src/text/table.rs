@@ -11,14 +11,14 @@ pub(crate) struct Table {
 
 impl Table {
     /// An empty table.
-    pub(crate) fn new(heading: &[&str]) -> Self {
-        Self { heading: heading.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
+    pub(crate) fn new(heading: impl IntoIterator<Item: ToString>) -> Self {
+        Self { heading: heading.into_iter().map(|cell| cell.to_string()).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
-    pub(crate) fn push(&mut self, row: Vec<String>) {
-        debug_assert_eq!(row.len(), self.heading.len());
-        self.rows.push(row);
+    pub(crate) fn push(&mut self, row: impl IntoIterator<Item = String>) {
+        self.rows.push(row.into_iter().collect());
+        debug_assert_eq!(self.rows.last().map(Vec::len), Some(self.heading.len()));
     }
 
     /// Whether there is no row.
@@ -54,15 +54,12 @@ impl Table {
 
     fn aligned_markdown(&self) -> String {
         let widths = self.widths();
-        let rule: Vec<String> = widths
-            .iter()
-            .enumerate()
-            .map(|(column, &width)| match self.is_numeric(column) {
-                false => "-".repeat(width),
-                true => "-".repeat(width - 1) + ":",
-            })
-            .collect();
-        let mut lines = vec![self.line(&self.heading, &widths, " | "), rule.join(" | ")];
+        let rule = |(column, &width): (usize, &usize)| match self.is_numeric(column) {
+            false => "-".repeat(width),
+            true => "-".repeat(width - 1) + ":",
+        };
+        let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
+        let mut lines = vec![self.line(&self.heading, &widths, " | "), rules.join(" | ")];
         lines.extend(self.rows.iter().map(|row| self.line(row, &widths, " | ")));
         lines.iter().map(|line| format!("| {line} |\n")).collect()
     }
@@ -75,15 +72,11 @@ impl Table {
     }
 
     fn line(&self, row: &[String], widths: &[usize], between: &str) -> String {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .enumerate()
-            .map(|(column, (cell, &width))| match self.is_numeric(column) {
-                false => format!("{cell:<width$}"),
-                true => format!("{cell:>width$}"),
-            })
-            .collect();
+        let cell = |(column, (cell, &width)): (usize, (&String, &usize))| match self.is_numeric(column) {
+            false => format!("{cell:<width$}"),
+            true => format!("{cell:>width$}"),
+        };
+        let cells: Vec<String> = row.iter().zip(widths).enumerate().map(cell).collect();
         cells.join(between).trim_end().to_owned()
     }
 
@@ -107,7 +100,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_in_both_forms() {
-        let mut table = Table::new(&["variant", "CIDEr"]);
+        let mut table = Table::new(["variant", "CIDEr"]);
         table.push(vec!["all".to_owned(), "1.25".to_owned()]);
         table.push(vec!["freeze_vit".to_owned(), "not run".to_owned()]);
         insta::assert_snapshot!(table.to_text(), @r"

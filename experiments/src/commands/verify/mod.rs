@@ -5,11 +5,12 @@ mod reference;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use clap::Args;
 use model::checkpoint::{self, Precision};
+use model::generate::GenerateConfig;
 use model::loss::{Targets, cross_entropy};
 use model::parameters::{gradient, set_trainable};
 use model::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
@@ -17,7 +18,7 @@ use model::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 pub use compare::{Compared, Comparison};
 use compare::{GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
 pub use reference::Reference;
-use reference::{Generation, HostTensor, Values};
+use reference::{HostTensor, Values, generation};
 
 use super::options::{CheckpointOption, DeviceOption};
 use crate::runtime::device;
@@ -54,12 +55,6 @@ pub struct Subject<'a> {
     pub bf16: bool,
 }
 
-impl Arguments {
-    fn subject(&self) -> Subject<'_> {
-        Subject { checkpoint: &self.checkpoint.checkpoint, adapter: self.adapter.as_deref(), bf16: self.bf16 }
-    }
-}
-
 /// Returns whether every tensor is within its tolerance.
 ///
 /// # Errors
@@ -67,7 +62,9 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let device = device::select(&arguments.device.device)?.device;
     let reference = Reference::read(&arguments.reference)?;
-    let comparison = verify(&arguments.subject(), &reference, &device)?;
+    let Arguments { checkpoint, adapter, bf16, .. } = arguments;
+    let subject = Subject { checkpoint: &checkpoint.checkpoint, adapter: adapter.as_deref(), bf16: *bf16 };
+    let comparison = verify(&subject, &reference, &device)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);
     } else {
@@ -107,11 +104,11 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
 
     let mut comparison = Comparison::new();
     let logits = forward(&blip2, &inputs, reference, &mut comparison, bf16)?;
+    let tolerance = if bf16 { LOGITS_IN_BF16 } else { TENSOR };
+    compare_logits(&logits, &inputs, reference, tolerance, &mut comparison)?;
     if bf16 {
-        compare_logits(&logits, &inputs, reference, LOGITS_IN_BF16, &mut comparison)?;
         return Ok(comparison);
     }
-    compare_logits(&logits, &inputs, reference, TENSOR, &mut comparison)?;
     let loss = cross_entropy(logits, &inputs.targets, 0.0);
     comparison.floats("loss", reference, loss, LOSS)?;
     generate(directory, &blip2, &config, &inputs, reference, &mut comparison)?;
@@ -177,13 +174,9 @@ impl Inputs {
     /// Refuses ids that the model has no embedding for.
     fn check(&self, config: &Blip2Config) -> anyhow::Result<()> {
         let language_model = config.text_config.vocabulary_size();
-        for ((name, most), vocabulary) in
-            self.most_ids.iter().zip([language_model, language_model, config.qformer_config.vocab_size])
-        {
-            ensure!(
-                (*most as usize) < vocabulary,
-                "{name} hold id {most}, the checkpoint has {vocabulary} tokens"
-            );
+        let counts = [language_model, language_model, config.qformer_config.vocab_size];
+        for ((name, most), count) in self.most_ids.into_iter().zip(counts) {
+            ensure!((most as usize) < count, "{name} hold id {most}, the checkpoint has {count} tokens");
         }
         Ok(())
     }
@@ -259,25 +252,29 @@ fn generate(
         Some(tokens) => tokens.clone(),
         None => checkpoint::end_tokens(directory, config)?,
     };
-    let greedy = Generation { num_beams: 1, ..settings.beam.clone() };
+    let beam = GenerateConfig { end_tokens: end_tokens.clone(), ..settings.beam.clone() };
+    let greedy = GenerateConfig { num_beams: 1, ..beam.clone() };
     let mut asked = vec![
         ("generated_greedy".to_owned(), "generated_greedy_scores".to_owned(), Ok(greedy)),
-        ("generated_beam".to_owned(), "generated_beam_scores".to_owned(), Ok(settings.beam.clone())),
+        ("generated_beam".to_owned(), "generated_beam_scores".to_owned(), Ok(beam)),
     ];
-    for (index, generation) in settings.generations.iter().enumerate() {
+    for (index, settings) in settings.generations.iter().enumerate() {
         let name = format!("generations.{index}");
-        asked.push((format!("{name}.ids"), format!("{name}.scores"), Generation::parse(generation)));
+        asked.push((
+            format!("{name}.ids"),
+            format!("{name}.scores"),
+            generation(settings.clone(), &end_tokens),
+        ));
     }
-    for (name, scores_name, generation) in asked {
+    for (name, scores_name, generate) in asked {
         let Some((expected, [_, columns])) = reference.ids(&name)? else { continue };
-        let generation = match generation {
-            Ok(generation) => generation,
+        let generate = match generate {
+            Ok(generate) => generate,
             Err(reason) => {
-                comparison.leave_out(&name, &reason);
+                comparison.not_compared.push(format!("{name}: {reason}"));
                 continue;
             }
         };
-        let generate = generation.config(&end_tokens);
         let generated = blip2.caption(inputs.visual(), &inputs.prompt, &generate)?;
         let generated: Vec<_> = generated.into_iter().flatten().collect();
         let ids: Vec<Vec<i64>> =
@@ -318,7 +315,7 @@ fn gradients(
         let Some(HostTensor { shape: expected_shape, values: Values::Floats(expected) }) =
             reference.tensors.get(name)
         else {
-            anyhow::bail!("{name} must hold floats");
+            bail!("{name} must hold floats");
         };
         ensure!(&shape == expected_shape, "{name} is {expected_shape:?} in the reference and {shape:?} here");
         comparison.push(name, &shape, &values, expected, GRADIENT);

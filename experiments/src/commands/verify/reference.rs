@@ -6,9 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use model::Fusion;
-use model::generate::{EarlyStopping, GenerateConfig};
+use model::generate::GenerateConfig;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// Tensors of another program and its settings.
 #[derive(Debug)]
@@ -55,84 +56,31 @@ pub struct Settings {
     pub decoder_start_token_id: Option<i64>,
     /// Settings of `generated_beam`.
     #[serde(flatten)]
-    pub beam: Generation,
+    pub beam: GenerateConfig,
     /// Further settings, whose ids are the tensors `generations.INDEX.ids`.
     #[serde(default)]
-    pub generations: Vec<serde_json::Value>,
+    pub generations: Vec<Value>,
 }
 
-/// Settings of one call of `generate`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Generation {
-    /// Beams.
-    #[serde(default = "one")]
-    pub num_beams: usize,
-    /// Maximum number of new tokens.
-    pub max_new_tokens: usize,
-    /// Length penalty: score / length^penalty.
-    #[serde(default = "one_f64")]
-    pub length_penalty: f64,
-    /// Repetition penalty.
-    #[serde(default = "one_f64")]
-    pub repetition_penalty: f64,
-    /// Minimum number of new tokens.
-    #[serde(default)]
-    pub min_new_tokens: usize,
-    /// When a beam search stops.
-    #[serde(default)]
-    pub early_stopping: EarlyStopping,
-    /// Sequences a video.
-    #[serde(default = "one")]
-    pub num_return_sequences: usize,
-    /// Tokens that end a sequence, where they differ from the reference's.
-    #[serde(default)]
-    pub end_tokens: Option<Vec<u32>>,
-}
-
-/// Every key of [`Generation`]; others are not supported.
-const GENERATION_KEYS: [&str; 8] = [
-    "num_beams",
-    "max_new_tokens",
-    "length_penalty",
-    "repetition_penalty",
-    "min_new_tokens",
-    "early_stopping",
-    "num_return_sequences",
-    "end_tokens",
-];
-
-fn one() -> usize {
-    1
-}
-
-fn one_f64() -> f64 {
-    1.0
-}
-
-impl Generation {
-    /// Reads one of [`Settings::generations`]; the error is an unknown key.
-    pub(super) fn parse(value: &serde_json::Value) -> Result<Self, String> {
-        let keys = value.as_object().map(|object| object.keys()).into_iter().flatten();
-        match keys.into_iter().find(|key| !GENERATION_KEYS.contains(&key.as_str())) {
-            Some(key) => Err(format!("{key} is not known here")),
-            None => serde_json::from_value(value.clone()).map_err(|error| error.to_string()),
+/// Reads one of [`Settings::generations`]; without its own end tokens it has those given. The error is an
+/// unknown key.
+pub(super) fn generation(mut value: Value, end_tokens: &[u32]) -> Result<GenerateConfig, String> {
+    let known = json!(GenerateConfig::default());
+    let is_unknown = |key: &&String| *key == "search" || known.get(*key).is_none();
+    match value.as_object().and_then(|object| object.keys().find(is_unknown)) {
+        Some(key) => Err(format!("{key} is not known here")),
+        None => {
+            if value.is_object() && value["end_tokens"].is_null() {
+                value["end_tokens"] = json!(end_tokens);
+            }
+            serde_json::from_value(value).map_err(|error| error.to_string())
         }
     }
+}
 
-    /// The settings of the model crate.
-    pub(super) fn config(&self, end_tokens: &[u32]) -> GenerateConfig {
-        GenerateConfig {
-            max_new_tokens: self.max_new_tokens,
-            min_new_tokens: self.min_new_tokens,
-            end_tokens: self.end_tokens.clone().unwrap_or_else(|| end_tokens.to_vec()),
-            num_beams: self.num_beams,
-            num_return_sequences: self.num_return_sequences,
-            length_penalty: self.length_penalty,
-            early_stopping: self.early_stopping,
-            repetition_penalty: self.repetition_penalty,
-            ..GenerateConfig::default()
-        }
-    }
+/// The numbers of `N` bytes each.
+fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|&number| read(number)).collect()
 }
 
 impl Reference {
@@ -155,21 +103,9 @@ impl Reference {
         for (name, view) in file.tensors() {
             let bytes = view.data();
             let values = match view.dtype() {
-                Dtype::F32 => Values::Floats(
-                    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                ),
-                Dtype::I64 => Values::Integers(
-                    bytes
-                        .chunks_exact(8)
-                        .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
-                        .collect(),
-                ),
-                Dtype::I32 => Values::Integers(
-                    bytes
-                        .chunks_exact(4)
-                        .map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]])))
-                        .collect(),
-                ),
+                Dtype::F32 => Values::Floats(numbers(bytes, f32::from_le_bytes)),
+                Dtype::I64 => Values::Integers(numbers(bytes, i64::from_le_bytes)),
+                Dtype::I32 => Values::Integers(numbers(bytes, |b| i64::from(i32::from_le_bytes(b)))),
                 other => bail!("{name} is of type {other:?}, expected F32, I64 or I32: {}", path.display()),
             };
             tensors.insert(name, HostTensor { shape: view.shape().to_vec(), values });
@@ -206,11 +142,8 @@ impl Reference {
         };
         let Some((_, [rows, t])) = self.ids("labels")? else { bail!("there is no tensor labels") };
         ensure!(channels == 3 && height == width, "pixel_values must be [b, f, 3, S, S]");
-        ensure!(
-            f == self.settings.frames,
-            "pixel_values have {f} frames, the settings say {}",
-            self.settings.frames
-        );
+        let frames = self.settings.frames;
+        ensure!(f == frames, "pixel_values have {f} frames, the settings say {frames}");
         ensure!(
             rows == b && t > 0 && b > 0 && f > 0,
             "labels are [{rows}, {t}] for {b} videos of {f} frames"

@@ -142,11 +142,11 @@ fn no_clip_has_no_columns() {
 #[test]
 fn several_values_are_printed_with_their_spread() {
     let format = NumberFormat { scale: 100.0, digits: 1 };
-    assert_eq!(print_all(&[], &format), "");
-    assert_eq!(print_all(&[0.0125], &format), "1.2");
-    assert_eq!(print_all(&[0.01, 0.03], &format), "2.0 ± 1.4");
-    assert_eq!(print_all(&[1.0, 2.0], &NumberFormat::WHOLE), "1.5 ± 0.7");
-    assert_eq!(print_all(&[2.0, 2.0], &NumberFormat::WHOLE), "2 ± 0");
+    assert_eq!(print_all([], &format), "");
+    assert_eq!(print_all([0.0125], &format), "1.2");
+    assert_eq!(print_all([0.01, 0.03], &format), "2.0 ± 1.4");
+    assert_eq!(print_all([1.0, 2.0], &NumberFormat::WHOLE), "1.5 ± 0.7");
+    assert_eq!(print_all([2.0, 2.0], &NumberFormat::WHOLE), "2 ± 0");
 }
 
 #[test]
