@@ -62,14 +62,20 @@ pub struct Settings {
     pub generations: Vec<Value>,
 }
 
+/// Refuses settings without a length: the default would compare with something else.
+fn require_length(settings: &Value) -> Result<(), String> {
+    settings.get("max_new_tokens").map(|_| ()).ok_or_else(|| "missing field `max_new_tokens`".to_owned())
+}
+
 /// Reads one of [`Settings::generations`]; without its own end tokens it has those given. The error is an
-/// unknown key.
+/// unknown key, or a missing length.
 pub(super) fn generation(mut value: Value, end_tokens: &[u32]) -> Result<GenerateConfig, String> {
     let known = json!(GenerateConfig::default());
     let is_unknown = |key: &&String| *key == "search" || known.get(*key).is_none();
     match value.as_object().and_then(|object| object.keys().find(is_unknown)) {
         Some(key) => Err(format!("{key} is not known here")),
         None => {
+            require_length(&value)?;
             if value.is_object() && value["end_tokens"].is_null() {
                 value["end_tokens"] = json!(end_tokens);
             }
@@ -92,8 +98,10 @@ impl Reference {
         let settings_path = path.with_extension("json");
         let text = std::fs::read_to_string(&settings_path)
             .with_context(|| format!("cannot read the reference's settings {}", settings_path.display()))?;
-        let settings = serde_json::from_str(&text)
-            .with_context(|| format!("not the settings of a reference: {}", settings_path.display()))?;
+        let damaged = || format!("not the settings of a reference: {}", settings_path.display());
+        let settings: Value = serde_json::from_str(&text).with_context(damaged)?;
+        require_length(&settings).map_err(anyhow::Error::msg).with_context(damaged)?;
+        let settings = serde_json::from_value(settings).with_context(damaged)?;
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read the reference {}", path.display()))?;
         let damaged =
