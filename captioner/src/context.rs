@@ -20,7 +20,7 @@ pub struct Context {
     pub config: Blip2Config,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// The prompt of every clip that has none of its own.
+    /// The prompt of every clip without its own.
     pub prompt: PromptIds,
     /// How captions are generated.
     pub generate: GenerateConfig,

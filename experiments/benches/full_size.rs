@@ -56,7 +56,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    // `cargo bench --workspace` runs every benchmark without arguments; this one needs a machine of its own
+    // `cargo bench --workspace` runs every benchmark without arguments; this one needs a quiet machine
     if std::env::args().skip(1).all(|word| word == "--bench") {
         println!("full size is not timed unless asked for: see scripts/gpu-check.sh");
         return Ok(());

@@ -1,4 +1,4 @@
-//! In a process of its own: other tests' memory would count.
+//! In a separate process: other tests' memory would count.
 
 use experiments::runtime::memory::PeakMemory;
 
@@ -16,6 +16,6 @@ fn the_peak_is_that_since_the_watch_began() {
             assert!(before > 256 << 20, "{before}");
             assert!(after + (128 << 20) < before, "the block is forgotten: {after} after {before}");
         }
-        told => assert_eq!((told, cfg!(target_os = "linux")), ((None, None), false), "Linux tells"),
+        peaks => assert_eq!((peaks, cfg!(target_os = "linux")), ((None, None), false), "Linux reports it"),
     }
 }

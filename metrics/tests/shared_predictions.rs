@@ -1,7 +1,7 @@
 //! One published system's predictions on MSR-VTT and MSVD, against the scores coco-caption gave them.
 //!
 //! `../shared/data/predictions` holds the captions, the corpus scores (`expected.json`) and, for MSR-VTT,
-//! each video's scores. The videos' CIDEr there comes from annotations in which "languarge" was mended to
+//! each video's scores. The videos' CIDEr there comes from annotations in which "languarge" was corrected to
 //! "language" in two captions of video9931; so it is compared with ours after the same change. Tolerance
 //! 1e-9, as everything there was printed with all digits and ours differs by rounding in the last ones.
 
@@ -62,14 +62,14 @@ fn msrvtt_test_split() {
     }
     println!("largest differences of a video: {worst:?}");
 
-    let mended = joined.corpus.videos().iter().cloned().map(|mut video| {
+    let corrected = joined.corpus.videos().iter().cloned().map(|mut video| {
         for reference in video.references.iter_mut().filter(|_| video.id == "video9931") {
             *reference = reference.replace("languarge", "language");
         }
         video
     });
-    let mended = score(&Corpus::new(mended.collect()).unwrap(), &Options::default()).unwrap();
-    for video in &mended.per_video {
+    let corrected = score(&Corpus::new(corrected.collect()).unwrap(), &Options::default()).unwrap();
+    for video in &corrected.per_video {
         let theirs = theirs[&video.id]["CIDEr"].as_f64().unwrap();
         assert!((video.cider - theirs).abs() <= TOLERANCE, "CIDEr of {}: {} {theirs}", video.id, video.cider);
     }

@@ -57,8 +57,8 @@ fn the_parts_that_lavis_keeps_apart_become_one_checkpoint_that_computes_what_lav
         "ckpt",
     ]));
     assert!(out.contains("tensors") && out.contains("EVA"), "{out}");
-    let told = ok(verify(&desk, "ckpt", "parity/lavis/t5.safetensors"));
-    assert!(told.contains("within tolerance"), "{told}");
+    let output = ok(verify(&desk, "ckpt", "parity/lavis/t5.safetensors"));
+    assert!(output.contains("within tolerance"), "{output}");
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn a_checkpoint_that_computes_something_else_fails_verification() {
         "--reference",
         &fixture("parity/llama/frames1.safetensors"),
     ]);
-    let told: serde_json::Value = serde_json::from_str(&ok(json)).unwrap();
-    assert_eq!(told["passed"], true);
-    assert!(told["tensors"].as_array().unwrap().len() > 8);
+    let output: serde_json::Value = serde_json::from_str(&ok(json)).unwrap();
+    assert_eq!(output["passed"], true);
+    assert!(output["tensors"].as_array().unwrap().len() > 8);
 }
 
 /// What a user may get wrong, and a word that the message must have.

@@ -189,7 +189,7 @@ fn a_table_of_ones_own_is_learned_from_with_its_words() {
 fn what_cannot_be_learned_from_is_refused_before_anything_is_trained() {
     let desk = Desk::new();
     own_pairs(&desk, 12);
-    for (sets, told) in [
+    for (sets, message) in [
         (&["pairs.share=0"][..], "pairs.share"),
         (&["pairs.count=5", "pairs.held_out=4"], "leaves one alone"),
         (&["second_stage.train.select=shape"], "tiny world's images only"),
@@ -197,8 +197,8 @@ fn what_cannot_be_learned_from_is_refused_before_anything_is_trained() {
         (&["first_stage.train.batch_size=1"], "first_stage.train.batch_size"),
     ] {
         let ran = with_own(&desk, sets);
-        assert_eq!(ran.code, Some(1), "{told}: {}", ran.err);
-        assert!(ran.err.contains(told) && !ran.err.contains("panicked"), "{told}: {}", ran.err);
+        assert_eq!(ran.code, Some(1), "{message}: {}", ran.err);
+        assert!(ran.err.contains(message) && !ran.err.contains("panicked"), "{message}: {}", ran.err);
     }
     std::fs::write(desk.path("pairs.csv"), "image,caption\n0.gif,\n").unwrap();
     let ran = with_own(&desk, &[]);

@@ -150,9 +150,9 @@ fn two_runners_on_one_directory_do_not_meet() {
         assert!(second.err.contains("another process is at work in runs/freeze_vit"), "{}", second.err);
     }
     let watched = watch.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&watched.stdout);
-    assert!(watched.status.success() && told.contains("0 of 1 runs finished"), "{told}");
-    assert!(told.contains("1 of 1 runs finished"), "{told}");
+    let output = String::from_utf8_lossy(&watched.stdout);
+    assert!(watched.status.success() && output.contains("0 of 1 runs finished"), "{output}");
+    assert!(output.contains("1 of 1 runs finished"), "{output}");
     assert!(first.wait().unwrap().success());
     assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
 }

@@ -129,10 +129,10 @@ fn files_are_probed_by_decoding_them() {
     std::fs::write(desk.path("cut.webm"), &std::fs::read(desk.path(&videos[0])).unwrap()[..700]).unwrap();
     let whole = ok(desk.run(&["data", "probe", &videos[0]]));
     assert!(whole.contains("vp8") || whole.contains("vp9"), "{whole}");
-    let told = desk.run(&["data", "probe", "--json", &videos[0], "cut.webm"]);
-    assert_eq!(told.code, Some(1));
+    let output = desk.run(&["data", "probe", "--json", &videos[0], "cut.webm"]);
+    assert_eq!(output.code, Some(1));
     let lines: Vec<serde_json::Value> =
-        told.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        output.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["frames"].as_u64().unwrap() > 0 && lines[0]["error"].is_null(), "{}", lines[0]);
     assert_eq!(lines[1]["path"], "cut.webm");

@@ -27,7 +27,7 @@ type Failure = Box<dyn std::error::Error>;
 const CLIPS: usize = 1000;
 const REFERENCES: usize = 20;
 
-/// Clips of noise, as a frozen ViT sees them and as they lie in memory, with sentences of the tiny world.
+/// Clips of noise, as a frozen ViT sees them and as they are stored, with sentences of the tiny world.
 struct Noise {
     tokenizer: Arc<Tokenizer>,
     captions: Vec<Vec<String>>,

@@ -1,6 +1,6 @@
 //! The training loop: intervals of steps, an evaluation after each, the best model kept, everything saved.
 //!
-//! An interval is an epoch, or `evaluate_every` steps. burn-train has a loop of its own; this one exists
+//! An interval is an epoch, or `evaluate_every` steps. burn-train has its own loop; this one exists
 //! because a stop in mid-epoch must lose nothing, the gradient norm is clipped globally, only trained
 //! parameters are saved, and validation generates and scores captions.
 

@@ -147,7 +147,7 @@ fn clips(study: &Study) -> Value {
             json!({
                 "id": clip.id,
                 "media": media,
-                "told": clip.content(),
+                "content": clip.content(),
                 "question": clip.question,
                 "references": clip.references,
                 "captions": captions,

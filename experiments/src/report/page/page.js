@@ -146,7 +146,7 @@ function showClips({ variants, seeds, measures, clips }) {
     const text = make("div");
     if (clip.question) text.append(make("p", `Question: ${clip.question}`));
     text.append(captionsOf(clip, all));
-    if (clip.told) text.append(make("p", `What happens: ${clip.told}.`, { class: "soft" }));
+    if (clip.content) text.append(make("p", `What happens: ${clip.content}.`, { class: "soft" }));
     const details = make("details");
     details.open = clip.references.length <= 5;
     const references = make("ul");
