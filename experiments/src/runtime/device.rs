@@ -44,10 +44,13 @@ pub fn select(word: &str) -> anyhow::Result<Selected> {
     Ok(Selected { device, word: word.to_owned(), burn_name })
 }
 
-/// Name, type and constructor of the accelerators that the program was built with, the fastest first.
-const BUILT: &[(&str, DeviceType, fn(usize) -> Device)] = &[
+/// The name, the type and the constructor of an accelerator; the constructor takes the device's number.
+type Accelerator = (&'static str, DeviceType, fn(usize) -> Device);
+
+/// The accelerators that the program was built with, the fastest first.
+const BUILT: &[Accelerator] = &[
     #[cfg(feature = "cuda")]
-    ("cuda", DeviceType::Cuda, |index| Device::cuda(index)),
+    ("cuda", DeviceType::Cuda, Device::cuda),
     #[cfg(feature = "metal")]
     ("metal", DeviceType::Metal, |_| Device::metal(burn::tensor::DeviceKind::default())),
     #[cfg(feature = "vulkan")]
