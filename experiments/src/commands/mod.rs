@@ -1,5 +1,5 @@
 //! The command line: one file a command, with its arguments and what it does. Options that several commands
-//! have are declared once, in [`options`].
+//! have are declared once, in `options`.
 
 mod ablation;
 mod caption;
