@@ -210,7 +210,7 @@ fn caches_are_found_from_any_working_directory() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(&[("RECAP_CACHE", "named")]);
-    // GStreamer has a cache of its own in the home folder
+    // GStreamer has its own cache in the home folder
     let home = desk.path("home/.cache/recap");
     assert!(desk.path("named").is_dir() && !desk.path("cache").exists() && !home.exists());
     std::fs::create_dir(desk.path("cache")).unwrap();
@@ -285,6 +285,22 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     );
     let stray = desk.run(&["evaluate", "--checkpoint", "nowhere", "--dataset", "msrvt=w"]);
     assert!(stray.code == Some(2) && stray.err.contains("did you mean \"msrvtt\"?"), "{}", stray.err);
+
+    // the same clips, captions and set of files, but two files are exchanged
+    let hash = || {
+        let provenance = desk.read("runs/mine/mine/seed-1/provenance.json");
+        serde_json::from_str::<Value>(&provenance).unwrap()["data_hash"].as_str().unwrap().to_owned()
+    };
+    let first = hash();
+    assert!(first.len() == 16 && first.chars().all(|digit| digit.is_ascii_hexdigit()), "{first:?}");
+    let videos = desk.path("w/videos");
+    let [one, two, aside] = ["video0.webm", "video1.webm", "aside"].map(|name| videos.join(name));
+    for (from, to) in [(&one, &aside), (&two, &one), (&aside, &two)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let ran = desk.run(&[&["train", "mine.toml", "--no-tui"][..], &data[..], &own[..]].concat());
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert_ne!(hash(), first, "the hash covers the content of the files");
 }
 
 /// Half precision where a part is frozen, low-rank updates, augmentation, frames on disk, beams, a prompt:

@@ -7,7 +7,7 @@
 //! counts), so a run is one row of numbers a clip, and a resample is a weighted sum of rows.
 //!
 //! CIDEr keeps the document frequencies of the whole split in every resample: they are part of the metric,
-//! not of the sample, and a clip drawn twice would otherwise change the weights of its own words.
+//! not of the sample, and a clip drawn twice would otherwise change the weights of the words in its captions.
 
 use data::random::RandomStream;
 use rayon::prelude::*;

@@ -300,7 +300,7 @@ fn chance_on_the_tiny_world_is_about_one_in_the_number_of_answers() {
     assert!(training.score(&right).unwrap().iter().all(|(_, share)| share == 1.0));
 }
 
-/// A path below `shared/data`, which lies beside the checkout or where `RECAP_SHARED_DATA` says; `None` where
+/// A path below `shared/data`, which is next to the checkout or where `RECAP_SHARED_DATA` says; `None` where
 /// there is nothing.
 fn shared(path: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data"));
