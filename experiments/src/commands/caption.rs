@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// Output: text, jsonl (with ids, scores and errors) or coco (results that `experiments score` reads)
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Frames a clip
+    /// Frames a clip [default: as in the checkpoint's recap.toml, else 8]
     #[arg(long)]
     frames: Option<usize>,
     /// Clips at a time
@@ -34,13 +34,13 @@ pub(super) struct Arguments {
     /// Fusion of the frames instead of the checkpoint's: concat, average, concat_queries, average_queries
     #[arg(long, value_parser = parse_fusion)]
     fusion: Option<Fusion>,
-    /// Prompt that the language model reads after the video
+    /// Prompt that the language model reads after the video [default: as in recap.toml, else none]
     #[arg(long)]
     prompt: Option<String>,
-    /// Beams; 1 is greedy search
+    /// Beams; 1 is greedy search [default: as in recap.toml, else 5]
     #[arg(long)]
     beams: Option<usize>,
-    /// Maximum number of new tokens
+    /// Maximum number of new tokens [default: as in recap.toml, else 32]
     #[arg(long)]
     max_new_tokens: Option<usize>,
     /// Minimum number of new tokens
