@@ -1,6 +1,7 @@
 //! Reads the tokenizer files of published checkpoints.
 
 use super::{Tokenizer, added, failed, from_document, sentencepiece, template};
+use crate::encoding::unmarked;
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))
+    let text = unmarked(read(path)?).map_err(|reason| failed(Some(path), reason))?;
+    String::from_utf8(text).map_err(|error| failed(Some(path), error.utf8_error().to_string()))
 }
 
 /// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-level BPE.
@@ -189,6 +191,15 @@ mod tests {
             folder(&[("vocab.txt", vocabulary), ("tokenizer_config.json", r#"{"do_lower_case": false}"#)]);
         let cased = Tokenizer::open(&cased.path().join("vocab.txt")).unwrap();
         assert_eq!(cased.encode_as_published("É", 10).unwrap(), [2, 7, 3]);
+    }
+
+    #[test]
+    fn byte_order_marks_are_no_part_of_a_vocabulary() {
+        let (vocabulary, merges) = (format!("\u{feff}{VOCABULARY}"), "\u{feff}#version: 0.2\na b\nĠ ab\n");
+        let pairs = folder(&[("vocab.json", &vocabulary), ("merges.txt", merges)]);
+        assert_eq!(Tokenizer::open(pairs.path()).unwrap().encode("ab", 10).unwrap(), [6, 9]);
+        let pieces = folder(&[("vocab.txt", "\u{feff}[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")]);
+        assert_eq!(Tokenizer::open(pieces.path()).unwrap().encode_as_published("a", 10).unwrap(), [2, 4, 3]);
     }
 
     #[test]
