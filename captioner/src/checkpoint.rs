@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use data::text::Tokenizer;
-use model::checkpoint::{self, Precision};
+use model::checkpoint::{self, Constraints, Precision};
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config};
@@ -34,6 +34,8 @@ pub struct Checkpoint {
     pub qformer_tokenizer: Option<Arc<Tokenizer>>,
     /// Tokens that end a caption.
     pub end_tokens: Vec<u32>,
+    /// Tokens that the checkpoint's `generation_config.json` excludes or forces.
+    pub constraints: Constraints,
     /// Values that the overrides changed.
     pub changes: Vec<Change>,
     directory: PathBuf,
@@ -55,11 +57,12 @@ impl Checkpoint {
         let (config, model) = checkpoint::load_in(directory, adapt, precision, device)?;
         let tokenizer = Arc::new(open_tokenizer(directory, &config)?);
         let end_tokens = end_tokens(directory, &config, &tokenizer)?;
+        let constraints = Constraints::of_checkpoint(directory)?;
         // without one only prompts are rejected: the model works without
         let has_own = config.qformer_config.reads_text && directory.join(QFORMER_TOKENIZER).is_dir();
         let qformer_tokenizer = has_own.then(|| open_qformer_tokenizer(directory)).transpose()?.map(Arc::new);
         let directory = directory.to_owned();
-        Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, changes, directory })
+        Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, constraints, changes, directory })
     }
 
     /// What captioning with a prompt and these settings needs besides weights.

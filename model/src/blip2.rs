@@ -241,14 +241,16 @@ impl Blip2 {
     ) -> Result<Vec<Vec<Generated>>, CaptionError> {
         let [b, _, _] = prefix.embedded.dims();
         // A repetition penalty counts a T5's start token, and no token of the prompt: that reaches the
-        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids.
+        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids. For
+        // the same reason no n-gram of the encoder's input can be excluded.
         let history: Vec<u32> = match &self.language_model {
             LanguageModel::T5(t5) => vec![t5.start_token()],
             LanguageModel::Opt(_) | LanguageModel::Llama(_) => Vec::new(),
         };
         let stream = |row: usize| streams.and_then(|streams| streams.get(row)).copied().unwrap_or(row as u64);
-        let prompts: Vec<_> =
-            (0..b).map(|row| PromptInfo { history: history.clone(), stream: stream(row) }).collect();
+        let prompts: Vec<_> = (0..b)
+            .map(|row| PromptInfo { history: history.clone(), stream: stream(row), ..PromptInfo::default() })
+            .collect();
         let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
         let vocabulary = self.language_model.vocabulary_size();
         Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)

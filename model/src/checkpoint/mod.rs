@@ -5,6 +5,7 @@
 //! is never returned.
 
 mod config;
+mod generation;
 mod huggingface;
 mod import;
 pub mod layout;
@@ -15,6 +16,7 @@ mod save;
 pub mod source;
 
 pub use config::{load_config_file, load_language_model_config};
+pub use generation::Constraints;
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, load_adapter, load_adapter_config, save_adapter};

@@ -318,11 +318,10 @@ impl Rotary {
     /// The angles at given positions, in the type of queries and keys.
     fn angles(&self, positions: &Tensor<2, Int>, end: usize, dtype: FloatDType) -> Angles {
         let half = self.d_head / 2;
-        let angle = |position: usize, channel: usize| {
-            // in f32 as in the reference, which rounds wavelengths before the product with positions
-            let frequency = (self.theta.powf(-2.0 * channel as f64 / self.d_head as f64)) as f32;
-            position as f32 * frequency
-        };
+        // in f32 as in the reference, which rounds wavelengths before the product with positions
+        let frequency = |channel: usize| self.theta.powf(-2.0 * channel as f64 / self.d_head as f64) as f32;
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let angle = |position: usize, channel: usize| position as f32 * frequencies[channel];
         let table = |function: fn(f32) -> f32| {
             let values: Vec<f32> =
                 (0..end * half).map(|index| function(angle(index / half, index % half))).collect();
