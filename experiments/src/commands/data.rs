@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ::data::check::{self, Inspected};
-use ::data::datasets::{DataSet, Split, open};
+use ::data::datasets::{DataSet, Split, annotations, open};
 use ::data::frames::prepare;
 use ::data::probe::{Probe, probe};
 use ::data::sampling::Sampling;
@@ -100,6 +100,8 @@ pub(super) struct CheckArguments {
 fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = ProgressBars::default();
     let place = arguments.place.config(None).place();
+    // Reading the annotations once more takes little beside decoding every clip.
+    print_notes(&annotations(place.dataset, &place.annotations)?.notes);
     let report = check::check(&place, &inspect, &|progress| bar.update(progress))?;
     drop(bar);
     println!("{report}");
@@ -111,6 +113,10 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     list.save(&path)?;
     println!("training leaves out {} clips, listed in {}", thousands(list.clips.len()), path.display());
     Ok(report.is_valid())
+}
+
+fn print_notes(notes: &[String]) {
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 /// Properties of a file that was decoded as a whole.
@@ -158,6 +164,7 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
 /// Decodes the sampled frames of a data set before training.
 fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
     let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
+    print_notes(&set.notes);
     let is_chosen = |split: Split| arguments.split.is_none_or(|only| only == split);
     let clips: Vec<_> = set.clips.iter().filter(|clip| is_chosen(clip.split)).collect();
     ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());

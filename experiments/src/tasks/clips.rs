@@ -56,6 +56,7 @@ impl Clips {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
                 let set = open(&dataset.place())?;
+                set.notes.iter().for_each(|note| eprintln!("note: {note}"));
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }

@@ -99,7 +99,8 @@ impl Reference {
         let text = std::fs::read_to_string(&settings_path)
             .with_context(|| format!("cannot read the reference's settings {}", settings_path.display()))?;
         let damaged = || format!("not the settings of a reference: {}", settings_path.display());
-        let settings: Value = serde_json::from_str(&text).with_context(damaged)?;
+        let settings: Value =
+            serde_json::from_str(text.trim_start_matches('\u{feff}')).with_context(damaged)?;
         require_length(&settings).map_err(anyhow::Error::msg).with_context(damaged)?;
         let settings = serde_json::from_value(settings).with_context(damaged)?;
         let bytes =
