@@ -17,8 +17,8 @@ const PREFERRED: [&str; 26] = [
 /// Maximum depth of subfolders that are searched; data sets have one to three levels.
 const MAX_DEPTH: usize = 4;
 
-/// The files in a directory and its subfolders, by path below the directory and by name, each with and without
-/// extension. Names are compared in Unicode's composed form (NFC): macOS stores decomposed ones.
+/// The files in a directory and its subfolders, by path below the directory and by name, each with and
+/// without extension. Names are compared in Unicode's composed form (NFC): macOS stores decomposed ones.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,

@@ -12,6 +12,7 @@ mod open;
 pub mod own;
 pub mod pairs;
 pub mod questions;
+mod shard_members;
 pub mod shards;
 pub mod skip;
 pub mod source;

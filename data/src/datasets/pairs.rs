@@ -39,8 +39,8 @@ pub struct PairSet {
 /// that exists as long as the set.
 ///
 /// # Errors
-/// A shard that is missing, broken or cut short, no tar archive, or without any pair; a pair without its image
-/// or its text; no space for unpacked shards.
+/// A shard that is missing, broken or cut short, no tar archive, or without any pair; a pair without its
+/// image or its text; no space for unpacked shards.
 pub fn load(shards: &[PathBuf]) -> Result<PairSet> {
     let mut set = PairSet { shards: Vec::new(), pairs: Vec::new() };
     let mut unpacked = Unpacked::default();

@@ -1,10 +1,7 @@
 //! Webdataset shards: tar archives, plain or gzipped, with an image and a text file of the same stem for each
 //! pair.
-//!
-//! Passed over are members that belong to no pair: those that macOS adds (`._name`, `.DS_Store`, `__MACOSX/`),
-//! other hidden files, extended headers that old programs unpack as files (`PaxHeaders/`), webdataset's own
-//! (`__name__`), documents such as `README.md` and `LICENSE`, and files that are neither an image nor a text.
 
+use super::shard_members::{Member, member};
 use super::source::is_macs;
 use crate::encoding::unmarked;
 use crate::error::{Error, Result};
@@ -17,11 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const FORMAT: &str = "webdataset shard";
-const IMAGES: [&str; 6] = ["jpg", "jpeg", "png", "gif", "webp", "bmp"];
-
-/// Beginnings of the names of documents, in lower case; they describe a shard and are no pair.
-const DOCUMENTS: [&str; 9] =
-    ["readme", "license", "licence", "copying", "notice", "citation", "changelog", "authors", "manifest"];
 
 /// Maximum length of a caption's file; a longer one is no caption.
 const MAX_CAPTION: u64 = 1 << 24;
@@ -101,13 +93,6 @@ struct Partial {
     /// A `.json` file; its caption is used where there is no `.txt`.
     sidecar: Option<Option<String>>,
     image: Option<(u64, u64)>,
-}
-
-/// The use of a member.
-enum Member {
-    Image,
-    Caption,
-    Sidecar,
 }
 
 impl Shard {
@@ -279,36 +264,6 @@ impl Partial {
     }
 }
 
-/// Stem and use of a member; `None` for one of no pair.
-fn member(name: &str) -> Option<(&str, Member)> {
-    let folder = name.rfind('/').map_or(0, |slash| slash + 1);
-    let file = &name[folder..];
-    let is_header = |part: &str| part == "PaxHeader" || part.starts_with("PaxHeaders");
-    let lower = file.to_ascii_lowercase();
-    let is_document = |beginning: &&str| {
-        let rest = lower.strip_prefix(*beginning);
-        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
-    };
-    let is_meta = file.starts_with("__") && file.split('.').next().is_some_and(|stem| stem.ends_with("__"));
-    if is_macs(name)
-        || file.starts_with('.')
-        || is_meta
-        || name.split('/').any(is_header)
-        || DOCUMENTS.iter().any(|beginning| is_document(&beginning))
-    {
-        return None;
-    }
-    // Webdataset's rule: the stem ends at the first dot of the file's name.
-    let dot = file.find('.')?;
-    let member = match &lower[dot + 1..] {
-        "txt" => Member::Caption,
-        "json" => Member::Sidecar,
-        extension if IMAGES.contains(&extension) => Member::Image,
-        _ => return None,
-    };
-    Some((&name[..folder + dot], member))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::pairs::{PairSet, load};
@@ -429,6 +384,8 @@ mod tests {
             (b"<html><body>".to_vec(), "web server"),
             ((0..=255).cycle().take(2048).collect(), "no tar archive"),
             (tar_of(&[("0.jpg", b"x"), ("0.txt", b"\xff\xd8\xff\0")]), "0.txt is no text"),
+            (tar_of(&[("0.txt", b"x"), ("0.jpg", &[7; 5000])])[..4000].to_vec(), "is cut short"),
+            (Vec::new(), "is empty"),
         ] {
             let message = message(&bytes);
             assert!(message.contains(expected), "{message}");
@@ -472,12 +429,6 @@ mod tests {
         let captions: Vec<&str> = set.pairs.iter().map(|pair| pair.caption.as_str()).collect();
         assert_eq!(captions, ["a cat", "a dog"]);
         assert!(message(&tar_of(&[("0.jpg", b"x"), ("0.json", b"{}")])).contains("no .json file with"));
-    }
-
-    #[test]
-    fn a_shard_cut_short_is_an_error() {
-        let bytes = tar_of(&[("0.txt", b"x"), ("0.jpg", &[7; 5000])]);
-        assert!(read(&bytes[..4000]).is_err());
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub struct GenerateConfig {
     #[serde(deserialize_with = "or_default")]
     pub no_repeat_ngram_size: usize,
     /// No sequence of this many tokens of [`PromptInfo::encoder`](super::PromptInfo::encoder) is written; 0,
-    /// the default: any may be. BLIP-2's language model reads embedded tokens without ids, so that this has no
-    /// effect there, as in transformers.
+    /// the default: any may be. BLIP-2's language model reads embedded tokens without ids, so that this has
+    /// no effect there, as in transformers.
     #[serde(deserialize_with = "or_default")]
     pub encoder_no_repeat_ngram_size: usize,
     /// Sequences of tokens that are not written; none by default. A single end token is no such sequence:

@@ -61,8 +61,8 @@ impl<'a> Penalties<'a> {
         self.repetition != 1.0 || exclusions::read_text(self.config)
     }
 
-    /// Collects the tokens whose scores change, sorted and without repeats: those of the text, those chosen by
-    /// earlier groups, the forbidden ones. Tokens outside the vocabulary are left out.
+    /// Collects the tokens whose scores change, sorted and without repeats: those of the text, those chosen
+    /// by earlier groups, the forbidden ones. Tokens outside the vocabulary are left out.
     pub(super) fn changes(&self, context: Context<'_>, vocabulary: usize, changes: &mut Vec<Change>) {
         let Context { text, encoder, chosen } = context;
         let unchanged = |token| Change { token, chosen: 0, repeated: false, forbidden: false };
