@@ -4,7 +4,7 @@
 
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
-use super::{Frames, Target, arrange, bitstream, pipeline, sequential, start};
+use super::{Frames, Target, arrange, bitstream, limits, pipeline, sequential, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -386,6 +386,7 @@ fn keeping_pad(
 ) -> gst::Pad {
     let output = gst::Pad::builder(gst::PadDirection::Sink)
         .chain_function(move |pad, _, buffer| {
+            limits::note_progress();
             if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts)) {
                 let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
                 lock(&frames).push((index, gst::Sample::builder().buffer(&buffer).caps(&caps).build()));
