@@ -21,7 +21,7 @@ use std::time::Duration;
 const CRASHES: usize = 2;
 
 /// The same for workers that someone ended from outside, as the system does when memory runs out.
-const KILLS: usize = 5;
+const KILLS: usize = 10;
 
 /// Time beyond the clip's limit after which a worker that does not even end itself is ended.
 const GRACE: Duration = Duration::from_secs(10);
