@@ -4,6 +4,7 @@ mod bitstream;
 mod container;
 mod convert;
 pub mod encode;
+mod libav;
 mod packets;
 mod pipeline;
 mod planes;

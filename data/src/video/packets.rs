@@ -4,6 +4,7 @@
 
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
+use super::libav::{self, Threads, Watch};
 use super::{Frames, Target, arrange, bitstream, pipeline, sequential, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
@@ -328,6 +329,7 @@ struct Decoding {
     /// A link does not keep its other end alive.
     _output: gst::Pad,
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
+    watch: Arc<Watch>,
 }
 
 impl Decoding {
@@ -337,9 +339,8 @@ impl Decoding {
         caps: &gst::Caps,
         times: &BTreeMap<gst::ClockTime, usize>,
     ) -> Option<Self> {
-        if decoder.has_property("max-threads") {
-            decoder.set_property("max-threads", 1i32);
-        }
+        let watch = Arc::default();
+        libav::prepare(&decoder, Threads::One, &watch);
         let frames = Arc::new(Mutex::new(Vec::new()));
         let output = keeping_pad(Arc::clone(&frames), times.clone());
         let input = gst::Pad::builder(gst::PadDirection::Src).build();
@@ -348,7 +349,7 @@ impl Decoding {
         decoder.static_pad("src")?.link(&output).ok()?;
         let bus = gst::Bus::new();
         decoder.set_bus(Some(&bus));
-        let decoding = Self { decoder, bus, input, _output: output, frames };
+        let decoding = Self { decoder, bus, input, _output: output, frames, watch };
         decoding.decoder.set_state(gst::State::Playing).ok()?;
         let segment = gst::FormattedSegment::<gst::ClockTime>::new();
         let begun = decoding.input.push_event(gst::event::StreamStart::new("packets"))
@@ -362,12 +363,12 @@ impl Decoding {
         std::mem::take(&mut lock(&self.frames))
     }
 
-    /// Whether the decoder has sent warnings or errors.
+    /// Whether the decoder has sent warnings or errors, or has lost pictures.
     fn has_warnings(&self) -> bool {
         let is_warning = |message: &gst::Message| {
             matches!(message.type_(), gst::MessageType::Warning | gst::MessageType::Error)
         };
-        std::iter::from_fn(|| self.bus.pop()).any(|message| is_warning(&message))
+        self.watch.has_gap() || std::iter::from_fn(|| self.bus.pop()).any(|message| is_warning(&message))
     }
 }
 

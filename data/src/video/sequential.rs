@@ -1,6 +1,7 @@
 //! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
 use super::convert::{Orientation, Rgb, ToRgb};
+use super::libav::{self, Naming, Threads, Watch};
 use super::{Frames, Running, Target, arrange, pipeline, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
@@ -18,7 +19,35 @@ const KEPT_BYTES: usize = 96 << 20;
 /// The chosen frames. If all frames fit in [`KEPT_BYTES`], the file is decoded once; otherwise once to count
 /// frames and once more up to the last chosen frame. Only chosen frames are converted.
 pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let mut reader = Reader::open(path, Wanted::All)?;
+    attempt(path, |threads, watch| decode_once(path, target, choose, threads, watch))
+}
+
+/// Runs `read` with one decoding thread, and again with two where the decoder lost pictures after a gap in the
+/// frame numbers. A failure for want of a pixel format is repeated in order to name it.
+fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> Result<T> {
+    let watch = Arc::default();
+    let mut result = read(Threads::One, &watch);
+    if watch.has_gap() {
+        result = read(Threads::TwoOfPictures, &Arc::default());
+    }
+    match result {
+        Err(_) if watch.has_unknown_format() && watch.unknown_format().is_none() => {
+            let _naming = Naming::new();
+            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &Arc::default())?;
+            reader.next().and(result)
+        }
+        result => result,
+    }
+}
+
+fn decode_once(
+    path: &Path,
+    target: Target,
+    choose: &dyn Fn(usize) -> Vec<usize>,
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Frames> {
+    let mut reader = Reader::open(path, Wanted::All, threads, watch)?;
     let mut kept = Vec::new();
     let mut bytes = 0;
     while let Some(sample) = reader.next()? {
@@ -39,7 +68,8 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
     wanted.dedup();
     if kept.len() < total {
         drop(reader);
-        return arrange(path, &indices, &collect(path, target, &wanted)?, target.resizing);
+        let frames = collect(path, target, &wanted, threads, watch)?;
+        return arrange(path, &indices, &frames, target.resizing);
     }
     let orientation = reader.running.orientation();
     let mut to_rgb = ToRgb::new(target);
@@ -52,8 +82,14 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
 }
 
 /// The wanted frames as RGB; `wanted` is in ascending order.
-fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+fn collect(
+    path: &Path,
+    target: Target,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Rgb)>> {
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut to_rgb = ToRgb::new(target);
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
@@ -67,8 +103,18 @@ fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, 
 /// The planes of the wanted frames in the decoder's format, rows without padding.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
+    attempt(path, |threads, watch| native_frames_once(path, wanted, threads, watch))
+}
+
+#[cfg(test)]
+fn native_frames_once(
+    path: &Path,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
     use gstreamer_video::{self as gst_video, prelude::*};
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut frames = Vec::new();
     for &index in wanted {
         let Some(sample) = reader.next()? else { break };
@@ -110,7 +156,21 @@ pub(crate) struct Examined {
 
 /// Decodes a file to its end without keeping frames; fails after `patience` without a new frame.
 pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
-    let mut reader = match Reader::open(path, Wanted::These(Vec::new())) {
+    // What was found is returned together with the failure.
+    let mut found = Examined::default();
+    let last = std::cell::RefCell::new(&mut found);
+    let result = attempt(path, |threads, watch| {
+        let mut examined = examine_once(path, patience, threads, watch);
+        let failure = examined.failure.take();
+        **last.borrow_mut() = examined;
+        failure.map_or(Ok(()), Err)
+    });
+    found.failure = result.err();
+    found
+}
+
+fn examine_once(path: &Path, patience: Duration, threads: Threads, watch: &Arc<Watch>) -> Examined {
+    let mut reader = match Reader::open(path, Wanted::These(Vec::new()), threads, watch) {
         Ok(reader) => reader,
         Err(failure) => return Examined { failure: Some(failure), ..Examined::default() },
     };
@@ -149,7 +209,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(path: &Path, wanted: Wanted) -> Result<Self> {
+    fn open(path: &Path, wanted: Wanted, threads: Threads, watch: &Arc<Watch>) -> Result<Self> {
         let source = pipeline::element("filesrc", path)?;
         source.set_property("location", path);
         let decodebin = pipeline::element("decodebin", path)?;
@@ -160,10 +220,12 @@ impl Reader {
         let only_count = Arc::new(AtomicBool::new(false));
         count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted);
         let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
+        running.watch = Arc::clone(watch);
+        running.stop_at_gap = threads == Threads::One;
         source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
         let linked = link_first_video(&decodebin, &sink);
         skip_needless_parser(&decodebin);
-        prepare_elements(&running.pipeline);
+        prepare_elements(&running.pipeline, threads, watch);
         let played = running.play();
         let reader = Self { running, sink, seen, only_count, linked, encoded };
         played.map(|()| reader)
@@ -307,13 +369,11 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
     linked
 }
 
-/// Configures the elements that decodebin adds. Each decoder gets one thread: decoding one clip per core is
-/// faster than decoding one clip with several threads.
-fn prepare_elements(pipeline: &gst::Pipeline) {
-    pipeline.connect_deep_element_added(|_, _, element| {
-        if element.has_property("max-threads") {
-            element.set_property("max-threads", 1i32);
-        }
+/// Configures the elements that decodebin adds.
+fn prepare_elements(pipeline: &gst::Pipeline, threads: Threads, watch: &Arc<Watch>) {
+    let watch = Arc::clone(watch);
+    pipeline.connect_deep_element_added(move |_, _, element| {
+        libav::prepare(element, threads, &watch);
         let class = element.metadata("klass").unwrap_or_default();
         if class.contains("Decoder")
             && let Some(pad) = element.static_pad("sink")
