@@ -1,6 +1,7 @@
 //! Decodes chosen frames of a video, GIF or image file to RGB bytes.
 
 mod bitstream;
+mod colour;
 mod container;
 mod convert;
 pub mod encode;

@@ -243,14 +243,12 @@ impl Running {
         if self.stop_at_gap && self.watch.has_gap() {
             return Some(Error::video(&self.path, "pictures are missing before one that refers to them"));
         }
-        let failure = self.failure.take()?;
-        if let Some(missing) = self.missing.take() {
-            return Some(missing);
+        // If the demuxer has passed on all packets before, no error follows.
+        if self.watch.has_unknown_format() {
+            return Some(self.unknown_format());
         }
-        Some(match self.watch.has_unknown_format() {
-            true => self.unknown_format(),
-            false => failure,
-        })
+        let failure = self.failure.take()?;
+        Some(self.missing.take().unwrap_or(failure))
     }
 
     /// The error of a pixel format that GStreamer does not know.
