@@ -4,6 +4,7 @@ mod bitstream;
 mod colour;
 mod container;
 mod convert;
+mod edits;
 pub mod encode;
 mod libav;
 mod packets;
@@ -14,6 +15,7 @@ mod resize;
 mod sequential;
 #[cfg(test)]
 mod shared_tests;
+mod source;
 mod still;
 
 pub use pipeline::{STALL_LIMIT, keep_freed_memory};
