@@ -12,6 +12,7 @@ pub mod augment;
 mod cache;
 pub mod check;
 pub mod datasets;
+pub mod decodable;
 pub mod digest;
 pub mod error;
 pub mod features;

@@ -4,9 +4,9 @@
 
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
-use super::libav::{self, Threads, Watch};
 use super::edits::{self, Edit};
-use super::{Frames, Target, arrange, bitstream, pipeline, sequential, source, start};
+use super::libav::{self, Threads, Watch};
+use super::{Frames, Target, arrange, bitstream, limits, pipeline, sequential, source, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -57,10 +57,11 @@ pub(super) fn decode(
     let times: BTreeMap<gst::ClockTime, usize> =
         wanted.iter().map(|&index| (stream.packets[stream.display[index]].pts, index)).collect();
     let mut pictures = feed(path, target, &stream, decoder, &times)?;
-    if pictures.len() < wanted.len() {
+    pictures.sort_by_key(|(index, _)| *index);
+    // A hidden picture may have the time of a shown one.
+    if !pictures.iter().map(|(index, _)| index).eq(&wanted) {
         return Ok(None);
     }
-    pictures.sort_by_key(|(index, _)| *index);
     arrange(path, &indices, &pictures, target.resizing).map(Some)
 }
 
@@ -357,6 +358,7 @@ fn keeping_pad(
 ) -> gst::Pad {
     let output = gst::Pad::builder(gst::PadDirection::Sink)
         .chain_function(move |pad, _, buffer| {
+            limits::note_progress();
             if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts)) {
                 let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
                 lock(&frames).push((index, gst::Sample::builder().buffer(&buffer).caps(&caps).build()));

@@ -3,7 +3,7 @@
 use super::convert::{Orientation, Rgb, ToRgb};
 use super::edits::{self, Edit};
 use super::libav::{self, Naming, Threads, Watch};
-use super::{Frames, Running, Target, arrange, pipeline, source, start};
+use super::{Frames, Running, Target, arrange, limits, pipeline, source, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -320,22 +320,20 @@ pub(super) fn raw_sink() -> gst_app::AppSink {
     sink
 }
 
-/// Pixels of the largest picture that is decoded: 8K video. A damaged header can declare pictures that exceed
-/// all memory, and a decoder keeps a dozen of them.
-const MAX_PIXELS: i64 = 8192 * 4320;
-
-/// Stops a stream whose pictures are larger than [`MAX_PIXELS`].
+/// Stops a stream whose pictures are larger than the limit.
 pub(super) fn refuse_huge(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
         let side = |name| caps.caps().structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
         let (width, height) = (side("width"), side("height"));
-        if i64::from(width) * i64::from(height) <= MAX_PIXELS {
+        let most = limits::limits().pixels.get();
+        if u64::from(width.unsigned_abs()) * u64::from(height.unsigned_abs()) <= most {
             return gst::PadProbeReturn::Ok;
         }
         if let Some(element) = pad.parent_element() {
-            let reason = format!("its pictures are {width} x {height}, more than {MAX_PIXELS} pixels");
+            let reason =
+                format!("its pictures are {width} x {height}, more than {most} pixels (--clip-pixels)");
             element.post_error_message(gst::ErrorMessage::new(
                 &gst::StreamError::WrongType,
                 Some(&reason),
@@ -366,6 +364,7 @@ fn count_and_drop(
             return gst::PadProbeReturn::Handled;
         }
         let index = seen.fetch_add(1, Ordering::Relaxed);
+        limits::note_progress();
         let is_wanted = match &wanted {
             Wanted::All => !only_count.load(Ordering::Relaxed),
             Wanted::These(indices) => indices.binary_search(&index).is_ok(),

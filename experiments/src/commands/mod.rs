@@ -24,7 +24,7 @@ use train::dashboard::Dashboard;
 
 use crate::runtime::{Caches, Session, Status, device};
 use crate::text::error_chain;
-use options::{CacheOption, DeviceOption};
+use options::{CacheOption, DecodingOptions, DeviceOption};
 
 /// Recap: a pretrained image captioner, recycled for video.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ use options::{CacheOption, DeviceOption};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    decoding: DecodingOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +124,7 @@ impl Cli {
 
     /// Runs the command.
     pub fn run(self) -> Outcome {
+        self.decoding.apply().failure()?;
         match self.command {
             Command::List => list::run(),
             Command::Show(arguments) => show::run(&arguments),
