@@ -1,9 +1,12 @@
 //! Decodes chosen frames of a video, GIF or image file to RGB bytes.
 
 mod bitstream;
+mod colour;
 mod container;
 mod convert;
+mod edits;
 pub mod encode;
+mod libav;
 mod limits;
 mod packets;
 mod pipeline;
@@ -13,6 +16,7 @@ mod resize;
 mod sequential;
 #[cfg(test)]
 mod shared_tests;
+mod source;
 mod still;
 mod workers;
 
