@@ -38,6 +38,12 @@ impl Tokenizer {
     }
 }
 
+/// Whether a folder has the files of a tokenizer, which [`Tokenizer::open`] reads.
+#[must_use]
+pub fn has_tokenizer(folder: &Path) -> bool {
+    in_folder(folder).is_ok()
+}
+
 fn in_folder(folder: &Path) -> Result<PathBuf> {
     let first = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     first(&WHOLE[..3])
@@ -209,7 +215,8 @@ mod tests {
         assert!(unknown.contains("vocab.json"), "{unknown}");
         assert!(message(&[("tokenizer.model", "x")]).contains("tokenizer.model"));
         for name in ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"] {
-            let pointer = message(&[(name, "version https://git-lfs.github.com/spec/v1\noid sha256:4c\nsize 9\n")]);
+            let pointer =
+                message(&[(name, "version https://git-lfs.github.com/spec/v1\noid sha256:4c\nsize 9\n")]);
             assert!(pointer.contains("Git LFS pointer") && pointer.contains(name), "{pointer}");
             assert!(message(&[(name, "<!DOCTYPE html><html></html>")]).contains("HTML page"));
         }

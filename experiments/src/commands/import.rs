@@ -10,7 +10,7 @@ use captioner::checkpoint::{open_qformer_tokenizer, open_tokenizer};
 use clap::Args;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
-use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
+use model::checkpoint::{self, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, CONFIG_FILE, Parts, Role};
 use model::layers::Activation;
 use model::lm::LanguageModelConfig;
 use model::presets::Preset;
@@ -77,6 +77,7 @@ pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     }
     let imported = checkpoint::import(parts, &config, &arguments.out)?;
     small.write(&arguments.out)?;
+    copy_adapter(&sources, &arguments.out)?;
     if tokenizer.is_some() {
         open_tokenizer(&arguments.out, &config)?;
     }
@@ -187,6 +188,25 @@ fn configure<'a>(
         config.vision_config.image_size = size;
     }
     Ok(config)
+}
+
+/// Copies the adapter of the first directory that has one.
+fn copy_adapter(sources: &[(Role, PathBuf)], out: &Path) -> anyhow::Result<()> {
+    for (_, directory) in sources.iter().filter(|(_, path)| path.is_dir()) {
+        if checkpoint::load_adapter_config(directory)?.is_none() {
+            continue;
+        }
+        for name in [ADAPTER_CONFIG_FILE].iter().chain(&ADAPTER_WEIGHTS_FILES) {
+            let from = directory.join(name);
+            if from.is_file() {
+                std::fs::copy(&from, out.join(name))
+                    .with_context(|| format!("cannot copy {} to {}", from.display(), out.display()))?;
+            }
+        }
+        println!("{}: with the adapter of {}", out.display(), directory.display());
+        break;
+    }
+    Ok(())
 }
 
 /// The line break, which ends LAVIS's captions with OPT, in OPT's published tokenizer.

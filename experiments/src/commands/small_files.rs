@@ -2,17 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use ::data::text::has_tokenizer;
 use anyhow::{Context as _, bail};
 use captioner::QFORMER_TOKENIZER;
 use model::checkpoint::{GENERATION_CONFIG_FILE, Role, stand_in};
 use serde_json::{Value, json};
 
-/// Files that make a tokenizer: any of the first group, or the second as a whole.
-const WHOLE_TOKENIZERS: [&str; 4] = ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"];
-const BYTE_PAIRS: [&str; 2] = ["vocab.json", "merges.txt"];
-
-/// Files that belong to a tokenizer.
-const ADDITIONS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
+/// Files of a tokenizer in any layout.
+const TOKENIZER: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
 
 /// Other small files.
 const SETTINGS: [&str; 3] = [GENERATION_CONFIG_FILE, "preprocessor_config.json", "processor_config.json"];
@@ -26,22 +33,12 @@ pub(super) struct SmallFiles {
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
-fn tokenizer_files() -> impl Iterator<Item = &'static str> {
-    WHOLE_TOKENIZERS.into_iter().chain(BYTE_PAIRS).chain(ADDITIONS)
-}
-
-/// Whether a folder has the files of a tokenizer.
-fn has_tokenizer(folder: &Path) -> bool {
-    let has = |name: &&str| folder.join(name).is_file();
-    WHOLE_TOKENIZERS.iter().any(|name| has(&name)) || BYTE_PAIRS.iter().all(|name| has(&name))
-}
-
 impl SmallFiles {
     /// Whether a checkpoint's file of this path is one of them.
     pub(super) fn contain(path: &str) -> bool {
         match path.split_once('/') {
-            Some((folder, name)) => folder == QFORMER_TOKENIZER && tokenizer_files().any(|own| own == name),
-            None => tokenizer_files().chain(SETTINGS).any(|own| own == path),
+            Some((folder, name)) => folder == QFORMER_TOKENIZER && TOKENIZER.contains(&name),
+            None => TOKENIZER.contains(&path) || SETTINGS.contains(&path),
         }
     }
 
@@ -55,27 +52,22 @@ impl SmallFiles {
         let mut files = Self::default();
         files.tokenizer = directories.iter().find(|path| has_tokenizer(path)).map(|path| (*path).clone());
         if let Some(folder) = files.tokenizer.clone() {
-            files.add(&folder, Path::new(""), tokenizer_files())?;
+            files.add(&folder, Path::new(""), &TOKENIZER)?;
         }
         for name in SETTINGS {
             if let Some(folder) = directories.iter().find(|path| path.join(name).is_file()) {
-                files.add(folder, Path::new(""), [name])?;
+                files.add(folder, Path::new(""), &[name])?;
             }
         }
         let with_qformer = of_role(Role::QFormer).chain(directories.iter().copied());
         let folder = with_qformer.map(|path| path.join(QFORMER_TOKENIZER)).find(|path| has_tokenizer(path));
         if let Some(folder) = folder {
-            files.add(&folder, Path::new(QFORMER_TOKENIZER), tokenizer_files())?;
+            files.add(&folder, Path::new(QFORMER_TOKENIZER), &TOKENIZER)?;
         }
         Ok(files)
     }
 
-    fn add(
-        &mut self,
-        from: &Path,
-        to: &Path,
-        names: impl IntoIterator<Item = &'static str>,
-    ) -> anyhow::Result<()> {
+    fn add(&mut self, from: &Path, to: &Path, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             let path = from.join(name);
             if !path.is_file() {

@@ -13,14 +13,14 @@ mod parts;
 mod peft;
 mod read;
 mod save;
-mod stand_in;
 pub mod source;
+mod stand_in;
 
 pub use config::{load_config_file, load_language_model_config};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
+pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
 pub use stand_in::stand_in;
-pub use peft::{ADAPTER_CONFIG_FILE, load_adapter, load_adapter_config, save_adapter};
 
 use std::path::{Path, PathBuf};
 

@@ -19,7 +19,7 @@ use crate::blip2::Blip2;
 use crate::lora::{self, Lora, LoraConfig};
 
 /// File of an adapter's weights, and its name in older versions of peft.
-const WEIGHTS_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub const ADAPTER_WEIGHTS_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// Prefixes of layers in peft, if it wraps the whole model or only the language model.
 const WHOLE: &str = "base_model.model.language_model.";
@@ -41,8 +41,8 @@ pub fn load_adapter(
         return Err(CheckpointError::Config { reason, path: directory.join(ADAPTER_CONFIG_FILE) });
     };
     adapt(&mut config);
-    let file = WEIGHTS_FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
-    let path = file.unwrap_or_else(|| directory.join(WEIGHTS_FILES[0]));
+    let file = ADAPTER_WEIGHTS_FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
+    let path = file.unwrap_or_else(|| directory.join(ADAPTER_WEIGHTS_FILES[0]));
     let source = Source::open(&path)?;
     let mut unread: BTreeMap<String, String> =
         source.names().map(|name| (plain(name), name.to_owned())).collect();
@@ -56,8 +56,7 @@ pub fn load_adapter(
             problems.push(format!("several names of rank_pattern or alpha_pattern fit {layer}"));
             return;
         }
-        let mut lora =
-            config.init(layer, linear.weight.lazy_shape().dims(), &linear.weight.lazy_device());
+        let mut lora = config.init(layer, linear.weight.lazy_shape().dims(), &linear.weight.lazy_device());
         for (letter, parameter) in [("lora_A", &mut lora.a), ("lora_B", &mut lora.b)] {
             let name = format!("{layer}.{letter}.weight");
             let Some(stored) = unread.remove(&name) else {
@@ -101,7 +100,7 @@ pub fn save_adapter(blip2: &mut Blip2, config: &LoraConfig, directory: &Path) ->
                 }
             })
         });
-    save_tensors(entries.collect(), &directory.join(WEIGHTS_FILES[0]))?;
+    save_tensors(entries.collect(), &directory.join(ADAPTER_WEIGHTS_FILES[0]))?;
     let path = directory.join(ADAPTER_CONFIG_FILE);
     let fail =
         |error: serde_json::Error| CheckpointError::Config { reason: error.to_string(), path: path.clone() };

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::source::SourceError;
 
 /// The start of a Git LFS pointer, by the versions of its format.
-const POINTERS: [&[u8]; 2] = [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
+const POINTERS: [&[u8]; 2] =
+    [b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"];
 
 /// The start of a page, in lower case.
 const PAGES: [&[u8]; 3] = [b"<!doctype html", b"<html", b"<head"];
@@ -21,9 +22,9 @@ pub fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     let start = bytes.get(..START.min(bytes.len()))?;
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
     let is_one_of = |known: &[&[u8]]| {
-        known.iter().any(|known| {
-            start.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known))
-        })
+        known
+            .iter()
+            .any(|known| start.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known)))
     };
     if is_one_of(&POINTERS) {
         Some("this is a Git LFS pointer: fetch the real file, for example with `git lfs pull`")
@@ -48,7 +49,8 @@ pub(super) fn reject(bytes: &[u8], path: &Path) -> Result<(), SourceError> {
 mod tests {
     use super::*;
 
-    const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cac19622fc3\nsize 2336927\n";
+    const POINTER: &[u8] =
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4cac19622fc3\nsize 2336927\n";
 
     #[test]
     fn pointers_and_pages_are_recognised_and_real_files_are_not() {
@@ -61,7 +63,9 @@ mod tests {
             assert!(stand_in(page.as_bytes()).is_some(), "{page}");
         }
         assert!(stand_in(POINTER).unwrap().contains("Git LFS pointer"));
-        for real in [&b"{\"model_type\": \"blip-2\"}"[..], b"PK\x03\x04", b"", b"\x80\x02", b"#version: 0.2\na b"] {
+        for real in
+            [&b"{\"model_type\": \"blip-2\"}"[..], b"PK\x03\x04", b"", b"\x80\x02", b"#version: 0.2\na b"]
+        {
             assert_eq!(stand_in(real), None);
         }
     }

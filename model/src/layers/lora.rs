@@ -84,7 +84,9 @@ impl LoraConfig {
         let ranks = self.rank_pattern.keys().map(|name| ("rank_pattern", name));
         let alphas = self.alpha_pattern.keys().map(|name| ("alpha_pattern", name));
         if let Some((key, name)) = ranks.chain(alphas).find(|(_, name)| !is_plain(name)) {
-            return Err(format!("{key} has the pattern \"{name}\", expected a layer's name or the end of it"));
+            return Err(format!(
+                "{key} has the pattern \"{name}\", expected a layer's name or the end of it"
+            ));
         }
         Ok(())
     }

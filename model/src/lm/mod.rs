@@ -429,7 +429,8 @@ mod tests {
         let padding = Tensor::<3>::ones([1, 2, 16], &device);
         let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
         for model in models(&device) {
-            let expected = model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone()).unwrap();
+            let expected =
+                model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone()).unwrap();
             // padding follows the prompt of an encoder and precedes that of a decoder
             let (parts, mask) = match model {
                 LanguageModel::T5(_) => (vec![short.clone(), padding.clone()], [[1.0, 1.0, 1.0, 0.0, 0.0]]),

@@ -92,7 +92,10 @@ const CONVERT: &str = "peft takes the first factors out of the model's weights, 
 
 /// What to do about the other first factors, by the start of their name.
 const OTHER_FACTORS: [(&str, &str); 3] = [
-    ("eva", "peft loads a trained EVA adapter like a plain LoRA: if its base weights are the model's, set it to true"),
+    (
+        "eva",
+        "peft loads a trained EVA adapter like a plain LoRA: if its base weights are the model's, set it to true",
+    ),
     ("mica", "it trains one factor only: if its base weights are the model's, set it to true"),
     (
         "loftq",

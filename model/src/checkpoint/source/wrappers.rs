@@ -126,9 +126,18 @@ mod tests {
     fn names_that_begin_with_model_themselves_are_kept() {
         for own in [
             &["lm_head.weight", "model.decoder.embed_tokens.weight", "model.decoder.layers.0.fc1.bias"][..],
-            &["lm_head.weight", "model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight"],
+            &[
+                "lm_head.weight",
+                "model.embed_tokens.weight",
+                "model.layers.0.mlp.up_proj.weight",
+                "model.norm.weight",
+            ],
             &["model.decoder.embed_positions.weight", "model.decoder.final_layer_norm.bias"],
-            &["decoder.block.0.layer.0.layer_norm.weight", "encoder.final_layer_norm.weight", "shared.weight"],
+            &[
+                "decoder.block.0.layer.0.layer_norm.weight",
+                "encoder.final_layer_norm.weight",
+                "shared.weight",
+            ],
         ] {
             assert_eq!(unwrapped(own), own);
             let wrapped: Vec<String> = own.iter().map(|name| format!("model.{name}")).collect();
@@ -140,7 +149,10 @@ mod tests {
     #[test]
     fn two_names_that_become_one_are_an_error() {
         let entries = ["query_tokens", "module.query_tokens"].map(|name| (name.to_owned(), ()));
-        assert_eq!(unwrap_names(BTreeMap::from(entries)).unwrap_err(), ["module.query_tokens", "query_tokens"]);
+        assert_eq!(
+            unwrap_names(BTreeMap::from(entries)).unwrap_err(),
+            ["module.query_tokens", "query_tokens"]
+        );
         assert_eq!(without_wrappers("module"), "module");
         assert_eq!(without_wrappers("a.modules.b"), "a.modules.b");
     }
