@@ -25,6 +25,7 @@ pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;
+pub mod stand_in;
 pub mod text;
 pub mod tiny_world;
 pub mod video;

@@ -2,6 +2,7 @@
 
 use super::{Tokenizer, added, failed, from_document, sentencepiece, template};
 use crate::error::{Error, Result};
+use crate::stand_in::stand_in;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,12 @@ impl Tokenizer {
     }
 }
 
+/// Whether a folder has the files of a tokenizer, which [`Tokenizer::open`] reads.
+#[must_use]
+pub fn has_tokenizer(folder: &Path) -> bool {
+    in_folder(folder).is_ok()
+}
+
 fn in_folder(folder: &Path) -> Result<PathBuf> {
     let first = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     first(&WHOLE[..3])
@@ -56,11 +63,16 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     if length.len() > MAX_BYTES {
         return Err(failed(Some(path), format!("{} bytes are no tokenizer", length.len())));
     }
-    std::fs::read(path).map_err(Error::io("read the tokenizer", path))
+    let bytes = std::fs::read(path).map_err(Error::io("read the tokenizer", path))?;
+    match stand_in(&bytes) {
+        Some(reason) => Err(failed(Some(path), reason.to_owned())),
+        None => Ok(bytes),
+    }
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))
+    let text = String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-level BPE.
@@ -202,6 +214,14 @@ mod tests {
         let unknown = message(&[("vocab.json", VOCABULARY), ("merges.txt", "a z\n")]);
         assert!(unknown.contains("vocab.json"), "{unknown}");
         assert!(message(&[("tokenizer.model", "x")]).contains("tokenizer.model"));
+        for name in ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"] {
+            let pointer =
+                message(&[(name, "version https://git-lfs.github.com/spec/v1\noid sha256:4c\nsize 9\n")]);
+            assert!(pointer.contains("Git LFS pointer") && pointer.contains(name), "{pointer}");
+            assert!(message(&[(name, "<!DOCTYPE html><html></html>")]).contains("HTML page"));
+        }
+        let merges = message(&[("vocab.json", VOCABULARY), ("merges.txt", "<html><head>")]);
+        assert!(merges.contains("HTML page") && merges.contains("merges.txt"), "{merges}");
     }
 
     proptest! {

@@ -12,6 +12,7 @@ mod pretrain;
 mod report;
 mod score;
 mod show;
+mod small_files;
 pub mod verify;
 
 use std::process::ExitCode;

@@ -301,6 +301,7 @@ impl<'a> Stages<'a> {
         Context {
             config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
+            qformer_tokenizer: None,
             prompt: PromptIds::default(),
             generate: self.config.generate.with_end_tokens(self.ends.clone()),
         }

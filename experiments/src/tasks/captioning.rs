@@ -50,7 +50,9 @@ impl Task for Captioning {
 
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
         let generate = self.config.generate.with_end_tokens(checkpoint.end_tokens.clone());
-        Ok(checkpoint.context(&self.config.text.prompt, generate)?)
+        let context = checkpoint.context(&self.config.text.prompt, generate)?;
+        context.check_length(self.config.frames.count)?;
+        Ok(context)
     }
 
     fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
