@@ -4,6 +4,8 @@ mod bitstream;
 mod container;
 mod convert;
 pub mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod packets;
 mod pipeline;
 mod planes;
