@@ -19,6 +19,9 @@ pub mod features;
 pub mod files;
 pub mod format;
 pub mod frames;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod loader;
 pub mod preprocess;
 pub mod probe;

@@ -7,6 +7,9 @@
 
 pub mod blip2;
 pub mod checkpoint;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use checkpoint::fuzzing;
 pub mod fusion;
 pub mod generate;
 mod input;

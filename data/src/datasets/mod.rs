@@ -12,6 +12,7 @@ mod open;
 pub mod own;
 pub mod pairs;
 pub mod questions;
+mod repeated;
 pub mod skip;
 pub mod source;
 pub mod splits;

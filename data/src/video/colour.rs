@@ -98,7 +98,9 @@ pub(super) fn from_rgb_planes(
         let samples = picture.plane_data(plane).map_err(|error| Error::video(path, error.to_string()))?;
         let stride = usize::try_from(picture.plane_stride()[plane as usize])
             .ok()
-            .filter(|&stride| stride >= width * bytes && samples.len() >= stride * (height - 1) + width * bytes)
+            .filter(|&stride| {
+                stride >= width * bytes && samples.len() >= stride * (height - 1) + width * bytes
+            })
             .ok_or_else(|| Error::video(path, "a frame's planes are smaller than its format says"))?;
         for (row, line) in data.chunks_exact_mut(width * 3).zip(samples.chunks(stride)) {
             for (pixel, sample) in row.chunks_exact_mut(3).zip(line.chunks_exact(bytes)) {

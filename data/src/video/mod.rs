@@ -6,6 +6,8 @@ mod container;
 mod convert;
 mod edits;
 pub mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod libav;
 mod limits;
 mod packets;

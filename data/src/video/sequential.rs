@@ -418,12 +418,7 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
 }
 
 /// Configures the elements that decodebin adds.
-fn prepare_elements(
-    pipeline: &gst::Pipeline,
-    threads: Threads,
-    watch: &Arc<Watch>,
-    shown: Option<Shown>,
-) {
+fn prepare_elements(pipeline: &gst::Pipeline, threads: Threads, watch: &Arc<Watch>, shown: Option<Shown>) {
     let watch = Arc::clone(watch);
     pipeline.connect_deep_element_added(move |_, _, element| {
         libav::prepare(element, threads, &watch);

@@ -5,6 +5,9 @@
 //! is never returned.
 
 mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod huggingface;
 mod import;
 mod json;
