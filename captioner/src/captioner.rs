@@ -88,6 +88,7 @@ impl Captioner {
         };
         let generate = GenerateConfig { num_return_sequences: captions, ..generate };
         let context = opened.context(&settings.text.prompt, generate)?;
+        context.check_length(settings.frames.count)?;
         let Checkpoint { model, changes, .. } = opened;
         Ok(Self { model, context, changes, settings, batch_size: batch_size.max(1) })
     }

@@ -52,8 +52,11 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CaptionerError::Io { path, source }),
         };
-        let settings = toml::from_str(&text);
-        settings.map(Some).map_err(|error| CaptionerError::Settings { reason: error.to_string(), path })
+        let fail = |reason: String| CaptionerError::Settings { reason, path: path.clone() };
+        if let Some(reason) = model::checkpoint::stand_in(text.as_bytes()) {
+            return Err(fail(reason.to_owned()));
+        }
+        toml::from_str(&text).map(Some).map_err(|error| fail(error.to_string()))
     }
 }
 

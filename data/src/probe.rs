@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::video::{self, Kind, Orientation, STALL_LIMIT};
 use gstreamer as gst;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// A file's content as decoded, not as declared by its header.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// The path as given.
     pub path: String,
@@ -34,12 +34,26 @@ pub struct Probe {
 #[must_use]
 pub fn probe(path: &Path) -> Probe {
     let kind = video::inspect(path);
+    let is_video = matches!(kind, Ok(Kind::Video(_)) | Err(Error::Truncated { .. }));
     let _permit = video::permit();
+    match video::workers() {
+        Some(workers) if is_video => workers.probe(path).unwrap_or_else(|error| failed(path, &error)),
+        _ => probe_here(path),
+    }
+}
+
+fn failed(path: &Path, error: &Error) -> Probe {
+    Probe { path: path.display().to_string(), error: Some(error.to_string()), ..Probe::default() }
+}
+
+/// As [`probe`], in this process.
+pub(crate) fn probe_here(path: &Path) -> Probe {
+    let kind = video::inspect(path);
     let probe = match kind {
         Ok(Kind::Still) => still(path),
         // The frames of a truncated file are counted too.
         Ok(Kind::Video(_)) | Err(Error::Truncated { .. }) => moving(path, kind),
-        Err(error) => Probe { error: Some(error.to_string()), ..Probe::default() },
+        Err(error) => failed(path, &error),
     };
     Probe { path: path.display().to_string(), ..probe }
 }

@@ -12,6 +12,7 @@ mod open;
 pub mod own;
 pub mod pairs;
 pub mod questions;
+mod repeated;
 mod shard_members;
 pub mod shards;
 pub mod skip;
@@ -23,12 +24,13 @@ pub mod vatex;
 
 pub use open::{DataSet, DatasetPaths, annotations, open};
 
+use crate::decodable::Undecodable;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::format::thousands;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use skip::Skipped;
+use skip::{Reason, Skipped};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -189,6 +191,19 @@ impl VideoSet {
         let used = self.clips.iter().filter(|clip| clip.split == split).count();
         let skipped = self.skipped.iter().filter(|skipped| skipped.split == split).count();
         SplitUsage { used, annotated: used + skipped }
+    }
+
+    /// Moves clips that cannot be decoded to the skipped ones.
+    pub fn leave_out(&mut self, undecodable: Vec<Undecodable>) {
+        for Undecodable { id, path, error } in undecodable {
+            let Some(at) = self.clips.iter().position(|clip| clip.id == id && clip.path == path) else {
+                continue;
+            };
+            let clip = self.clips.remove(at);
+            let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+            let reason = Reason::Undecodable { path, bytes, error: error.to_string() };
+            self.skipped.push(Skipped { id, split: clip.split, reason });
+        }
     }
 
     /// A digest of the data set, 16 hexadecimal digits: the ids, splits, captions and questions of all clips,

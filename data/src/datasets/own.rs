@@ -8,7 +8,7 @@
 //! captions.txt     a.mp4 <tab> a caption
 //! ```
 
-use super::{Annotations, ClipCollector, Id, Question, Split, Texts, source};
+use super::{Annotations, ClipCollector, Id, Question, Split, Texts, repeated, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -68,6 +68,7 @@ fn objects(bytes: &[u8], path: &Path) -> Result<Vec<Record>> {
     if let Ok(Value::Object(whole)) = serde_json::from_slice::<Value>(bytes)
         && key(&whole, &CAPTION_KEYS).is_none()
     {
+        repeated::refuse(bytes, path, FORMAT)?;
         let captions = |(file, value): (String, Value)| {
             let place = format!("key {file:?}");
             let captions = texts(value).ok_or_else(|| {

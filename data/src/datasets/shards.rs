@@ -5,7 +5,7 @@ use super::shard_members::{Member, member};
 use super::source::is_macs;
 use crate::encoding::unmarked;
 use crate::error::{Error, Result};
-use crate::sniff::{self, stand_in};
+use crate::stand_in::stand_in;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -101,7 +101,7 @@ impl Shard {
         let broken = |reason: &str| Error::malformed(FORMAT, path, "archive", reason);
         let mut file = File::open(path).map_err(Error::io("open the shard", path))?;
         let mut head = Vec::new();
-        let start = file.by_ref().take(sniff::HEAD as u64).read_to_end(&mut head);
+        let start = file.by_ref().take(1024).read_to_end(&mut head);
         start.and_then(|_| file.rewind()).map_err(Error::io("read the shard", path))?;
         if let Some(reason) = stand_in(&head) {
             return Err(broken(reason));
@@ -381,7 +381,7 @@ mod tests {
             (b"BZh91AY".to_vec(), "packed with bzip2"),
             (b"PK\x03\x04\0\0".to_vec(), "packed with zip"),
             (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "Git LFS pointer"),
-            (b"<html><body>".to_vec(), "web server"),
+            (b"<html><body>".to_vec(), "HTML page"),
             ((0..=255).cycle().take(2048).collect(), "no tar archive"),
             (tar_of(&[("0.jpg", b"x"), ("0.txt", b"\xff\xd8\xff\0")]), "0.txt is no text"),
             (tar_of(&[("0.txt", b"x"), ("0.jpg", &[7; 5000])])[..4000].to_vec(), "is cut short"),

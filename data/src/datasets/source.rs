@@ -3,7 +3,7 @@
 
 use crate::encoding::{unmarked, without_marks};
 use crate::error::{Error, Result};
-use crate::sniff::stand_in;
+use crate::stand_in::stand_in;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
@@ -331,8 +331,8 @@ mod tests {
             |bytes: &[u8]| super::bytes(&file(&folder, "a", bytes), "numbers").unwrap_err().to_string();
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
         assert!(message(pointer).contains("Git LFS pointer"));
-        assert!(message(b"<!doctype html><html>").contains("web server"));
-        assert!(message(&gzipped(b"<html>")).contains("web server"));
+        assert!(message(b"<!doctype html><html>").contains("HTML page"));
+        assert!(message(&gzipped(b"<html>")).contains("HTML page"));
     }
 
     #[test]

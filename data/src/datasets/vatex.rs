@@ -134,7 +134,10 @@ fn read_mapping(path: &Path) -> Result<HashMap<String, u64>> {
             let reason = format!("expected a clip's name and videoN, got {text:?}");
             return Err(Error::malformed(MAPPING, path, format!("line {line}"), reason));
         };
-        numbers.insert(name.to_owned(), number);
+        if let Some(other) = numbers.insert(name.to_owned(), number).filter(|other| *other != number) {
+            let reason = format!("{name} is video{number} here and video{other} before");
+            return Err(Error::malformed(MAPPING, path, format!("line {line}"), reason));
+        }
     }
     Ok(numbers)
 }
@@ -175,6 +178,8 @@ mod tests {
         assert!(message.contains("is video25991, which is in split validate, not in train"), "{message}");
         assert!(read(&map("b video7\n")).unwrap_err().to_string().contains("not in the name mapping"));
         assert!(read(&map("a seven\n")).unwrap_err().to_string().contains("line 1"));
+        let twice = read(&map("a video7\nb video8\na video9\n")).unwrap_err().to_string();
+        assert!(twice.contains("line 3: a is video9 here and video7 before"), "{twice}");
     }
 
     #[test]

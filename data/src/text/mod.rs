@@ -5,6 +5,7 @@ mod files;
 mod sentencepiece;
 
 pub use clean::{MAX_WORDS, QUESTION_PROMPT, ask, clean_caption, clean_question};
+pub use files::has_tokenizer;
 
 use crate::error::{Error, Result, panic_message};
 use serde_json::{Value, json};
@@ -275,6 +276,7 @@ fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::To
 }
 
 fn from_text(text: &str, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
+    sentencepiece::check_charsmaps(text).map_err(|reason| failed(path, format!("it {reason}")))?;
     guarded(|| tokenizers::Tokenizer::from_str(text))
         .map_err(|reason| failed(path, reason))?
         .map_err(|error| failed(path, error.to_string()))

@@ -115,6 +115,15 @@ fn vp9_header(frame: &[u8]) -> Option<(bool, bool)> {
     Some((key, bit(shift - 2)))
 }
 
+/// Parses bytes as a packet of every codec.
+#[cfg(any(test, fuzzing))]
+pub(super) fn look_at_all(data: &[u8]) {
+    for prefix in 1..5 {
+        let _ = h264(data, prefix);
+    }
+    let _ = (vp8(data), vp9(data));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Converts decoded pictures to upright RGB.
 
 use super::Target;
+use super::colour::{self, from_rgb_planes, rgb_planes};
 use super::planes::Planes;
 use super::resize::{Resizer, Resizing};
 use crate::error::{Error, Result};
@@ -112,6 +113,8 @@ pub(crate) struct ToRgb {
 struct Ready {
     caps: gst::Caps,
     input: gst_video::VideoInfo,
+    /// The depth of RGB in planes that the decoder calls YUV: no converter is needed for it.
+    rgb_depth: Option<u32>,
     /// Resizes planes before conversion, where the format allows it.
     planes: Option<Planes>,
     converter: gst_video::VideoConverter,
@@ -171,13 +174,9 @@ impl Ready {
     fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
         let refused =
             |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-        // Interlaced fields are converted as one picture, as in FFmpeg.
-        let mut whole = caps.to_owned();
-        if let Some(structure) = whole.make_mut().structure_mut(0) {
-            structure.remove_fields(["interlace-mode", "field-order"]);
-        }
-        let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
-        let planes = side.and_then(|side| Planes::new(&input, side));
+        let input = colour::interpret(caps).map_err(refused)?;
+        let rgb_depth = rgb_planes(&input);
+        let planes = side.filter(|_| rgb_depth.is_none()).and_then(|side| Planes::new(&input, side));
         let from = planes.as_ref().map_or(&input, Planes::info);
         // The converter refuses to change the frame rate.
         let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, from.width(), from.height())
@@ -189,7 +188,7 @@ impl Ready {
         config.set_threads(1);
         let converter = gst_video::VideoConverter::new(from, &output, Some(config)).map_err(refused)?;
         let rgb = gst::Buffer::with_size(output.size()).map_err(refused)?;
-        Ok(Self { caps: caps.to_owned(), input, planes, converter, output, rgb })
+        Ok(Self { caps: caps.to_owned(), input, rgb_depth, planes, converter, output, rgb })
     }
 
     /// The picture of a buffer: a square where the planes are resized, otherwise the whole picture.
@@ -197,6 +196,9 @@ impl Ready {
         let failed = |reason: &str| Error::video(path, reason);
         let small = |_| failed("a frame is smaller than its format says");
         let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input).map_err(small)?;
+        if let Some(depth) = self.rgb_depth {
+            return from_rgb_planes(path, &whole, depth);
+        }
         let rgb = self.rgb.get_mut().ok_or_else(|| failed("the RGB buffer is shared"))?;
         let mut out = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &self.output).map_err(small)?;
         match &mut self.planes {

@@ -1,12 +1,13 @@
 //! Common parts of all GStreamer pipelines: start, errors, detection of stalls, and stopping on every path.
 
 use super::convert::Orientation;
+use super::libav::Watch;
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The longest time without a new frame before decoding is stopped. Some damaged files make GStreamer wait
@@ -21,6 +22,10 @@ pub(crate) struct Running {
     pub(crate) pipeline: gst::Pipeline,
     /// Time without progress after which the pipeline fails.
     pub(crate) patience: Duration,
+    /// What the decoders write into the log.
+    pub(crate) watch: Arc<Watch>,
+    /// Stop when a decoder loses a picture after a gap in the frame numbers.
+    pub(crate) stop_at_gap: bool,
     path: PathBuf,
     orientation: Orientation,
     missing: Option<Error>,
@@ -100,6 +105,8 @@ pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> 
     Ok(Running {
         pipeline,
         patience: STALL_LIMIT,
+        watch: Arc::default(),
+        stop_at_gap: false,
         path: path.to_path_buf(),
         orientation: Orientation::Upright,
         missing: None,
@@ -231,10 +238,27 @@ impl Running {
         }
     }
 
-    /// The first error, or the missing plug-in that caused it.
+    /// The first error, or the missing plug-in or pixel format that caused it.
     fn take_failure(&mut self) -> Option<Error> {
+        if self.stop_at_gap && self.watch.has_gap() {
+            return Some(Error::video(&self.path, "pictures are missing before one that refers to them"));
+        }
+        // If the demuxer has passed on all packets before, no error follows.
+        if self.watch.has_unknown_format() {
+            return Some(self.unknown_format());
+        }
         let failure = self.failure.take()?;
         Some(self.missing.take().unwrap_or(failure))
+    }
+
+    /// The error of a pixel format that GStreamer does not know.
+    fn unknown_format(&self) -> Error {
+        let name = self.watch.unknown_format().map_or_else(String::new, |name| format!(" {name}"));
+        Error::Video {
+            path: self.path.clone(),
+            reason: format!("GStreamer does not know its pixel format{name}"),
+            next: "convert it (ffmpeg -i FILE -pix_fmt yuv420p NEW.mp4) or leave the clip out".into(),
+        }
     }
 
     /// The missing plug-in, where a stream ended without an error because of it.

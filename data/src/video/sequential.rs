@@ -1,14 +1,17 @@
 //! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
 use super::convert::{Orientation, Rgb, ToRgb};
-use super::{Frames, Running, Target, arrange, pipeline, start};
+use super::edits::{self, Edit};
+use super::libav::{self, Naming, Threads, Watch};
+use super::{Frames, Running, Target, arrange, limits, pipeline, source, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Decoded bytes that a clip may keep in memory while its length is unknown. A ten-second clip of MSR-VTT has
@@ -18,7 +21,35 @@ const KEPT_BYTES: usize = 96 << 20;
 /// The chosen frames. If all frames fit in [`KEPT_BYTES`], the file is decoded once; otherwise once to count
 /// frames and once more up to the last chosen frame. Only chosen frames are converted.
 pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let mut reader = Reader::open(path, Wanted::All)?;
+    attempt(path, |threads, watch| decode_once(path, target, choose, threads, watch))
+}
+
+/// Runs `read` with one decoding thread, and again with two where the decoder lost pictures after a gap in the
+/// frame numbers. A failure for want of a pixel format is repeated in order to name it.
+fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> Result<T> {
+    let watch = Arc::default();
+    let mut result = read(Threads::One, &watch);
+    if watch.has_gap() {
+        result = read(Threads::TwoOfPictures, &Arc::default());
+    }
+    match result {
+        Err(_) if watch.has_unknown_format() && watch.unknown_format().is_none() => {
+            let _naming = Naming::new();
+            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &Arc::default())?;
+            reader.next().and(result)
+        }
+        result => result,
+    }
+}
+
+fn decode_once(
+    path: &Path,
+    target: Target,
+    choose: &dyn Fn(usize) -> Vec<usize>,
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Frames> {
+    let mut reader = Reader::open(path, Wanted::All, threads, watch)?;
     let mut kept = Vec::new();
     let mut bytes = 0;
     while let Some(sample) = reader.next()? {
@@ -39,7 +70,8 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
     wanted.dedup();
     if kept.len() < total {
         drop(reader);
-        return arrange(path, &indices, &collect(path, target, &wanted)?, target.resizing);
+        let frames = collect(path, target, &wanted, threads, watch)?;
+        return arrange(path, &indices, &frames, target.resizing);
     }
     let orientation = reader.running.orientation();
     let mut to_rgb = ToRgb::new(target);
@@ -52,8 +84,14 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
 }
 
 /// The wanted frames as RGB; `wanted` is in ascending order.
-fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+fn collect(
+    path: &Path,
+    target: Target,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Rgb)>> {
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut to_rgb = ToRgb::new(target);
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
@@ -67,8 +105,18 @@ fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, 
 /// The planes of the wanted frames in the decoder's format, rows without padding.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
+    attempt(path, |threads, watch| native_frames_once(path, wanted, threads, watch))
+}
+
+#[cfg(test)]
+fn native_frames_once(
+    path: &Path,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
     use gstreamer_video::{self as gst_video, prelude::*};
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut frames = Vec::new();
     for &index in wanted {
         let Some(sample) = reader.next()? else { break };
@@ -110,7 +158,21 @@ pub(crate) struct Examined {
 
 /// Decodes a file to its end without keeping frames; fails after `patience` without a new frame.
 pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
-    let mut reader = match Reader::open(path, Wanted::These(Vec::new())) {
+    // What was found is returned together with the failure.
+    let mut found = Examined::default();
+    let last = std::cell::RefCell::new(&mut found);
+    let result = attempt(path, |threads, watch| {
+        let mut examined = examine_once(path, patience, threads, watch);
+        let failure = examined.failure.take();
+        **last.borrow_mut() = examined;
+        failure.map_or(Ok(()), Err)
+    });
+    found.failure = result.err();
+    found
+}
+
+fn examine_once(path: &Path, patience: Duration, threads: Threads, watch: &Arc<Watch>) -> Examined {
+    let mut reader = match Reader::open(path, Wanted::These(Vec::new()), threads, watch) {
         Ok(reader) => reader,
         Err(failure) => return Examined { failure: Some(failure), ..Examined::default() },
     };
@@ -122,7 +184,10 @@ pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
         raw: reader.sink.static_pad("sink").and_then(|pad| pad.current_caps()),
         orientation: reader.running.orientation(),
         frames,
-        duration: reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        duration: match &reader.edit {
+            Some(edit) => Some(edit.movie),
+            None => reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        },
         warnings: reader.running.warnings(),
         failure: match ended {
             Ok(_) if frames == 0 => Some(reader.no_frames(path)),
@@ -141,6 +206,10 @@ enum Wanted {
 /// The pipeline `filesrc ! decodebin ! appsink`, which returns only the wanted frames.
 struct Reader {
     running: Running,
+    /// The edit by which frames are chosen here, and not by the demuxer.
+    edit: Option<Edit>,
+    /// In place of `filesrc`, where there is an edit. A link does not keep its other end alive.
+    _source: Option<gst::Pad>,
     sink: gst_app::AppSink,
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
@@ -149,23 +218,24 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(path: &Path, wanted: Wanted) -> Result<Self> {
-        let source = pipeline::element("filesrc", path)?;
-        source.set_property("location", path);
+    fn open(path: &Path, wanted: Wanted, threads: Threads, watch: &Arc<Watch>) -> Result<Self> {
         let decodebin = pipeline::element("decodebin", path)?;
         let encoded = Arc::new(Mutex::new(None));
         expose_undecoded_sound(&decodebin, Arc::clone(&encoded));
         let sink = raw_sink();
         let seen = Arc::new(AtomicUsize::new(0));
         let only_count = Arc::new(AtomicBool::new(false));
-        count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted);
-        let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
-        source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
+        let mut running = start(path, &[&decodebin, sink.upcast_ref()])?;
+        running.watch = Arc::clone(watch);
+        running.stop_at_gap = threads == Threads::One;
+        let (source, edit) = feed(path, &running.pipeline, &decodebin)?;
+        let shown = edit.clone().map(|edit| Shown { edit, start: Arc::default() });
+        count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted, shown.clone());
         let linked = link_first_video(&decodebin, &sink);
         skip_needless_parser(&decodebin);
-        prepare_elements(&running.pipeline);
+        prepare_elements(&running.pipeline, threads, watch, shown);
         let played = running.play();
-        let reader = Self { running, sink, seen, only_count, linked, encoded };
+        let reader = Self { running, edit, _source: source, sink, seen, only_count, linked, encoded };
         played.map(|()| reader)
     }
 
@@ -202,6 +272,41 @@ impl Reader {
     }
 }
 
+/// Links a file with decodebin, through a pad that opens the end of the file's edit where it has one.
+fn feed(
+    path: &Path,
+    pipeline: &gst::Pipeline,
+    decodebin: &gst::Element,
+) -> Result<(Option<gst::Pad>, Option<Edit>)> {
+    let failed = |error: &dyn std::fmt::Display| Error::video(path, error.to_string());
+    let mut file = File::open(path).map_err(Error::io("open the video", path))?;
+    if let Some(edit) = edits::of_file(&mut file) {
+        let source = source::of_file(path, file, edit.clone())?;
+        let input = decodebin.static_pad("sink").ok_or_else(|| failed(&"decodebin has no input"))?;
+        source.link(&input).map_err(|error| failed(&error))?;
+        return Ok((Some(source), Some(edit)));
+    }
+    let source = pipeline::element("filesrc", path)?;
+    source.set_property("location", path);
+    pipeline.add(&source).map_err(|error| failed(&error))?;
+    source.link(decodebin).map_err(|error| failed(&error))?;
+    Ok((None, None))
+}
+
+/// The edit of a stream, and when the demuxer lets it begin.
+#[derive(Clone)]
+struct Shown {
+    edit: Edit,
+    start: Arc<Mutex<gst::ClockTime>>,
+}
+
+impl Shown {
+    fn contains(&self, frame: &gst::BufferRef) -> bool {
+        let start = *self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        frame.pts().is_none_or(|pts| self.edit.shows(pts, start))
+    }
+}
+
 /// A sink for frames in the decoder's format: converting every frame would be slow.
 pub(super) fn raw_sink() -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
@@ -215,22 +320,20 @@ pub(super) fn raw_sink() -> gst_app::AppSink {
     sink
 }
 
-/// Pixels of the largest picture that is decoded: 8K video. A damaged header can declare pictures that exceed
-/// all memory, and a decoder keeps a dozen of them.
-const MAX_PIXELS: i64 = 8192 * 4320;
-
-/// Stops a stream whose pictures are larger than [`MAX_PIXELS`].
+/// Stops a stream whose pictures are larger than the limit.
 pub(super) fn refuse_huge(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
         let side = |name| caps.caps().structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
         let (width, height) = (side("width"), side("height"));
-        if i64::from(width) * i64::from(height) <= MAX_PIXELS {
+        let most = limits::limits().pixels.get();
+        if u64::from(width.unsigned_abs()) * u64::from(height.unsigned_abs()) <= most {
             return gst::PadProbeReturn::Ok;
         }
         if let Some(element) = pad.parent_element() {
-            let reason = format!("its pictures are {width} x {height}, more than {MAX_PIXELS} pixels");
+            let reason =
+                format!("its pictures are {width} x {height}, more than {most} pixels (--clip-pixels)");
             element.post_error_message(gst::ErrorMessage::new(
                 &gst::StreamError::WrongType,
                 Some(&reason),
@@ -250,11 +353,18 @@ fn count_and_drop(
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
     wanted: Wanted,
+    shown: Option<Shown>,
 ) {
     let Some(pad) = sink.static_pad("sink") else { return };
     refuse_huge(&pad);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let (Some(shown), Some(frame)) = (&shown, info.buffer())
+            && !shown.contains(frame)
+        {
+            return gst::PadProbeReturn::Handled;
+        }
         let index = seen.fetch_add(1, Ordering::Relaxed);
+        limits::note_progress();
         let is_wanted = match &wanted {
             Wanted::All => !only_count.load(Ordering::Relaxed),
             Wanted::These(indices) => indices.binary_search(&index).is_ok(),
@@ -307,31 +417,37 @@ fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<At
     linked
 }
 
-/// Configures the elements that decodebin adds. Each decoder gets one thread: decoding one clip per core is
-/// faster than decoding one clip with several threads.
-fn prepare_elements(pipeline: &gst::Pipeline) {
-    pipeline.connect_deep_element_added(|_, _, element| {
-        if element.has_property("max-threads") {
-            element.set_property("max-threads", 1i32);
-        }
+/// Configures the elements that decodebin adds.
+fn prepare_elements(pipeline: &gst::Pipeline, threads: Threads, watch: &Arc<Watch>, shown: Option<Shown>) {
+    let watch = Arc::clone(watch);
+    pipeline.connect_deep_element_added(move |_, _, element| {
+        libav::prepare(element, threads, &watch);
         let class = element.metadata("klass").unwrap_or_default();
         if class.contains("Decoder")
             && let Some(pad) = element.static_pad("sink")
         {
-            open_segment_end(&pad);
+            open_segment(&pad, shown.clone());
         }
     });
 }
 
 /// Removes the end of the segments at a pad. The headers of many files end before their last frames, which
-/// FFmpeg, and therefore every other reader, decodes nevertheless.
-fn open_segment_end(pad: &gst::Pad) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+/// FFmpeg, and therefore every other reader, decodes nevertheless. Where an edit chooses the frames, the
+/// beginning is removed as well.
+fn open_segment(pad: &gst::Pad, shown: Option<Shown>) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
         let mut open = segment.segment().clone();
         if let Some(open) = open.downcast_mut::<gst::ClockTime>() {
             open.set_stop(gst::ClockTime::NONE);
+            if let Some(shown) = &shown {
+                let start = open.start().unwrap_or_default();
+                *shown.start.lock().unwrap_or_else(PoisonError::into_inner) = start;
+                open.set_start(gst::ClockTime::ZERO);
+                open.set_time(gst::ClockTime::ZERO);
+                open.set_position(gst::ClockTime::ZERO);
+            }
         }
         let event = gst::event::Segment::builder(&open).seqnum(event.seqnum()).build();
         info.data = Some(gst::PadProbeData::Event(event));

@@ -13,6 +13,7 @@ mod pretrain;
 mod report;
 mod score;
 mod show;
+mod small_files;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use train::dashboard::Dashboard;
 
 use crate::runtime::{Caches, Session, Status, device};
 use crate::text::error_chain;
-use options::{CacheOption, DeviceOption};
+use options::{CacheOption, DecodingOptions, DeviceOption};
 
 /// Recap: a pretrained image captioner, recycled for video.
 #[derive(Debug, Parser)]
@@ -33,6 +34,8 @@ use options::{CacheOption, DeviceOption};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    decoding: DecodingOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,6 +126,7 @@ impl Cli {
 
     /// Runs the command.
     pub fn run(self) -> Outcome {
+        self.decoding.apply().failure()?;
         match self.command {
             Command::List => list::run(),
             Command::Show(arguments) => show::run(&arguments),

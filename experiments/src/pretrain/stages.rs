@@ -302,6 +302,7 @@ impl<'a> Stages<'a> {
         Context {
             config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
+            qformer_tokenizer: None,
             prompt: PromptIds::default(),
             generate: self.config.generate.for_model(self.ends.clone(), &Constraints::default()),
         }

@@ -53,7 +53,9 @@ impl Task for Captioning {
         if generate.encoder_no_repeat_ngram_size > 0 {
             eprintln!("note: {}", model::generate::NO_ENCODER_IDS);
         }
-        Ok(checkpoint.context(&self.config.text.prompt, generate)?)
+        let context = checkpoint.context(&self.config.text.prompt, generate)?;
+        context.check_length(self.config.frames.count)?;
+        Ok(context)
     }
 
     fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {

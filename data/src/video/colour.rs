@@ -1,0 +1,177 @@
+//! What the numbers of a decoded picture mean. GStreamer guesses what a stream does not state, from the picture's
+//! size; FFmpeg does not, and neither do the readers built on it, so that models were trained on its colours.
+
+use super::convert::Rgb;
+use crate::error::{Error, Result};
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::glib::translate::IntoGlib;
+use gstreamer_video::{self as gst_video, VideoFormat, prelude::*};
+use std::path::Path;
+
+/// The format of decoded pictures as FFmpeg understands it:
+///
+/// - Without a matrix, YUV is BT.601's, whatever the size; without a range it is limited.
+/// - Grey has the full range, whatever the stream says, and no matrix.
+/// - RGB has the full range.
+///
+/// Interlaced fields are one picture.
+///
+/// # Errors
+/// Caps that describe no video.
+pub(super) fn interpret(caps: &gst::CapsRef) -> std::result::Result<gst_video::VideoInfo, glib::BoolError> {
+    use gst_video::{VideoColorMatrix as Matrix, VideoColorRange as Range};
+    let declared = declared(caps);
+    let mut whole = caps.to_owned();
+    if let Some(structure) = whole.make_mut().structure_mut(0) {
+        structure.remove_fields(["interlace-mode", "field-order", "colorimetry"]);
+    }
+    let info = gst_video::VideoInfo::from_caps(&whole)?;
+    let known = |range: Range, otherwise| if range == Range::Unknown { otherwise } else { range };
+    let (range, matrix) = match declared {
+        _ if info.is_gray() => (Range::Range0_255, Matrix::Bt601),
+        _ if info.is_rgb() => (Range::Range0_255, Matrix::Rgb),
+        None => (Range::Range16_235, Matrix::Bt601),
+        Some(declared) => {
+            let matrix = match declared.matrix() {
+                Matrix::Rgb if depth_of_planes(info.format()).is_some() => Matrix::Rgb,
+                Matrix::Unknown | Matrix::Rgb => Matrix::Bt601,
+                matrix => matrix,
+            };
+            (known(declared.range(), Range::Range16_235), matrix)
+        }
+    };
+    // Neither curve nor primaries are converted, as in FFmpeg.
+    let colorimetry = gst_video::VideoColorimetry::new(
+        range,
+        matrix,
+        gst_video::VideoTransferFunction::Unknown,
+        gst_video::VideoColorPrimaries::Unknown,
+    );
+    gst_video::VideoInfo::builder_from_info(&info).colorimetry(&colorimetry).build()
+}
+
+/// The colorimetry that a stream states.
+fn declared(caps: &gst::CapsRef) -> Option<gst_video::VideoColorimetry> {
+    caps.structure(0)?.get::<&str>("colorimetry").ok()?.parse().ok()
+}
+
+/// The name of a stream's transfer function where its pictures are made for screens of high dynamic range. They
+/// are converted like others, so that they look flat.
+pub(crate) fn high_dynamic_range(caps: &gst::CapsRef) -> Option<&'static str> {
+    // GStreamer's numbers; the names need bindings of a later version than the oldest supported one.
+    const SMPTE_2084: i32 = 14;
+    const ARIB_STD_B67: i32 = 15;
+    match declared(caps)?.transfer().into_glib() {
+        SMPTE_2084 => Some("PQ (SMPTE ST 2084)"),
+        ARIB_STD_B67 => Some("HLG (ARIB STD-B67)"),
+        _ => None,
+    }
+}
+
+/// The depth in bits of RGB whose planes a decoder passes on as YUV, as AV1's does; `None` for others.
+pub(super) fn rgb_planes(info: &gst_video::VideoInfo) -> Option<u32> {
+    let is_rgb = info.colorimetry().matrix() == gst_video::VideoColorMatrix::Rgb;
+    depth_of_planes(info.format()).filter(|_| is_rgb)
+}
+
+/// The depth of the formats of three whole planes.
+fn depth_of_planes(format: VideoFormat) -> Option<u32> {
+    match format {
+        VideoFormat::Y444 => Some(8),
+        VideoFormat::Y44410le => Some(10),
+        VideoFormat::Y44412le => Some(12),
+        _ => None,
+    }
+}
+
+/// RGB of planes in the order green, blue, red with `depth` bits.
+pub(super) fn from_rgb_planes(
+    path: &Path,
+    picture: &gst_video::VideoFrameRef<&gst::BufferRef>,
+    depth: u32,
+) -> Result<Rgb> {
+    let (height, width) = (picture.height() as usize, picture.width() as usize);
+    let mut data = vec![0; height * width * 3];
+    let bytes = if depth > 8 { 2 } else { 1 };
+    for (plane, channel) in [(0, 1), (1, 2), (2, 0)] {
+        let samples = picture.plane_data(plane).map_err(|error| Error::video(path, error.to_string()))?;
+        let stride = usize::try_from(picture.plane_stride()[plane as usize])
+            .ok()
+            .filter(|&stride| {
+                stride >= width * bytes && samples.len() >= stride * (height - 1) + width * bytes
+            })
+            .ok_or_else(|| Error::video(path, "a frame's planes are smaller than its format says"))?;
+        for (row, line) in data.chunks_exact_mut(width * 3).zip(samples.chunks(stride)) {
+            for (pixel, sample) in row.chunks_exact_mut(3).zip(line.chunks_exact(bytes)) {
+                pixel[channel] = match sample {
+                    [low, high] => scaled(u16::from_le_bytes([*low, *high]), depth),
+                    _ => sample[0],
+                };
+            }
+        }
+    }
+    Ok(Rgb { height, width, data })
+}
+
+/// A value of `depth` bits as the nearest one of 8.
+fn scaled(value: u16, depth: u32) -> u8 {
+    let most = (1u32 << depth) - 1;
+    ((u32::from(value).min(most) * 255 + most / 2) / most) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn colours(format: &str, colorimetry: Option<&str>) -> String {
+        gst::init().unwrap();
+        let mut caps: gst::Caps =
+            format!("video/x-raw, format={format}, width=1920, height=1080, framerate=25/1").parse().unwrap();
+        if let Some(colorimetry) = colorimetry {
+            caps.make_mut().set("colorimetry", colorimetry);
+        }
+        let colorimetry = interpret(&caps).unwrap().colorimetry();
+        format!("{:?} {:?}", colorimetry.range(), colorimetry.matrix())
+    }
+
+    #[test]
+    fn what_a_stream_does_not_state_is_as_in_ffmpeg() {
+        assert_eq!(colours("I420", None), "Range16_235 Bt601");
+        assert_eq!(colours("I420", Some("2:0:0:0")), "Range16_235 Bt601");
+        assert_eq!(colours("I420", Some("1:0:0:0")), "Range0_255 Bt601");
+        assert_eq!(colours("I420", Some("0:3:0:0")), "Range16_235 Bt709");
+        assert_eq!(colours("I420", Some("sRGB")), "Range0_255 Bt601");
+        assert_eq!(colours("I420_10LE", Some("bt2020")), "Range16_235 Bt2020");
+    }
+
+    #[test]
+    fn monochrome_and_rgb_have_the_full_range() {
+        assert_eq!(colours("GRAY8", None), "Range0_255 Bt601");
+        assert_eq!(colours("GRAY8", Some("2:0:0:0")), "Range0_255 Bt601");
+        assert_eq!(colours("GRAY16_BE", Some("bt709")), "Range0_255 Bt601");
+        assert_eq!(colours("RGB", Some("2:0:0:0")), "Range0_255 Rgb");
+        assert_eq!(colours("GBR_10LE", None), "Range0_255 Rgb");
+        assert_eq!(colours("Y444", Some("sRGB")), "Range0_255 Rgb");
+    }
+
+    #[test]
+    fn high_dynamic_range_is_known_by_its_transfer_function() {
+        gst::init().unwrap();
+        let name = |colorimetry: &str| {
+            let caps = gst::Caps::builder("video/x-h265").field("colorimetry", colorimetry).build();
+            high_dynamic_range(&caps)
+        };
+        assert!(name("bt2100-pq").unwrap().starts_with("PQ"));
+        assert!(name("bt2100-hlg").unwrap().starts_with("HLG"));
+        assert!(name("2:6:14:7").unwrap().starts_with("PQ"));
+        assert_eq!(name("bt2020"), None);
+        assert_eq!(name("bt709"), None);
+    }
+
+    #[test]
+    fn ten_and_twelve_bits_are_scaled_to_eight() {
+        assert_eq!([0, 2, 512, 1023, 9999].map(|value| scaled(value, 10)), [0, 0, 128, 255, 255]);
+        assert_eq!([0, 2048, 4095].map(|value| scaled(value, 12)), [0, 128, 255]);
+    }
+}
