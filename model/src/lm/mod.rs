@@ -397,6 +397,17 @@ mod tests {
         }
     }
 
+    /// Memory for the limit itself would be hundreds of gigabytes.
+    #[test]
+    fn a_high_limit_costs_nothing_until_it_is_used() {
+        let device = Device::flex();
+        for model in models(&device) {
+            let mut decoding = model.decoding(prefix(&device, None), 1_000_000_000);
+            decoding.start().unwrap();
+            decoding.advance(&[3, 4], &[0, 1]).unwrap();
+        }
+    }
+
     #[test]
     fn rows_that_change_places_keep_their_own_past() {
         let device = Device::flex();
