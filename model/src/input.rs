@@ -47,8 +47,8 @@ pub enum InputError {
 }
 
 impl InputError {
-    /// Rejects a text after a prefix that is longer than the positions of a language model; `None` is no limit.
-    /// The last token of a text is scored and not read, so it needs no position.
+    /// Rejects a text after a prefix that is longer than the positions of a language model; `None` is no
+    /// limit. The last token of a text is scored and not read, so it needs no position.
     ///
     /// # Errors
     /// [`InputError::TooLong`].

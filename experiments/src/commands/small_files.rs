@@ -25,7 +25,7 @@ const TOKENIZER: [&str; 9] = [
 const SETTINGS: [&str; 3] = [GENERATION_CONFIG_FILE, "preprocessor_config.json", "processor_config.json"];
 
 /// Small files of the sources of a checkpoint, in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SmallFiles {
     /// The directory with the language model's tokenizer.
     pub(super) tokenizer: Option<PathBuf>,
@@ -49,8 +49,8 @@ impl SmallFiles {
             sources.iter().filter(move |(role, path)| *role == wanted && path.is_dir()).map(|(_, path)| path)
         };
         let directories: Vec<&PathBuf> = of_role(Role::LanguageModel).chain(of_role(Role::Whole)).collect();
-        let mut files = Self::default();
-        files.tokenizer = directories.iter().find(|path| has_tokenizer(path)).map(|path| (*path).clone());
+        let tokenizer = directories.iter().find(|path| has_tokenizer(path)).map(|path| (*path).clone());
+        let mut files = Self { tokenizer, files: Vec::new() };
         if let Some(folder) = files.tokenizer.clone() {
             files.add(&folder, Path::new(""), &TOKENIZER)?;
         }

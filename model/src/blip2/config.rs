@@ -127,6 +127,9 @@ impl Blip2Config {
                 return Err(format!("{key} is {rate}, expected 0 or more and less than 1"));
             }
         }
+        if let Some(lora) = &self.lora {
+            lora.check().map_err(|reason| format!("lora.{reason}"))?;
+        }
         let layers = [vision.num_hidden_layers, qformer.num_hidden_layers, self.text_config.layers()];
         if layers.iter().any(|&layers| layers > 1000) {
             return Err(format!("a model of {layers:?} layers"));

@@ -63,7 +63,8 @@ const MAX_RANK: usize = 1 << 14;
 const LANGUAGE_MODEL: &str = "language_model.";
 
 impl LoraConfig {
-    /// Rejects ranks and scales that make no update, and names of layers that are regular expressions in peft.
+    /// Rejects ranks and scales that make no update, and names of layers that are regular expressions in
+    /// peft.
     ///
     /// # Errors
     /// The key, its value and what is expected.

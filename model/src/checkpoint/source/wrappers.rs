@@ -1,8 +1,8 @@
 //! Parts of names that are not the model's: those of the modules around it in training.
 //!
-//! `torch.compile`, `DistributedDataParallel`, FSDP and activation checkpointing hold the wrapped module in an
-//! attribute, anywhere in the model. A Lightning module and many training scripts hold the model as `model`,
-//! which also begins the names of OPT and LLaMA themselves.
+//! `torch.compile`, `DistributedDataParallel`, FSDP and activation checkpointing hold the wrapped module in
+//! an attribute, anywhere in the model. A Lightning module and many training scripts hold the model as
+//! `model`, which also begins the names of OPT and LLaMA themselves.
 
 use std::collections::BTreeMap;
 
