@@ -137,11 +137,15 @@ def captions():
         u32(0, 1, 2, 2), u32(1, 0), b"manperson", u32(0, 3, 9), u32(0, 1, 3), u32(1, 1, 2), b"goose\ngeese\n", b"a\n",
         b"no #NUMERIC_ONLY#\n",
     ]
-    start, bounds = 72 + 16 * len(parts), b""
-    for part in parts:
-        bounds += struct.pack("<QQ", start, start + len(part))
-        start += len(part)
-    seed("meteor_tables", "small", bounds + b"".join(parts))
+    def tables(parts):
+        start, bounds = 72 + 16 * len(parts), b""
+        for part in parts:
+            bounds += struct.pack("<QQ", start, start + len(part))
+            start += len(part)
+        return bounds + b"".join(parts)
+    seed("meteor_tables", "small", tables(parts))
+    # Billions of synsets of one lemma.
+    seed("meteor_tables", "synsets-beyond-the-end", tables(parts[:9] + [u32(0, 1, 0xFFFFFFFF)] + parts[10:]))
 
 
 def box(kind, *content):
@@ -261,6 +265,8 @@ def sentencepiece():
     # A character map: the size of the trie, the trie, the replacements.
     charsmap = struct.pack("<II", 8, 0) + struct.pack("<I", 0) + b"a\0"
     seed("sentencepiece", "character-map", model(1, field(3, field(2, charsmap))))
+    too_long = struct.pack("<I", 0xF5FFFFFF) + b"\0" * 5
+    seed("sentencepiece", "character-map-too-long", model(1, field(3, field(2, too_long))))
 
 
 def tokenizers():
@@ -287,7 +293,10 @@ def tokenizers():
         "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
         "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True,
                   "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4, "ab": 5}, "merges": [["a", "b"]]}}
-    for name, document in [("word-level", word_level), ("unigram", unigram), ("pairs", pairs)]:
+    mapped = unigram | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "////9QAAAAA="}}
+    sparse = word_level | {"model": word_level["model"] | {"vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 1 << 31}}}
+    for name, document in [("word-level", word_level), ("unigram", unigram), ("pairs", pairs),
+                           ("character-map-too-long", mapped), ("ids-left-out", sparse)]:
         seed("tokenizers", name, json.dumps(document, ensure_ascii=False))
 
 

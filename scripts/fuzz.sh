@@ -44,11 +44,12 @@ for target in "${targets[@]}"; do
   fi
 done
 nice -n 10 cargo +nightly fuzz build
+host=$(rustc +nightly --version --verbose | sed -n 's/^host: //p')
 
 # Inputs are written to files: in memory, where possible.
 scratch=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" recap-fuzz.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
-export TMPDIR="$scratch" RAYON_NUM_THREADS=1 ASAN_OPTIONS="detect_leaks=0 quarantine_size_mb=16 ${ASAN_OPTIONS:-}"
+export TMPDIR="$scratch" RAYON_NUM_THREADS=1 ASAN_OPTIONS="detect_odr_violation=0:detect_leaks=0:quarantine_size_mb=16"
 seconds=$((minutes * 60 / ${#targets[@]}))
 logs=fuzz/target/logs
 mkdir -p "$logs"
@@ -60,8 +61,9 @@ for target in "${targets[@]}"; do
   learned=fuzz/target/corpus/$target
   mkdir -p "$learned" "fuzz/artifacts/$target"
   before=$(ls "fuzz/artifacts/$target")
-  { time nice -n 15 cargo +nightly fuzz run "$target" "$learned" "fuzz/corpus/$target" -- \
-      -max_total_time="$seconds" -timeout="$time_limit" -rss_limit_mb="$memory_limit" \
+  # As `cargo fuzz run` does, which would build again if a source has changed since.
+  { time nice -n 15 "fuzz/target/$host/release/$target" "$learned" "fuzz/corpus/$target" \
+      -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout="$time_limit" -rss_limit_mb="$memory_limit" \
       -malloc_limit_mb="$allocation_limit" -max_len="$length_limit" -print_final_stats=1 \
       >"$logs/$target" 2>&1 || true; } 2>"$logs/time"
   read -r user system wall <<<"$(tail -n 1 "$logs/time")"

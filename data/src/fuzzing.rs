@@ -104,6 +104,8 @@ fn tokenize(path: &Path, name: &str) {
         let _ = tokenizer.target(text, 9);
         if let Ok(ids) = tokenizer.encode(text, 9) {
             assert!(ids.len() <= 9 && ids.contains(&tokenizer.end()), "{ids:?} without its end");
+            let size = tokenizer.vocabulary_size();
+            assert!(ids.iter().all(|&id| (id as usize) < size), "{ids:?} of {size} ids");
             let _ = tokenizer.decode(&ids);
         }
     }

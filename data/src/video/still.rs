@@ -83,6 +83,8 @@ fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
     if !is_animated {
         DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
         found.frames = 1;
+    } else if found.frames == 0 {
+        return Err(Error::video(path, "it has no frames"));
     } else if found.codec == "png" {
         found.codec = "apng";
     }
@@ -209,6 +211,19 @@ mod tests {
         bytes.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
         bytes.extend(b"\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;");
         bytes
+    }
+
+    #[test]
+    fn an_animation_without_frames_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let whole = gif(40, 30);
+        // The head without the frame, with and without the trailer.
+        for bytes in [[&whole[..19], b";"].concat(), whole[..19].to_vec()] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let found = examine(file.path());
+            let message = found.failure.unwrap().to_string();
+            assert!(found.frames == 0 && message.contains("cannot decode video"), "{message}");
+        }
     }
 
     #[test]

@@ -99,12 +99,20 @@ impl Blip2Config {
             ("qformer_config.num_attention_heads", qformer.num_attention_heads),
             ("qformer_config.cross_attention_frequency", qformer.cross_attention_frequency),
         ];
-        let sizes = sizes.into_iter().chain(self.text_config.sizes());
+        let of_text = [
+            ("qformer_config.vocab_size", qformer.vocab_size),
+            ("qformer_config.max_position_embeddings", qformer.max_position_embeddings),
+        ];
+        let of_text = of_text.into_iter().filter(|_| qformer.reads_text);
+        let sizes = sizes.into_iter().chain(of_text).chain(self.text_config.sizes());
         for (key, size) in sizes {
             // no model is larger, and the square of a larger size could overflow
             if size == 0 || size > 1 << 24 {
                 return Err(format!("{key} is {size}"));
             }
+        }
+        if vision.image_size == 0 || vision.image_size > 1 << 14 {
+            return Err(format!("vision_config.image_size is {}, expected 1 to 16384", vision.image_size));
         }
         let divisions = [
             ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),

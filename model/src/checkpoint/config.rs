@@ -248,6 +248,8 @@ mod tests {
             ("text_config", "activation_function", json!("swish7")),
             ("vision_config", "qkv_bias", json!(false)),
             ("vision_config", "patch_size", json!(0)),
+            ("vision_config", "image_size", json!(0)),
+            ("vision_config", "image_size", json!(1_u64 << 40)),
             ("vision_config", "num_attention_heads", json!(3)),
             ("qformer_config", "cross_attention_frequency", json!(0)),
         ] {
