@@ -2,12 +2,15 @@
 //! size; FFmpeg does not, and neither do the readers built on it, so that models were trained on its colours.
 
 use super::convert::Rgb;
+use super::pipeline;
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::glib::translate::IntoGlib;
 use gstreamer_video::{self as gst_video, VideoFormat, prelude::*};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The format of decoded pictures as FFmpeg understands it:
 ///
@@ -51,6 +54,64 @@ pub(super) fn interpret(caps: &gst::CapsRef) -> std::result::Result<gst_video::V
     gst_video::VideoInfo::builder_from_info(&info).colorimetry(&colorimetry).build()
 }
 
+/// What an encoded stream states about its colours beside its pictures' caps.
+#[derive(Debug, Default)]
+pub(super) struct Stated {
+    /// The stream's caps before it is decoded.
+    pub(super) encoded: Mutex<Option<gst::Caps>>,
+    /// The container describes the colours of a stream without a codec.
+    pub(super) in_container: bool,
+    /// AV1's sequence header says that all values are used.
+    pub(super) full_range: AtomicBool,
+}
+
+impl Stated {
+    /// The colorimetry of decoded pictures where GStreamer's caps have another one.
+    fn corrected(&self, raw: &gst::CapsRef) -> Option<&'static str> {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = encoded.as_ref()?.structure(0)?.name().as_str();
+        match name {
+            // VP8 is BT.601's whatever the container says.
+            "video/x-vp8" => Some("2:4:0:0"),
+            // Without a description in the container, qtdemux guesses from the size.
+            "video/x-raw" if !self.in_container => Some("2:0:0:0"),
+            "video/x-av1" if declared(raw).is_none() && self.full_range.load(Ordering::Relaxed) => {
+                Some("1:0:0:0")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Stated {
+    /// Whether the bytes of a stream without a codec have the other order: QuickTime's 15-bit RGB.
+    fn is_misread(&self, raw: &gst::CapsRef) -> bool {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = encoded.as_ref().and_then(|caps| caps.structure(0)).map(|caps| caps.name().as_str());
+        let format = raw.structure(0).and_then(|caps| caps.get::<&str>("format").ok());
+        (name, format) == (Some("video/x-raw"), Some("RGB15"))
+    }
+}
+
+/// Writes what the stream states into the caps of the pictures that arrive at a pad.
+pub(super) fn correct(pad: &gst::Pad, stated: Arc<Stated>) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
+        let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
+        if stated.is_misread(caps.caps()) {
+            pipeline::refuse(pad, "GStreamer misreads its pixel format rgb555be");
+            return gst::PadProbeReturn::Handled;
+        }
+        if let Some(colorimetry) = stated.corrected(caps.caps()) {
+            let mut corrected = caps.caps_owned();
+            corrected.make_mut().set("colorimetry", colorimetry);
+            let event = gst::event::Caps::builder(&corrected).seqnum(event.seqnum()).build();
+            info.data = Some(gst::PadProbeData::Event(event));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 /// The colorimetry that a stream states.
 fn declared(caps: &gst::CapsRef) -> Option<gst_video::VideoColorimetry> {
     caps.structure(0)?.get::<&str>("colorimetry").ok()?.parse().ok()
@@ -66,6 +127,36 @@ pub(crate) fn high_dynamic_range(caps: &gst::CapsRef) -> Option<&'static str> {
         SMPTE_2084 => Some("PQ (SMPTE ST 2084)"),
         ARIB_STD_B67 => Some("HLG (ARIB STD-B67)"),
         _ => None,
+    }
+}
+
+/// The transfer function of the first picture of high dynamic range that was converted since the last look.
+static NOTED: Mutex<Option<&'static str>> = Mutex::new(None);
+
+/// Remembers a picture of high dynamic range.
+pub(super) fn note(caps: &gst::CapsRef) {
+    if let Some(name) = high_dynamic_range(caps) {
+        NOTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(name);
+    }
+}
+
+/// What [`note`] remembered, as a warning.
+pub(super) fn take_warning() -> Option<String> {
+    NOTED.lock().unwrap_or_else(PoisonError::into_inner).take().map(warning)
+}
+
+/// The warning about a transfer function.
+pub(crate) fn warning(name: &str) -> String {
+    format!("made for screens of high dynamic range, {name}; its pictures look flat, they are not tone-mapped")
+}
+
+/// Prints the first warning of a run.
+pub(super) fn warn_once(path: &Path, warning: Option<String>) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if let Some(warning) = warning
+        && !WARNED.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("warning: {}: {warning} (`experiments data check` lists all such clips)", path.display());
     }
 }
 
@@ -151,6 +242,25 @@ mod tests {
         assert_eq!(colours("RGB", Some("2:0:0:0")), "Range0_255 Rgb");
         assert_eq!(colours("GBR_10LE", None), "Range0_255 Rgb");
         assert_eq!(colours("Y444", Some("sRGB")), "Range0_255 Rgb");
+    }
+
+    #[test]
+    fn what_only_the_encoded_stream_states_is_added() {
+        gst::init().unwrap();
+        let raw: gst::Caps = "video/x-raw, format=I420, colorimetry=bt709".parse().unwrap();
+        let bare: gst::Caps = "video/x-raw, format=I420".parse().unwrap();
+        let stated = |name: &str, in_container, full_range| Stated {
+            encoded: Mutex::new(Some(gst::Caps::new_empty_simple(name))),
+            in_container,
+            full_range: AtomicBool::new(full_range),
+        };
+        assert_eq!(stated("video/x-vp8", false, false).corrected(&raw), Some("2:4:0:0"));
+        assert_eq!(stated("video/x-raw", false, false).corrected(&raw), Some("2:0:0:0"));
+        assert_eq!(stated("video/x-raw", true, false).corrected(&raw), None);
+        assert_eq!(stated("video/x-av1", false, true).corrected(&bare), Some("1:0:0:0"));
+        assert_eq!(stated("video/x-av1", false, true).corrected(&raw), None);
+        assert_eq!(stated("video/x-av1", false, false).corrected(&bare), None);
+        assert_eq!(stated("video/x-h264", false, true).corrected(&raw), None);
     }
 
     #[test]

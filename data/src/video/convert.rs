@@ -175,6 +175,11 @@ impl Ready {
         let refused =
             |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
         let input = colour::interpret(caps).map_err(refused)?;
+        colour::note(caps);
+        // QuickTime's v308 holds Cr, Y, Cb; GStreamer reads Y, Cb, Cr.
+        if input.format() == gst_video::VideoFormat::V308 {
+            return Err(Error::video(path, "GStreamer misreads its pixel format v308"));
+        }
         let rgb_depth = rgb_planes(&input);
         let planes = side.filter(|_| rgb_depth.is_none()).and_then(|side| Planes::new(&input, side));
         let from = planes.as_ref().map_or(&input, Planes::info);
@@ -194,7 +199,8 @@ impl Ready {
     /// The picture of a buffer: a square where the planes are resized, otherwise the whole picture.
     fn convert(&mut self, path: &Path, buffer: &gst::BufferRef) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
-        let small = |_| failed("a frame is smaller than its format says");
+        let name = self.input.format().to_str();
+        let small = |_| failed(&format!("a frame is smaller than its pixel format, {name}, says"));
         let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input).map_err(small)?;
         if let Some(depth) = self.rgb_depth {
             return from_rgb_planes(path, &whole, depth);

@@ -4,6 +4,7 @@ mod bitstream;
 mod colour;
 mod container;
 mod convert;
+mod decodebin;
 mod edits;
 pub mod encode;
 mod libav;
@@ -31,6 +32,7 @@ use crate::sampling::Sampling;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+pub(crate) use colour::warning as colour_warning;
 pub(crate) use container::{Kind, inspect};
 pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
@@ -133,7 +135,11 @@ pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     let _permit = pool::permit();
     match (kind, workers()) {
         (Kind::Video(_), Some(workers)) => workers.decode(path, request),
-        _ => decode_here(path, request),
+        _ => {
+            let frames = decode_here(path, request);
+            colour::warn_once(path, colour::take_warning());
+            frames
+        }
     }
 }
 
