@@ -1,13 +1,12 @@
 //! What the numbers of a decoded picture mean. GStreamer guesses what a stream does not state, from the picture's
 //! size; FFmpeg does not, and neither do the readers built on it, so that models were trained on its colours.
 
-use super::convert::Rgb;
 use super::pipeline;
-use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::glib;
+use gstreamer::prelude::*;
 use gstreamer::glib::translate::IntoGlib;
-use gstreamer_video::{self as gst_video, VideoFormat, prelude::*};
+use gstreamer_video::{self as gst_video, VideoFormat};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +36,7 @@ pub(super) fn interpret(caps: &gst::CapsRef) -> std::result::Result<gst_video::V
         None => (Range::Range16_235, Matrix::Bt601),
         Some(declared) => {
             let matrix = match declared.matrix() {
-                Matrix::Rgb if depth_of_planes(info.format()).is_some() => Matrix::Rgb,
+                Matrix::Rgb if has_whole_planes(info.format()) => Matrix::Rgb,
                 Matrix::Unknown | Matrix::Rgb => Matrix::Bt601,
                 matrix => matrix,
             };
@@ -160,53 +159,9 @@ pub(super) fn warn_once(path: &Path, warning: Option<String>) {
     }
 }
 
-/// The depth in bits of RGB whose planes a decoder passes on as YUV, as AV1's does; `None` for others.
-pub(super) fn rgb_planes(info: &gst_video::VideoInfo) -> Option<u32> {
-    let is_rgb = info.colorimetry().matrix() == gst_video::VideoColorMatrix::Rgb;
-    depth_of_planes(info.format()).filter(|_| is_rgb)
-}
-
-/// The depth of the formats of three whole planes.
-fn depth_of_planes(format: VideoFormat) -> Option<u32> {
-    match format {
-        VideoFormat::Y444 => Some(8),
-        VideoFormat::Y44410le => Some(10),
-        VideoFormat::Y44412le => Some(12),
-        _ => None,
-    }
-}
-
-/// RGB of planes in the order green, blue, red with `depth` bits.
-pub(super) fn from_rgb_planes(
-    path: &Path,
-    picture: &gst_video::VideoFrameRef<&gst::BufferRef>,
-    depth: u32,
-) -> Result<Rgb> {
-    let (height, width) = (picture.height() as usize, picture.width() as usize);
-    let mut data = vec![0; height * width * 3];
-    let bytes = if depth > 8 { 2 } else { 1 };
-    for (plane, channel) in [(0, 1), (1, 2), (2, 0)] {
-        let samples = picture.plane_data(plane).map_err(|error| Error::video(path, error.to_string()))?;
-        let stride = usize::try_from(picture.plane_stride()[plane as usize])
-            .ok()
-            .filter(|&stride| stride >= width * bytes && samples.len() >= stride * (height - 1) + width * bytes)
-            .ok_or_else(|| Error::video(path, "a frame's planes are smaller than its format says"))?;
-        for (row, line) in data.chunks_exact_mut(width * 3).zip(samples.chunks(stride)) {
-            for (pixel, sample) in row.chunks_exact_mut(3).zip(line.chunks_exact(bytes)) {
-                pixel[channel] = match sample {
-                    [low, high] => scaled(u16::from_le_bytes([*low, *high]), depth),
-                    _ => sample[0],
-                };
-            }
-        }
-    }
-    Ok(Rgb { height, width, data })
-}
-
-/// A value of `depth` bits as the nearest one of 8.
-fn scaled(value: u16, depth: u32) -> u8 {
-    let most = (1u32 << depth) - 1;
-    ((u32::from(value).min(most) * 255 + most / 2) / most) as u8
+/// Whether a format has three whole planes. AV1's decoder calls RGB so.
+fn has_whole_planes(format: VideoFormat) -> bool {
+    matches!(format, VideoFormat::Y444 | VideoFormat::Y44410le | VideoFormat::Y44412le)
 }
 
 #[cfg(test)]
@@ -275,11 +230,5 @@ mod tests {
         assert!(name("2:6:14:7").unwrap().starts_with("PQ"));
         assert_eq!(name("bt2020"), None);
         assert_eq!(name("bt709"), None);
-    }
-
-    #[test]
-    fn ten_and_twelve_bits_are_scaled_to_eight() {
-        assert_eq!([0, 2, 512, 1023, 9999].map(|value| scaled(value, 10)), [0, 0, 128, 255, 255]);
-        assert_eq!([0, 2048, 4095].map(|value| scaled(value, 12)), [0, 128, 255]);
     }
 }

@@ -7,6 +7,7 @@ mod convert;
 mod decodebin;
 mod edits;
 pub mod encode;
+mod exact;
 mod libav;
 mod limits;
 mod packets;

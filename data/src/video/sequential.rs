@@ -35,9 +35,10 @@ fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> 
         result = read(Threads::TwoOfPictures, &Arc::default());
     }
     match result {
-        Err(_) if watch.has_unknown_format() && watch.unknown_format().is_none() => {
-            let _naming = Naming::new();
-            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &Arc::default())?;
+        Err(_) if watch.has_unknown_format() => {
+            let naming = Naming::new();
+            let watch = Arc::new(Watch::naming(&naming));
+            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &watch)?;
             reader.next().and(result)
         }
         result => result,
