@@ -23,6 +23,9 @@ pub struct Probe {
     pub frames: usize,
     /// Duration in seconds, where the container declares it.
     pub duration_s: Option<f64>,
+    /// What is unusual about the pictures of a file that can be decoded: a high dynamic range.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// Why decoding failed or ended early, or the damage that the decoder skipped; `None` for an intact file.
     pub error: Option<String>,
 }
@@ -95,6 +98,7 @@ fn moving(path: &Path, kind: Result<Kind>) -> Probe {
         rotation: Orientation::degrees(found.orientation),
         frames: found.frames,
         duration_s: found.duration.map(|time| time.nseconds() as f64 / 1e9),
+        warning: found.high_dynamic_range.map(video::colour_warning),
         error: ended.or(damage),
         ..Probe::default()
     }

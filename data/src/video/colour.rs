@@ -1,13 +1,15 @@
 //! What the numbers of a decoded picture mean. GStreamer guesses what a stream does not state, from the picture's
 //! size; FFmpeg does not, and neither do the readers built on it, so that models were trained on its colours.
 
-use super::convert::Rgb;
-use crate::error::{Error, Result};
+use super::pipeline;
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::glib::translate::IntoGlib;
-use gstreamer_video::{self as gst_video, VideoFormat, prelude::*};
+use gstreamer::prelude::*;
+use gstreamer_video::{self as gst_video, VideoFormat};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The format of decoded pictures as FFmpeg understands it:
 ///
@@ -34,7 +36,7 @@ pub(super) fn interpret(caps: &gst::CapsRef) -> std::result::Result<gst_video::V
         None => (Range::Range16_235, Matrix::Bt601),
         Some(declared) => {
             let matrix = match declared.matrix() {
-                Matrix::Rgb if depth_of_planes(info.format()).is_some() => Matrix::Rgb,
+                Matrix::Rgb if has_whole_planes(info.format()) => Matrix::Rgb,
                 Matrix::Unknown | Matrix::Rgb => Matrix::Bt601,
                 matrix => matrix,
             };
@@ -49,6 +51,64 @@ pub(super) fn interpret(caps: &gst::CapsRef) -> std::result::Result<gst_video::V
         gst_video::VideoColorPrimaries::Unknown,
     );
     gst_video::VideoInfo::builder_from_info(&info).colorimetry(&colorimetry).build()
+}
+
+/// What an encoded stream states about its colours beside its pictures' caps.
+#[derive(Debug, Default)]
+pub(super) struct Stated {
+    /// The stream's caps before it is decoded.
+    pub(super) encoded: Mutex<Option<gst::Caps>>,
+    /// The container describes the colours of a stream without a codec.
+    pub(super) in_container: bool,
+    /// AV1's sequence header says that all values are used.
+    pub(super) full_range: AtomicBool,
+}
+
+impl Stated {
+    /// The colorimetry of decoded pictures where GStreamer's caps have another one.
+    fn corrected(&self, raw: &gst::CapsRef) -> Option<&'static str> {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = encoded.as_ref()?.structure(0)?.name().as_str();
+        match name {
+            // VP8 is BT.601's whatever the container says.
+            "video/x-vp8" => Some("2:4:0:0"),
+            // Without a description in the container, qtdemux guesses from the size.
+            "video/x-raw" if !self.in_container => Some("2:0:0:0"),
+            "video/x-av1" if declared(raw).is_none() && self.full_range.load(Ordering::Relaxed) => {
+                Some("1:0:0:0")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Stated {
+    /// Whether the bytes of a stream without a codec have the other order: QuickTime's 15-bit RGB.
+    fn is_misread(&self, raw: &gst::CapsRef) -> bool {
+        let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = encoded.as_ref().and_then(|caps| caps.structure(0)).map(|caps| caps.name().as_str());
+        let format = raw.structure(0).and_then(|caps| caps.get::<&str>("format").ok());
+        (name, format) == (Some("video/x-raw"), Some("RGB15"))
+    }
+}
+
+/// Writes what the stream states into the caps of the pictures that arrive at a pad.
+pub(super) fn correct(pad: &gst::Pad, stated: Arc<Stated>) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
+        let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
+        if stated.is_misread(caps.caps()) {
+            pipeline::refuse(pad, "GStreamer misreads its pixel format rgb555be");
+            return gst::PadProbeReturn::Handled;
+        }
+        if let Some(colorimetry) = stated.corrected(caps.caps()) {
+            let mut corrected = caps.caps_owned();
+            corrected.make_mut().set("colorimetry", colorimetry);
+            let event = gst::event::Caps::builder(&corrected).seqnum(event.seqnum()).build();
+            info.data = Some(gst::PadProbeData::Event(event));
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// The colorimetry that a stream states.
@@ -69,55 +129,41 @@ pub(crate) fn high_dynamic_range(caps: &gst::CapsRef) -> Option<&'static str> {
     }
 }
 
-/// The depth in bits of RGB whose planes a decoder passes on as YUV, as AV1's does; `None` for others.
-pub(super) fn rgb_planes(info: &gst_video::VideoInfo) -> Option<u32> {
-    let is_rgb = info.colorimetry().matrix() == gst_video::VideoColorMatrix::Rgb;
-    depth_of_planes(info.format()).filter(|_| is_rgb)
-}
+/// The transfer function of the first picture of high dynamic range that was converted since the last look.
+static NOTED: Mutex<Option<&'static str>> = Mutex::new(None);
 
-/// The depth of the formats of three whole planes.
-fn depth_of_planes(format: VideoFormat) -> Option<u32> {
-    match format {
-        VideoFormat::Y444 => Some(8),
-        VideoFormat::Y44410le => Some(10),
-        VideoFormat::Y44412le => Some(12),
-        _ => None,
+/// Remembers a picture of high dynamic range.
+pub(super) fn note(caps: &gst::CapsRef) {
+    if let Some(name) = high_dynamic_range(caps) {
+        NOTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(name);
     }
 }
 
-/// RGB of planes in the order green, blue, red with `depth` bits.
-pub(super) fn from_rgb_planes(
-    path: &Path,
-    picture: &gst_video::VideoFrameRef<&gst::BufferRef>,
-    depth: u32,
-) -> Result<Rgb> {
-    let (height, width) = (picture.height() as usize, picture.width() as usize);
-    let mut data = vec![0; height * width * 3];
-    let bytes = if depth > 8 { 2 } else { 1 };
-    for (plane, channel) in [(0, 1), (1, 2), (2, 0)] {
-        let samples = picture.plane_data(plane).map_err(|error| Error::video(path, error.to_string()))?;
-        let stride = usize::try_from(picture.plane_stride()[plane as usize])
-            .ok()
-            .filter(|&stride| {
-                stride >= width * bytes && samples.len() >= stride * (height - 1) + width * bytes
-            })
-            .ok_or_else(|| Error::video(path, "a frame's planes are smaller than its format says"))?;
-        for (row, line) in data.chunks_exact_mut(width * 3).zip(samples.chunks(stride)) {
-            for (pixel, sample) in row.chunks_exact_mut(3).zip(line.chunks_exact(bytes)) {
-                pixel[channel] = match sample {
-                    [low, high] => scaled(u16::from_le_bytes([*low, *high]), depth),
-                    _ => sample[0],
-                };
-            }
-        }
-    }
-    Ok(Rgb { height, width, data })
+/// What [`note`] remembered, as a warning.
+pub(super) fn take_warning() -> Option<String> {
+    NOTED.lock().unwrap_or_else(PoisonError::into_inner).take().map(warning)
 }
 
-/// A value of `depth` bits as the nearest one of 8.
-fn scaled(value: u16, depth: u32) -> u8 {
-    let most = (1u32 << depth) - 1;
-    ((u32::from(value).min(most) * 255 + most / 2) / most) as u8
+/// The warning about a transfer function.
+pub(crate) fn warning(name: &str) -> String {
+    format!(
+        "made for screens of high dynamic range, {name}; its pictures look flat, they are not tone-mapped"
+    )
+}
+
+/// Prints the first warning of a run.
+pub(super) fn warn_once(path: &Path, warning: Option<String>) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if let Some(warning) = warning
+        && !WARNED.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("warning: {}: {warning} (`experiments data check` lists all such clips)", path.display());
+    }
+}
+
+/// Whether a format has three whole planes. AV1's decoder calls RGB so.
+fn has_whole_planes(format: VideoFormat) -> bool {
+    matches!(format, VideoFormat::Y444 | VideoFormat::Y44410le | VideoFormat::Y44412le)
 }
 
 #[cfg(test)]
@@ -156,6 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_encoded_stream_states_is_added() {
+        gst::init().unwrap();
+        let raw: gst::Caps = "video/x-raw, format=I420, colorimetry=bt709".parse().unwrap();
+        let bare: gst::Caps = "video/x-raw, format=I420".parse().unwrap();
+        let stated = |name: &str, in_container, full_range| Stated {
+            encoded: Mutex::new(Some(gst::Caps::new_empty_simple(name))),
+            in_container,
+            full_range: AtomicBool::new(full_range),
+        };
+        assert_eq!(stated("video/x-vp8", false, false).corrected(&raw), Some("2:4:0:0"));
+        assert_eq!(stated("video/x-raw", false, false).corrected(&raw), Some("2:0:0:0"));
+        assert_eq!(stated("video/x-raw", true, false).corrected(&raw), None);
+        assert_eq!(stated("video/x-av1", false, true).corrected(&bare), Some("1:0:0:0"));
+        assert_eq!(stated("video/x-av1", false, true).corrected(&raw), None);
+        assert_eq!(stated("video/x-av1", false, false).corrected(&bare), None);
+        assert_eq!(stated("video/x-h264", false, true).corrected(&raw), None);
+    }
+
+    #[test]
     fn high_dynamic_range_is_known_by_its_transfer_function() {
         gst::init().unwrap();
         let name = |colorimetry: &str| {
@@ -167,11 +232,5 @@ mod tests {
         assert!(name("2:6:14:7").unwrap().starts_with("PQ"));
         assert_eq!(name("bt2020"), None);
         assert_eq!(name("bt709"), None);
-    }
-
-    #[test]
-    fn ten_and_twelve_bits_are_scaled_to_eight() {
-        assert_eq!([0, 2, 512, 1023, 9999].map(|value| scaled(value, 10)), [0, 0, 128, 255, 255]);
-        assert_eq!([0, 2048, 4095].map(|value| scaled(value, 12)), [0, 128, 255]);
     }
 }

@@ -39,6 +39,17 @@ impl Edit {
 /// The edit of a file's first video track. `None` where there is no edit list or more than one edit, where the
 /// file is fragmented (FFmpeg shows all pictures then), and where the header cannot be parsed.
 pub(super) fn of_file(file: &mut File) -> Option<Edit> {
+    let (header, offset) = header_of(file)?;
+    of_header(&header, offset)
+}
+
+/// Whether the header describes the colours of a stream (box `colr`).
+pub(super) fn states_colours(file: &mut File) -> bool {
+    header_of(file).is_some_and(|(header, _)| header.windows(4).any(|name| name == b"colr"))
+}
+
+/// The content of the box `moov`, and where it begins.
+fn header_of(file: &mut File) -> Option<(Vec<u8>, u64)> {
     const MAX_HEADER: u64 = 64 << 20; // an hour of video has some hundred KiB
     let length = file.metadata().ok()?.len();
     let mut at = 0;
@@ -48,14 +59,13 @@ pub(super) fn of_file(file: &mut File) -> Option<Edit> {
         let read = file.read(&mut head).ok()?;
         let (name, body, size) = box_header(&head[..read])?;
         let end = if size == 0 { length } else { at.checked_add(size)?.min(length) };
+        let start = at + body as u64;
         if name == *b"moov" {
-            if end - at > MAX_HEADER {
-                return None;
-            }
-            let mut content = vec![0; usize::try_from(end - at).ok()?];
-            file.seek(SeekFrom::Start(at)).ok()?;
+            let size = end.checked_sub(start).filter(|&size| size <= MAX_HEADER)?;
+            let mut content = vec![0; usize::try_from(size).ok()?];
+            file.seek(SeekFrom::Start(start)).ok()?;
             file.read_exact(&mut content).ok()?;
-            return of_header(content.get(body..)?, at + body as u64);
+            return Some((content, start));
         }
         at = end;
     }

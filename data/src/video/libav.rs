@@ -25,6 +25,8 @@ pub(super) enum Threads {
 pub(crate) struct Watch {
     gap: AtomicBool,
     unknown_format: AtomicBool,
+    /// A [`Naming`] is held all the time, so that each number in the log is read.
+    is_naming: bool,
     /// libavutil's number of the format; [`NO_FORMAT`] before it is known.
     format: AtomicI32,
 }
@@ -37,12 +39,18 @@ impl Default for Watch {
         Self {
             gap: AtomicBool::new(false),
             unknown_format: AtomicBool::new(false),
+            is_naming: false,
             format: AtomicI32::new(NO_FORMAT),
         }
     }
 }
 
 impl Watch {
+    /// One that reads the pixel format's number.
+    pub(super) fn naming(_naming: &Naming) -> Self {
+        Self { is_naming: true, ..Self::default() }
+    }
+
     /// Whether a decoder lost a picture after a gap in the frame numbers.
     pub(super) fn has_gap(&self) -> bool {
         self.gap.load(Ordering::Relaxed)
@@ -53,7 +61,7 @@ impl Watch {
         self.unknown_format.load(Ordering::Relaxed)
     }
 
-    /// The name of that format in FFmpeg, known where a [`Naming`] was held meanwhile.
+    /// The name of that format in FFmpeg; only a watch made by [`Self::naming`] knows it.
     pub(super) fn unknown_format(&self) -> Option<String> {
         match self.format.load(Ordering::Relaxed) {
             NO_FORMAT => None,
@@ -77,7 +85,11 @@ pub(super) fn prepare(decoder: &gst::Element, threads: Threads, watch: &Arc<Watc
     if decoder.has_property("direct-rendering") {
         listen();
         register(&decoder.name(), watch);
-        if let Some(pad) = decoder.static_pad("sink") {
+        // Where pictures are missing, FFmpeg shows its own cleared memory, not what GStreamer's buffers held.
+        decoder.set_property("direct-rendering", false);
+        if threads == Threads::One
+            && let Some(pad) = decoder.static_pad("sink")
+        {
             choose_rendering(&pad);
         }
     }
@@ -199,7 +211,8 @@ fn note(decoder: Option<String>, text: &str) {
     {
         watch.gap.fetch_or(is_gap, Ordering::Relaxed);
         watch.unknown_format.fetch_or(is_unknown, Ordering::Relaxed);
-        if is_unknown {
+        // Without that, the last number may be one that was logged long before.
+        if is_unknown && watch.is_naming {
             watch.format.store(LAST_FORMAT.replace(NO_FORMAT), Ordering::Relaxed);
         }
     }
@@ -238,10 +251,14 @@ impl Drop for Naming {
 #[allow(unsafe_code)]
 fn format_name(number: i32) -> Option<String> {
     use std::ffi::{CStr, CString, c_char, c_int};
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps.lines().find_map(|line| {
-        let path = &line[line.find('/')?..];
-        path.rsplit('/').next()?.starts_with("libavutil.so").then_some(path)
+    // The list may be incomplete while another thread maps memory.
+    const ATTEMPTS: usize = 20;
+    let path = (0..ATTEMPTS).find_map(|_| {
+        let maps = std::fs::read("/proc/self/maps").ok()?;
+        String::from_utf8_lossy(&maps).lines().find_map(|line| {
+            let path = &line[line.find('/')?..];
+            path.rsplit('/').next()?.starts_with("libavutil.so").then(|| path.to_string())
+        })
     })?;
     let path = CString::new(path).ok()?;
     // SAFETY: the library is loaded already and is never unloaded (GStreamer keeps its plug-ins); the symbol has
@@ -297,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_log_message_is_stored_for_its_decoder_alone() {
-        let (one, other) = (Arc::new(Watch::default()), Arc::new(Watch::default()));
+        let (one, other) = (Arc::new(Watch::naming(&Naming::new())), Arc::new(Watch::default()));
         register("avdec_test-1", &one);
         register("avdec_test-2", &other);
         note(None, "Unknown pixel format 79");
@@ -305,6 +322,9 @@ mod tests {
         assert!(one.has_unknown_format() && !one.has_gap());
         assert!(one.unknown_format().is_some_and(|name| name.contains("79") || !name.is_empty()));
         note(Some("avdec_test-2".into()), "Couldn't get codec frame !");
-        assert!(other.has_gap() && !other.has_unknown_format() && other.unknown_format().is_none());
+        assert!(other.has_gap() && !other.has_unknown_format());
+        note(None, "Unknown pixel format 79");
+        note(Some("avdec_test-2".into()), "decoder requires a video format unsupported by GStreamer");
+        assert!(other.has_unknown_format() && other.unknown_format().is_none());
     }
 }

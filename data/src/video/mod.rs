@@ -4,8 +4,10 @@ mod bitstream;
 mod colour;
 mod container;
 mod convert;
+mod decodebin;
 mod edits;
 pub mod encode;
+mod exact;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod libav;
@@ -33,6 +35,7 @@ use crate::sampling::Sampling;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+pub(crate) use colour::warning as colour_warning;
 pub(crate) use container::{Kind, inspect};
 pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
@@ -135,7 +138,11 @@ pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     let _permit = pool::permit();
     match (kind, workers()) {
         (Kind::Video(_), Some(workers)) => workers.decode(path, request),
-        _ => decode_here(path, request),
+        _ => {
+            let frames = decode_here(path, request);
+            colour::warn_once(path, colour::take_warning());
+            frames
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! depend on, and decodes only these. Files whose packets do not describe the stream completely are decoded
 //! from the start, see [`super::sequential`].
 
+use super::colour::{self, Stated};
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
 use super::edits::{self, Edit};
@@ -313,7 +314,7 @@ impl Decoding {
         let watch = Arc::default();
         libav::prepare(&decoder, Threads::One, &watch);
         let frames = Arc::new(Mutex::new(Vec::new()));
-        let output = keeping_pad(Arc::clone(&frames), times.clone());
+        let output = keeping_pad(caps.clone(), Arc::clone(&frames), times.clone());
         let input = gst::Pad::builder(gst::PadDirection::Src).build();
         input.set_active(true).ok()?;
         input.link(&decoder.static_pad("sink")?).ok()?;
@@ -353,13 +354,16 @@ impl Drop for Decoding {
 
 /// A pad that keeps decoded frames of the wanted times and drops the others.
 fn keeping_pad(
+    caps: gst::Caps,
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
     times: BTreeMap<gst::ClockTime, usize>,
 ) -> gst::Pad {
     let output = gst::Pad::builder(gst::PadDirection::Sink)
         .chain_function(move |pad, _, buffer| {
             limits::note_progress();
-            if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts)) {
+            if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts))
+                && !sequential::is_unusable(&buffer)
+            {
                 let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
                 lock(&frames).push((index, gst::Sample::builder().buffer(&buffer).caps(&caps).build()));
             }
@@ -367,6 +371,7 @@ fn keeping_pad(
         })
         .build();
     sequential::refuse_huge(&output);
+    colour::correct(&output, Arc::new(Stated { encoded: Mutex::new(Some(caps)), ..Stated::default() }));
     // An inactive pad refuses all buffers, so that no frames are returned.
     let _ = output.set_active(true);
     output

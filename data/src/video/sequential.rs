@@ -1,17 +1,19 @@
 //! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
+use super::colour::{self, Stated};
 use super::convert::{Orientation, Rgb, ToRgb};
+use super::decodebin::{self, Shown};
 use super::edits::{self, Edit};
-use super::libav::{self, Naming, Threads, Watch};
-use super::{Frames, Running, Target, arrange, limits, pipeline, source, start};
+use super::libav::{Naming, Threads, Watch};
+use super::{Frames, Running, Target, arrange, limits, pipeline, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Decoded bytes that a clip may keep in memory while its length is unknown. A ten-second clip of MSR-VTT has
@@ -33,9 +35,10 @@ fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> 
         result = read(Threads::TwoOfPictures, &Arc::default());
     }
     match result {
-        Err(_) if watch.has_unknown_format() && watch.unknown_format().is_none() => {
-            let _naming = Naming::new();
-            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &Arc::default())?;
+        Err(_) if watch.has_unknown_format() => {
+            let naming = Naming::new();
+            let watch = Arc::new(Watch::naming(&naming));
+            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &watch)?;
             reader.next().and(result)
         }
         result => result,
@@ -154,6 +157,8 @@ pub(crate) struct Examined {
     pub(crate) failure: Option<Error>,
     /// Warnings about damage that the decoder skipped.
     pub(crate) warnings: pipeline::Warnings,
+    /// The transfer function of pictures of high dynamic range.
+    pub(crate) high_dynamic_range: Option<&'static str>,
 }
 
 /// Decodes a file to its end without keeping frames; fails after `patience` without a new frame.
@@ -172,16 +177,28 @@ pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
 }
 
 fn examine_once(path: &Path, patience: Duration, threads: Threads, watch: &Arc<Watch>) -> Examined {
-    let mut reader = match Reader::open(path, Wanted::These(Vec::new()), threads, watch) {
+    let mut reader = match Reader::open(path, Wanted::These(vec![0]), threads, watch) {
         Ok(reader) => reader,
         Err(failure) => return Examined { failure: Some(failure), ..Examined::default() },
     };
     reader.running.patience = patience;
-    let ended = reader.next();
+    // A picture that cannot be converted cannot be used either.
+    let mut converted = Ok(());
+    let ended = reader.next().and_then(|first| match first {
+        Some(first) => {
+            let own_size = Target { size: None, resizing: super::Resizing::Blip };
+            converted = ToRgb::new(own_size).convert(path, &first, Orientation::Upright).map(|_| ());
+            reader.next()
+        }
+        None => Ok(None),
+    });
     let frames = reader.seen();
+    let encoded = reader.stated.encoded.lock().ok().and_then(|caps| caps.clone());
+    let raw = reader.sink.static_pad("sink").and_then(|pad| pad.current_caps());
     Examined {
-        encoded: reader.encoded.lock().ok().and_then(|caps| caps.clone()),
-        raw: reader.sink.static_pad("sink").and_then(|pad| pad.current_caps()),
+        high_dynamic_range: raw.as_deref().and_then(colour::high_dynamic_range),
+        encoded,
+        raw,
         orientation: reader.running.orientation(),
         frames,
         duration: match &reader.edit {
@@ -191,7 +208,7 @@ fn examine_once(path: &Path, patience: Duration, threads: Threads, watch: &Arc<W
         warnings: reader.running.warnings(),
         failure: match ended {
             Ok(_) if frames == 0 => Some(reader.no_frames(path)),
-            Ok(_) => None,
+            Ok(_) => converted.err(),
             Err(failure) => Some(failure),
         },
     }
@@ -214,28 +231,34 @@ struct Reader {
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
     linked: Arc<AtomicBool>,
-    encoded: Arc<Mutex<Option<gst::Caps>>>,
+    stated: Arc<Stated>,
 }
 
 impl Reader {
     fn open(path: &Path, wanted: Wanted, threads: Threads, watch: &Arc<Watch>) -> Result<Self> {
-        let decodebin = pipeline::element("decodebin", path)?;
-        let encoded = Arc::new(Mutex::new(None));
-        expose_undecoded_sound(&decodebin, Arc::clone(&encoded));
+        let bin = pipeline::element("decodebin", path)?;
+        let mut file = File::open(path).map_err(Error::io("open the video", path))?;
+        let in_container = edits::states_colours(&mut file);
+        let stated = Arc::new(Stated { in_container, ..Stated::default() });
+        decodebin::expose_undecoded_sound(&bin, Arc::clone(&stated));
         let sink = raw_sink();
         let seen = Arc::new(AtomicUsize::new(0));
         let only_count = Arc::new(AtomicBool::new(false));
-        let mut running = start(path, &[&decodebin, sink.upcast_ref()])?;
+        let mut running = start(path, &[&bin, sink.upcast_ref()])?;
         running.watch = Arc::clone(watch);
         running.stop_at_gap = threads == Threads::One;
-        let (source, edit) = feed(path, &running.pipeline, &decodebin)?;
+        let (source, edit) = decodebin::feed(path, &running.pipeline, &bin, file)?;
         let shown = edit.clone().map(|edit| Shown { edit, start: Arc::default() });
         count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted, shown.clone());
-        let linked = link_first_video(&decodebin, &sink);
-        skip_needless_parser(&decodebin);
-        prepare_elements(&running.pipeline, threads, watch, shown);
+        if let Some(pad) = sink.static_pad("sink") {
+            colour::correct(&pad, Arc::clone(&stated));
+            decodebin::avoid_equal_rows(&pad);
+        }
+        let linked = decodebin::link_first_video(&bin, &sink);
+        decodebin::skip_elements(&bin);
+        decodebin::prepare_elements(&running.pipeline, threads, watch, shown, &stated);
         let played = running.play();
-        let reader = Self { running, edit, _source: source, sink, seen, only_count, linked, encoded };
+        let reader = Self { running, edit, _source: source, sink, seen, only_count, linked, stated };
         played.map(|()| reader)
     }
 
@@ -272,41 +295,6 @@ impl Reader {
     }
 }
 
-/// Links a file with decodebin, through a pad that opens the end of the file's edit where it has one.
-fn feed(
-    path: &Path,
-    pipeline: &gst::Pipeline,
-    decodebin: &gst::Element,
-) -> Result<(Option<gst::Pad>, Option<Edit>)> {
-    let failed = |error: &dyn std::fmt::Display| Error::video(path, error.to_string());
-    let mut file = File::open(path).map_err(Error::io("open the video", path))?;
-    if let Some(edit) = edits::of_file(&mut file) {
-        let source = source::of_file(path, file, edit.clone())?;
-        let input = decodebin.static_pad("sink").ok_or_else(|| failed(&"decodebin has no input"))?;
-        source.link(&input).map_err(|error| failed(&error))?;
-        return Ok((Some(source), Some(edit)));
-    }
-    let source = pipeline::element("filesrc", path)?;
-    source.set_property("location", path);
-    pipeline.add(&source).map_err(|error| failed(&error))?;
-    source.link(decodebin).map_err(|error| failed(&error))?;
-    Ok((None, None))
-}
-
-/// The edit of a stream, and when the demuxer lets it begin.
-#[derive(Clone)]
-struct Shown {
-    edit: Edit,
-    start: Arc<Mutex<gst::ClockTime>>,
-}
-
-impl Shown {
-    fn contains(&self, frame: &gst::BufferRef) -> bool {
-        let start = *self.start.lock().unwrap_or_else(PoisonError::into_inner);
-        frame.pts().is_none_or(|pts| self.edit.shows(pts, start))
-    }
-}
-
 /// A sink for frames in the decoder's format: converting every frame would be slow.
 pub(super) fn raw_sink() -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
@@ -331,20 +319,15 @@ pub(super) fn refuse_huge(pad: &gst::Pad) {
         if u64::from(width.unsigned_abs()) * u64::from(height.unsigned_abs()) <= most {
             return gst::PadProbeReturn::Ok;
         }
-        if let Some(element) = pad.parent_element() {
-            let reason =
-                format!("its pictures are {width} x {height}, more than {most} pixels (--clip-pixels)");
-            element.post_error_message(gst::ErrorMessage::new(
-                &gst::StreamError::WrongType,
-                Some(&reason),
-                None,
-                file!(),
-                "refuse_huge",
-                line!(),
-            ));
-        }
+        let reason = format!("its pictures are {width} x {height}, more than {most} pixels (--clip-pixels)");
+        pipeline::refuse(pad, &reason);
         gst::PadProbeReturn::Handled
     });
+}
+
+/// Whether a frame was decoded from missing references, or only for the sake of others.
+pub(super) fn is_unusable(frame: &gst::BufferRef) -> bool {
+    frame.flags().intersects(gst::BufferFlags::CORRUPTED | gst::BufferFlags::DECODE_ONLY)
 }
 
 /// Counts frames at the sink and drops all but the wanted ones.
@@ -358,8 +341,8 @@ fn count_and_drop(
     let Some(pad) = sink.static_pad("sink") else { return };
     refuse_huge(&pad);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let (Some(shown), Some(frame)) = (&shown, info.buffer())
-            && !shown.contains(frame)
+        if let Some(frame) = info.buffer()
+            && (is_unusable(frame) || shown.as_ref().is_some_and(|shown| !shown.contains(frame)))
         {
             return gst::PadProbeReturn::Handled;
         }
@@ -375,100 +358,5 @@ fn count_and_drop(
             // `Drop` makes GStreamer 1.22 warn about each buffer; `Handled` drops it without a warning.
             gst::PadProbeReturn::Handled
         }
-    });
-}
-
-/// Prevents decodebin from decoding sound and subtitles, and stores the codec's caps.
-fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gst::Caps>>>) {
-    decodebin.connect("autoplug-continue", false, move |values| {
-        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-        let name = caps
-            .as_ref()
-            .and_then(|caps| caps.structure(0))
-            .map_or("", |structure| structure.name().as_str());
-        let decode = !["audio/", "text/", "subpicture/"].iter().any(|kind| name.starts_with(kind));
-        if ["video/", "image/"].iter().any(|kind| name.starts_with(kind))
-            && let Ok(mut encoded) = encoded.lock()
-        {
-            encoded.clone_from(&caps);
-        }
-        Some(decode.to_value())
-    });
-}
-
-/// Links the first video stream that appears; demuxers accept that the other streams stay unlinked.
-fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<AtomicBool> {
-    let linked = Arc::new(AtomicBool::new(false));
-    let (sink, done) = (sink.downgrade(), Arc::clone(&linked));
-    decodebin.connect_pad_added(move |_, pad| {
-        let is_video = pad
-            .current_caps()
-            .or_else(|| Some(pad.query_caps(None)))
-            .and_then(|caps| caps.structure(0).map(|caps| caps.name().starts_with("video/x-raw")))
-            .unwrap_or(false);
-        if is_video
-            && !done.load(Ordering::Relaxed)
-            && let Some(to) = sink.upgrade().and_then(|sink| sink.static_pad("sink"))
-            && pad.link(&to).is_ok()
-        {
-            done.store(true, Ordering::Relaxed);
-        }
-    });
-    linked
-}
-
-/// Configures the elements that decodebin adds.
-fn prepare_elements(pipeline: &gst::Pipeline, threads: Threads, watch: &Arc<Watch>, shown: Option<Shown>) {
-    let watch = Arc::clone(watch);
-    pipeline.connect_deep_element_added(move |_, _, element| {
-        libav::prepare(element, threads, &watch);
-        let class = element.metadata("klass").unwrap_or_default();
-        if class.contains("Decoder")
-            && let Some(pad) = element.static_pad("sink")
-        {
-            open_segment(&pad, shown.clone());
-        }
-    });
-}
-
-/// Removes the end of the segments at a pad. The headers of many files end before their last frames, which
-/// FFmpeg, and therefore every other reader, decodes nevertheless. Where an edit chooses the frames, the
-/// beginning is removed as well.
-fn open_segment(pad: &gst::Pad, shown: Option<Shown>) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
-        let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
-        let mut open = segment.segment().clone();
-        if let Some(open) = open.downcast_mut::<gst::ClockTime>() {
-            open.set_stop(gst::ClockTime::NONE);
-            if let Some(shown) = &shown {
-                let start = open.start().unwrap_or_default();
-                *shown.start.lock().unwrap_or_else(PoisonError::into_inner) = start;
-                open.set_start(gst::ClockTime::ZERO);
-                open.set_time(gst::ClockTime::ZERO);
-                open.set_position(gst::ClockTime::ZERO);
-            }
-        }
-        let event = gst::event::Segment::builder(&open).seqnum(event.seqnum()).build();
-        info.data = Some(gst::PadProbeData::Event(event));
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Makes decodebin skip the MPEG-4 parser for streams that a demuxer has split into frames already: the
-/// parser splits some of them again.
-fn skip_needless_parser(decodebin: &gst::Element) {
-    decodebin.connect("autoplug-select", false, |values| {
-        let is_framed = values
-            .get(2)
-            .and_then(|value| value.get::<gst::Caps>().ok())
-            .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.has_field("width")));
-        let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
-        let is_parser = factory.is_some_and(|factory| factory.name() == "mpeg4videoparse");
-        const TRY: i32 = 0;
-        const SKIP: i32 = 2;
-        let choice = if is_framed && is_parser { SKIP } else { TRY };
-        let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
-        gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });
 }

@@ -122,9 +122,9 @@ fn print_notes(notes: &[String]) {
 
 /// Properties of a file that was decoded as a whole.
 fn inspect(path: &Path) -> Inspected {
-    let Probe { width, height, frames, duration_s, error, .. } = probe(path);
+    let Probe { width, height, frames, duration_s, warning, error, .. } = probe(path);
     let size = |pixels: Option<u32>| pixels.unwrap_or(0) as usize;
-    Inspected { frames, width: size(width), height: size(height), duration_s, error }
+    Inspected { frames, width: size(width), height: size(height), duration_s, warning, error }
 }
 
 /// Arguments of `data prepare`.
@@ -239,7 +239,7 @@ fn probe_files(arguments: &ProbeArguments) -> anyhow::Result<bool> {
             if found.rotation == 0 { String::new() } else { format!("{}", found.rotation) },
             thousands(found.frames),
             found.duration_s.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
-            found.error.unwrap_or_default(),
+            found.error.or(found.warning.map(|warning| format!("warning: {warning}"))).unwrap_or_default(),
         ]);
     }
     if !arguments.json {

@@ -1,5 +1,6 @@
 //! A worker: decodes one file after another until its parent ends.
 
+use super::super::colour::take_warning;
 use super::super::limits::{limit_clips, progress};
 use super::super::{decode_here, keep_freed_memory};
 use super::wire::{Answer, Job, Work, receive, receive_path, send};
@@ -70,7 +71,12 @@ fn serve() -> io::Result<()> {
             Work::Decode(request) => match decode_here(&path, &request) {
                 Ok(decoded) => {
                     frames.write_all_at(&decoded.data, 0)?;
-                    Answer::Decoded { count: decoded.count, height: decoded.height, width: decoded.width }
+                    Answer::Decoded {
+                        count: decoded.count,
+                        height: decoded.height,
+                        width: decoded.width,
+                        warning: take_warning(),
+                    }
                 }
                 Err(error) => Answer::Failed(error.into()),
             },

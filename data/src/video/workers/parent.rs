@@ -1,5 +1,6 @@
 //! The parent's side: idle workers, one file's work in one of them, and what its death means.
 
+use super::super::colour::warn_once;
 use super::super::limits::{ClipLimits, limits};
 use super::super::{FrameRequest, Frames};
 use super::wire::{Answer, Job, Work, receive, send, send_path};
@@ -52,7 +53,8 @@ impl Workers {
     pub(crate) fn decode(&self, path: &Path, request: &FrameRequest) -> Result<Frames> {
         let (answer, worker) = self.answer(path, Work::Decode(*request))?;
         match answer {
-            Answer::Decoded { count, height, width } => {
+            Answer::Decoded { count, height, width, warning } => {
+                warn_once(path, warning);
                 let decoded = worker.frames(count, height, width);
                 self.give_back(worker);
                 decoded.map_err(Error::io("read decoded frames", path))

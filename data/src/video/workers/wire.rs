@@ -32,7 +32,7 @@ pub(super) struct Job {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     /// The frames lie at the start of the shared memory.
-    Decoded { count: usize, height: usize, width: usize },
+    Decoded { count: usize, height: usize, width: usize, warning: Option<String> },
     /// The description of the file.
     Probed(Probe),
     /// Why the file cannot be decoded.
