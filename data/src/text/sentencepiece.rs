@@ -381,7 +381,7 @@ mod tests {
         };
         assert!(check_charsmaps(&document("////9QAAAAA=")).unwrap_err().contains("of the 4 that follow"));
         assert_eq!(check_charsmaps(&document("BAAAAGFiY2Q=")), Ok(()));
-        let broken = document("////9QAAAAA=").replace("model", "mo\ndel");
+        let broken = document("////9QAAAAA=").replace("\"model\"", "model");
         assert!(check_charsmaps(&broken).unwrap_err().contains("line 1"));
         let message =
             parse(&[model(1), field(3, &field(2, &[0xff; 9]))].concat()).unwrap().build(Path::new("m"));
