@@ -155,8 +155,8 @@ pub(super) fn check_charsmap(map: &[u8]) -> std::result::Result<(), String> {
     }
 }
 
-/// Checks every character map of a `tokenizer.json`. The `tokenizers` crate reads a map before it has seen the
-/// rest of the file, so that a fault elsewhere is an error here too.
+/// Checks every character map of a `tokenizer.json`. The `tokenizers` crate reads a map before it has seen
+/// the rest of the file, so that a fault elsewhere is an error here too.
 pub(super) fn check_charsmaps(text: &str) -> std::result::Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Document {
