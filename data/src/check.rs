@@ -24,6 +24,8 @@ pub struct Inspected {
     pub height: usize,
     /// Duration in seconds, where the file declares it.
     pub duration_s: Option<f64>,
+    /// What is unusual about its pictures.
+    pub warning: Option<String>,
     /// Why it cannot be decoded, or not completely.
     pub error: Option<String>,
 }
@@ -272,6 +274,17 @@ impl std::fmt::Display for Report {
             }
             if broken.len() > SHOWN {
                 writeln!(f, "    …")?;
+            }
+        }
+        let warned: Vec<(&str, &str)> = self
+            .clips
+            .iter()
+            .filter_map(|clip| Some((clip.id.as_str(), clip.found.as_ref()?.warning.as_deref()?)))
+            .collect();
+        if !warned.is_empty() {
+            writeln!(f, "  warnings  {}", thousands(warned.len()))?;
+            for (id, warning) in warned.iter().take(SHOWN) {
+                writeln!(f, "    {id}: {warning}")?;
             }
         }
         for what in [Shared::File, Shared::Source] {

@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::video::{self, Kind, Orientation, STALL_LIMIT};
 use gstreamer as gst;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// A file's content as decoded, not as declared by its header.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// The path as given.
     pub path: String,
@@ -23,6 +23,9 @@ pub struct Probe {
     pub frames: usize,
     /// Duration in seconds, where the container declares it.
     pub duration_s: Option<f64>,
+    /// What is unusual about the pictures of a file that can be decoded: a high dynamic range.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// Why decoding failed or ended early, or the damage that the decoder skipped; `None` for an intact file.
     pub error: Option<String>,
 }
@@ -34,12 +37,26 @@ pub struct Probe {
 #[must_use]
 pub fn probe(path: &Path) -> Probe {
     let kind = video::inspect(path);
+    let is_video = matches!(kind, Ok(Kind::Video(_)) | Err(Error::Truncated { .. }));
     let _permit = video::permit();
+    match video::workers() {
+        Some(workers) if is_video => workers.probe(path).unwrap_or_else(|error| failed(path, &error)),
+        _ => probe_here(path),
+    }
+}
+
+fn failed(path: &Path, error: &Error) -> Probe {
+    Probe { path: path.display().to_string(), error: Some(error.to_string()), ..Probe::default() }
+}
+
+/// As [`probe`], in this process.
+pub(crate) fn probe_here(path: &Path) -> Probe {
+    let kind = video::inspect(path);
     let probe = match kind {
         Ok(Kind::Still) => still(path),
         // The frames of a truncated file are counted too.
         Ok(Kind::Video(_)) | Err(Error::Truncated { .. }) => moving(path, kind),
-        Err(error) => Probe { error: Some(error.to_string()), ..Probe::default() },
+        Err(error) => failed(path, &error),
     };
     Probe { path: path.display().to_string(), ..probe }
 }
@@ -81,6 +98,7 @@ fn moving(path: &Path, kind: Result<Kind>) -> Probe {
         rotation: Orientation::degrees(found.orientation),
         frames: found.frames,
         duration_s: found.duration.map(|time| time.nseconds() as f64 / 1e9),
+        warning: found.high_dynamic_range.map(video::colour_warning),
         error: ended.or(damage),
         ..Probe::default()
     }

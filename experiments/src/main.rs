@@ -13,6 +13,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.
 fn main() -> ExitCode {
     end_on_a_closed_pipe();
+    if let Some(code) = data::video::serve_if_worker() {
+        return code;
+    }
     data::video::keep_freed_memory();
     let cli = Cli::parse();
     if let Some(name) = cli.burn_device() {

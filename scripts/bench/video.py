@@ -54,9 +54,9 @@ def with_decord(path):
 class Ours:
     """Our reader, a process that reads all clips for each line it gets."""
 
-    def __init__(self, program, parallel, files):
+    def __init__(self, program, parallel, where, files):
         self.process = subprocess.Popen(
-            [program, str(parallel), *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            [program, str(parallel), where, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.count = len(files)
 
     def round(self):
@@ -85,7 +85,8 @@ def main():
     program, parallel, rounds, *files = sys.argv[1:]
     parallel, rounds = int(parallel), int(rounds)
     readers = {
-        "ours": Ours(program, parallel, files),
+        "ours": Ours(program, parallel, "processes", files),
+        "ours, threads": Ours(program, parallel, "threads", files),
         "PyAV": Theirs(with_pyav, parallel, files),
         "decord": Theirs(with_decord, parallel, files),
         "PyAV, AUTO threads, 1 clip": Theirs(with_pyav_auto, 1, files),
@@ -101,7 +102,7 @@ def main():
     print(f"{'':28} {'best':>6} {'median':>6} {'worst':>6}")
     for name, values in rates.items():
         print(f"{name:28} {max(values):6.1f} {statistics.median(values):6.1f} {min(values):6.1f}")
-    for name in ("PyAV", "decord"):
+    for name in ("ours, threads", "PyAV", "decord"):
         ratios = [ours / other for ours, other in zip(rates["ours"], rates[name])]
         print(f"ours / {name}: of the best rounds {max(rates['ours']) / max(rates[name]):.2f}, "
               f"median of the rounds' ratios {statistics.median(ratios):.2f}")

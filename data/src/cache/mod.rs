@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Version of decoded frames. It must change whenever the same file and request give other pixels.
-pub(crate) const FRAMES_VERSION: u32 = 4;
+pub(crate) const FRAMES_VERSION: u32 = 5;
 
 /// Bytes of a shard, about.
 const SHARD_BYTES: usize = 1 << 28;

@@ -13,6 +13,8 @@ pub mod own;
 pub mod pairs;
 pub mod questions;
 mod repeated;
+mod shard_members;
+pub mod shards;
 pub mod skip;
 pub mod source;
 pub mod splits;
@@ -22,12 +24,13 @@ pub mod vatex;
 
 pub use open::{DataSet, DatasetPaths, annotations, open};
 
+use crate::decodable::Undecodable;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::format::thousands;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use skip::Skipped;
+use skip::{Reason, Skipped};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -151,6 +154,8 @@ pub struct Annotations {
     pub source: PathBuf,
     /// Every annotated clip, in the annotations' order.
     pub clips: Vec<Annotated>,
+    /// What was read and is not used, a sentence each, for the user.
+    pub notes: Vec<String>,
 }
 
 impl Annotations {
@@ -169,6 +174,8 @@ pub struct VideoSet {
     pub clips: Vec<Clip>,
     /// The annotated clips that are skipped, with the reason.
     pub skipped: Vec<Skipped>,
+    /// As [`Annotations::notes`].
+    pub notes: Vec<String>,
 }
 
 impl VideoSet {
@@ -184,6 +191,19 @@ impl VideoSet {
         let used = self.clips.iter().filter(|clip| clip.split == split).count();
         let skipped = self.skipped.iter().filter(|skipped| skipped.split == split).count();
         SplitUsage { used, annotated: used + skipped }
+    }
+
+    /// Moves clips that cannot be decoded to the skipped ones.
+    pub fn leave_out(&mut self, undecodable: Vec<Undecodable>) {
+        for Undecodable { id, path, error } in undecodable {
+            let Some(at) = self.clips.iter().position(|clip| clip.id == id && clip.path == path) else {
+                continue;
+            };
+            let clip = self.clips.remove(at);
+            let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+            let reason = Reason::Undecodable { path, bytes, error: error.to_string() };
+            self.skipped.push(Skipped { id, split: clip.split, reason });
+        }
     }
 
     /// A digest of the data set, 16 hexadecimal digits: the ids, splits, captions and questions of all clips,
@@ -287,7 +307,7 @@ impl ClipCollector {
         if self.clips.is_empty() {
             return Err(Error::malformed(self.what, &self.source, "the whole file", "has no clip"));
         }
-        Ok(Annotations { name: name.to_owned(), source: self.source, clips: self.clips })
+        Ok(Annotations { name: name.to_owned(), source: self.source, clips: self.clips, notes: Vec::new() })
     }
 }
 
@@ -367,7 +387,7 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let captions = vec![caption.to_owned()];
         let clip = Clip { id: "a".into(), path, captions, questions: Vec::new(), split: Split::Train };
-        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new() }
+        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new(), notes: Vec::new() }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Annotations> {
 /// The records of a captions file of any form.
 pub(super) fn records(path: &Path) -> Result<Vec<Record>> {
     let bytes = source::bytes(path, FORMAT)?;
-    match bytes.iter().find(|byte| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(byte)) {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => array("item", source::parse(&bytes, path, FORMAT)?, path),
         Some(b'{') => objects(&bytes, path),
         _ => text(&bytes, path),

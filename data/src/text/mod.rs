@@ -5,6 +5,7 @@ mod files;
 mod sentencepiece;
 
 pub use clean::{MAX_WORDS, QUESTION_PROMPT, ask, clean_caption, clean_question};
+pub use files::has_tokenizer;
 
 use crate::error::{Error, Result, panic_message};
 use serde_json::{Value, json};

@@ -37,6 +37,8 @@ pub(super) fn look(caps: &gst::CapsRef, data: &[u8]) -> Option<Known> {
 fn h264(data: &[u8], prefix: usize) -> Option<Known> {
     let mut rest = data;
     let (mut slices, mut referred, mut idr) = (0, false, false);
+    // Profiles of 8 bits and 4:2:0; parameters in a packet may be others than those in the file's header.
+    const COMMON_PROFILES: [u8; 4] = [66, 77, 88, 100];
     while !rest.is_empty() {
         let (length, unit) = rest.split_at_checked(prefix)?;
         let length = length.iter().fold(0usize, |length, &byte| length << 8 | usize::from(byte));
@@ -47,6 +49,12 @@ fn h264(data: &[u8], prefix: usize) -> Option<Known> {
             slices += 1;
             referred |= header >> 5 & 3 != 0;
             idr |= header & 31 == 5;
+        }
+        if let [header, profile, ..] = unit
+            && header & 31 == 7
+            && !COMMON_PROFILES.contains(profile)
+        {
+            return None;
         }
         rest = after;
     }
@@ -124,6 +132,158 @@ pub(super) fn look_at_all(data: &[u8]) {
     let _ = (vp8(data), vp9(data));
 }
 
+/// Whether the sequence header in an AV1 packet (units with sizes) says that all values are used; `None` where
+/// the packet has no such header.
+pub(super) fn av1_full_range(packet: &[u8]) -> Option<bool> {
+    const SEQUENCE_HEADER: u8 = 1;
+    let mut rest = packet;
+    while let Some((&head, after)) = rest.split_first() {
+        let after = if head & 4 != 0 { after.get(1..)? } else { after };
+        if head & 2 == 0 {
+            return None;
+        }
+        let (size, length) = leb128(after)?;
+        let unit = after.get(length..)?.get(..size)?;
+        if head >> 3 & 15 == SEQUENCE_HEADER {
+            return av1_colour_range(unit);
+        }
+        rest = &after[length + size..];
+    }
+    None
+}
+
+/// A number of AV1 in groups of seven bits, and its length in bytes.
+fn leb128(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0;
+    for (place, &byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7F) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, place + 1));
+        }
+    }
+    None
+}
+
+/// Reads bits, the highest first.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    place: usize,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Option<bool> {
+        let byte = self.bytes.get(self.place / 8)?;
+        let bit = byte >> (7 - self.place % 8) & 1;
+        self.place += 1;
+        Some(bit == 1)
+    }
+
+    fn number(&mut self, bits: usize) -> Option<u32> {
+        (0..bits).try_fold(0, |number, _| Some(number << 1 | u32::from(self.bit()?)))
+    }
+
+    /// AV1's number of variable length.
+    fn variable(&mut self) -> Option<()> {
+        let mut zeros = 0;
+        while !self.bit()? {
+            zeros += 1;
+        }
+        if zeros < 32 {
+            self.number(zeros)?;
+        }
+        Some(())
+    }
+}
+
+/// `color_range` of an AV1 sequence header (AV1 specification, 5.5).
+fn av1_colour_range(unit: &[u8]) -> Option<bool> {
+    let mut bits = Bits { bytes: unit, place: 0 };
+    let profile = bits.number(3)?;
+    bits.bit()?; // still_picture
+    let reduced = bits.bit()?;
+    if reduced {
+        bits.number(5)?;
+    } else {
+        av1_operating_points(&mut bits)?;
+    }
+    let (width, height) = (bits.number(4)? as usize + 1, bits.number(4)? as usize + 1);
+    bits.number(width)?;
+    bits.number(height)?;
+    if !reduced && bits.bit()? {
+        bits.number(4 + 3)?; // lengths of frame ids
+    }
+    bits.number(3)?; // superblocks, two filters
+    if !reduced {
+        bits.number(4)?; // four kinds of prediction
+        let order_hint = bits.bit()?;
+        if order_hint {
+            bits.number(2)?;
+        }
+        let chosen = bits.bit()?;
+        let screen_content = if chosen { true } else { bits.bit()? };
+        if screen_content {
+            let chosen = bits.bit()?;
+            if !chosen {
+                bits.bit()?;
+            }
+        }
+        if order_hint {
+            bits.number(3)?;
+        }
+    }
+    bits.number(3)?; // super resolution and two filters
+    let high_depth = bits.bit()?;
+    if profile == 2 && high_depth {
+        bits.bit()?;
+    }
+    if profile != 1 {
+        bits.bit()?; // monochrome
+    }
+    if bits.bit()? {
+        let description = bits.number(24)?;
+        const SRGB: u32 = 1 << 16 | 13 << 8; // primaries of BT.709, sRGB's curve, no matrix
+        if description == SRGB {
+            return Some(true);
+        }
+    }
+    bits.bit()
+}
+
+/// Reads over timing and operating points.
+fn av1_operating_points(bits: &mut Bits) -> Option<()> {
+    let mut delay_length = None;
+    if bits.bit()? {
+        bits.number(32)?;
+        bits.number(32)?;
+        if bits.bit()? {
+            bits.variable()?;
+        }
+        if bits.bit()? {
+            delay_length = Some(bits.number(5)? as usize + 1);
+            bits.number(32)?;
+            bits.number(10)?;
+        }
+    }
+    let has_delay = bits.bit()?;
+    for _ in 0..bits.number(5)? + 1 {
+        bits.number(12)?;
+        if bits.number(5)? > 7 {
+            bits.bit()?;
+        }
+        if let Some(length) = delay_length
+            && bits.bit()?
+        {
+            bits.number(length)?;
+            bits.number(length)?;
+            bits.bit()?;
+        }
+        if has_delay && bits.bit()? {
+            bits.number(4)?;
+        }
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +291,7 @@ mod tests {
 
     #[test]
     fn h264_pictures() {
-        let unit = |header: u8| [0, 0, 0, 2, header, 0];
+        let unit = |header: u8| [0, 0, 0, 2, header, 66];
         let look = |units: &[u8]| h264(&units.iter().flat_map(|&u| unit(u)).collect::<Vec<u8>>(), 4);
         let known = |restart, disposable| Some(Known { restart, disposable, shown: true });
         assert_eq!(look(&[0x67, 0x68, 0x65]), known(true, false)); // parameter sets, then an IDR slice
@@ -139,6 +299,7 @@ mod tests {
         assert_eq!(look(&[0x01, 0x01]), known(false, true));
         assert_eq!(look(&[0x01, 0x41]), known(false, false));
         assert_eq!(look(&[0x06]), None);
+        assert_eq!(h264(&[0, 0, 0, 2, 0x67, 110, 0, 0, 0, 2, 0x65, 0], 4), None); // 10 bits in the packet
         assert_eq!(h264(&[0, 0, 0, 9, 1], 4), None);
     }
 
@@ -161,7 +322,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_looked_at_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), prefix in 1usize..5) {
-            let _ = (h264(&bytes, prefix), vp8(&bytes), vp9(&bytes));
+            let _ = (h264(&bytes, prefix), vp8(&bytes), vp9(&bytes), av1_full_range(&bytes), av1_colour_range(&bytes));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Converts decoded pictures to upright RGB.
 
 use super::Target;
+use super::colour;
+use super::exact::Exact;
 use super::planes::Planes;
 use super::resize::{Resizer, Resizing};
 use crate::error::{Error, Result};
@@ -100,8 +102,8 @@ impl Orientation {
     }
 }
 
-/// Converts samples to upright RGB with GStreamer's converter, which supports every pixel format (10 bit,
-/// 4:4:4, alpha, …), and resizes them immediately: at most one whole picture is in memory.
+/// Converts samples of every pixel format (10 bit, 4:4:4, alpha, …) to upright RGB, and resizes them
+/// immediately: at most one whole picture is in memory.
 pub(crate) struct ToRgb {
     /// Valid until the stream changes its format.
     ready: Option<Ready>,
@@ -114,9 +116,15 @@ struct Ready {
     input: gst_video::VideoInfo,
     /// Resizes planes before conversion, where the format allows it.
     planes: Option<Planes>,
-    converter: gst_video::VideoConverter,
-    output: gst_video::VideoInfo,
-    rgb: gst::Buffer,
+    way: Way,
+}
+
+/// How pictures become RGB.
+enum Way {
+    /// Our arithmetic: YUV and grey.
+    Exact(Exact),
+    /// GStreamer's converter: formats that it must unpack, and RGB of other layouts.
+    Converter { converter: gst_video::VideoConverter, output: gst_video::VideoInfo, rgb: gst::Buffer },
 }
 
 impl ToRgb {
@@ -171,48 +179,68 @@ impl Ready {
     fn new(path: &Path, caps: &gst::CapsRef, side: Option<u32>) -> Result<Self> {
         let refused =
             |error: gst::glib::BoolError| Error::video(path, format!("pixel format {caps}: {error}"));
-        // Interlaced fields are converted as one picture, as in FFmpeg.
-        let mut whole = caps.to_owned();
-        if let Some(structure) = whole.make_mut().structure_mut(0) {
-            structure.remove_fields(["interlace-mode", "field-order"]);
+        let input = colour::interpret(caps).map_err(refused)?;
+        colour::note(caps);
+        // QuickTime's v308 holds Cr, Y, Cb; GStreamer reads Y, Cb, Cr.
+        if input.format() == gst_video::VideoFormat::V308 {
+            return Err(Error::video(path, "GStreamer misreads its pixel format v308"));
         }
-        let input = gst_video::VideoInfo::from_caps(&whole).map_err(refused)?;
-        let planes = side.and_then(|side| Planes::new(&input, side));
+        let is_rgb = input.colorimetry().matrix() == gst_video::VideoColorMatrix::Rgb;
+        let planes = side.filter(|_| !is_rgb).and_then(|side| Planes::new(&input, side));
         let from = planes.as_ref().map_or(&input, Planes::info);
-        // The converter refuses to change the frame rate.
-        let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, from.width(), from.height())
-            .fps(from.fps())
-            .par(from.par())
-            .build()
-            .map_err(refused)?;
-        let mut config = gst_video::VideoConverterConfig::new();
-        config.set_threads(1);
-        let converter = gst_video::VideoConverter::new(from, &output, Some(config)).map_err(refused)?;
-        let rgb = gst::Buffer::with_size(output.size()).map_err(refused)?;
-        Ok(Self { caps: caps.to_owned(), input, planes, converter, output, rgb })
+        let way = match Exact::new(from) {
+            Some(exact) => Way::Exact(exact),
+            None => Way::converter(from).map_err(refused)?,
+        };
+        Ok(Self { caps: caps.to_owned(), input, planes, way })
     }
 
     /// The picture of a buffer: a square where the planes are resized, otherwise the whole picture.
     fn convert(&mut self, path: &Path, buffer: &gst::BufferRef) -> Result<Rgb> {
-        let failed = |reason: &str| Error::video(path, reason);
-        let small = |_| failed("a frame is smaller than its format says");
+        let name = self.input.format().to_str();
+        let small = |_| Error::video(path, format!("a frame is smaller than its pixel format, {name}, says"));
         let whole = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.input).map_err(small)?;
-        let rgb = self.rgb.get_mut().ok_or_else(|| failed("the RGB buffer is shared"))?;
-        let mut out = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &self.output).map_err(small)?;
         match &mut self.planes {
-            None => self.converter.frame_ref(&whole, &mut out),
+            None => self.way.convert(path, &whole),
             Some(planes) => {
                 let info = planes.info().clone();
                 let square = planes.resize(path, &whole)?;
                 let square =
                     gst_video::VideoFrameRef::from_buffer_ref_readable(square, &info).map_err(small)?;
-                self.converter.frame_ref(&square, &mut out);
+                self.way.convert(path, &square)
             }
         }
+    }
+}
+
+impl Way {
+    fn converter(from: &gst_video::VideoInfo) -> std::result::Result<Self, gst::glib::BoolError> {
+        // The converter refuses to change the frame rate.
+        let output = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, from.width(), from.height())
+            .fps(from.fps())
+            .par(from.par())
+            .build()?;
+        let mut config = gst_video::VideoConverterConfig::new();
+        config.set_threads(1);
+        let converter = gst_video::VideoConverter::new(from, &output, Some(config))?;
+        let rgb = gst::Buffer::with_size(output.size())?;
+        Ok(Self::Converter { converter, output, rgb })
+    }
+
+    fn convert(&mut self, path: &Path, picture: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<Rgb> {
+        let failed = |reason: &str| Error::video(path, reason);
+        let (converter, output, rgb) = match self {
+            Self::Exact(exact) => return exact.convert(path, picture),
+            Self::Converter { converter, output, rgb } => (converter, output, rgb),
+        };
+        let writable = rgb.get_mut().ok_or_else(|| failed("the RGB buffer is shared"))?;
+        let mut out = gst_video::VideoFrameRef::from_buffer_ref_writable(writable, output)
+            .map_err(|error| failed(&error.to_string()))?;
+        converter.frame_ref(picture, &mut out);
         drop(out);
-        let (height, width) = (self.output.height() as usize, self.output.width() as usize);
-        let stride = self.output.stride()[0] as usize; // rows are padded to 4 bytes
-        let map = self.rgb.map_readable().map_err(|_| failed("a frame cannot be read"))?;
+        let (height, width) = (output.height() as usize, output.width() as usize);
+        let stride = output.stride()[0] as usize; // rows are padded to 4 bytes
+        let map = rgb.map_readable().map_err(|_| failed("a frame cannot be read"))?;
         let mut data = Vec::with_capacity(height * width * 3);
         for row in map.as_slice().chunks(stride).take(height) {
             data.extend_from_slice(&row[..width * 3]);

@@ -1,11 +1,17 @@
 //! Decodes chosen frames of a video, GIF or image file to RGB bytes.
 
 mod bitstream;
+mod colour;
 mod container;
 mod convert;
+mod decodebin;
+mod edits;
 pub mod encode;
+mod exact;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod libav;
+mod limits;
 mod packets;
 mod pipeline;
 mod planes;
@@ -14,23 +20,29 @@ mod resize;
 mod sequential;
 #[cfg(test)]
 mod shared_tests;
+mod source;
 mod still;
+mod workers;
 
+pub use limits::{ClipLimits, limit_clips};
 pub use pipeline::{STALL_LIMIT, keep_freed_memory};
 pub use pool::limit_decoders;
 pub use resize::{Resizing, resize};
+pub use workers::{isolate_decoding, serve_if_worker};
 
 use crate::error::{Error, Result};
 use crate::sampling::Sampling;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+pub(crate) use colour::warning as colour_warning;
 pub(crate) use container::{Kind, inspect};
 pub(crate) use convert::Orientation;
 pub(crate) use pipeline::{Running, start};
 pub(crate) use pool::permit;
 pub(crate) use sequential::examine;
 pub(crate) use still::examine as examine_still;
+pub(crate) use workers::active as workers;
 
 /// Frames as RGB bytes, in display orientation.
 ///
@@ -110,21 +122,35 @@ struct Target {
 ///
 /// Frames are chosen by their index among the decoded frames, not by timestamps, which are wrong in many
 /// files. The file's rotation is applied; its pixel aspect ratio is not, because a square resize undoes it.
-/// At most as many clips are decoded at once as [`limit_decoders`] allows; the others wait.
+/// At most as many clips are decoded at once as [`limit_decoders`] allows; the others wait. Videos are decoded
+/// in worker processes after [`isolate_decoding`], otherwise on the calling thread.
 ///
 /// # Shapes
 /// `[frames, height, width, 3]`, or `[frames, size, size, 3]` with a size.
 ///
 /// # Errors
 /// Missing, empty, truncated and damaged files; files without a video stream or without frames; a decoder
-/// that makes no progress for [`STALL_LIMIT`]; a plug-in that is not installed.
+/// that makes no progress for [`STALL_LIMIT`]; a plug-in that is not installed; a clip that exceeds a limit
+/// of [`ClipLimits`]; a worker that crashed.
 pub fn decode(path: &Path, request: &FrameRequest) -> Result<Frames> {
     request.check()?;
-    let target = request.target();
-    let choose = |total: usize| request.sampling.indices(total, request.frames, request.seed);
     let kind = container::inspect(path)?;
     let _permit = pool::permit();
-    match kind {
+    match (kind, workers()) {
+        (Kind::Video(_), Some(workers)) => workers.decode(path, request),
+        _ => {
+            let frames = decode_here(path, request);
+            colour::warn_once(path, colour::take_warning());
+            frames
+        }
+    }
+}
+
+/// Decodes in this process.
+fn decode_here(path: &Path, request: &FrameRequest) -> Result<Frames> {
+    let target = request.target();
+    let choose = |total: usize| request.sampling.indices(total, request.frames, request.seed);
+    match container::inspect(path)? {
         container::Kind::Still => still::decode(path, target, &choose),
         container::Kind::Video(container) => match packets::decode(path, container, target, &choose)? {
             Some(frames) => Ok(frames),

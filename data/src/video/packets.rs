@@ -2,14 +2,18 @@
 //! depend on, and decodes only these. Files whose packets do not describe the stream completely are decoded
 //! from the start, see [`super::sequential`].
 
+use super::colour::{self, Stated};
 use super::container::Container;
 use super::convert::{Rgb, ToRgb};
-use super::{Frames, Target, arrange, bitstream, pipeline, sequential, start};
+use super::edits::{self, Edit};
+use super::libav::{self, Threads, Watch};
+use super::{Frames, Target, arrange, bitstream, limits, pipeline, sequential, source, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -54,10 +58,11 @@ pub(super) fn decode(
     let times: BTreeMap<gst::ClockTime, usize> =
         wanted.iter().map(|&index| (stream.packets[stream.display[index]].pts, index)).collect();
     let mut pictures = feed(path, target, &stream, decoder, &times)?;
-    if pictures.len() < wanted.len() {
+    pictures.sort_by_key(|(index, _)| *index);
+    // A hidden picture may have the time of a shown one.
+    if !pictures.iter().map(|(index, _)| index).eq(&wanted) {
         return Ok(None);
     }
-    pictures.sort_by_key(|(index, _)| *index);
     arrange(path, &indices, &pictures, target.resizing).map(Some)
 }
 
@@ -76,8 +81,17 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
         Container::Other => return Ok(None),
     };
     let demuxer = pipeline::element(factory, path)?;
-    let Some(source) = reading_pad(path)? else { return Ok(None) };
-    let collected = Arc::new(Mutex::new(Collected::default()));
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    if file.metadata().map_err(Error::io("read", path))?.len() > KEPT_BYTES as u64 {
+        return Ok(None);
+    }
+    let edit = edits::of_file(&mut file).filter(|_| container == Container::Mp4);
+    let mut bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    if let Some(edit) = &edit {
+        edit.open_end(0, &mut bytes);
+    }
+    let source = source::of_bytes(path, bytes)?;
+    let collected = Arc::new(Mutex::new(Collected { edit, ..Collected::default() }));
     let sink = collecting_sink(Arc::clone(&collected));
     let mut running = start(path, &[&demuxer, sink.upcast_ref()])?;
     let input = demuxer.static_pad("sink").ok_or_else(|| Error::video(path, "the demuxer has no input"))?;
@@ -102,57 +116,13 @@ fn demux(path: &Path, container: Container) -> Result<Option<Stream>> {
     Ok(sure.then_some(Stream { caps, packets, display, orientation }))
 }
 
-/// A pad from which a demuxer reads a file that is in memory: GStreamer's file source would read each packet
-/// by itself, including those of the sound. `None` where the file is too large.
-fn reading_pad(path: &Path) -> Result<Option<gst::Pad>> {
-    let length = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    if length > KEPT_BYTES as u64 {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let length = bytes.len() as u64;
-    let whole = gst::Buffer::from_slice(bytes);
-    let source = gst::Pad::builder(gst::PadDirection::Src)
-        .getrange_function(move |_, _, offset, given, count| {
-            // As everywhere in GStreamer: fewer bytes than requested at the end, end of stream after it.
-            let range = match usize::try_from(offset) {
-                Ok(from) if offset < length => from..whole.size().min(from + count as usize),
-                _ => return Err(gst::FlowError::Eos),
-            };
-            let part =
-                whole.copy_region(gst::BufferCopyFlags::MEMORY, range).map_err(|_| gst::FlowError::Error)?;
-            match given {
-                None => Ok(gst::PadGetRangeSuccess::NewBuffer(part)),
-                Some(buffer) => {
-                    let part = part.map_readable().map_err(|_| gst::FlowError::Error)?;
-                    buffer.copy_from_slice(0, &part).map_err(|_| gst::FlowError::Error)?;
-                    buffer.set_size(part.len());
-                    Ok(gst::PadGetRangeSuccess::FilledBuffer)
-                }
-            }
-        })
-        .query_function(move |pad, parent, query| match query.view_mut() {
-            gst::QueryViewMut::Scheduling(scheduling) => {
-                scheduling.set(gst::SchedulingFlags::SEEKABLE, 1, -1, 0);
-                scheduling.add_scheduling_modes([gst::PadMode::Pull]);
-                true
-            }
-            gst::QueryViewMut::Duration(duration) if duration.format() == gst::Format::Bytes => {
-                duration.set(gst::format::Bytes::from_u64(length));
-                true
-            }
-            _ => gst::Pad::query_default(pad, parent, query),
-        })
-        .build();
-    source.set_active(true).map_err(|error| Error::video(path, error.to_string()))?;
-    Ok(Some(source))
-}
-
 /// The packets that a demuxer has returned so far.
 #[derive(Default)]
 struct Collected {
     caps: Option<gst::Caps>,
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// What the file shows of the stream.
+    edit: Option<Edit>,
     packets: Vec<Packet>,
     bytes: usize,
     /// The packets do not describe the stream completely; the rest was not read.
@@ -166,7 +136,7 @@ impl Collected {
         let caps = sample.caps_owned()?;
         let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?.clone();
         self.bytes += buffer.size();
-        let packet = packet(&caps, &segment, buffer)?;
+        let packet = packet(&caps, &segment, self.edit.as_ref(), buffer)?;
         let same = self.caps.get_or_insert_with(|| caps.clone()) == &caps
             && self.segment.get_or_insert_with(|| segment.clone()) == &segment;
         self.packets.push(packet);
@@ -218,6 +188,7 @@ fn link_video(demuxer: &gst::Element, sink: &gst_app::AppSink) {
 fn packet(
     caps: &gst::Caps,
     segment: &gst::FormattedSegment<gst::ClockTime>,
+    edit: Option<&Edit>,
     buffer: gst::Buffer,
 ) -> Option<Packet> {
     let pts = buffer.pts()?;
@@ -226,11 +197,13 @@ fn packet(
         bitstream::look(caps, &data)?
     };
     let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-    // Decoders skip frames that an edit list hides at the start, by the same rule.
-    let inside = match buffer.duration() {
-        _ if segment.start().is_none_or(|start| pts >= start) => true,
-        Some(duration) => segment.start().is_none_or(|start| pts + duration > start),
-        None => return None,
+    // Without a single edit, decoders skip frames that are hidden at the start by the same rule.
+    let start = segment.start().unwrap_or_default();
+    let inside = match (edit, buffer.duration()) {
+        (Some(edit), _) => edit.shows(pts, start),
+        (None, _) if pts >= start => true,
+        (None, Some(duration)) => pts + duration > start,
+        (None, None) => return None,
     };
     Some(Packet {
         pts,
@@ -328,6 +301,7 @@ struct Decoding {
     /// A link does not keep its other end alive.
     _output: gst::Pad,
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
+    watch: Arc<Watch>,
 }
 
 impl Decoding {
@@ -337,18 +311,17 @@ impl Decoding {
         caps: &gst::Caps,
         times: &BTreeMap<gst::ClockTime, usize>,
     ) -> Option<Self> {
-        if decoder.has_property("max-threads") {
-            decoder.set_property("max-threads", 1i32);
-        }
+        let watch = Arc::default();
+        libav::prepare(&decoder, Threads::One, &watch);
         let frames = Arc::new(Mutex::new(Vec::new()));
-        let output = keeping_pad(Arc::clone(&frames), times.clone());
+        let output = keeping_pad(caps.clone(), Arc::clone(&frames), times.clone());
         let input = gst::Pad::builder(gst::PadDirection::Src).build();
         input.set_active(true).ok()?;
         input.link(&decoder.static_pad("sink")?).ok()?;
         decoder.static_pad("src")?.link(&output).ok()?;
         let bus = gst::Bus::new();
         decoder.set_bus(Some(&bus));
-        let decoding = Self { decoder, bus, input, _output: output, frames };
+        let decoding = Self { decoder, bus, input, _output: output, frames, watch };
         decoding.decoder.set_state(gst::State::Playing).ok()?;
         let segment = gst::FormattedSegment::<gst::ClockTime>::new();
         let begun = decoding.input.push_event(gst::event::StreamStart::new("packets"))
@@ -362,12 +335,12 @@ impl Decoding {
         std::mem::take(&mut lock(&self.frames))
     }
 
-    /// Whether the decoder has sent warnings or errors.
+    /// Whether the decoder has sent warnings or errors, or has lost pictures.
     fn has_warnings(&self) -> bool {
         let is_warning = |message: &gst::Message| {
             matches!(message.type_(), gst::MessageType::Warning | gst::MessageType::Error)
         };
-        std::iter::from_fn(|| self.bus.pop()).any(|message| is_warning(&message))
+        self.watch.has_gap() || std::iter::from_fn(|| self.bus.pop()).any(|message| is_warning(&message))
     }
 }
 
@@ -381,12 +354,16 @@ impl Drop for Decoding {
 
 /// A pad that keeps decoded frames of the wanted times and drops the others.
 fn keeping_pad(
+    caps: gst::Caps,
     frames: Arc<Mutex<Vec<(usize, gst::Sample)>>>,
     times: BTreeMap<gst::ClockTime, usize>,
 ) -> gst::Pad {
     let output = gst::Pad::builder(gst::PadDirection::Sink)
         .chain_function(move |pad, _, buffer| {
-            if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts)) {
+            limits::note_progress();
+            if let Some(&index) = buffer.pts().and_then(|pts| times.get(&pts))
+                && !sequential::is_unusable(&buffer)
+            {
                 let caps = pad.current_caps().ok_or(gst::FlowError::NotNegotiated)?;
                 lock(&frames).push((index, gst::Sample::builder().buffer(&buffer).caps(&caps).build()));
             }
@@ -394,6 +371,7 @@ fn keeping_pad(
         })
         .build();
     sequential::refuse_huge(&output);
+    colour::correct(&output, Arc::new(Stated { encoded: Mutex::new(Some(caps)), ..Stated::default() }));
     // An inactive pad refuses all buffers, so that no frames are returned.
     let _ = output.set_active(true);
     output

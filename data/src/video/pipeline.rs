@@ -1,12 +1,13 @@
 //! Common parts of all GStreamer pipelines: start, errors, detection of stalls, and stopping on every path.
 
 use super::convert::Orientation;
+use super::libav::Watch;
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The longest time without a new frame before decoding is stopped. Some damaged files make GStreamer wait
@@ -21,6 +22,10 @@ pub(crate) struct Running {
     pub(crate) pipeline: gst::Pipeline,
     /// Time without progress after which the pipeline fails.
     pub(crate) patience: Duration,
+    /// What the decoders write into the log.
+    pub(crate) watch: Arc<Watch>,
+    /// Stop when a decoder loses a picture after a gap in the frame numbers.
+    pub(crate) stop_at_gap: bool,
     path: PathBuf,
     orientation: Orientation,
     missing: Option<Error>,
@@ -47,12 +52,35 @@ impl Drop for Running {
 /// Initialises GStreamer, once per process.
 pub(crate) fn initialise() -> Result<()> {
     static STARTED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let start = || gst::init().map_err(|error| error.to_string());
+    let start = || {
+        gst::init().map_err(|error| error.to_string())?;
+        prefer_ffmpeg();
+        Ok(())
+    };
     STARTED.get_or_init(start).clone().map_err(|reason| Error::MissingPlugin {
         needed: format!("its own core ({reason})"),
         package: "gstreamer1.0-plugins-base".into(),
         path: None,
     })
+}
+
+/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of JPEG
+/// and the colours that VP9's frames state, and mix up RGB.
+const REPLACED: [(&str, &str); 3] =
+    [("jpegdec", "avdec_mjpeg"), ("vp9dec", "avdec_vp9"), ("openjpegdec", "avdec_jpeg2000")];
+
+/// Prefers FFmpeg's decoders in [`REPLACED`].
+fn prefer_ffmpeg() {
+    for (_, name) in REPLACED {
+        if let Some(factory) = gst::ElementFactory::find(name) {
+            factory.set_rank(gst::Rank::PRIMARY + 1);
+        }
+    }
+}
+
+/// Whether another installed decoder is used in place of one.
+pub(super) fn is_replaced(name: &str) -> bool {
+    REPLACED.iter().any(|(own, by)| *own == name && gst::ElementFactory::find(by).is_some())
 }
 
 /// Makes the C library keep memory that one clip's decoder frees for the next clip. Returning it to the
@@ -100,6 +128,8 @@ pub(crate) fn start(path: &Path, elements: &[&gst::Element]) -> Result<Running> 
     Ok(Running {
         pipeline,
         patience: STALL_LIMIT,
+        watch: Arc::default(),
+        stop_at_gap: false,
         path: path.to_path_buf(),
         orientation: Orientation::Upright,
         missing: None,
@@ -231,10 +261,27 @@ impl Running {
         }
     }
 
-    /// The first error, or the missing plug-in that caused it.
+    /// The first error, or the missing plug-in or pixel format that caused it.
     fn take_failure(&mut self) -> Option<Error> {
+        if self.stop_at_gap && self.watch.has_gap() {
+            return Some(Error::video(&self.path, "pictures are missing before one that refers to them"));
+        }
+        // If the demuxer has passed on all packets before, no error follows.
+        if self.watch.has_unknown_format() {
+            return Some(self.unknown_format());
+        }
         let failure = self.failure.take()?;
         Some(self.missing.take().unwrap_or(failure))
+    }
+
+    /// The error of a pixel format that GStreamer does not know.
+    fn unknown_format(&self) -> Error {
+        let name = self.watch.unknown_format().map_or_else(String::new, |name| format!(" {name}"));
+        Error::Video {
+            path: self.path.clone(),
+            reason: format!("GStreamer does not know its pixel format{name}"),
+            next: "convert it (ffmpeg -i FILE -pix_fmt yuv420p NEW.mp4) or leave the clip out".into(),
+        }
     }
 
     /// The missing plug-in, where a stream ended without an error because of it.
@@ -244,12 +291,21 @@ impl Running {
     }
 }
 
+/// Stops the pipeline of a pad's element with an error.
+pub(super) fn refuse(pad: &gst::Pad, reason: &str) {
+    if let Some(element) = pad.parent_element() {
+        let error = &gst::StreamError::WrongType;
+        let message = gst::ErrorMessage::new(error, Some(reason), None, file!(), "refuse", line!());
+        element.post_error_message(message);
+    }
+}
+
 /// GStreamer's message, with the part of its debug text that is not a source location.
 fn reason(error: &gst::message::Error) -> String {
     let sentence = error.error().to_string();
     let detail = error.debug().and_then(|debug| {
         let detail = debug.rsplit('\n').next().unwrap_or_default().trim().to_string();
-        (!detail.is_empty() && !detail.contains(".c(")).then_some(detail)
+        (!detail.is_empty() && ![".c(", ".rs("].iter().any(|place| detail.contains(place))).then_some(detail)
     });
     let sentence = sentence.trim_end_matches('.');
     match detail {
@@ -258,19 +314,85 @@ fn reason(error: &gst::message::Error) -> String {
     }
 }
 
+/// The error of a stream that no installed element decodes. It names a package only where that package is not
+/// installed.
 fn missing_plugin(structure: &gst::StructureRef, path: &Path) -> Error {
     let name = structure.get::<&str>("name").unwrap_or("an unnamed format");
-    let detail = structure
-        .get::<gst::Caps>("detail")
-        .ok()
+    let caps = structure.get::<gst::Caps>("detail").ok();
+    let detail = caps
+        .as_ref()
         .and_then(|caps| caps.structure(0).map(|caps| caps.name().to_string()))
         .or_else(|| structure.get::<&str>("detail").ok().map(str::to_string))
         .unwrap_or_default();
-    Error::MissingPlugin {
-        needed: format!("{name} ({detail})"),
-        package: package_of(&detail).into(),
-        path: Some(path.to_path_buf()),
+    let codec = caps.as_deref().and_then(|caps| caps.structure(0)).and_then(unmapped_codec);
+    let package = package_of(&detail);
+    if codec.is_none() && !is_installed(package) {
+        return Error::MissingPlugin {
+            needed: format!("{name} ({detail})"),
+            package: package.into(),
+            path: Some(path.to_path_buf()),
+        };
     }
+    let reason = match codec {
+        Some(codec) => format!("GStreamer's demuxer does not pass on its codec, {codec}"),
+        None => format!("GStreamer has no decoder for its codec, {name} ({detail})"),
+    };
+    Error::Video {
+        path: path.to_path_buf(),
+        reason,
+        next: "convert it (ffmpeg -i FILE -c:v libx264 -pix_fmt yuv420p NEW.mp4) or leave the clip out"
+            .into(),
+    }
+}
+
+/// The codec of caps that a demuxer makes for codecs which it does not know; `None` for other caps. FFmpeg has
+/// decoders for many of them.
+fn unmapped_codec(caps: &gst::StructureRef) -> Option<String> {
+    let code = match caps.name().as_str() {
+        "video/x-avi-unknown" => {
+            let code = caps.get::<i32>("fourcc").unwrap_or(0).to_le_bytes();
+            String::from_utf8_lossy(&code).into_owned()
+        }
+        "video/x-unknown" => {
+            let code = caps.get::<&str>("fourcc").or_else(|_| caps.get::<&str>("codec-id"));
+            code.unwrap_or("without a name").to_string()
+        }
+        name => name.strip_prefix("video/x-gst-fourcc-")?.to_string(),
+    };
+    let code: String = code.chars().filter(|letter| !letter.is_control()).collect();
+    let name = CODECS.iter().find(|(begin, _)| code.starts_with(begin)).map(|(_, name)| *name);
+    Some(name.map_or_else(|| format!("\"{code}\""), |name| format!("{name} (\"{code}\")")))
+}
+
+/// Codecs that demuxers do not know, by the beginning of their code.
+const CODECS: [(&str, &str); 14] = [
+    ("AVd", "DNxHD or DNxHR"),
+    ("ULY", "UT Video"),
+    ("ULH", "UT Video"),
+    ("ULR", "UT Video"),
+    ("UQ", "UT Video"),
+    ("UM", "UT Video"),
+    ("M8", "MagicYUV"),
+    ("M0", "MagicYUV"),
+    ("MAGY", "MagicYUV"),
+    ("FFVH", "FFVHUFF"),
+    ("v410", "uncompressed 4:4:4 of 10 bits"),
+    ("v408", "uncompressed 4:4:4 with alpha"),
+    ("Hap", "Hap"),
+    ("SNOW", "Snow"),
+];
+
+/// Whether a package is installed, judged by one of its elements.
+fn is_installed(package: &str) -> bool {
+    let element = match package {
+        "gstreamer1.0-plugins-good" => "avidemux",
+        "gstreamer1.0-plugins-bad" => "h264parse",
+        "gstreamer1.0-plugins-ugly" => "asfdemux",
+        "gstreamer1.0-plugins-base" => "decodebin",
+        "gstreamer1.0-libav" => "avdec_mpeg4",
+        _ => return true,
+    };
+    gst::ElementFactory::find(element).is_some()
 }
 
 /// The Debian and Ubuntu package with an element, or with the plug-in for a media type.
@@ -296,6 +418,28 @@ fn package_of(wanted: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_codec_that_a_demuxer_does_not_know_is_named() {
+        initialise().unwrap();
+        let message = |caps: &str| {
+            let caps: gst::Caps = caps.parse().unwrap();
+            let structure = gst::Structure::builder("missing-plugin")
+                .field("name", "some decoder")
+                .field("detail", caps)
+                .build();
+            missing_plugin(&structure, Path::new("clip.avi")).to_string()
+        };
+        assert!(message("video/x-avi-unknown, fourcc=(int)811158613").contains("UT Video (\"ULY0\")"));
+        let magic = "video/x-unknown, codec-id=(string)V_MS/VFW/FOURCC, fourcc=(string)M8Y0";
+        assert!(message(magic).contains("MagicYUV"));
+        assert!(message("video/x-gst-fourcc-AVdh, width=(int)256").contains("DNxHR"));
+        assert!(message("video/x-unknown, codec-id=(string)V_OTHER").contains("V_OTHER"));
+        for caps in ["video/x-gst-fourcc-v410", "video/x-nothing-known"] {
+            let message = message(caps);
+            assert!(!message.contains("install") && message.contains("ffmpeg -i"), "{message}");
+        }
+    }
 
     #[test]
     fn a_missing_element_names_its_package() {

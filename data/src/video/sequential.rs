@@ -1,14 +1,19 @@
 //! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
+use super::colour::{self, Stated};
 use super::convert::{Orientation, Rgb, ToRgb};
-use super::{Frames, Running, Target, arrange, pipeline, start};
+use super::decodebin::{self, Shown};
+use super::edits::{self, Edit};
+use super::libav::{Naming, Threads, Watch};
+use super::{Frames, Running, Target, arrange, limits, pipeline, start};
 use crate::error::{Error, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Decoded bytes that a clip may keep in memory while its length is unknown. A ten-second clip of MSR-VTT has
@@ -18,7 +23,36 @@ const KEPT_BYTES: usize = 96 << 20;
 /// The chosen frames. If all frames fit in [`KEPT_BYTES`], the file is decoded once; otherwise once to count
 /// frames and once more up to the last chosen frame. Only chosen frames are converted.
 pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
-    let mut reader = Reader::open(path, Wanted::All)?;
+    attempt(path, |threads, watch| decode_once(path, target, choose, threads, watch))
+}
+
+/// Runs `read` with one decoding thread, and again with two where the decoder lost pictures after a gap in the
+/// frame numbers. A failure for want of a pixel format is repeated in order to name it.
+fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> Result<T> {
+    let watch = Arc::default();
+    let mut result = read(Threads::One, &watch);
+    if watch.has_gap() {
+        result = read(Threads::TwoOfPictures, &Arc::default());
+    }
+    match result {
+        Err(_) if watch.has_unknown_format() => {
+            let naming = Naming::new();
+            let watch = Arc::new(Watch::naming(&naming));
+            let mut reader = Reader::open(path, Wanted::These(Vec::new()), Threads::One, &watch)?;
+            reader.next().and(result)
+        }
+        result => result,
+    }
+}
+
+fn decode_once(
+    path: &Path,
+    target: Target,
+    choose: &dyn Fn(usize) -> Vec<usize>,
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Frames> {
+    let mut reader = Reader::open(path, Wanted::All, threads, watch)?;
     let mut kept = Vec::new();
     let mut bytes = 0;
     while let Some(sample) = reader.next()? {
@@ -39,7 +73,8 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
     wanted.dedup();
     if kept.len() < total {
         drop(reader);
-        return arrange(path, &indices, &collect(path, target, &wanted)?, target.resizing);
+        let frames = collect(path, target, &wanted, threads, watch)?;
+        return arrange(path, &indices, &frames, target.resizing);
     }
     let orientation = reader.running.orientation();
     let mut to_rgb = ToRgb::new(target);
@@ -52,8 +87,14 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
 }
 
 /// The wanted frames as RGB; `wanted` is in ascending order.
-fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, Rgb)>> {
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+fn collect(
+    path: &Path,
+    target: Target,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Rgb)>> {
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut to_rgb = ToRgb::new(target);
     let mut frames = Vec::with_capacity(wanted.len());
     for &index in wanted {
@@ -67,8 +108,18 @@ fn collect(path: &Path, target: Target, wanted: &[usize]) -> Result<Vec<(usize, 
 /// The planes of the wanted frames in the decoder's format, rows without padding.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
+    attempt(path, |threads, watch| native_frames_once(path, wanted, threads, watch))
+}
+
+#[cfg(test)]
+fn native_frames_once(
+    path: &Path,
+    wanted: &[usize],
+    threads: Threads,
+    watch: &Arc<Watch>,
+) -> Result<Vec<(usize, Vec<Vec<u8>>)>> {
     use gstreamer_video::{self as gst_video, prelude::*};
-    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()))?;
+    let mut reader = Reader::open(path, Wanted::These(wanted.to_vec()), threads, watch)?;
     let mut frames = Vec::new();
     for &index in wanted {
         let Some(sample) = reader.next()? else { break };
@@ -106,27 +157,58 @@ pub(crate) struct Examined {
     pub(crate) failure: Option<Error>,
     /// Warnings about damage that the decoder skipped.
     pub(crate) warnings: pipeline::Warnings,
+    /// The transfer function of pictures of high dynamic range.
+    pub(crate) high_dynamic_range: Option<&'static str>,
 }
 
 /// Decodes a file to its end without keeping frames; fails after `patience` without a new frame.
 pub(crate) fn examine(path: &Path, patience: Duration) -> Examined {
-    let mut reader = match Reader::open(path, Wanted::These(Vec::new())) {
+    // What was found is returned together with the failure.
+    let mut found = Examined::default();
+    let last = std::cell::RefCell::new(&mut found);
+    let result = attempt(path, |threads, watch| {
+        let mut examined = examine_once(path, patience, threads, watch);
+        let failure = examined.failure.take();
+        **last.borrow_mut() = examined;
+        failure.map_or(Ok(()), Err)
+    });
+    found.failure = result.err();
+    found
+}
+
+fn examine_once(path: &Path, patience: Duration, threads: Threads, watch: &Arc<Watch>) -> Examined {
+    let mut reader = match Reader::open(path, Wanted::These(vec![0]), threads, watch) {
         Ok(reader) => reader,
         Err(failure) => return Examined { failure: Some(failure), ..Examined::default() },
     };
     reader.running.patience = patience;
-    let ended = reader.next();
+    // A picture that cannot be converted cannot be used either.
+    let mut converted = Ok(());
+    let ended = reader.next().and_then(|first| match first {
+        Some(first) => {
+            let own_size = Target { size: None, resizing: super::Resizing::Blip };
+            converted = ToRgb::new(own_size).convert(path, &first, Orientation::Upright).map(|_| ());
+            reader.next()
+        }
+        None => Ok(None),
+    });
     let frames = reader.seen();
+    let encoded = reader.stated.encoded.lock().ok().and_then(|caps| caps.clone());
+    let raw = reader.sink.static_pad("sink").and_then(|pad| pad.current_caps());
     Examined {
-        encoded: reader.encoded.lock().ok().and_then(|caps| caps.clone()),
-        raw: reader.sink.static_pad("sink").and_then(|pad| pad.current_caps()),
+        high_dynamic_range: raw.as_deref().and_then(colour::high_dynamic_range),
+        encoded,
+        raw,
         orientation: reader.running.orientation(),
         frames,
-        duration: reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        duration: match &reader.edit {
+            Some(edit) => Some(edit.movie),
+            None => reader.running.pipeline.query_duration::<gst::ClockTime>(),
+        },
         warnings: reader.running.warnings(),
         failure: match ended {
             Ok(_) if frames == 0 => Some(reader.no_frames(path)),
-            Ok(_) => None,
+            Ok(_) => converted.err(),
             Err(failure) => Some(failure),
         },
     }
@@ -141,31 +223,42 @@ enum Wanted {
 /// The pipeline `filesrc ! decodebin ! appsink`, which returns only the wanted frames.
 struct Reader {
     running: Running,
+    /// The edit by which frames are chosen here, and not by the demuxer.
+    edit: Option<Edit>,
+    /// In place of `filesrc`, where there is an edit. A link does not keep its other end alive.
+    _source: Option<gst::Pad>,
     sink: gst_app::AppSink,
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
     linked: Arc<AtomicBool>,
-    encoded: Arc<Mutex<Option<gst::Caps>>>,
+    stated: Arc<Stated>,
 }
 
 impl Reader {
-    fn open(path: &Path, wanted: Wanted) -> Result<Self> {
-        let source = pipeline::element("filesrc", path)?;
-        source.set_property("location", path);
-        let decodebin = pipeline::element("decodebin", path)?;
-        let encoded = Arc::new(Mutex::new(None));
-        expose_undecoded_sound(&decodebin, Arc::clone(&encoded));
+    fn open(path: &Path, wanted: Wanted, threads: Threads, watch: &Arc<Watch>) -> Result<Self> {
+        let bin = pipeline::element("decodebin", path)?;
+        let mut file = File::open(path).map_err(Error::io("open the video", path))?;
+        let in_container = edits::states_colours(&mut file);
+        let stated = Arc::new(Stated { in_container, ..Stated::default() });
+        decodebin::expose_undecoded_sound(&bin, Arc::clone(&stated));
         let sink = raw_sink();
         let seen = Arc::new(AtomicUsize::new(0));
         let only_count = Arc::new(AtomicBool::new(false));
-        count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted);
-        let mut running = start(path, &[&source, &decodebin, sink.upcast_ref()])?;
-        source.link(&decodebin).map_err(|error| Error::video(path, error.to_string()))?;
-        let linked = link_first_video(&decodebin, &sink);
-        skip_needless_parser(&decodebin);
-        prepare_elements(&running.pipeline);
+        let mut running = start(path, &[&bin, sink.upcast_ref()])?;
+        running.watch = Arc::clone(watch);
+        running.stop_at_gap = threads == Threads::One;
+        let (source, edit) = decodebin::feed(path, &running.pipeline, &bin, file)?;
+        let shown = edit.clone().map(|edit| Shown { edit, start: Arc::default() });
+        count_and_drop(&sink, Arc::clone(&seen), Arc::clone(&only_count), wanted, shown.clone());
+        if let Some(pad) = sink.static_pad("sink") {
+            colour::correct(&pad, Arc::clone(&stated));
+            decodebin::avoid_equal_rows(&pad);
+        }
+        let linked = decodebin::link_first_video(&bin, &sink);
+        decodebin::skip_elements(&bin);
+        decodebin::prepare_elements(&running.pipeline, threads, watch, shown, &stated);
         let played = running.play();
-        let reader = Self { running, sink, seen, only_count, linked, encoded };
+        let reader = Self { running, edit, _source: source, sink, seen, only_count, linked, stated };
         played.map(|()| reader)
     }
 
@@ -215,33 +308,26 @@ pub(super) fn raw_sink() -> gst_app::AppSink {
     sink
 }
 
-/// Pixels of the largest picture that is decoded: 8K video. A damaged header can declare pictures that exceed
-/// all memory, and a decoder keeps a dozen of them.
-const MAX_PIXELS: i64 = 8192 * 4320;
-
-/// Stops a stream whose pictures are larger than [`MAX_PIXELS`].
+/// Stops a stream whose pictures are larger than the limit.
 pub(super) fn refuse_huge(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         let gst::EventView::Caps(caps) = event.view() else { return gst::PadProbeReturn::Ok };
         let side = |name| caps.caps().structure(0).and_then(|s| s.get::<i32>(name).ok()).unwrap_or(0);
         let (width, height) = (side("width"), side("height"));
-        if i64::from(width) * i64::from(height) <= MAX_PIXELS {
+        let most = limits::limits().pixels.get();
+        if u64::from(width.unsigned_abs()) * u64::from(height.unsigned_abs()) <= most {
             return gst::PadProbeReturn::Ok;
         }
-        if let Some(element) = pad.parent_element() {
-            let reason = format!("its pictures are {width} x {height}, more than {MAX_PIXELS} pixels");
-            element.post_error_message(gst::ErrorMessage::new(
-                &gst::StreamError::WrongType,
-                Some(&reason),
-                None,
-                file!(),
-                "refuse_huge",
-                line!(),
-            ));
-        }
+        let reason = format!("its pictures are {width} x {height}, more than {most} pixels (--clip-pixels)");
+        pipeline::refuse(pad, &reason);
         gst::PadProbeReturn::Handled
     });
+}
+
+/// Whether a frame was decoded from missing references, or only for the sake of others.
+pub(super) fn is_unusable(frame: &gst::BufferRef) -> bool {
+    frame.flags().intersects(gst::BufferFlags::CORRUPTED | gst::BufferFlags::DECODE_ONLY)
 }
 
 /// Counts frames at the sink and drops all but the wanted ones.
@@ -250,11 +336,18 @@ fn count_and_drop(
     seen: Arc<AtomicUsize>,
     only_count: Arc<AtomicBool>,
     wanted: Wanted,
+    shown: Option<Shown>,
 ) {
     let Some(pad) = sink.static_pad("sink") else { return };
     refuse_huge(&pad);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(frame) = info.buffer()
+            && (is_unusable(frame) || shown.as_ref().is_some_and(|shown| !shown.contains(frame)))
+        {
+            return gst::PadProbeReturn::Handled;
+        }
         let index = seen.fetch_add(1, Ordering::Relaxed);
+        limits::note_progress();
         let is_wanted = match &wanted {
             Wanted::All => !only_count.load(Ordering::Relaxed),
             Wanted::These(indices) => indices.binary_search(&index).is_ok(),
@@ -265,94 +358,5 @@ fn count_and_drop(
             // `Drop` makes GStreamer 1.22 warn about each buffer; `Handled` drops it without a warning.
             gst::PadProbeReturn::Handled
         }
-    });
-}
-
-/// Prevents decodebin from decoding sound and subtitles, and stores the codec's caps.
-fn expose_undecoded_sound(decodebin: &gst::Element, encoded: Arc<Mutex<Option<gst::Caps>>>) {
-    decodebin.connect("autoplug-continue", false, move |values| {
-        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-        let name = caps
-            .as_ref()
-            .and_then(|caps| caps.structure(0))
-            .map_or("", |structure| structure.name().as_str());
-        let decode = !["audio/", "text/", "subpicture/"].iter().any(|kind| name.starts_with(kind));
-        if ["video/", "image/"].iter().any(|kind| name.starts_with(kind))
-            && let Ok(mut encoded) = encoded.lock()
-        {
-            encoded.clone_from(&caps);
-        }
-        Some(decode.to_value())
-    });
-}
-
-/// Links the first video stream that appears; demuxers accept that the other streams stay unlinked.
-fn link_first_video(decodebin: &gst::Element, sink: &gst_app::AppSink) -> Arc<AtomicBool> {
-    let linked = Arc::new(AtomicBool::new(false));
-    let (sink, done) = (sink.downgrade(), Arc::clone(&linked));
-    decodebin.connect_pad_added(move |_, pad| {
-        let is_video = pad
-            .current_caps()
-            .or_else(|| Some(pad.query_caps(None)))
-            .and_then(|caps| caps.structure(0).map(|caps| caps.name().starts_with("video/x-raw")))
-            .unwrap_or(false);
-        if is_video
-            && !done.load(Ordering::Relaxed)
-            && let Some(to) = sink.upgrade().and_then(|sink| sink.static_pad("sink"))
-            && pad.link(&to).is_ok()
-        {
-            done.store(true, Ordering::Relaxed);
-        }
-    });
-    linked
-}
-
-/// Configures the elements that decodebin adds. Each decoder gets one thread: decoding one clip per core is
-/// faster than decoding one clip with several threads.
-fn prepare_elements(pipeline: &gst::Pipeline) {
-    pipeline.connect_deep_element_added(|_, _, element| {
-        if element.has_property("max-threads") {
-            element.set_property("max-threads", 1i32);
-        }
-        let class = element.metadata("klass").unwrap_or_default();
-        if class.contains("Decoder")
-            && let Some(pad) = element.static_pad("sink")
-        {
-            open_segment_end(&pad);
-        }
-    });
-}
-
-/// Removes the end of the segments at a pad. The headers of many files end before their last frames, which
-/// FFmpeg, and therefore every other reader, decodes nevertheless.
-fn open_segment_end(pad: &gst::Pad) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
-        let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
-        let gst::EventView::Segment(segment) = event.view() else { return gst::PadProbeReturn::Ok };
-        let mut open = segment.segment().clone();
-        if let Some(open) = open.downcast_mut::<gst::ClockTime>() {
-            open.set_stop(gst::ClockTime::NONE);
-        }
-        let event = gst::event::Segment::builder(&open).seqnum(event.seqnum()).build();
-        info.data = Some(gst::PadProbeData::Event(event));
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Makes decodebin skip the MPEG-4 parser for streams that a demuxer has split into frames already: the
-/// parser splits some of them again.
-fn skip_needless_parser(decodebin: &gst::Element) {
-    decodebin.connect("autoplug-select", false, |values| {
-        let is_framed = values
-            .get(2)
-            .and_then(|value| value.get::<gst::Caps>().ok())
-            .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.has_field("width")));
-        let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
-        let is_parser = factory.is_some_and(|factory| factory.name() == "mpeg4videoparse");
-        const TRY: i32 = 0;
-        const SKIP: i32 = 2;
-        let choice = if is_framed && is_parser { SKIP } else { TRY };
-        let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
-        gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod kinds;
 mod mutated;
 mod prepared;
 mod published;

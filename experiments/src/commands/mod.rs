@@ -5,6 +5,7 @@ mod ablation;
 mod caption;
 mod data;
 mod evaluate;
+mod image_ids;
 mod import;
 mod list;
 mod options;
@@ -12,6 +13,7 @@ mod pretrain;
 mod report;
 mod score;
 mod show;
+mod small_files;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ use train::dashboard::Dashboard;
 
 use crate::runtime::{Caches, Session, Status, device};
 use crate::text::error_chain;
-use options::{CacheOption, DeviceOption};
+use options::{CacheOption, DecodingOptions, DeviceOption};
 
 /// Recap: a pretrained image captioner, recycled for video.
 #[derive(Debug, Parser)]
@@ -32,6 +34,8 @@ use options::{CacheOption, DeviceOption};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    decoding: DecodingOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +126,7 @@ impl Cli {
 
     /// Runs the command.
     pub fn run(self) -> Outcome {
+        self.decoding.apply().failure()?;
         match self.command {
             Command::List => list::run(),
             Command::Show(arguments) => show::run(&arguments),
@@ -131,7 +136,7 @@ impl Cli {
             Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Report(arguments) => report::run(&arguments).failure().map(done),
             Command::Score(arguments) => score::run(&arguments).failure().map(done),
-            Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
+            Command::Caption(arguments) => caption::run(&arguments),
             Command::Data(command) => data::run(&command),
             Command::Import(arguments) => import::run(&arguments).failure().map(done),
             Command::Export(arguments) => import::export(&arguments).failure().map(done),

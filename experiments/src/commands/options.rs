@@ -1,9 +1,11 @@
 //! Options that several commands have.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use ::data::datasets::Split;
-use clap::Args;
+use ::data::video::{ClipLimits, isolate_decoding, limit_clips};
+use clap::{Args, ValueEnum};
 
 use crate::config::study_sets;
 use crate::runtime::device::WORDS;
@@ -91,4 +93,46 @@ pub(super) struct RunOptions {
 /// A split by its name.
 pub(super) fn parse_split(word: &str) -> Result<Split, String> {
     Split::named(word).ok_or_else(|| "expected train, validate or test".to_owned())
+}
+
+/// How videos are decoded, and what one clip may cost; for every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
+pub(super) struct DecodingOptions {
+    /// Decode in worker processes, so that a crash of a decoder costs one clip, or in threads of this process
+    #[arg(long, global = true, hide_short_help = true, value_enum, default_value_t = DecodeIn::Processes, value_name = "WHERE")]
+    decode_in: DecodeIn,
+    /// Seconds that decoding a clip may take in a worker process
+    #[arg(long, global = true, hide_short_help = true, default_value_t = ClipLimits::DEFAULT.seconds, value_name = "S")]
+    clip_seconds: NonZeroU64,
+    /// Memory in MiB that decoding a clip may take in a worker process
+    #[arg(long, global = true, hide_short_help = true, default_value_t = ClipLimits::DEFAULT.memory_mib, value_name = "MIB")]
+    clip_memory: NonZeroU64,
+    /// Largest number of pixels of a video's frame
+    #[arg(long, global = true, hide_short_help = true, default_value_t = ClipLimits::DEFAULT.pixels, value_name = "N")]
+    clip_pixels: NonZeroU64,
+}
+
+/// Where videos are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DecodeIn {
+    /// Worker processes
+    Processes,
+    /// Threads of this process
+    Threads,
+}
+
+impl DecodingOptions {
+    /// Applies the settings to this process.
+    pub(super) fn apply(&self) -> anyhow::Result<()> {
+        limit_clips(ClipLimits {
+            seconds: self.clip_seconds,
+            memory_mib: self.clip_memory,
+            pixels: self.clip_pixels,
+        });
+        if self.decode_in == DecodeIn::Processes {
+            isolate_decoding()?;
+        }
+        Ok(())
+    }
 }

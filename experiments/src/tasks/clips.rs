@@ -3,9 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use captioner::{FrameConfig, FrameSource, Videos};
 use data::datasets::{Clip, Split, VideoSet, open};
+use data::decodable::undecodable;
+use data::format::thousands;
 use data::tiny_world::scene::Scene;
 use data::tiny_world::{World, WorldConfig};
 use metrics::meteor::MeteorTables;
@@ -46,16 +48,24 @@ impl Key {
 }
 
 impl Clips {
-    /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side.
+    /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side. Clips of the
+    /// `needed` splits that cannot be decoded are named and left out, as one damaged file must not end a run.
     pub(crate) fn open(
         config: &RunConfig,
         task: &dyn Task,
         size: usize,
         caches: &Caches,
+        needed: &[Split],
     ) -> anyhow::Result<Self> {
+        let decoded: [OnceLock<Arc<FrameSource>>; 3] = Default::default();
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
-                let set = open(&dataset.place())?;
+                let mut set = open(&dataset.place())?;
+                set.notes.iter().for_each(|note| eprintln!("note: {note}"));
+                for &split in needed {
+                    let frames = decode_or_leave_out(&mut set, split, &config.frames, size, caches)?;
+                    frames.map(|frames| decoded[split as usize].get_or_init(|| Arc::new(frames)));
+                }
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
                 }
@@ -70,7 +80,7 @@ impl Clips {
             }
         };
         let (key, batch_size) = (Key::of(config, task, size), config.evaluate.batch_size);
-        Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: Default::default() })
+        Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: decoded })
     }
 
     /// Whether a configuration reads the same frames of the same clips.
@@ -142,4 +152,39 @@ impl Clips {
             .with_context(|| format!("cannot read the {split} clips of {}", self.set.name))?;
         Ok(place.get_or_init(|| Arc::new(frames)).clone())
     }
+}
+
+/// Decodes the clips of a split, where their frames are the same in every epoch. Clips that cannot be decoded
+/// are named and left out of the set.
+fn decode_or_leave_out(
+    set: &mut VideoSet,
+    split: Split,
+    frames: &FrameConfig,
+    size: usize,
+    caches: &Caches,
+) -> anyhow::Result<Option<FrameSource>> {
+    let bars = ProgressBars::default();
+    let show = |progress| bars.update(progress);
+    let clips = set.split(split);
+    let is_live = split == Split::Train && frames.varies();
+    if !is_live {
+        let decoded = FrameSource::open(&clips, frames, size, false, caches.folder(), &show);
+        if clips.is_empty() || decoded.is_ok() {
+            return Ok(decoded.ok());
+        }
+    }
+    let (request, folder) = (frames.request(size as u32), caches.folder().join("frames"));
+    let found = undecodable(&clips, &request, &folder, &show)?;
+    drop(bars);
+    if found.len() == clips.len()
+        && let Some(first) = found.first()
+    {
+        let (count, name) = (thousands(clips.len()), &set.name);
+        bail!("none of the {count} {split} clips of {name} can be decoded, first: {}", first.error);
+    }
+    for clip in &found {
+        eprintln!("warning: left out of {split}: {}: {}", clip.id, clip.error);
+    }
+    set.leave_out(found);
+    Ok(None)
 }
