@@ -1,6 +1,6 @@
 # Everything a newcomer types. Each target installs what is missing first; `make setup` alone only does that.
 
-.PHONY: demo test check bench docs setup tools meteor-data
+.PHONY: demo test check bench docs fuzz setup tools meteor-data
 .NOTPARALLEL:
 
 # A cargo that `setup` has just installed is not on the PATH of the shell that called make.
@@ -28,10 +28,15 @@ bench: setup
 docs: tools
 	target/tools/bin/mdbook build docs
 
+# Throws broken files at the parsers for MINUTES, shared among all targets. See docs/testing.md.
+MINUTES ?= 60
+fuzz: setup tools
+	scripts/fuzz.sh $(MINUTES)
+
 setup:
 	scripts/setup.sh
 
-# cargo-deny and mdBook, in target/tools.
+# cargo-deny, cargo-fuzz and mdBook, in target/tools.
 tools:
 	scripts/tools.sh
 

@@ -81,13 +81,14 @@ impl Captioner {
         let settings = settings.map_or_else(own, Ok)?;
         overrides.frames = overrides.frames.max(settings.frames.count);
         let opened = Checkpoint::open(directory, &overrides, precision, &device)?;
-        let generate = settings.generate.with_end_tokens(opened.end_tokens.clone());
+        let generate = settings.generate.for_model(opened.end_tokens.clone(), &opened.constraints);
         let generate = match sample {
             Some(sample) => GenerateConfig { num_beams: 1, search: Search::Sample(sample), ..generate },
             None => generate,
         };
         let generate = GenerateConfig { num_return_sequences: captions, ..generate };
         let context = opened.context(&settings.text.prompt, generate)?;
+        context.check_length(settings.frames.count)?;
         let Checkpoint { model, changes, .. } = opened;
         Ok(Self { model, context, changes, settings, batch_size: batch_size.max(1) })
     }

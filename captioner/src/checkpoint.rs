@@ -1,15 +1,16 @@
 //! A checkpoint directory: weights, sizes, tokenizers and end tokens.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use data::text::Tokenizer;
-use model::checkpoint::{self, Precision};
+use model::checkpoint::{self, Constraints, Precision};
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
-use model::{Blip2, Blip2Config};
+use model::{Blip2, Blip2Config, InputError};
 use sha2::{Digest, Sha256};
 
 use crate::{CaptionerError, Change, Context, Overrides, PromptIds, SETTINGS_FILE};
@@ -34,6 +35,8 @@ pub struct Checkpoint {
     pub qformer_tokenizer: Option<Arc<Tokenizer>>,
     /// Tokens that end a caption.
     pub end_tokens: Vec<u32>,
+    /// Tokens that the checkpoint's `generation_config.json` excludes or forces.
+    pub constraints: Constraints,
     /// Values that the overrides changed.
     pub changes: Vec<Change>,
     directory: PathBuf,
@@ -55,26 +58,34 @@ impl Checkpoint {
         let (config, model) = checkpoint::load_in(directory, adapt, precision, device)?;
         let tokenizer = Arc::new(open_tokenizer(directory, &config)?);
         let end_tokens = end_tokens(directory, &config, &tokenizer)?;
+        let constraints = Constraints::of_checkpoint(directory)?;
         // without one only prompts are rejected: the model works without
         let has_own = config.qformer_config.reads_text && directory.join(QFORMER_TOKENIZER).is_dir();
-        let qformer_tokenizer = has_own.then(|| open_qformer_tokenizer(directory)).transpose()?.map(Arc::new);
+        let qformer_tokenizer =
+            has_own.then(|| open_qformer_tokenizer(directory, &config)).transpose()?.map(Arc::new);
         let directory = directory.to_owned();
-        Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, changes, directory })
+        Ok(Self { config, model, tokenizer, qformer_tokenizer, end_tokens, constraints, changes, directory })
     }
 
     /// What captioning with a prompt and these settings needs besides weights.
     ///
     /// # Errors
     /// When the settings do not fit each other, a tokenizer fails on the prompt, or the Q-Former reads text
-    /// and the checkpoint has no tokenizer for it.
+    /// and the checkpoint has no tokenizer for it, or fewer positions than the prompt has tokens.
     pub fn context(&self, prompt: &str, generate: GenerateConfig) -> Result<Context, CaptionerError> {
         generate.validate()?;
         let qformer = self.qformer_tokenizer.as_deref();
         if self.config.qformer_config.reads_text && qformer.is_none() && !prompt.trim().is_empty() {
-            open_qformer_tokenizer(&self.directory)?;
+            open_qformer_tokenizer(&self.directory, &self.config)?;
         }
         let prompt = PromptIds::new(prompt, &self.tokenizer, qformer)?;
-        Ok(Context { config: self.config.clone(), tokenizer: self.tokenizer.clone(), prompt, generate })
+        let positions = self.config.qformer_config.max_position_embeddings;
+        let tokens = prompt.instruction.len();
+        if tokens > positions {
+            return Err(InputError::QFormerText { tokens, positions }.into());
+        }
+        let (tokenizer, qformer_tokenizer) = (self.tokenizer.clone(), self.qformer_tokenizer.clone());
+        Ok(Context { config: self.config.clone(), tokenizer, qformer_tokenizer, prompt, generate })
     }
 }
 
@@ -105,8 +116,18 @@ pub fn open_tokenizer(directory: &Path, config: &Blip2Config) -> Result<Tokenize
     Ok(tokenizer)
 }
 
-fn open_qformer_tokenizer(directory: &Path) -> Result<Tokenizer, CaptionerError> {
-    Tokenizer::open(&directory.join(QFORMER_TOKENIZER)).map_err(CaptionerError::QFormerTokenizer)
+/// Reads the Q-Former's tokenizer, in any layout that [`Tokenizer::open`] supports.
+///
+/// # Errors
+/// When there is none, or it belongs to another model.
+pub fn open_qformer_tokenizer(directory: &Path, config: &Blip2Config) -> Result<Tokenizer, CaptionerError> {
+    let directory = directory.join(QFORMER_TOKENIZER);
+    let tokenizer = Tokenizer::open(&directory).map_err(CaptionerError::QFormerTokenizer)?;
+    let (tokens, rows) = (tokenizer.vocabulary_size(), config.qformer_config.vocab_size);
+    if tokens > rows {
+        return Err(CaptionerError::ForeignQFormerTokenizer { tokens, rows, directory });
+    }
+    Ok(tokenizer)
 }
 
 /// Rejects a tokenizer with more tokens than the language model has embeddings.
@@ -134,13 +155,11 @@ pub fn weights_hash(directory: &Path) -> Result<String, CaptionerError> {
 }
 
 fn hash_files(directory: &Path) -> std::io::Result<String> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let is_record = RECORDS.iter().any(|name| entry.file_name() == *name);
-        if !is_record && entry.path().is_file() {
-            names.push(entry.file_name());
-        }
+    let mut names = names_of_files(directory)?;
+    names.retain(|name| !RECORDS.iter().any(|record| name == record));
+    if directory.join(QFORMER_TOKENIZER).is_dir() {
+        let own = names_of_files(&directory.join(QFORMER_TOKENIZER))?;
+        names.extend(own.into_iter().map(|name| Path::new(QFORMER_TOKENIZER).join(name).into_os_string()));
     }
     names.sort();
     let mut hash = Sha256::new();
@@ -151,6 +170,17 @@ fn hash_files(directory: &Path) -> std::io::Result<String> {
         data::digest::update(&mut hash, file)?;
     }
     Ok(hex(&hash.finalize()))
+}
+
+fn names_of_files(directory: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.path().is_file() {
+            names.push(entry.file_name());
+        }
+    }
+    Ok(names)
 }
 
 /// The first 16 hexadecimal digits of a digest.
@@ -173,6 +203,11 @@ mod tests {
         write("provenance.json", "today");
         write(SETTINGS_FILE, "[frames]");
         std::fs::create_dir(folder.path().join("logs")).unwrap();
+        assert_eq!(hash(), before);
+        std::fs::create_dir(folder.path().join(QFORMER_TOKENIZER)).unwrap();
+        write("qformer_tokenizer/vocab.txt", "[UNK]");
+        assert_ne!(hash(), before, "a tokenizer decides what the model reads");
+        std::fs::remove_dir_all(folder.path().join(QFORMER_TOKENIZER)).unwrap();
         assert_eq!(hash(), before);
         write("model.safetensors", "weights!");
         assert_ne!(hash(), before);

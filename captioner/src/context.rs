@@ -10,9 +10,6 @@ use model::{Blip2, Blip2Config, Prompt, PromptTokens};
 use crate::CaptionerError;
 use crate::host::{HostPrompts, HostVisual, device_of};
 
-/// Maximum number of tokens of an instruction for the Q-Former; the positions of BERT.
-const MAX_INSTRUCTION_TOKENS: usize = 512;
-
 /// What captioning needs besides weights.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -20,6 +17,8 @@ pub struct Context {
     pub config: Blip2Config,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
+    /// The Q-Former's tokenizer, where the Q-Former reads text and the checkpoint has one.
+    pub qformer_tokenizer: Option<Arc<Tokenizer>>,
     /// The prompt of every clip without its own.
     pub prompt: PromptIds,
     /// How captions are generated.
@@ -50,7 +49,7 @@ impl PromptIds {
         if text.last() == Some(&tokenizer.end()) {
             text.pop();
         }
-        let instruction = qformer.map(|own| own.encode_as_published(prompt, MAX_INSTRUCTION_TOKENS));
+        let instruction = qformer.map(|own| own.encode_as_published(prompt, usize::MAX));
         Ok(Self { text, instruction: instruction.transpose()?.unwrap_or_default() })
     }
 }
@@ -69,6 +68,15 @@ pub struct Caption {
 }
 
 impl Context {
+    /// Rejects generation, after `frames` frames and the context's prompt, that would be longer than the
+    /// language model's positions.
+    ///
+    /// # Errors
+    /// With the lengths and the maximum.
+    pub fn check_length(&self, frames: usize) -> Result<(), CaptionerError> {
+        Ok(self.config.check_length(frames, self.prompt.text.len(), self.generate.max_new_tokens)?)
+    }
+
     /// The rows' own prompts, or the context's for all `b` rows.
     pub fn prompt(&self, prompts: Option<HostPrompts>, b: usize, device: &Device) -> Prompt {
         if let Some(prompts) = prompts {

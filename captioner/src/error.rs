@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use data::loader::LoadError;
+use model::InputError;
 use model::blip2::CaptionError;
 use model::checkpoint::CheckpointError;
 use model::generate::ConfigError;
@@ -36,6 +37,20 @@ pub enum CaptionerError {
         /// The checkpoint.
         directory: PathBuf,
     },
+    /// The Q-Former's tokenizer has tokens without an embedding.
+    #[error(
+        "the tokenizer in {} has {tokens} tokens, the Q-Former {rows}: it is another model's; put the right tokenizer \
+         there",
+        directory.display()
+    )]
+    ForeignQFormerTokenizer {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the Q-Former's embedding.
+        rows: usize,
+        /// The tokenizer's folder.
+        directory: PathBuf,
+    },
     /// The checkpoint's saved settings are not valid.
     #[error("damaged settings of a checkpoint: {reason}: {}", path.display())]
     Settings {
@@ -55,8 +70,11 @@ pub enum CaptionerError {
     /// The generation settings do not fit each other.
     #[error(transparent)]
     Generation(#[from] ConfigError),
+    /// The model cannot read the prompt, or the sequence is too long for it.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// Generation failed.
-    #[error("the device failed: {0}")]
+    #[error("no caption can be generated: {0}")]
     Caption(#[from] CaptionError),
     /// The ViT's output could not be read back.
     #[error("cannot compute the frozen ViT's features: {0}")]

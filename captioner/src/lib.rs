@@ -44,7 +44,7 @@ pub mod settings;
 pub mod videos;
 
 pub use captioner::{Captioner, ClipCaptions, Options};
-pub use checkpoint::{Checkpoint, TOKENIZER_FILE, hex, weights_hash};
+pub use checkpoint::{Checkpoint, QFORMER_TOKENIZER, TOKENIZER_FILE, hex, weights_hash};
 pub use context::{Caption, Context, PromptIds};
 pub use error::CaptionerError;
 pub use features::FeatureStore;

@@ -6,6 +6,7 @@ use data::augment::Augment;
 use data::preprocess::{Preprocess, Resizing};
 use data::sampling::Sampling;
 use data::video::FrameRequest;
+use model::checkpoint::Constraints;
 use model::generate::GenerateConfig;
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +52,11 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CaptionerError::Io { path, source }),
         };
-        let settings = toml::from_str(&text);
-        settings.map(Some).map_err(|error| CaptionerError::Settings { reason: error.to_string(), path })
+        let fail = |reason: String| CaptionerError::Settings { reason, path: path.clone() };
+        if let Some(reason) = model::checkpoint::stand_in(text.as_bytes()) {
+            return Err(fail(reason.to_owned()));
+        }
+        toml::from_str(&text).map(Some).map_err(|error| fail(error.to_string()))
     }
 }
 
@@ -150,6 +154,21 @@ pub struct GenerationConfig {
     pub length_penalty: f64,
     /// Repetition penalty: divides the scores of tokens that the caption already holds.
     pub repetition_penalty: f64,
+    /// No sequence of this many tokens is repeated; 0 allows it. Where this and the following are absent, the
+    /// checkpoint's `generation_config.json` decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// No sequence of this many tokens of the encoder's input is written. It has no effect on a BLIP-2, whose
+    /// language model reads embedded tokens, as in transformers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_no_repeat_ngram_size: Option<usize>,
+    /// Sequences of tokens that are not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_words_ids: Option<Vec<Vec<u32>>>,
+    /// The token that follows the first one of the text: the first new token of a T5, the second one of OPT
+    /// and LLaMA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced_bos_token_id: Option<u32>,
 }
 
 impl Default for GenerationConfig {
@@ -161,21 +180,51 @@ impl Default for GenerationConfig {
             num_beams: config.num_beams,
             length_penalty: config.length_penalty,
             repetition_penalty: config.repetition_penalty,
+            no_repeat_ngram_size: None,
+            encoder_no_repeat_ngram_size: None,
+            bad_words_ids: None,
+            forced_bos_token_id: None,
         }
     }
 }
 
 impl GenerationConfig {
-    /// The model's settings, with the tokens that end a caption.
-    pub fn with_end_tokens(&self, end_tokens: Vec<u32>) -> GenerateConfig {
+    /// The model's settings, with the tokens that end a caption, and the checkpoint's own constraints where
+    /// these settings have none.
+    pub fn for_model(&self, end_tokens: Vec<u32>, own: &Constraints) -> GenerateConfig {
+        let Constraints { no_repeat_ngram_size, encoder_no_repeat_ngram_size, bad_words_ids, .. } = own;
+        let encoder_size = self.encoder_no_repeat_ngram_size;
         GenerateConfig {
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: self.min_new_tokens,
             num_beams: self.num_beams,
             length_penalty: self.length_penalty,
             repetition_penalty: self.repetition_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(*no_repeat_ngram_size),
+            encoder_no_repeat_ngram_size: encoder_size.unwrap_or(*encoder_no_repeat_ngram_size),
+            bad_words_ids: self.bad_words_ids.as_ref().unwrap_or(bad_words_ids).clone(),
+            forced_bos_token_id: self.forced_bos_token_id.or(own.forced_bos_token_id),
             end_tokens,
             ..GenerateConfig::default()
+        }
+    }
+
+    /// These settings with the constraints that a model is used with, so that they need no
+    /// `generation_config.json`.
+    #[must_use]
+    pub fn with_constraints(&self, used: &Constraints) -> Self {
+        fn set<T: Clone + PartialEq + Default>(own: &Option<T>, used: &T) -> Option<T> {
+            own.clone().or_else(|| Some(used.clone()).filter(|used| *used != T::default()))
+        }
+        Self {
+            no_repeat_ngram_size: set(&self.no_repeat_ngram_size, &used.no_repeat_ngram_size),
+            encoder_no_repeat_ngram_size: set(
+                &self.encoder_no_repeat_ngram_size,
+                &used.encoder_no_repeat_ngram_size,
+            ),
+            bad_words_ids: set(&self.bad_words_ids, &used.bad_words_ids),
+            forced_bos_token_id: self.forced_bos_token_id.or(used.forced_bos_token_id),
+            ..self.clone()
         }
     }
 }
@@ -190,7 +239,7 @@ mod tests {
         let write = |text: &str| std::fs::write(folder.path().join(SETTINGS_FILE), text).unwrap();
         assert_eq!(Settings::of_checkpoint(folder.path()).unwrap(), None);
         write(
-            "checkpoint = \"x\"\n[train]\nepochs = 3\n[frames]\ncount = 4\nsampling = \"middle\"\n[text]\nprompt = \"a\"\n\
+            "\u{feff}checkpoint = \"x\"\n[train]\nepochs = 3\n[frames]\ncount = 4\nsampling = \"middle\"\n[text]\nprompt = \"a\"\n\
              [generate]\nnum_beams = 3\n",
         );
         let settings = Settings::of_checkpoint(folder.path()).unwrap().unwrap();
@@ -200,5 +249,25 @@ mod tests {
         write("[frames]\ncount = 4\nsampling = \"middle\"\nkeep = \"disk\"\n");
         let error = Settings::of_checkpoint(folder.path()).unwrap_err().to_string();
         assert!(error.contains("keep") && error.contains(SETTINGS_FILE), "{error}");
+    }
+
+    #[test]
+    fn settings_come_before_the_checkpoints_own_constraints() {
+        let own = Constraints {
+            no_repeat_ngram_size: 3,
+            bad_words_ids: vec![vec![4]],
+            forced_bos_token_id: Some(7),
+            ..Constraints::default()
+        };
+        let read = |text: &str| toml::from_str::<GenerationConfig>(text).unwrap();
+        let of = |text: &str| Constraints::of_settings(&read(text).for_model(vec![1], &own));
+        assert_eq!(of(""), own);
+        let none = "no_repeat_ngram_size = 0\nbad_words_ids = []\nforced_bos_token_id = 8";
+        assert_eq!(of(none), Constraints { forced_bos_token_id: Some(8), ..Constraints::default() });
+        let saved = toml::to_string(&read("no_repeat_ngram_size = 2").with_constraints(&own)).unwrap();
+        let constraints = Constraints::of_settings(&read(&saved).for_model(vec![1], &Constraints::default()));
+        assert_eq!(constraints, Constraints { no_repeat_ngram_size: 2, ..own });
+        let plain = toml::to_string(&GenerationConfig::default()).unwrap();
+        assert!(!plain.contains("ngram") && !plain.contains("bad_words"), "{plain}");
     }
 }

@@ -1,5 +1,6 @@
 //! The crate's errors. A message says what failed, where, what was expected and found, and what to do next.
 
+use crate::encoding::readable;
 use crate::format::{listed, thousands};
 use std::any::Any;
 use std::borrow::Cow;
@@ -211,14 +212,15 @@ impl Error {
         Self::Setting { key: key.into(), expected: expected.into(), got: got.to_string() }
     }
 
-    /// An [`Error::Malformed`].
+    /// An [`Error::Malformed`]. What it quotes of a file may be binary: it is made readable.
     pub fn malformed(
         what: &'static str,
         path: &Path,
         place: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
-        Self::Malformed { what, path: path.to_path_buf(), place: place.into(), reason: reason.into() }
+        let (place, reason) = (readable(&place.into()), readable(&reason.into()));
+        Self::Malformed { what, path: path.to_path_buf(), place, reason }
     }
 
     /// An [`Error::Video`] that only another file can fix.

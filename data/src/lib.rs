@@ -14,17 +14,22 @@ pub mod check;
 pub mod datasets;
 pub mod decodable;
 pub mod digest;
+mod encoding;
 pub mod error;
 pub mod features;
 pub mod files;
 pub mod format;
 pub mod frames;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod loader;
 pub mod preprocess;
 pub mod probe;
 pub mod progress;
 pub mod random;
 pub mod sampling;
+pub mod stand_in;
 pub mod text;
 pub mod tiny_world;
 pub mod video;

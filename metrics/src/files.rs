@@ -168,11 +168,31 @@ fn read(path: &Path, max: u64) -> Result<String, Error> {
         Some(b"PK") => unzip(path, bytes, max)?,
         _ => bytes,
     };
+    if let Some(got) = other_file(&bytes) {
+        return Err(Error::malformed(path, "the file", "captions in UTF-8", got));
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let place = format!("byte {}", error.utf8_error().valid_up_to());
         Error::malformed(path, &place, "UTF-8", "something else")
     })?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// What is there instead of captions, where that is easily told, and what to do.
+fn other_file(bytes: &[u8]) -> Option<&'static str> {
+    let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let is_tag =
+        |tag: &str| start.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()));
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16; save it as UTF-8"),
+        _ if start.starts_with(b"version https://git-lfs.github.com/") => {
+            Some("a Git LFS pointer; fetch the real file with `git lfs pull`")
+        }
+        _ if is_tag("<!doctype html") || is_tag("<html") => {
+            Some("a page of a web server; the download failed or needs a login, fetch it again")
+        }
+        _ => None,
+    }
 }
 
 fn unzip(path: &Path, bytes: Vec<u8>, max: u64) -> Result<Vec<u8>, Error> {
@@ -205,6 +225,25 @@ mod tests {
 
     fn references(ids: &[&str]) -> References {
         ids.iter().map(|id| (id.to_string(), vec!["a cat".to_owned()])).collect()
+    }
+
+    #[test]
+    fn marks_pointers_and_web_pages_are_no_riddles() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |bytes: &[u8]| {
+            std::fs::write(file.path(), bytes).unwrap();
+            read_predictions(file.path())
+        };
+        let marked = "\u{feff}{\"a\": \"a dog\"}";
+        assert_eq!(read(marked.as_bytes()).unwrap(), [("a".to_owned(), "a dog".to_owned())]);
+        for (bytes, expected) in [
+            (b"\xff\xfe{\0".as_slice(), "UTF-16"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+            (b" <!DOCTYPE html>", "web server"),
+        ] {
+            let message = read(bytes).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ mod corpus;
 mod error;
 pub mod files;
 mod frequencies;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grams;
 pub mod meteor;
 mod ngram;

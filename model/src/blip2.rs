@@ -10,11 +10,12 @@ use burn::tensor::{FloatDType, Int, Tensor};
 
 use crate::fusion::{Fusion, TemporalEmbedding};
 use crate::generate::{self, GenerateConfig, GenerateError, Generated, PromptInfo, Request};
+use crate::input::InputError;
 use crate::layers::{LayerNorm, Linear, cast};
 use crate::lm::{DeviceError, LanguageModel, Prefix};
 use crate::loss::{Targets, cross_entropy};
 use crate::parameters::is_frozen;
-use crate::qformer::{NoTextPath, QFormer, QFormerText, TextAttention};
+use crate::qformer::{QFormer, QFormerText, TextAttention};
 use crate::vit::Vit;
 
 /// A video captioner.
@@ -89,9 +90,9 @@ impl Prompt {
 /// Why no caption was generated.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptionError {
-    /// There is an instruction, and the Q-Former reads no text.
+    /// The model cannot read its input.
     #[error(transparent)]
-    Instruction(#[from] NoTextPath),
+    Input(#[from] InputError),
     /// The search failed.
     #[error(transparent)]
     Generate(#[from] GenerateError<DeviceError>),
@@ -138,13 +139,13 @@ impl Blip2 {
     /// - output: `[b, q, d_q]`, or `[b, f·q, d_q]` for [`Fusion::ConcatQueries`]
     ///
     /// # Errors
-    /// If there is an instruction and the Q-Former reads no text.
+    /// If the model cannot read the input ([`InputError`]).
     pub fn query(
         &self,
         image: &Tensor<3>,
         frames: usize,
         instruction: Option<&PromptTokens>,
-    ) -> Result<Tensor<3>, NoTextPath> {
+    ) -> Result<Tensor<3>, InputError> {
         let [rows, _, _] = image.dims();
         let [_, q, d] = self.query_tokens.dims();
         let queries = self.query_tokens.val().expand([rows, q, d]);
@@ -174,8 +175,12 @@ impl Blip2 {
     /// - output: `[b, q + t, d_lm]`, or `[b, f·q + t, d_lm]` for [`Fusion::ConcatQueries`]
     ///
     /// # Errors
-    /// If there is an instruction and the Q-Former reads no text.
-    pub fn prefix(&self, visual: Visual, prompt: &Prompt) -> Result<Prefix, NoTextPath> {
+    /// If the model cannot read the input ([`InputError`]).
+    pub fn prefix(&self, visual: Visual, prompt: &Prompt) -> Result<Prefix, InputError> {
+        if let Visual::Frames(frames) = &visual {
+            let [_, _, _, height, width] = frames.dims();
+            self.vision_model.check_size([height, width])?;
+        }
         let features = self.normed_features(visual);
         let [_, f, _, _] = features.dims();
         let queries = self.query(&self.fuse(features), f, prompt.instruction.as_ref())?;
@@ -205,21 +210,22 @@ impl Blip2 {
     /// - output: `[b, t, v]`, in f32
     ///
     /// # Errors
-    /// If there is an instruction and the Q-Former reads no text.
+    /// If the model cannot read the input ([`InputError`]).
     pub fn logits(
         &self,
         visual: Visual,
         prompt: &Prompt,
         captions: Tensor<2, Int>,
-    ) -> Result<Tensor<3>, NoTextPath> {
-        Ok(self.language_model.score(self.prefix(visual, prompt)?, captions))
+    ) -> Result<Tensor<3>, InputError> {
+        self.language_model.score(self.prefix(visual, prompt)?, captions)
     }
 
     /// Generates captions: for each video `num_return_sequences` of them, best first. The model must be in
     /// evaluation mode.
     ///
     /// # Errors
-    /// If the settings are invalid, the device fails, or the model returns scores that are not numbers.
+    /// If the settings are invalid, the sequence is longer than the language model's positions, the device
+    /// fails, or the model returns scores that are not numbers.
     pub fn caption(
         &self,
         visual: Visual,
@@ -232,23 +238,27 @@ impl Blip2 {
     /// As [`caption`](Self::caption), from the language model's input; `streams` are those of a [`Prompt`].
     ///
     /// # Errors
-    /// If the settings are invalid, the device fails, or the model returns scores that are not numbers.
+    /// If the settings are invalid, the sequence is longer than the language model's positions, the device
+    /// fails, or the model returns scores that are not numbers.
     pub fn generate(
         &self,
         prefix: Prefix,
         streams: Option<&[u64]>,
         config: &GenerateConfig,
     ) -> Result<Vec<Vec<Generated>>, CaptionError> {
-        let [b, _, _] = prefix.embedded.dims();
+        let [b, s, _] = prefix.embedded.dims();
+        self.language_model.check_length(s, config.max_new_tokens)?;
         // A repetition penalty counts a T5's start token, and no token of the prompt: that reaches the
-        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids.
+        // language model embedded, as in LAVIS, so that `generate` of transformers sees none of its ids. For
+        // the same reason no n-gram of the encoder's input can be excluded.
         let history: Vec<u32> = match &self.language_model {
             LanguageModel::T5(t5) => vec![t5.start_token()],
             LanguageModel::Opt(_) | LanguageModel::Llama(_) => Vec::new(),
         };
         let stream = |row: usize| streams.and_then(|streams| streams.get(row)).copied().unwrap_or(row as u64);
-        let prompts: Vec<_> =
-            (0..b).map(|row| PromptInfo { history: history.clone(), stream: stream(row) }).collect();
+        let prompts: Vec<_> = (0..b)
+            .map(|row| PromptInfo { history: history.clone(), stream: stream(row), ..PromptInfo::default() })
+            .collect();
         let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
         let vocabulary = self.language_model.vocabulary_size();
         Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)
@@ -260,13 +270,13 @@ impl Blip2 {
     /// - output: `[1]`
     ///
     /// # Errors
-    /// If there is an instruction and the Q-Former reads no text.
+    /// If the model cannot read the input ([`InputError`]).
     pub fn caption_loss(
         &self,
         visual: Visual,
         prompt: &Prompt,
         captions: &Targets,
-    ) -> Result<Tensor<1>, NoTextPath> {
+    ) -> Result<Tensor<1>, InputError> {
         Ok(cross_entropy(self.logits(visual, prompt, captions.ids.clone())?, captions, 0.0))
     }
 }

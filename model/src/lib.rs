@@ -7,8 +7,12 @@
 
 pub mod blip2;
 pub mod checkpoint;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use checkpoint::fuzzing;
 pub mod fusion;
 pub mod generate;
+mod input;
 pub mod layers;
 pub mod lm;
 pub mod lora;
@@ -22,4 +26,5 @@ pub mod vit;
 
 pub use blip2::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 pub use fusion::{Fusion, Temporal};
+pub use input::InputError;
 pub use recompute::Recompute;

@@ -13,8 +13,8 @@ pub fn attach(language_model: &mut LanguageModel, config: &LoraConfig) -> usize 
     let mut attached = 0;
     language_model.visit_linears(&mut |path, linear: &mut Linear| {
         if config.targets(path) {
-            let [d_output, d_input] = linear.weight.lazy_shape().dims();
-            linear.lora = Some(config.init(d_input, d_output, &linear.weight.lazy_device()));
+            let shape = linear.weight.lazy_shape().dims();
+            linear.lora = Some(config.init(path, shape, &linear.weight.lazy_device()));
             attached += 1;
         }
     });
@@ -60,6 +60,7 @@ mod tests {
             lora_alpha: 6.0,
             lora_dropout: 0.0,
             target_modules: targets.map(str::to_owned).to_vec(),
+            ..LoraConfig::default()
         };
         let model = |config: LanguageModelConfig| config.init(&device);
         vec![
@@ -73,7 +74,7 @@ mod tests {
         let device = Device::flex();
         let embedded = Tensor::<1, Int>::arange(0..2 * 4 * 16, &device).float().reshape([2, 4, 16]).sin();
         let targets = Tensor::<2, Int>::from_ints([[3, 7, 1], [9, 2, 14]], &device);
-        model.score(Prefix { embedded, mask: None }, targets)
+        model.score(Prefix { embedded, mask: None }, targets).unwrap()
     }
 
     fn draw_updates(model: &mut LanguageModel) {

@@ -120,12 +120,12 @@ impl Preset {
     fn language_model(self) -> LanguageModelConfig {
         match self {
             Self::Blip2Opt2B7 | Self::Blip2Opt2B7Coco => {
-                LanguageModelConfig::Opt(OptConfig { eos_token_id: 50_118, ..OptConfig::default() })
+                LanguageModelConfig::Opt(OptConfig { eos_token_id: Some(50_118), ..OptConfig::default() })
             }
             Self::Blip2Opt6B7 | Self::Blip2Opt6B7Coco => LanguageModelConfig::Opt(OptConfig {
                 hidden_size: 4096,
                 ffn_dim: 16_384,
-                eos_token_id: 50_118,
+                eos_token_id: Some(50_118),
                 ..OptConfig::default()
             }),
             // LAVIS sets the exact GELU, and so do the published files

@@ -12,9 +12,10 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::blip2::{Blip2, Visual, frame_features};
+use crate::input::InputError;
 use crate::layers::{Activation, LayerNorm, LayerNormConfig, Linear, LinearConfig, cast, product};
 use crate::loss::{Targets, cross_entropy};
-use crate::qformer::{NoTextPath, QFormer, QFormerConfig, QFormerText, TextAttention};
+use crate::qformer::{QFormer, QFormerConfig, QFormerText, TextAttention};
 use crate::vit::{Vit, VitConfig};
 
 /// Sizes of a [`Pretraining`] model.
@@ -183,7 +184,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the Q-Former has no text path.
-    pub fn itc_features(&self, pairs: &Pairs) -> Result<ItcFeatures, NoTextPath> {
+    pub fn itc_features(&self, pairs: &Pairs) -> Result<ItcFeatures, InputError> {
         let [b, _] = pairs.ids.dims();
         let text = pairs.text(TextAttention::Bidirectional);
         let text = self.qformer.forward_with_text(None, text, None)?;
@@ -237,7 +238,7 @@ impl Pretraining {
         pairs: &Pairs,
         all: &Pairs,
         negatives: &HardNegatives,
-    ) -> Result<Tensor<1>, NoTextPath> {
+    ) -> Result<Tensor<1>, InputError> {
         let [b, _] = pairs.ids.dims();
         let device = pairs.ids.device().inner();
         let logits = self.itm_logits(&pairs.with_negatives(all, negatives))?;
@@ -251,7 +252,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// If the Q-Former has no text path.
-    pub fn itm_logits(&self, pairs: &Pairs) -> Result<Tensor<2>, NoTextPath> {
+    pub fn itm_logits(&self, pairs: &Pairs) -> Result<Tensor<2>, InputError> {
         let [b, _] = pairs.ids.dims();
         let queries = self.queries(b);
         let [_, q, d] = queries.dims();
@@ -268,7 +269,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// When the Q-Former was made without a text path.
-    pub fn itg_loss(&self, pairs: &Pairs, start: u32) -> Result<Tensor<1>, NoTextPath> {
+    pub fn itg_loss(&self, pairs: &Pairs, start: u32) -> Result<Tensor<1>, InputError> {
         let [b, t] = pairs.ids.dims();
         let logits = self.itg_logits(pairs, start)?;
         let [_, _, v] = logits.dims();
@@ -284,7 +285,7 @@ impl Pretraining {
     ///
     /// # Errors
     /// When the Q-Former was made without a text path.
-    pub fn itg_logits(&self, pairs: &Pairs, start: u32) -> Result<Tensor<3>, NoTextPath> {
+    pub fn itg_logits(&self, pairs: &Pairs, start: u32) -> Result<Tensor<3>, InputError> {
         let [b, t] = pairs.ids.dims();
         let first = Tensor::full([b, 1], i64::from(start), &pairs.ids.device());
         let ids = Tensor::cat(vec![first, pairs.ids.clone().slice([0..b, 1..t])], 1);
@@ -293,7 +294,7 @@ impl Pretraining {
         let q = queries.dims()[1];
         let all = self.qformer.forward_with_text(Some(queries), text, Some(&pairs.image))?;
         let d = all.dims()[2];
-        let words = self.qformer.word_embedding().ok_or(NoTextPath)?;
+        let words = self.qformer.word_embedding().ok_or(InputError::NoTextPath)?;
         Ok(self.writer.forward(all.slice([0..b, q..q + t, 0..d]), words))
     }
 

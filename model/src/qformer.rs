@@ -10,6 +10,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::input::InputError;
 use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     MASKED, attend,
@@ -203,8 +204,12 @@ impl QFormer {
         queries: Option<Tensor<3>>,
         text: QFormerText,
         image: Option<&Tensor<3>>,
-    ) -> Result<Tensor<3>, NoTextPath> {
-        let embedding_table = self.text.as_ref().ok_or(NoTextPath)?;
+    ) -> Result<Tensor<3>, InputError> {
+        let embedding_table = self.text.as_ref().ok_or(InputError::NoTextPath)?;
+        let ([_, tokens], positions) = (text.ids.dims(), embedding_table.position.lazy_shape()[0]);
+        if tokens > positions {
+            return Err(InputError::QFormerText { tokens, positions });
+        }
         let q = queries.as_ref().map_or(0, |queries| queries.dims()[1]);
         let bias = self_attention_bias(&text, q);
         let words = embedding_table.forward(text.ids);
@@ -228,11 +233,6 @@ impl QFormer {
         self.text.as_ref().map(|text| text.word.val())
     }
 }
-
-/// A Q-Former without text path got text.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("this Q-Former was made without a text path (`reads_text` in qformer_config)")]
-pub struct NoTextPath;
 
 impl TextEmbedding {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {

@@ -12,6 +12,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::input::InputError;
 use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
     attend, cast,
@@ -139,6 +140,19 @@ impl Vit {
         stack(ModelPart::VisionModel, &self.layers, BlockInput::new(x), |block, input| {
             block.forward(input.hidden)
         })
+    }
+
+    /// Rejects images whose patches are not as many as the positions.
+    pub(crate) fn check_size(&self, [height, width]: [usize; 2]) -> Result<(), InputError> {
+        let [_, _, patch_height, patch_width] = self.patch_embedding.weight.lazy_shape().dims();
+        let expected = self.position_embedding.lazy_shape()[1];
+        let found = (height / patch_height) * (width / patch_width) + 1;
+        let is_whole = height % patch_height == 0 && width % patch_width == 0;
+        if is_whole && found == expected {
+            Ok(())
+        } else {
+            Err(InputError::FrameSize { height, width, found, expected })
+        }
     }
 
     fn dtype(&self) -> FloatDType {

@@ -20,6 +20,8 @@ struct Fixture {
     beam: Vec<Case>,
     #[serde(default)]
     diverse: Vec<Case>,
+    /// Greedy and beam search with excluded and forced tokens.
+    constrained: Vec<Case>,
 }
 
 /// A model, a request and the answer.
@@ -31,6 +33,9 @@ struct Case {
     scale: f32,
     end_bias: f32,
     prompts: Vec<Vec<u32>>,
+    /// What the encoder reads.
+    #[serde(default)]
+    encoder: Vec<Vec<u32>>,
     config: GenerateConfig,
     ids: Vec<Vec<Vec<u32>>>,
     #[serde(default)]
@@ -154,7 +159,11 @@ fn run_with(table: &mut Table<'_>) -> Vec<Vec<Generated>> {
         .prompts
         .iter()
         .zip(0..)
-        .map(|(history, stream)| PromptInfo { history: history.clone(), stream })
+        .map(|(history, stream)| PromptInfo {
+            history: history.clone(),
+            encoder: case.encoder.get(stream as usize).cloned().unwrap_or_default(),
+            stream,
+        })
         .collect();
     let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
     generate(table, request).unwrap()
@@ -223,9 +232,49 @@ fn diverse_beam_search_writes_what_transformers_4_writes() {
 }
 
 #[test]
+fn excluded_and_forced_tokens_are_those_of_transformers() {
+    let cases = fixture().constrained;
+    let count = |wanted: &dyn Fn(&GenerateConfig) -> bool| {
+        let both = cases.iter().filter(|case| wanted(&case.config));
+        let (beam, greedy): (Vec<_>, Vec<_>) = both.partition(|case| case.config.num_beams > 1);
+        beam.len().min(greedy.len())
+    };
+    for n in 1..=3 {
+        assert!(count(&|config| config.no_repeat_ngram_size == n) > 5);
+        assert!(count(&|config| config.encoder_no_repeat_ngram_size == n) > 5);
+    }
+    let word =
+        |config: &GenerateConfig, wanted: &dyn Fn(&Vec<u32>) -> bool| config.bad_words_ids.iter().any(wanted);
+    assert!(count(&|config| word(config, &|word| word.len() == 1)) > 10);
+    assert!(count(&|config| word(config, &|word| word.len() > 1)) > 10);
+    assert!(count(&|config| word(config, &|word| config.end_tokens.iter().any(|end| word == &[*end]))) > 3);
+    assert!(count(&|config| config.forced_bos_token_id.is_some()) > 10);
+    compare(&cases, false);
+}
+
+/// The settings of the fixture do something: without them most answers differ.
+#[test]
+fn the_constraints_of_the_fixture_change_its_answers() {
+    let cases = fixture().constrained;
+    let changed = cases.iter().filter(|case| {
+        let config = GenerateConfig {
+            no_repeat_ngram_size: 0,
+            encoder_no_repeat_ngram_size: 0,
+            bad_words_ids: Vec::new(),
+            forced_bos_token_id: None,
+            ..case.config.clone()
+        };
+        let free = Case { config, ..(*case).clone() };
+        ids(&run(&free)) != case.ids
+    });
+    assert!(changed.count() * 2 > cases.len());
+}
+
+#[test]
 fn a_prompt_is_answered_alike_in_any_batch() {
     let fixture = fixture();
-    for case in fixture.greedy.iter().chain(&fixture.beam).chain(&fixture.diverse) {
+    let all = [&fixture.greedy, &fixture.beam, &fixture.diverse, &fixture.constrained];
+    for case in all.into_iter().flatten() {
         let together = run(case);
         // the table is indexed by prompt, so the last one is removed
         let mut fewer = case.clone();
@@ -288,8 +337,10 @@ fn samples_depend_on_seed_stream_and_number_and_not_on_the_batch() {
     };
     let write = |seed: u64, n: usize, streams: &[u64]| {
         let case = Case { config: config(seed, n), prompts: vec![vec![1, 2]; streams.len()], ..case.clone() };
-        let prompts: Vec<PromptInfo> =
-            streams.iter().map(|&stream| PromptInfo { history: vec![1, 2], stream }).collect();
+        let prompts: Vec<PromptInfo> = streams
+            .iter()
+            .map(|&stream| PromptInfo { history: vec![1, 2], stream, ..PromptInfo::default() })
+            .collect();
         let request = Request { prompts: &prompts, vocabulary: case.v, config: &case.config };
         generate(&mut Table::new(&case), request).unwrap()
     };

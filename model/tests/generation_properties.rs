@@ -43,7 +43,8 @@ impl NextToken for Scripted<'_> {
 type Outcome = Result<Vec<Vec<Generated>>, GenerateError<&'static str>>;
 
 fn scripted(values: &[f32], vocabulary: usize, prompts: usize, config: &GenerateConfig) -> Outcome {
-    let known = vec![PromptInfo { history: vec![0, 70_000], stream: 0 }; prompts];
+    let history = if config.forced_bos_token_id.is_some() { vec![70_000] } else { vec![0, 70_000] };
+    let known = vec![PromptInfo { history, encoder: vec![0, 3, 70_000, 3], stream: 0 }; prompts];
     let mut model = Scripted { values, vocabulary, prompts, steps: 0 };
     generate(&mut model, Request { prompts: &known, vocabulary, config })
 }
@@ -68,13 +69,16 @@ fn any_config() -> impl Strategy<Value = GenerateConfig> {
     let stopping = prop_oneof![Just(EarlyStopping::No), Just(EarlyStopping::Yes), Just(EarlyStopping::Never)];
     let limits = (0usize..8, 0usize..5, prop::collection::vec(0u32..6, 0..3), 0usize..7, 0usize..4);
     let penalty = || prop_oneof![3 => 0.1f64..3.0, 1 => Just(1.0), 1 => any::<f64>()];
-    (limits, penalty(), stopping, penalty(), search).prop_map(
+    let words = prop::collection::vec(prop::collection::vec(0u32..6, 0..3), 0..3);
+    let constraints = (0usize..4, 0usize..4, words, prop::option::of(0u32..6));
+    (limits, penalty(), stopping, penalty(), search, constraints).prop_map(
         |(
             (max, min, end_tokens, num_beams, sequences),
             length_penalty,
             early_stopping,
             repetition,
             search,
+            (no_repeat_ngram_size, encoder_no_repeat_ngram_size, bad_words_ids, forced_bos_token_id),
         )| {
             GenerateConfig {
                 max_new_tokens: max,
@@ -85,6 +89,10 @@ fn any_config() -> impl Strategy<Value = GenerateConfig> {
                 length_penalty,
                 early_stopping,
                 repetition_penalty: repetition,
+                no_repeat_ngram_size,
+                encoder_no_repeat_ngram_size,
+                bad_words_ids,
+                forced_bos_token_id,
                 search,
             }
         },
@@ -123,7 +131,13 @@ proptest! {
                 prop_assert!((1..=config.max_new_tokens).contains(&ids.len()));
                 let end = ids.iter().position(|id| config.end_tokens.contains(id));
                 prop_assert_eq!(end.map_or(config.max_new_tokens, |place| place + 1), ids.len());
-                prop_assert!(end.is_none_or(|place| place >= config.min_new_tokens));
+                let forced = config.forced_bos_token_id;
+                prop_assert!(forced.is_none_or(|forced| ids[0] == forced));
+                prop_assert!(end.is_none_or(|place| place >= config.min_new_tokens || forced.is_some()));
+                let words = config.bad_words_ids.iter().filter(|word| word.len() > 1);
+                for word in words {
+                    prop_assert!(!ids.windows(word.len()).any(|window| window == word));
+                }
             }
         }
     }

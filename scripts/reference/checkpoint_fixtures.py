@@ -73,6 +73,16 @@ def torch_files(folder):
     parallel = {"state_dict": {f"module.{key}": value for key, value in state.items()}}
     save(folder, "parallel.pth", parallel, state)
     save(folder, "aliased.pth", {"ema": state, "state_dict": state}, state)
+    compiled(folder)
+
+
+def compiled(folder):
+    """A Lightning checkpoint of a compiled model, one part of which is compiled and parallel by itself."""
+    state = {"query_tokens": torch.arange(6.0).reshape(1, 2, 3), "language_model.model.norm.weight": torch.ones(3)}
+    part = "language_model.module._orig_mod."
+    names = {key: "model._orig_mod." + key.replace("language_model.", part) for key in state}
+    content = {"state_dict": {names[key]: value for key, value in state.items()}, "hyper_parameters": {"rate": 1e-4}}
+    save(folder, "compiled.pth", content, state)
 
 
 class Attack:

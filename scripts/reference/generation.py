@@ -1,7 +1,7 @@
 """Makes model/tests/fixtures/generation.json: what transformers' `generate` writes with language models that are a formula.
 
-    pip install torch transformers==5.23.0    # greedy, beams, filters
-    python scripts/reference/generation.py
+    pip install torch transformers==5.23.0    # greedy, beams, filters, constraints
+    python scripts/reference/generation.py [PART]
     pip install transformers==4.49.0          # diverse beams, which version 5 no longer has
     python scripts/reference/generation.py
 
@@ -15,6 +15,7 @@ fills up with them where a beam search has fewer possible sequences than beams.
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import torch
@@ -128,7 +129,8 @@ def run(case, noise=0.0, stable=False):
     if options.get("min_new_tokens") == 0:
         del options["min_new_tokens"]
     if case["encoder_decoder"]:
-        inputs = {"input_ids": numbers[:, None], "decoder_input_ids": padded, "decoder_start_token_id": 0}
+        read = torch.tensor(case.get("encoder") or numbers[:, None].tolist())  # the first is the prompt's number
+        inputs = {"input_ids": read, "decoder_input_ids": padded, "decoder_start_token_id": 0}
     else:
         inputs = {"input_ids": padded, "attention_mask": (padded != 0).long(), "prompt": numbers}
     pad = case["v"] - 1 if case["kind"] == "last_impossible" else 0
@@ -217,11 +219,41 @@ def draw_case(draw, kind, search):
     }
 
 
-def make(draw, kind, search, count):
+def constrain(draw, case):
+    """Adds excluded and forced tokens. The prompts get equal lengths: transformers counts padding as text."""
+    v, config, batch = case["v"], case["config"], len(case["prompts"])
+    some = lambda count: [draw.randrange(1, v - 1) for _ in range(count)]
+    if case["encoder_decoder"]:
+        length = draw.choice([1, 3, 6])
+        case["encoder"] = [[prompt] + some(length - 1) for prompt in range(batch)]
+    else:
+        length = draw.choice([1, 1, 3, 6])
+        case["prompts"] = case["encoder"] = [some(length) for _ in range(batch)]
+    if draw.random() < 0.6:
+        config["no_repeat_ngram_size"] = draw.choice([1, 2, 2, 3])
+    if draw.random() < 0.5:
+        config["encoder_no_repeat_ngram_size"] = draw.choice([1, 2, 2, 3])
+    if draw.random() < 0.6:
+        words = [some(draw.choice([1, 1, 2, 3])) for _ in range(draw.randint(1, 12))]
+        ends = [[end] for end in config["end_tokens"] if draw.random() < 0.4]
+        config["bad_words_ids"] = words + (ends if any(len(word) > 1 for word in words) else [])
+    if draw.random() < 0.4:
+        config["forced_bos_token_id"] = draw.choice(some(1) + config["end_tokens"][:1])
+    return case
+
+
+def has_a_way(case):
+    """Whether some token is possible at every step: transformers writes token 0 where none is."""
+    return all((scores.max(dim=-1).values > -1e8).all() for scores in run(case)[0].scores)
+
+
+def make(draw, kind, search, count, is_constrained=False):
     """Cases whose answers do not hang on rounding."""
     cases, fragile, topk_order = [], 0, 0
     while len(cases) < count:
         case = draw_case(draw, kind, search)
+        if is_constrained and not has_a_way(constrain(draw, case)):
+            continue
         ties = kind == "ties"
         ids, scores = answer(case, stable=ties)
         if ties:
@@ -254,7 +286,14 @@ def main():
     transformers.logging.set_verbosity_error()
     parts = json.loads(OUT.read_text()) if OUT.exists() else {}
     draw = random.Random(20)
-    if transformers.__version__.startswith("5."):
+    wanted = sys.argv[1:] or ["constrained", "free"]
+    if transformers.__version__.startswith("5.") and "constrained" in wanted:
+        own = random.Random(21)
+        parts["constrained"] = [
+            case for search, count in [("greedy", 120), ("beam", 240)]
+            for case in make(own, "random", search, count, is_constrained=True)
+        ]
+    if transformers.__version__.startswith("5.") and "free" in wanted:
         parts["greedy"] = [
             case for kind, count in [("random", 50), ("ties", 15), ("endless", 5), ("certain", 5)]
             for case in make(draw, kind, "greedy", count)
@@ -264,7 +303,7 @@ def main():
             for case in make(draw, kind, "beam", count)
         ]
         parts["filters"] = make_filters(draw, 60)
-    else:
+    if transformers.__version__.startswith("4."):
         parts["diverse"] = make(draw, "last_impossible", "diverse_beam", 100)
     text = ",\n".join(
         f'"{part}": [\n' + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]"

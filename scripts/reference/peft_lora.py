@@ -1,7 +1,7 @@
 """Makes model/tests/fixtures/parity/lora: adapters written by PEFT for the models of fixtures.py, and what they change.
 
     pip install torch==2.15 transformers==5.23 peft==0.21.2 safetensors
-    python scripts/reference/peft_lora.py
+    python scripts/reference/peft_lora.py [NAME ...]
 
 Each of t5-flan, opt, llama-grouped gets an adapter of rank 4, alpha 8 on the query and value projections of the language
 model, A and B random. lora/MODEL/ holds adapter_config.json, adapter_model.safetensors (the adapter wraps the language
@@ -11,10 +11,12 @@ the adapter, plus
     merged.NAME      a weight of the language model with the adapter merged into it
     grad.NAME        gradients of the loss at one A and one B, under the adapter file's names
 
+lora/opt-rslora/ is rank-stabilised, with other ranks and alphas in some layers (rank_pattern, alpha_pattern).
 lora/llama-grouped-whole/ is the same adapter saved from a PEFT model around the whole BLIP-2 (base_model.model.language_model.).
 """
 
 import shutil
+import sys
 
 import torch
 import transformers
@@ -26,15 +28,24 @@ from recap_reference import Stages, gradients, load_model, save
 from reference import draw_inputs
 
 COMMAND = "python scripts/reference/peft_lora.py"
+PATTERNS = {
+    "use_rslora": True,
+    "rank_pattern": {"layers.1.self_attn.q_proj": 2, "^model.decoder.layers.2.self_attn.v_proj": 3},
+    "alpha_pattern": {"layers.0.self_attn.v_proj": 5, "self_attn.q_proj": 3},
+}
+# directory: base, targets, task, layer whose gradients are compared, other settings
 CASES = {
-    "t5-flan": (["q", "v"], "SEQ_2_SEQ_LM", "decoder.block.1.layer.1.EncDecAttention.v"),
-    "opt": (["q_proj", "v_proj"], "CAUSAL_LM", "model.decoder.layers.2.self_attn.q_proj"),
-    "llama-grouped": (["q_proj", "v_proj"], "CAUSAL_LM", "model.layers.1.self_attn.v_proj"),
+    "t5-flan": ("t5-flan", ["q", "v"], "SEQ_2_SEQ_LM", "decoder.block.1.layer.1.EncDecAttention.v", {}),
+    "opt": ("opt", ["q_proj", "v_proj"], "CAUSAL_LM", "model.decoder.layers.2.self_attn.q_proj", {}),
+    "opt-rslora": ("opt", ["q_proj", "v_proj"], "CAUSAL_LM", "model.decoder.layers.2.self_attn.v_proj", PATTERNS),
+    "llama-grouped": ("llama-grouped", ["q_proj", "v_proj"], "CAUSAL_LM", "model.layers.1.self_attn.v_proj", {}),
 }
 
 
-def adapter(targets, task):
-    return LoraConfig(r=4, lora_alpha=8, lora_dropout=0.05, target_modules=targets, bias="none", task_type=task)
+def adapter(targets, task, others):
+    return LoraConfig(
+        r=4, lora_alpha=8, lora_dropout=0.05, target_modules=targets, bias="none", task_type=task, **others
+    )
 
 
 def draw(model, scale=0.6):
@@ -53,14 +64,14 @@ def save_adapter(peft_model, directory, base):
 
 
 def make(name):
-    targets, task, layer = CASES[name]
+    base, targets, task, layer, others = CASES[name]
     directory = OUT / "lora" / name
-    model = load_model(OUT / name)
+    model = load_model(OUT / base)
     inputs = draw_inputs(model.config, frames=2, batch=2, prompt_length=3, label_length=6, seed=62)
     plain = Stages(model, inputs[0], "concat", *inputs[1:]).logits.detach()
-    model.language_model = get_peft_model(model.language_model, adapter(targets, task)).eval()
+    model.language_model = get_peft_model(model.language_model, adapter(targets, task, others)).eval()
     draw(model.language_model)
-    save_adapter(model.language_model, directory, f"../../{name}")
+    save_adapter(model.language_model, directory, f"../../{base}")
     for parameter in model.parameters():
         parameter.requires_grad = True
     stages = Stages(model, inputs[0], "concat", *inputs[1:])
@@ -92,7 +103,7 @@ def make(name):
         **beam,
         **LONG,
         "end_tokens": [merged.generation_config.eos_token_id],
-        "base": f"../../{name}",
+        "base": f"../../{base}",
         "command": COMMAND,
     }
     save(directory / "reference", tensors, description)
@@ -103,8 +114,8 @@ def make(name):
 
 def make_whole(name, logits, inputs):
     """The adapter around the whole BLIP-2: the same numbers, other names."""
-    targets, _, _ = CASES[name]
-    model = get_peft_model(load_model(OUT / name), adapter(targets, None)).eval()
+    _, targets, _, _, others = CASES[name]
+    model = get_peft_model(load_model(OUT / name), adapter(targets, None, others)).eval()
     draw(model)
     save_adapter(model, OUT / "lora" / f"{name}-whole", f"../../{name}")
     found = Stages(model.base_model.model, inputs[0], "concat", *inputs[1:]).logits
@@ -115,9 +126,10 @@ def make_whole(name, logits, inputs):
 def main():
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
-    for name in CASES:
+    for name in sys.argv[1:] or CASES:
         made = make(name)
-    make_whole(name, *made)
+        if name == "llama-grouped":
+            make_whole(name, *made)
 
 
 if __name__ == "__main__":

@@ -203,8 +203,16 @@ fn tiny_config_at(desk: &Desk, name: &str, adapt: impl FnOnce(&mut serde_json::V
 /// A hub of our own: the files of one repository over HTTP, as the hub's clients ask for them.
 #[test]
 fn a_name_on_the_hub_is_downloaded_once() {
-    let hub = hub::Hub::serve("someone/tiny-blip2", &fixture("parity/opt"));
     let desk = Desk::new();
+    let served = desk.path("served");
+    std::fs::create_dir_all(served.join("qformer_tokenizer")).unwrap();
+    std::fs::create_dir_all(served.join("other")).unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(fixture(&format!("parity/opt/{file}")), served.join(file)).unwrap();
+    }
+    std::fs::write(served.join("qformer_tokenizer/vocab.txt"), "[UNK]\n[CLS]\n[SEP]\n").unwrap();
+    std::fs::write(served.join("other/model.safetensors"), "not wanted").unwrap();
+    let hub = hub::Hub::serve("someone/tiny-blip2", &served.display().to_string());
     let import = |out: &str| {
         let ran = desk
             .command(&["import", "someone/tiny-blip2", "--out", out])
@@ -216,6 +224,7 @@ fn a_name_on_the_hub_is_downloaded_once() {
     import("first");
     let downloads = hub.downloads();
     assert!(downloads > 0);
+    assert_eq!(desk.read("first/qformer_tokenizer/vocab.txt"), "[UNK]\n[CLS]\n[SEP]\n");
     import("second");
     assert_eq!(hub.downloads(), downloads, "the cache holds what was downloaded");
     ok(verify(&desk, "second", "parity/opt/frames1.safetensors"));
@@ -261,10 +270,17 @@ mod hub {
         let (body, status) = if path == format!("/api/models/{repository}/revision/main")
             || path == format!("/api/models/{repository}")
         {
-            let files = std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.path().is_file());
-            let siblings: Vec<_> = files
-                .map(|file| serde_json::json!({"rfilename": file.file_name().to_string_lossy()}))
-                .collect();
+            let mut files: Vec<PathBuf> = Vec::new();
+            for entry in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+                if entry.is_dir() {
+                    files.extend(std::fs::read_dir(entry).unwrap().flatten().map(|file| file.path()));
+                } else {
+                    files.push(entry);
+                }
+            }
+            let name = |file: &PathBuf| file.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+            let siblings: Vec<_> =
+                files.iter().map(|file| serde_json::json!({"rfilename": name(file)})).collect();
             (
                 serde_json::json!({"siblings": siblings, "sha": "0123456789abcdef"}).to_string().into_bytes(),
                 200,

@@ -153,6 +153,10 @@ fn damaged_clips_are_left_out_of_training_and_evaluation_and_named() {
     for (_, id) in &damaged {
         std::fs::write(desk.path(&format!("w/videos/{id}.webm")), b"no video at all").unwrap();
     }
+    let own = ["data", "prepare", "w", "--dataset", "msrvtt", "--own-split", "--out", "frames"];
+    let ran = desk.run(&own);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(damaged.iter().all(|(_, id)| ran.err.contains(&format!("left out: {id}: "))), "{}", ran.err);
     let data = ["--dataset", "msrvtt=w", "--profile", "smoke", "--set", "dataset.own_split=true"];
     // frames are drawn again in each epoch, or read once
     for frames in ["[frames]\ntrain_sampling = \"random\"\n", ""] {

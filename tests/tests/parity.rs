@@ -95,7 +95,9 @@ fn instructblip_equals_transformers_on_images_and_on_video() {
 
 #[test]
 fn updates_of_peft_give_what_peft_computes() {
-    for (base, adapter) in [("t5-flan", "t5-flan"), ("opt", "opt"), ("llama-grouped", "llama-grouped")] {
+    for (base, adapter) in
+        [("t5-flan", "t5-flan"), ("opt", "opt"), ("opt", "opt-rslora"), ("llama-grouped", "llama-grouped")]
+    {
         let adapter = fixtures().join("lora").join(adapter);
         let reference = Reference::read(&adapter.join("reference.safetensors")).unwrap();
         let with = |adapter: Option<&Path>| {

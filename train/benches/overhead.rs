@@ -79,6 +79,7 @@ fn main() -> Result<(), Failure> {
     let context = Context {
         config,
         tokenizer: tokenizer.clone(),
+        qformer_tokenizer: None,
         prompt: PromptIds::default(),
         generate: GenerateConfig {
             max_new_tokens: 32,

@@ -51,7 +51,7 @@ impl CrossEntropy {
                 let (source, targets) = (source.upload(&device), target.upload(&device));
                 let lm = &model.language_model;
                 let prefix = Prefix { embedded: lm.embed(source.ids), mask: Some(source.mask) };
-                (lm.score(prefix, targets.ids.clone()), targets)
+                (lm.score(prefix, targets.ids.clone())?, targets)
             }
             Batch::Pairs { .. } => {
                 return Err(TrainError::WrongBatch { task: "captioning", batch: "image-text pairs" });

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data::loader::{LoadError, Position};
-use model::qformer::NoTextPath;
+use model::InputError;
 
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +104,9 @@ pub enum TrainError {
         /// Content of the batch.
         batch: &'static str,
     },
-    /// An instruction that the model cannot read.
+    /// An input that the model cannot read.
     #[error(transparent)]
-    Instruction(#[from] NoTextPath),
+    Input(#[from] InputError),
     /// The device failed to return results.
     #[error("the device failed: {0}")]
     Device(String),

@@ -65,7 +65,7 @@ pub(crate) fn language_models(dropout: f64) -> Vec<LanguageModelConfig> {
             ffn_dim: 24,
             max_position_embeddings: 40,
             init_std: 0.3,
-            eos_token_id: end,
+            eos_token_id: Some(end),
             ..OptConfig::default()
         }),
         LanguageModelConfig::Llama(LlamaConfig {
@@ -76,7 +76,7 @@ pub(crate) fn language_models(dropout: f64) -> Vec<LanguageModelConfig> {
             num_attention_heads: 4,
             max_position_embeddings: 40,
             initializer_range: 0.3,
-            eos_token_id: end,
+            eos_token_id: Some(end),
             ..LlamaConfig::default()
         }),
     ];
@@ -154,6 +154,7 @@ pub(crate) fn blip2(text_config: LanguageModelConfig, seed: u64) -> (Blip2, Cont
     let context = Context {
         config,
         tokenizer: tokenizer(),
+        qformer_tokenizer: None,
         prompt: PromptIds::default(),
         generate: GenerateConfig { max_new_tokens: 8, end_tokens: vec![1], ..GenerateConfig::default() },
     };

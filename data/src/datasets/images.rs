@@ -6,7 +6,7 @@
 
 use super::own;
 use super::splits::read_ids;
-use super::{Annotations, ClipCollector, Split, Texts, source, split_of_file};
+use super::{Annotations, ClipCollector, Split, Texts, repeated, source, split_of_file};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -141,6 +141,7 @@ fn read_document(path: &Path, what: &'static str, gathered: &mut ClipCollector) 
             }
         }
         Document::Map(map) => {
+            repeated::refuse(&source::bytes(path, what)?, path, what)?;
             let split = of_file()?;
             let mut ids: Vec<(String, Vec<String>)> = map.into_iter().collect();
             // A map has no order; sorting makes it deterministic.

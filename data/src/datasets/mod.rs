@@ -12,6 +12,9 @@ mod open;
 pub mod own;
 pub mod pairs;
 pub mod questions;
+mod repeated;
+mod shard_members;
+pub mod shards;
 pub mod skip;
 pub mod source;
 pub mod splits;
@@ -151,6 +154,8 @@ pub struct Annotations {
     pub source: PathBuf,
     /// Every annotated clip, in the annotations' order.
     pub clips: Vec<Annotated>,
+    /// What was read and is not used, a sentence each, for the user.
+    pub notes: Vec<String>,
 }
 
 impl Annotations {
@@ -169,6 +174,8 @@ pub struct VideoSet {
     pub clips: Vec<Clip>,
     /// The annotated clips that are skipped, with the reason.
     pub skipped: Vec<Skipped>,
+    /// As [`Annotations::notes`].
+    pub notes: Vec<String>,
 }
 
 impl VideoSet {
@@ -300,7 +307,7 @@ impl ClipCollector {
         if self.clips.is_empty() {
             return Err(Error::malformed(self.what, &self.source, "the whole file", "has no clip"));
         }
-        Ok(Annotations { name: name.to_owned(), source: self.source, clips: self.clips })
+        Ok(Annotations { name: name.to_owned(), source: self.source, clips: self.clips, notes: Vec::new() })
     }
 }
 
@@ -380,7 +387,7 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let captions = vec![caption.to_owned()];
         let clip = Clip { id: "a".into(), path, captions, questions: Vec::new(), split: Split::Train };
-        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new() }
+        VideoSet { name: "own".into(), clips: vec![clip], skipped: Vec::new(), notes: Vec::new() }
     }
 
     #[test]

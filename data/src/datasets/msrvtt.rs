@@ -118,7 +118,9 @@ mod tests {
         assert!(matches!(&error, Error::MissingClips { ids, total: 2, .. } if *ids == ["video1"]));
         let message = error.to_string();
         assert!(
-            message.contains("1 of 2") && message.contains("video1") && message.contains("ID.{mp4,webm"),
+            message.contains("1 of 2")
+                && message.contains("video1")
+                && message.contains("ID with any extension"),
             "{message}"
         );
     }

@@ -212,7 +212,7 @@ impl Listing {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(Error::io("list the annotations", folder))? {
             let path = entry.map_err(Error::io("list the annotations", folder))?.path();
-            if path.is_file() {
+            if path.is_file() && !source::is_macs(&file_name(&path)) {
                 files.push(path);
             }
         }

@@ -8,7 +8,7 @@
 //! captions.txt     a.mp4 <tab> a caption
 //! ```
 
-use super::{Annotations, ClipCollector, Id, Question, Split, Texts, source};
+use super::{Annotations, ClipCollector, Id, Question, Split, Texts, repeated, source};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Annotations> {
 /// The records of a captions file of any form.
 pub(super) fn records(path: &Path) -> Result<Vec<Record>> {
     let bytes = source::bytes(path, FORMAT)?;
-    match bytes.iter().find(|byte| !byte.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(byte)) {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => array("item", source::parse(&bytes, path, FORMAT)?, path),
         Some(b'{') => objects(&bytes, path),
         _ => text(&bytes, path),
@@ -68,6 +68,7 @@ fn objects(bytes: &[u8], path: &Path) -> Result<Vec<Record>> {
     if let Ok(Value::Object(whole)) = serde_json::from_slice::<Value>(bytes)
         && key(&whole, &CAPTION_KEYS).is_none()
     {
+        repeated::refuse(bytes, path, FORMAT)?;
         let captions = |(file, value): (String, Value)| {
             let place = format!("key {file:?}");
             let captions = texts(value).ok_or_else(|| {

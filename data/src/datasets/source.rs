@@ -1,7 +1,9 @@
 //! Reads annotation files as downloaded: plain, gzipped or in a zip archive; JSON, JSON lines, CSV and text
-//! lines. Every error names its line or entry.
+//! lines, in UTF-8 or UTF-16 with or without a byte-order mark. Every error names its line or entry.
 
+use crate::encoding::{unmarked, without_marks};
 use crate::error::{Error, Result};
+use crate::stand_in::stand_in;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::Read;
@@ -12,20 +14,27 @@ use std::path::Path;
 const MAX_BYTES: u64 = 4 << 30;
 
 /// A file's content, unpacked if it is gzipped or zipped. Of a zip archive, the only member with the
-/// extension `.json`, `.jsonl`, `.csv`, `.tsv` or `.txt` is read; of several, the only `.json`.
+/// extension `.json`, `.jsonl`, `.csv`, `.tsv` or `.txt` is read; of several, the only `.json`. Byte-order
+/// marks are removed, and UTF-16 with one is converted to UTF-8.
 ///
 /// # Errors
-/// No such file; a broken archive; an archive without exactly one such member.
+/// No such file; a Git LFS pointer or a web page in its place; a broken archive; an archive without exactly
+/// one such member; text in UTF-32.
 pub fn bytes(path: &Path, what: &'static str) -> Result<Vec<u8>> {
     let next = "give the path of the annotations as downloaded";
     let raw = std::fs::read(path).map_err(Error::open("read the annotations", path, what, next))?;
-    match raw.get(..4) {
+    let bytes = match raw.get(..4) {
         Some([0x1f, 0x8b, ..]) => {
             let gzip = flate2::read::MultiGzDecoder::new(raw.as_slice());
-            limited(gzip, path, what, "gzip stream")
+            limited(gzip, path, what, "gzip stream")?
         }
-        Some(b"PK\x03\x04") => member(&raw, path, what),
-        _ => Ok(raw),
+        Some(b"PK\x03\x04") => member(&raw, path, what)?,
+        _ => raw,
+    };
+    let whole = |reason: &str| Error::malformed(what, path, "the whole file", reason);
+    match stand_in(&bytes) {
+        Some(reason) => Err(whole(reason)),
+        None => unmarked(bytes).map_err(|reason| whole(&reason)),
     }
 }
 
@@ -55,8 +64,7 @@ fn member_name(archive: &zip::ZipArchive<std::io::Cursor<&[u8]>>) -> std::result
     const KINDS: [&str; 5] = [".json", ".jsonl", ".csv", ".tsv", ".txt"];
     // Ignored are names that are not UTF-8, and the files that macOS adds to its archives.
     let names: Vec<_> = archive.file_names().filter_map(std::result::Result::ok).collect();
-    let own: Vec<&str> =
-        names.iter().map(AsRef::as_ref).filter(|name: &&str| !name.starts_with("__MACOSX/")).collect();
+    let own: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|name: &&str| !is_macs(name)).collect();
     let ending = |kinds: &[&str]| -> Vec<&str> {
         own.iter().copied().filter(|name| kinds.iter().any(|kind| name.ends_with(kind))).collect()
     };
@@ -68,6 +76,13 @@ fn member_name(archive: &zip::ZipArchive<std::io::Cursor<&[u8]>>) -> std::result
             if all.is_empty() { "none".to_owned() } else { all.join(", ") }
         )),
     }
+}
+
+/// Whether a member of an archive, or a file, is one that macOS adds beside the user's own: `__MACOSX/`,
+/// `._name` and `.DS_Store`.
+pub(super) fn is_macs(name: &str) -> bool {
+    let mut parts = name.split('/');
+    parts.any(|part| part == "__MACOSX" || part == ".DS_Store" || part.starts_with("._"))
 }
 
 /// The name of the member that [`bytes`] reads from a zip archive; `None` for other files.
@@ -94,7 +109,7 @@ pub fn json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T> {
 
 /// Parses JSON; errors have line and column.
 pub(crate) fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8], path: &Path, what: &'static str) -> Result<T> {
-    serde_json::from_slice(unmarked(bytes)).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Error::malformed(what, path, place, error.to_string())
     })
@@ -110,13 +125,13 @@ pub(super) fn is_json(bytes: &[u8]) -> bool {
 /// # Errors
 /// As [`json`].
 pub fn json_records<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<Vec<T>> {
-    let bytes = bytes(path, what)?;
-    let text = unmarked(&bytes);
+    let text = bytes(path, what)?;
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return parse(text, path, what);
+        return parse(&text, path, what);
     }
     let mut records = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = without_marks(line);
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
@@ -136,8 +151,8 @@ pub fn json_records<T: DeserializeOwned>(path: &Path, what: &'static str) -> Res
 pub fn lines(path: &Path, what: &'static str) -> Result<Vec<(usize, String)>> {
     let bytes = bytes(path, what)?;
     let mut lines = Vec::new();
-    for (index, line) in unmarked(&bytes).split(|&byte| byte == b'\n').enumerate() {
-        let line = std::str::from_utf8(line).map_err(|error| {
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let line = std::str::from_utf8(without_marks(line)).map_err(|error| {
             Error::malformed(what, path, format!("line {}", index + 1), error.to_string())
         })?;
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -162,8 +177,7 @@ pub struct Table {
 /// # Errors
 /// As [`bytes`]; a row whose number of fields differs from the header's, with its line.
 pub fn table(path: &Path, what: &'static str) -> Result<Table> {
-    let bytes = bytes(path, what)?;
-    table_of(unmarked(&bytes), path, what)
+    table_of(&bytes(path, what)?, path, what)
 }
 
 pub(crate) fn table_of(text: &[u8], path: &Path, what: &'static str) -> Result<Table> {
@@ -240,11 +254,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Text without a byte-order mark.
-fn unmarked(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,14 +279,60 @@ mod tests {
     #[test]
     fn plain_gzipped_and_zipped_files_read_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let archive =
-            zipped(&[("readme.txt", b"hello"), ("__MACOSX/a.json", b"?"), ("in/a.json", b"[1, 2]")]);
+        let archive = zipped(&[
+            ("readme.txt", b"hello"),
+            ("__MACOSX/a.json", b"?"),
+            ("in/._a.json", b"?"),
+            ("in/a.json", b"[1, 2]"),
+        ]);
         for (name, bytes) in [("a", b"[1, 2]".to_vec()), ("b", gzipped(b"[1, 2]")), ("c", archive)] {
             let path = file(&folder, name, &bytes);
             assert_eq!(json::<Vec<u8>>(&path, "numbers").unwrap(), [1, 2]);
         }
         assert_eq!(zipped_name(&folder.path().join("c")).unwrap(), "a.json");
         assert_eq!(zipped_name(&folder.path().join("a")), None);
+    }
+
+    #[test]
+    fn byte_order_marks_are_read_in_every_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let utf_16 = |text: &str| -> Vec<u8> {
+            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+        };
+        let utf_8 = |text: &str| format!("\u{feff}{text}").into_bytes();
+        for marked in [utf_8, utf_16] as [fn(&str) -> Vec<u8>; 2] {
+            let put = |text: &str| file(&folder, "a", marked(text));
+            assert!(is_json(&bytes(&put(r#"{"é": 1}"#), "numbers").unwrap()));
+            assert_eq!(json::<serde_json::Value>(&put(r#"{"é": 1}"#), "numbers").unwrap()["é"], 1);
+            assert_eq!(json_records::<u8>(&put("[1, 2]"), "numbers").unwrap(), [1, 2]);
+            assert_eq!(json_records::<u8>(&put("1\n\u{feff}2\n"), "numbers").unwrap(), [1, 2]);
+            assert_eq!(lines(&put("é\n\u{feff}b"), "lines").unwrap(), [(1, "é".into()), (2, "b".into())]);
+            for text in ["id,text\n1,é\n", "id\ttext\n1\té\n", "\"id\",text\n1,é\n"] {
+                let table = table(&put(text), "texts").unwrap();
+                assert_eq!(
+                    (table.column(&["id"]).unwrap(), table.rows().next().unwrap().text(1).unwrap()),
+                    (0, "é")
+                );
+            }
+            assert_eq!(json::<u8>(&file(&folder, "b", gzipped(&marked("7"))), "numbers").unwrap(), 7);
+            assert_eq!(
+                json::<u8>(&file(&folder, "c", zipped(&[("a.json", &marked("7"))])), "numbers").unwrap(),
+                7
+            );
+        }
+        let wide = file(&folder, "wide", b"\xff\xfe\0\0[\0\0\0");
+        assert!(bytes(&wide, "numbers").unwrap_err().to_string().contains("UTF-32"));
+    }
+
+    #[test]
+    fn pointers_and_web_pages_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let message =
+            |bytes: &[u8]| super::bytes(&file(&folder, "a", bytes), "numbers").unwrap_err().to_string();
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        assert!(message(pointer).contains("Git LFS pointer"));
+        assert!(message(b"<!doctype html><html>").contains("HTML page"));
+        assert!(message(&gzipped(b"<html>")).contains("HTML page"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::{Annotations, ClipCollector, Split, source, split_of_file};
 use crate::error::{Error, Result};
+use crate::format::thousands;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,33 +34,68 @@ struct Description {
     desc: String,
 }
 
+/// The published list of the private test set: names alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Name(String),
+    Record(Record),
+}
+
+/// A clip of one file.
+struct Read {
+    id: String,
+    number: Option<u64>,
+    captions: Vec<String>,
+}
+
 /// Reads annotation files, one per split. With `mapping` (`vatex_mapping.txt`), clips may have files such as
 /// `video25991.mp4`, and each clip must be in the split of its number.
+///
+/// The private test set is published without captions: its clips can be captioned, not scored. It is the
+/// test split where no other file is; beside the public test set it is passed over, which a note says.
 ///
 /// # Errors
 /// A file that is missing, breaks the format or has no split in its name; a clip that is listed twice, has no
 /// caption, or is in another split than in the mapping.
 pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
     let numbers = mapping.map(read_mapping).transpose()?;
-    ClipCollector::read_files(FORMAT, "vatex", paths, |clips, path| {
+    let mut files = Vec::new();
+    for path in paths {
         let split = split_of_file(FORMAT, path)?;
-        for record in source::json_records::<Record>(path, FORMAT)? {
-            let (id, number, captions) = match record {
-                Record::Published { id, captions } => (id, None, captions),
-                Record::Lines { vid_name, clip_id, descs } => {
-                    (vid_name, clip_id, descs.into_iter().map(|description| description.desc).collect())
-                }
-            };
-            let fault = |reason: String| Error::malformed(FORMAT, path, format!("clip {id}"), reason);
-            let clip = clips.new_clip(&id, split)?;
-            if captions.is_empty() {
-                let reason = "has no English caption; the private test file has none, the public one does";
-                return Err(fault(reason.into()));
+        let clips: Vec<Read> = source::json_records(path, FORMAT)?.into_iter().map(Read::of).collect();
+        let is_private =
+            split == Split::Test && !clips.is_empty() && clips.iter().all(|clip| clip.captions.is_empty());
+        files.push((*path, split, clips, is_private));
+    }
+    let has_public = files.iter().any(|(_, split, _, is_private)| *split == Split::Test && !is_private);
+    let mut notes = Vec::new();
+    files.retain(|(path, _, clips, is_private)| {
+        let passed_over = *is_private && has_public;
+        if passed_over {
+            notes.push(format!(
+                "the {} clips of the private test set have no captions and are not used beside the public test \
+                 set; give the file itself as annotations to caption them: {}",
+                thousands(clips.len()),
+                path.display()
+            ));
+        }
+        !passed_over
+    });
+    let mut collected = ClipCollector::new(FORMAT, Path::new(""));
+    for (path, split, clips, is_private) in files {
+        collected.source = path.to_path_buf();
+        let numbers = numbers.as_ref().filter(|_| !is_private);
+        for read in clips {
+            let fault = |reason: String| Error::malformed(FORMAT, path, format!("clip {}", read.id), reason);
+            let clip = collected.new_clip(&read.id, split)?;
+            if read.captions.is_empty() && !is_private {
+                return Err(fault("has no English caption, and other clips of the file have".into()));
             }
-            clip.captions = captions;
-            clip.names.extend(number.map(|number| format!("video{number}")));
-            let Some(numbers) = &numbers else { continue };
-            let number = numbers.get(&id).ok_or_else(|| fault("is not in the name mapping".into()))?;
+            clip.captions = read.captions;
+            clip.names.extend(read.number.map(|number| format!("video{number}")));
+            let Some(numbers) = numbers else { continue };
+            let number = numbers.get(&read.id).ok_or_else(|| fault("is not in the name mapping".into()))?;
             let expected = match number {
                 0..25_991 => Split::Train,
                 25_991..28_991 => Split::Validate,
@@ -70,8 +106,22 @@ pub fn read(paths: &[&Path], mapping: Option<&Path>) -> Result<Annotations> {
             }
             clip.names = vec![format!("video{number}")];
         }
-        Ok(())
-    })
+    }
+    Ok(Annotations { notes, ..collected.finish("vatex")? })
+}
+
+impl Read {
+    fn of(entry: Entry) -> Self {
+        match entry {
+            Entry::Name(id) => Self { id, number: None, captions: Vec::new() },
+            Entry::Record(Record::Published { id, captions }) => Self { id, number: None, captions },
+            Entry::Record(Record::Lines { vid_name, clip_id, descs }) => Self {
+                id: vid_name,
+                number: clip_id,
+                captions: descs.into_iter().map(|description| description.desc).collect(),
+            },
+        }
+    }
 }
 
 fn read_mapping(path: &Path) -> Result<HashMap<String, u64>> {
@@ -84,7 +134,10 @@ fn read_mapping(path: &Path) -> Result<HashMap<String, u64>> {
             let reason = format!("expected a clip's name and videoN, got {text:?}");
             return Err(Error::malformed(MAPPING, path, format!("line {line}"), reason));
         };
-        numbers.insert(name.to_owned(), number);
+        if let Some(other) = numbers.insert(name.to_owned(), number).filter(|other| *other != number) {
+            let reason = format!("{name} is video{number} here and video{other} before");
+            return Err(Error::malformed(MAPPING, path, format!("line {line}"), reason));
+        }
     }
     Ok(numbers)
 }
@@ -125,17 +178,49 @@ mod tests {
         assert!(message.contains("is video25991, which is in split validate, not in train"), "{message}");
         assert!(read(&map("b video7\n")).unwrap_err().to_string().contains("not in the name mapping"));
         assert!(read(&map("a seven\n")).unwrap_err().to_string().contains("line 1"));
+        let twice = read(&map("a video7\nb video8\na video9\n")).unwrap_err().to_string();
+        assert!(twice.contains("line 3: a is video9 here and video7 before"), "{twice}");
     }
 
     #[test]
     fn clips_without_captions_and_twice_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let message = |text: &str| read(&[&file(&folder, "test.json", text)], None).unwrap_err().to_string();
-        assert!(message(r#"[{"videoID": "a"}]"#).contains("has no English caption"));
+        let half = r#"[{"videoID": "b", "enCap": ["x"]}, {"videoID": "a"}]"#;
+        assert!(message(half).contains("clip a: has no English caption"));
+        let named = file(&folder, "vatex_training.json", r#"[{"videoID": "a"}]"#);
+        assert!(read(&[&named], None).unwrap_err().to_string().contains("has no English caption"));
         let one = r#"{"videoID": "a", "enCap": ["x"]}"#;
         assert!(message(&format!("[{one}, {one}]")).contains("listed twice"));
         assert!(message("[]").contains("has no clip"));
         assert!(message(r#"[{"id": "a"}]"#).contains("VATEX annotations"));
+    }
+
+    #[test]
+    fn the_private_test_set_is_read_without_captions() {
+        let folder = tempfile::tempdir().unwrap();
+        let mapping = file(&folder, "vatex_mapping.txt", "a video28991\nt video0\n");
+        for text in [r#"[{"videoID": "x"}, {"videoID": "y", "enCap": []}]"#, r#"["x", "y"]"#] {
+            let private = file(&folder, "vatex_private_test_without_annotations.json", text);
+            let set = read(&[&private], Some(&mapping)).unwrap();
+            let seen: Vec<_> =
+                set.clips.iter().map(|clip| (&*clip.id, clip.captions.len(), clip.split)).collect();
+            assert_eq!(seen, [("x", 0, Split::Test), ("y", 0, Split::Test)]);
+            assert!(set.notes.is_empty());
+            let train = file(&folder, "vatex_training_v1.0.json", r#"[{"videoID": "t", "enCap": ["one"]}]"#);
+            assert_eq!(read(&[&train, &private], Some(&mapping)).unwrap().clips.len(), 3);
+            // A folder that also holds the public test set has two test files.
+            let public = file(
+                &folder,
+                "vatex_public_test_english_v1.1.json",
+                r#"[{"videoID": "a", "enCap": ["one"]}]"#,
+            );
+            for order in [[&*train, &private, &public], [&*train, &public, &private]] {
+                let set = read(&order, Some(&mapping)).unwrap();
+                assert_eq!(set.clips.iter().map(|clip| &*clip.id).collect::<Vec<_>>(), ["t", "a"]);
+                assert!(set.notes[0].contains("2 clips of the private test set"), "{:?}", set.notes);
+            }
+        }
     }
 
     proptest! {

@@ -1,7 +1,9 @@
 //! Reads the tokenizer files of published checkpoints.
 
 use super::{Tokenizer, added, failed, from_document, sentencepiece, template};
+use crate::encoding::unmarked;
 use crate::error::{Error, Result};
+use crate::stand_in::stand_in;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,12 @@ impl Tokenizer {
     }
 }
 
+/// Whether a folder has the files of a tokenizer, which [`Tokenizer::open`] reads.
+#[must_use]
+pub fn has_tokenizer(folder: &Path) -> bool {
+    in_folder(folder).is_ok()
+}
+
 fn in_folder(folder: &Path) -> Result<PathBuf> {
     let first = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
     first(&WHOLE[..3])
@@ -56,11 +64,16 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     if length.len() > MAX_BYTES {
         return Err(failed(Some(path), format!("{} bytes are no tokenizer", length.len())));
     }
-    std::fs::read(path).map_err(Error::io("read the tokenizer", path))
+    let bytes = std::fs::read(path).map_err(Error::io("read the tokenizer", path))?;
+    match stand_in(&bytes) {
+        Some(reason) => Err(failed(Some(path), reason.to_owned())),
+        None => Ok(bytes),
+    }
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?).map_err(|error| failed(Some(path), error.to_string()))
+    let text = unmarked(read(path)?).map_err(|reason| failed(Some(path), reason))?;
+    String::from_utf8(text).map_err(|error| failed(Some(path), error.utf8_error().to_string()))
 }
 
 /// OPT and GPT-2: `vocab.json` and `merges.txt`, byte-level BPE.
@@ -192,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn byte_order_marks_are_no_part_of_a_vocabulary() {
+        let (vocabulary, merges) = (format!("\u{feff}{VOCABULARY}"), "\u{feff}#version: 0.2\na b\nĠ ab\n");
+        let pairs = folder(&[("vocab.json", &vocabulary), ("merges.txt", merges)]);
+        assert_eq!(Tokenizer::open(pairs.path()).unwrap().encode("ab", 10).unwrap(), [6, 9]);
+        let pieces = folder(&[("vocab.txt", "\u{feff}[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")]);
+        assert_eq!(Tokenizer::open(pieces.path()).unwrap().encode_as_published("a", 10).unwrap(), [2, 4, 3]);
+    }
+
+    #[test]
     fn broken_files_are_named() {
         let message = |files: &[(&str, &str)]| Tokenizer::open(folder(files).path()).unwrap_err().to_string();
         assert!(message(&[]).contains("vocab.json and merges.txt"));
@@ -202,6 +224,14 @@ mod tests {
         let unknown = message(&[("vocab.json", VOCABULARY), ("merges.txt", "a z\n")]);
         assert!(unknown.contains("vocab.json"), "{unknown}");
         assert!(message(&[("tokenizer.model", "x")]).contains("tokenizer.model"));
+        for name in ["tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt"] {
+            let pointer =
+                message(&[(name, "version https://git-lfs.github.com/spec/v1\noid sha256:4c\nsize 9\n")]);
+            assert!(pointer.contains("Git LFS pointer") && pointer.contains(name), "{pointer}");
+            assert!(message(&[(name, "<!DOCTYPE html><html></html>")]).contains("HTML page"));
+        }
+        let merges = message(&[("vocab.json", VOCABULARY), ("merges.txt", "<html><head>")]);
+        assert!(merges.contains("HTML page") && merges.contains("merges.txt"), "{merges}");
     }
 
     proptest! {

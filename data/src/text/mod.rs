@@ -5,6 +5,7 @@ mod files;
 mod sentencepiece;
 
 pub use clean::{MAX_WORDS, QUESTION_PROMPT, ask, clean_caption, clean_question};
+pub use files::has_tokenizer;
 
 use crate::error::{Error, Result, panic_message};
 use serde_json::{Value, json};
@@ -228,10 +229,10 @@ impl Tokenizer {
         self.id_of("[DEC]").ok_or_else(|| failed(None, "it did not add [DEC]".into()))
     }
 
-    /// Number of ids, including added tokens.
+    /// Number of ids, including added tokens: one more than the highest. A file may leave ids out.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
 
     /// The tokenizer's family.
@@ -275,6 +276,7 @@ fn from_document(document: &Value, path: Option<&Path>) -> Result<tokenizers::To
 }
 
 fn from_text(text: &str, path: Option<&Path>) -> Result<tokenizers::Tokenizer> {
+    sentencepiece::check_charsmaps(text).map_err(|reason| failed(path, format!("it {reason}")))?;
     guarded(|| tokenizers::Tokenizer::from_str(text))
         .map_err(|reason| failed(path, reason))?
         .map_err(|error| failed(path, error.to_string()))
@@ -315,6 +317,18 @@ mod tests {
 
     const PAD: u32 = 0;
     const END: u32 = 1;
+
+    #[test]
+    fn ids_that_a_vocabulary_leaves_out_count() {
+        let document = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [added(0, "<pad>", true, false)],
+            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"</s>": 1, "<unk>": 2, "a": 70_000}, "unk_token": "<unk>"},
+        });
+        let tokenizer = Tokenizer::of(from_document(&document, None).unwrap(), None).unwrap();
+        assert_eq!(tokenizer.encode("a", 9).unwrap(), [70_000, 1]);
+        assert_eq!(tokenizer.vocabulary_size(), 70_001, "the ids that a model must embed");
+    }
 
     #[test]
     fn words_and_ids_go_both_ways() {

@@ -3,6 +3,8 @@
 
 use super::{SPACE, added, failed};
 use crate::error::Result;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use prost::Message;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -41,91 +43,76 @@ pub(super) struct Model {
     dummy_prefix: bool,
 }
 
-/// A field of a protobuf message.
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Four([u8; 4]),
+/// Maximum size of a model; the largest published ones have 5 MB. A piece takes two bytes of a malicious
+/// file, and forty in memory.
+const MAX_BYTES: usize = 32 << 20;
+
+/// The fields of `sentencepiece_model.proto` that matter here, with its numbers.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ModelMessage {
+    #[prost(message, repeated, tag = "1")]
+    pieces: Vec<PieceMessage>,
+    #[prost(message, optional, tag = "2")]
+    trainer: Option<TrainerMessage>,
+    #[prost(message, optional, tag = "3")]
+    normalizer: Option<NormalizerMessage>,
 }
 
-/// Reads the fields of a message in order, with all lengths checked.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn number(&mut self) -> std::result::Result<u64, String> {
-        let mut number = 0u64;
-        for place in 0..10 {
-            let (&byte, rest) = self.0.split_first().ok_or("ends inside a number")?;
-            self.0 = rest;
-            number |= u64::from(byte & 0x7f).checked_shl(7 * place).unwrap_or(0);
-            if byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err("has a number of more than ten bytes".into())
-    }
-
-    fn take(&mut self, length: u64) -> std::result::Result<&'a [u8], String> {
-        let left = self.0.len();
-        let length = usize::try_from(length).ok().filter(|length| *length <= left);
-        let Some((taken, rest)) = length.and_then(|length| self.0.split_at_checked(length)) else {
-            return Err(format!("has a field that is longer than the {left} bytes left"));
-        };
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    /// The next field and its number; `None` at the end.
-    fn next(&mut self) -> std::result::Result<Option<(u64, Field<'a>)>, String> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let tag = self.number()?;
-        let field = match tag & 7 {
-            0 => Field::Number(self.number()?),
-            1 => Field::Bytes(self.take(8)?),
-            2 => {
-                let length = self.number()?;
-                Field::Bytes(self.take(length)?)
-            }
-            5 => {
-                let mut four = [0; 4];
-                four.copy_from_slice(self.take(4)?);
-                Field::Four(four)
-            }
-            kind => return Err(format!("has a field of the unknown kind {kind}")),
-        };
-        Ok(Some((tag >> 3, field)))
-    }
+#[derive(Clone, PartialEq, prost::Message)]
+struct PieceMessage {
+    #[prost(string, optional, tag = "1")]
+    text: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    score: Option<f32>,
+    #[prost(int32, optional, tag = "3")]
+    kind: Option<i32>,
 }
 
-/// Parses the message; the error is a reason. Field numbers are those of `sentencepiece_model.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TrainerMessage {
+    #[prost(int32, optional, tag = "3")]
+    algorithm: Option<i32>,
+    #[prost(bool, optional, tag = "24")]
+    space_as_suffix: Option<bool>,
+    #[prost(bool, optional, tag = "35")]
+    byte_fallback: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct NormalizerMessage {
+    #[prost(bytes = "vec", optional, tag = "2")]
+    charsmap: Option<Vec<u8>>,
+    #[prost(bool, optional, tag = "3")]
+    dummy_prefix: Option<bool>,
+}
+
+/// Parses the message; the error is a reason. Defaults of absent fields are those of the schema.
 pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Model, String> {
-    let mut model = Model {
-        pieces: Vec::new(),
-        algorithm: Algorithm::Unigram,
-        byte_fallback: false,
-        charsmap: Vec::new(),
-        dummy_prefix: true,
-    };
-    let mut fields = Fields(bytes);
-    while let Some(field) = fields.next()? {
-        match field {
-            (1, Field::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
-            (2, Field::Bytes(trainer)) => parse_trainer(trainer, &mut model)?,
-            (3, Field::Bytes(normalizer)) => {
-                let mut fields = Fields(normalizer);
-                while let Some(field) = fields.next()? {
-                    match field {
-                        (2, Field::Bytes(charsmap)) => model.charsmap = charsmap.to_vec(),
-                        (3, Field::Number(on)) => model.dummy_prefix = on != 0,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
+    if bytes.len() > MAX_BYTES {
+        return Err(format!(
+            "has {} bytes, expected at most {MAX_BYTES} of a sentencepiece model",
+            bytes.len()
+        ));
     }
+    let message =
+        ModelMessage::decode(bytes).map_err(|error| format!("is no sentencepiece model: {error}"))?;
+    let trainer = message.trainer.unwrap_or_default();
+    let normalizer = message.normalizer.unwrap_or_default();
+    let algorithm = match trainer.algorithm {
+        None | Some(1) => Algorithm::Unigram,
+        Some(2) => Algorithm::BytePairs,
+        Some(other) => return Err(format!("was trained as kind {other}, expected 1 (unigram) or 2 (bpe)")),
+    };
+    if trainer.space_as_suffix == Some(true) {
+        return Err("puts spaces at the end of words, which is not supported".into());
+    }
+    let model = Model {
+        pieces: message.pieces.into_iter().map(piece).collect::<std::result::Result<_, _>>()?,
+        algorithm,
+        byte_fallback: trainer.byte_fallback.unwrap_or(false),
+        charsmap: normalizer.charsmap.unwrap_or_default(),
+        dummy_prefix: normalizer.dummy_prefix.unwrap_or(true),
+    };
     let mut seen = HashMap::new();
     for (id, piece) in model.pieces.iter().enumerate() {
         if let Some(first) = seen.insert(piece.text.as_str(), id) {
@@ -138,54 +125,55 @@ pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Model, String> {
     }
 }
 
-fn parse_piece(bytes: &[u8]) -> std::result::Result<Piece, String> {
-    let mut piece = Piece { text: String::new(), score: 0.0, kind: Kind::Normal };
-    let mut fields = Fields(bytes);
-    while let Some(field) = fields.next()? {
-        match field {
-            (1, Field::Bytes(text)) => {
-                piece.text = std::str::from_utf8(text).map_err(|error| error.to_string())?.to_owned();
-            }
-            (2, Field::Four(score)) => piece.score = f32::from_le_bytes(score),
-            (3, Field::Number(kind)) => {
-                piece.kind = match kind {
-                    1 => Kind::Normal,
-                    2 => Kind::Unknown,
-                    3 => Kind::Control,
-                    4 => Kind::UserDefined,
-                    5 => Kind::Unused,
-                    6 => Kind::Byte,
-                    kind => return Err(format!("has a piece of the unknown kind {kind}")),
-                };
-            }
-            _ => {}
-        }
+fn piece(message: PieceMessage) -> std::result::Result<Piece, String> {
+    let (text, score) = (message.text.unwrap_or_default(), message.score.unwrap_or_default());
+    let kind = match message.kind {
+        None | Some(1) => Kind::Normal,
+        Some(2) => Kind::Unknown,
+        Some(3) => Kind::Control,
+        Some(4) => Kind::UserDefined,
+        Some(5) => Kind::Unused,
+        Some(6) => Kind::Byte,
+        Some(kind) => return Err(format!("has a piece of the unknown kind {kind}")),
+    };
+    if !score.is_finite() {
+        return Err(format!("has the piece {text:?} with the score {score}"));
     }
-    if !piece.score.is_finite() {
-        return Err(format!("has the piece {:?} with the score {}", piece.text, piece.score));
-    }
-    Ok(piece)
+    Ok(Piece { text, score, kind })
 }
 
-fn parse_trainer(bytes: &[u8], model: &mut Model) -> std::result::Result<(), String> {
-    let mut fields = Fields(bytes);
-    while let Some(field) = fields.next()? {
-        match field {
-            (3, Field::Number(algorithm)) => {
-                model.algorithm = match algorithm {
-                    1 => Algorithm::Unigram,
-                    2 => Algorithm::BytePairs,
-                    other => {
-                        return Err(format!("was trained as kind {other}, expected 1 (unigram) or 2 (bpe)"));
-                    }
-                };
-            }
-            (24, Field::Number(1..)) => {
-                return Err("puts spaces at the end of words, which is not supported".into());
-            }
-            (35, Field::Number(on)) => model.byte_fallback = on != 0,
-            _ => {}
+/// Checks the length of the table at the start of a character map, for which the `tokenizers` crate reserves
+/// memory unseen: up to 4 GiB.
+pub(super) fn check_charsmap(map: &[u8]) -> std::result::Result<(), String> {
+    let left = map.len().saturating_sub(4);
+    match map.first_chunk::<4>().map(|length| u32::from_le_bytes(*length) as usize) {
+        Some(length) if length <= left => Ok(()),
+        claimed => {
+            let claimed = claimed.unwrap_or_default();
+            Err(format!("has a character map whose table claims {claimed} bytes of the {left} that follow"))
         }
+    }
+}
+
+/// Checks every character map of a `tokenizer.json`. The `tokenizers` crate reads a map before it has seen the
+/// rest of the file, so that a fault elsewhere is an error here too.
+pub(super) fn check_charsmaps(text: &str) -> std::result::Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(default)]
+        normalizer: Value,
+    }
+    let document: Document =
+        serde_json::from_str(text).map_err(|error| format!("is no tokenizer.json: {error}"))?;
+    let mut values = vec![&document.normalizer];
+    while let Some(value) = values.pop() {
+        if let Some(map) =
+            value["precompiled_charsmap"].as_str().and_then(|map| BASE64_STANDARD.decode(map).ok())
+        {
+            check_charsmap(&map)?;
+        }
+        values.extend(value.as_array().into_iter().flatten());
+        values.extend(value.as_object().into_iter().flatten().map(|(_, value)| value));
     }
     Ok(())
 }
@@ -209,6 +197,7 @@ impl Model {
         };
         let mut tokenizer = super::from_document(&document, Some(path))?;
         if self.algorithm == Algorithm::Unigram && !self.charsmap.is_empty() {
+            check_charsmap(&self.charsmap).map_err(|reason| failed(Some(path), format!("it {reason}")))?;
             let map = super::guarded(|| tokenizers::normalizers::Precompiled::from(&self.charsmap))
                 .map_err(|reason| failed(Some(path), reason))?
                 .map_err(|error| failed(Some(path), format!("its character map: {error}")))?;
@@ -365,15 +354,38 @@ mod tests {
     fn errors_of_broken_models_have_a_reason() {
         let reason = |bytes: &[u8]| parse(bytes).unwrap_err();
         assert!(reason(b"").contains("0 pieces for unknown text"));
-        assert!(reason(&[0x0a, 0xff, 0xff, 0x03]).contains("longer than"));
-        assert!(reason(&[0xff; 11]).contains("more than ten bytes"));
-        assert!(reason(&[0x0b]).contains("unknown kind 3"));
+        assert!(reason(&[0x0a, 0xff, 0xff, 0x03]).contains("no sentencepiece model: "));
+        assert!(reason(&[0xff; 11]).contains("varint"));
+        assert!(reason(&[0x0e]).contains("wire type"));
+        assert!(reason(&field(1, &field(1, b"\xff"))).contains("UTF-8"));
+        assert!(reason(&vec![0; MAX_BYTES + 1]).contains("33554433 bytes, expected at most"));
         let twice = [model(1), piece("a", 0.0, 1)].concat();
         assert!(reason(&twice).contains("has the piece \"a\" twice"));
         assert!(reason(&piece("x", f32::NAN, 1)).contains("score NaN"));
         assert!(reason(&model(4)).contains("expected 1 (unigram) or 2 (bpe)"));
         let words = [model(1), field(2, &[0xc0, 0x01, 1])].concat();
         assert!(reason(&words).contains("end of words"));
+    }
+
+    #[test]
+    fn a_character_map_that_claims_more_than_it_has_is_refused() {
+        for map in [&b""[..], b"\xff", b"\x08\0\0\0abcd", b"\xff\xff\xff\xf5\0\0\0\0"] {
+            let reason = check_charsmap(map).unwrap_err();
+            assert!(reason.contains("claims") && reason.contains("that follow"), "{map:?}: {reason}");
+        }
+        assert_eq!(check_charsmap(b"\x04\0\0\0abcd"), Ok(()));
+        let document = |map: &str| {
+            format!(
+                r#"{{"normalizer": {{"normalizers": [{{"precompiled_charsmap": "{map}"}}]}}, "model": 1}}"#
+            )
+        };
+        assert!(check_charsmaps(&document("////9QAAAAA=")).unwrap_err().contains("of the 4 that follow"));
+        assert_eq!(check_charsmaps(&document("BAAAAGFiY2Q=")), Ok(()));
+        let broken = document("////9QAAAAA=").replace("model", "mo\ndel");
+        assert!(check_charsmaps(&broken).unwrap_err().contains("line 1"));
+        let message =
+            parse(&[model(1), field(3, &field(2, &[0xff; 9]))].concat()).unwrap().build(Path::new("m"));
+        assert!(message.unwrap_err().to_string().contains("4294967295 bytes of the 5"));
     }
 
     proptest! {

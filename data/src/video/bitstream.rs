@@ -275,6 +275,15 @@ fn av1_operating_points(bits: &mut Bits) -> Option<()> {
     Some(())
 }
 
+/// Parses bytes as a packet of every codec.
+#[cfg(any(test, fuzzing))]
+pub(super) fn look_at_all(data: &[u8]) {
+    for prefix in 1..5 {
+        let _ = h264(data, prefix);
+    }
+    let _ = (vp8(data), vp9(data), av1_full_range(data), av1_colour_range(data));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,8 +4,8 @@
 use super::pipeline;
 use gstreamer as gst;
 use gstreamer::glib;
-use gstreamer::prelude::*;
 use gstreamer::glib::translate::IntoGlib;
+use gstreamer::prelude::*;
 use gstreamer_video::{self as gst_video, VideoFormat};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,7 +146,9 @@ pub(super) fn take_warning() -> Option<String> {
 
 /// The warning about a transfer function.
 pub(crate) fn warning(name: &str) -> String {
-    format!("made for screens of high dynamic range, {name}; its pictures look flat, they are not tone-mapped")
+    format!(
+        "made for screens of high dynamic range, {name}; its pictures look flat, they are not tone-mapped"
+    )
 }
 
 /// Prints the first warning of a run.

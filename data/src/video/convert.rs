@@ -227,11 +227,7 @@ impl Way {
         Ok(Self::Converter { converter, output, rgb })
     }
 
-    fn convert(
-        &mut self,
-        path: &Path,
-        picture: &gst_video::VideoFrameRef<&gst::BufferRef>,
-    ) -> Result<Rgb> {
+    fn convert(&mut self, path: &Path, picture: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<Rgb> {
         let failed = |reason: &str| Error::video(path, reason);
         let (converter, output, rgb) = match self {
             Self::Exact(exact) => return exact.convert(path, picture),

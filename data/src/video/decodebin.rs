@@ -153,7 +153,8 @@ pub(super) fn skip_elements(decodebin: &gst::Element) {
         const TRY: i32 = 0;
         const SKIP: i32 = 2;
         let is_alpha = name.contains("alphadecodebin");
-        let choice = if is_alpha || is_framed && is_parser || pipeline::is_replaced(&name) { SKIP } else { TRY };
+        let choice =
+            if is_alpha || is_framed && is_parser || pipeline::is_replaced(&name) { SKIP } else { TRY };
         let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
         gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });
@@ -177,9 +178,10 @@ fn refuse_deep_png(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::BUFFER, |pad, info| {
         const DEPTH_AND_COLOUR: std::ops::Range<usize> = 24..26;
         const DEEP_RGB: [u8; 2] = [16, 2];
-        let is_deep = info.buffer().and_then(|packet| packet.map_readable().ok()).is_some_and(|packet| {
-            packet.get(DEPTH_AND_COLOUR).is_some_and(|fields| fields == DEEP_RGB)
-        });
+        let is_deep = info
+            .buffer()
+            .and_then(|packet| packet.map_readable().ok())
+            .is_some_and(|packet| packet.get(DEPTH_AND_COLOUR).is_some_and(|fields| fields == DEEP_RGB));
         if is_deep {
             pipeline::refuse(pad, "GStreamer misreads its pixel format rgb48be");
             return gst::PadProbeReturn::Handled;

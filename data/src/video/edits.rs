@@ -192,10 +192,8 @@ mod tests {
 
     /// A header with a video track of 12,800 units per second and these edits, in 1/1000 s.
     fn header(edits: &[(u32, i32)], extra: &[u8]) -> Vec<u8> {
-        let entries: Vec<u8> = edits
-            .iter()
-            .flat_map(|&(duration, start)| numbers(&[duration, start as u32, 1 << 16]))
-            .collect();
+        let entries: Vec<u8> =
+            edits.iter().flat_map(|&(duration, start)| numbers(&[duration, start as u32, 1 << 16])).collect();
         let list = boxed(b"elst", &[numbers(&[0, edits.len() as u32]), entries].concat());
         let handler = boxed(b"hdlr", &[numbers(&[0, 0]), b"vide".to_vec(), vec![0; 12]].concat());
         let media = boxed(b"mdia", &[boxed(b"mdhd", &numbers(&[0, 0, 0, 12_800, 50_000])), handler].concat());

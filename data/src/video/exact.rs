@@ -121,7 +121,9 @@ impl Exact {
                     }
                 }
                 (Model::Rgb { scale }, [green, blue, red]) => {
-                    for (pixel, ((g, b), r)) in pixels.chunks_exact_mut(3).zip(green.iter().zip(blue).zip(red)) {
+                    for (pixel, ((g, b), r)) in
+                        pixels.chunks_exact_mut(3).zip(green.iter().zip(blue).zip(red))
+                    {
                         pixel.copy_from_slice(&[r, g, b].map(|value| level(value * scale)));
                     }
                 }
@@ -130,7 +132,12 @@ impl Exact {
                         pixel.copy_from_slice(&yuv.rgb(y, u, v));
                     }
                 }
-                _ => return Err(Error::video(path, "a frame has another number of components than its format")),
+                _ => {
+                    return Err(Error::video(
+                        path,
+                        "a frame has another number of components than its format",
+                    ));
+                }
             }
         }
         Ok(Rgb { height, width, data })
@@ -246,10 +253,11 @@ mod tests {
     /// A picture of 4 x 2 pixels of one colour in any format.
     fn converted(format: &str, colorimetry: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         gst::init().unwrap();
-        let caps: gst::Caps =
-            format!("video/x-raw, format={format}, width=4, height=2, framerate=1/1, colorimetry={colorimetry}")
-                .parse()
-                .unwrap();
+        let caps: gst::Caps = format!(
+            "video/x-raw, format={format}, width=4, height=2, framerate=1/1, colorimetry={colorimetry}"
+        )
+        .parse()
+        .unwrap();
         let info = super::super::colour::interpret(&caps).unwrap();
         let mut content = vec![0; info.size()];
         for (place, byte) in content.iter_mut().enumerate() {

@@ -132,23 +132,23 @@ fn is_common_format(caps: &gst::CapsRef) -> bool {
                 && text("profile").is_some_and(|profile| ["main", "main-10"].contains(&profile))
         }
         "video/mpeg" => matches!(number("mpegversion"), 1 | 2 | 4),
-        "video/x-wmv" => text("format").is_none_or(|format| ["WMV1", "WMV2", "WMV3", "WVC1"].contains(&format)),
-        "video/x-h263" | "video/x-divx" | "video/x-xvid" | "video/x-msmpeg" | "video/x-flash-video"
-        | "video/x-pn-realvideo" | "video/x-vp6-flash" => true,
+        "video/x-wmv" => {
+            text("format").is_none_or(|format| ["WMV1", "WMV2", "WMV3", "WVC1"].contains(&format))
+        }
+        "video/x-h263"
+        | "video/x-divx"
+        | "video/x-xvid"
+        | "video/x-msmpeg"
+        | "video/x-flash-video"
+        | "video/x-pn-realvideo"
+        | "video/x-vp6-flash" => true,
         _ => false,
     }
 }
 
 /// H.264's profiles of 8 bits and 4:2:0.
-const H264_PROFILES: [&str; 7] = [
-    "constrained-baseline",
-    "baseline",
-    "main",
-    "extended",
-    "high",
-    "constrained-high",
-    "progressive-high",
-];
+const H264_PROFILES: [&str; 7] =
+    ["constrained-baseline", "baseline", "main", "extended", "high", "constrained-high", "progressive-high"];
 
 /// The living decoders by name, which is unique in the process.
 static WATCHES: Mutex<Option<HashMap<String, Weak<Watch>>>> = Mutex::new(None);
@@ -296,8 +296,12 @@ mod tests {
     #[test]
     fn direct_rendering_needs_a_format_that_gstreamer_certainly_knows() {
         assert!(is_common("video/x-h264, profile=(string)high"));
-        assert!(is_common("video/x-h264, profile=main, chroma-format=4:2:0, bit-depth-luma=(uint)8, bit-depth-chroma=(uint)8"));
-        assert!(is_common("video/x-h265, profile=main-10, chroma-format=4:2:0, bit-depth-luma=(uint)10, bit-depth-chroma=(uint)10"));
+        assert!(is_common(
+            "video/x-h264, profile=main, chroma-format=4:2:0, bit-depth-luma=(uint)8, bit-depth-chroma=(uint)8"
+        ));
+        assert!(is_common(
+            "video/x-h265, profile=main-10, chroma-format=4:2:0, bit-depth-luma=(uint)10, bit-depth-chroma=(uint)10"
+        ));
         assert!(is_common("video/mpeg, mpegversion=2"));
         assert!(!is_common("video/x-h264"));
         assert!(!is_common("video/x-h264, profile=high-10"));

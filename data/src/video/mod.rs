@@ -8,6 +8,8 @@ mod decodebin;
 mod edits;
 pub mod encode;
 mod exact;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod libav;
 mod limits;
 mod packets;

@@ -340,7 +340,8 @@ fn missing_plugin(structure: &gst::StructureRef, path: &Path) -> Error {
     Error::Video {
         path: path.to_path_buf(),
         reason,
-        next: "convert it (ffmpeg -i FILE -c:v libx264 -pix_fmt yuv420p NEW.mp4) or leave the clip out".into(),
+        next: "convert it (ffmpeg -i FILE -c:v libx264 -pix_fmt yuv420p NEW.mp4) or leave the clip out"
+            .into(),
     }
 }
 

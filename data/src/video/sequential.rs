@@ -1,7 +1,7 @@
 //! Decodes a file from its first frame and counts frames: correct for every file, whatever its timestamps.
 
-use super::convert::{Orientation, Rgb, ToRgb};
 use super::colour::{self, Stated};
+use super::convert::{Orientation, Rgb, ToRgb};
 use super::decodebin::{self, Shown};
 use super::edits::{self, Edit};
 use super::libav::{Naming, Threads, Watch};
@@ -12,8 +12,8 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Decoded bytes that a clip may keep in memory while its length is unknown. A ten-second clip of MSR-VTT has
@@ -360,4 +360,3 @@ fn count_and_drop(
         }
     });
 }
-

@@ -26,9 +26,7 @@ pub(super) fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<gst::Pad> {
     let whole = gst::Buffer::from_slice(bytes);
     pad(path, length, move |offset, count| {
         let from = usize::try_from(offset).map_err(|_| gst::FlowError::Error)?;
-        whole
-            .copy_region(gst::BufferCopyFlags::MEMORY, from..from + count)
-            .map_err(|_| gst::FlowError::Error)
+        whole.copy_region(gst::BufferCopyFlags::MEMORY, from..from + count).map_err(|_| gst::FlowError::Error)
     })
 }
 

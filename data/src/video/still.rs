@@ -17,6 +17,9 @@ use std::time::Duration;
 const MAX_SIDE: u32 = 16_384;
 const MAX_BYTES: u64 = 512 << 20;
 
+/// Largest canvas of an animation, in pixels: a decoder has up to four copies of it, of four bytes a pixel.
+const MAX_CANVAS: u64 = MAX_BYTES / 16;
+
 /// The chosen frames of an animation, or an image as a clip of one frame.
 pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<usize>) -> Result<Frames> {
     let mut to_rgb = ToRgb::new(target);
@@ -80,6 +83,8 @@ fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
     if !is_animated {
         DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
         found.frames = 1;
+    } else if found.frames == 0 {
+        return Err(Error::video(path, "it has no frames"));
     } else if found.codec == "png" {
         found.codec = "apng";
     }
@@ -122,10 +127,19 @@ fn animated(
 ) -> Result<bool> {
     let file = BufReader::new(File::open(path).map_err(Error::io("open the image", path))?);
     let failed = |error: image::ImageError| Error::video(path, error.to_string());
+    let check_canvas = |(width, height): (u32, u32)| {
+        if u64::from(width) * u64::from(height) <= MAX_CANVAS {
+            return Ok(());
+        }
+        let reason =
+            format!("an animation of {width} x {height} pixels, expected at most {MAX_CANVAS} pixels");
+        Err(Error::video(path, reason))
+    };
     let frames = match format {
         Some(ImageFormat::Gif) => {
             let mut decoder = GifDecoder::new(file).map_err(failed)?;
             decoder.set_limits(limits()).map_err(failed)?;
+            check_canvas(decoder.dimensions())?;
             let frames = decoder.into_frames();
             image::Frames::new(Box::new(frames.map(|frame| frame.map(with_white))))
         }
@@ -134,6 +148,7 @@ fn animated(
             if !decoder.is_apng().map_err(failed)? {
                 return Ok(false);
             }
+            check_canvas(decoder.dimensions())?;
             decoder.apng().map_err(failed)?.into_frames()
         }
         Some(ImageFormat::WebP) => {
@@ -142,6 +157,7 @@ fn animated(
             if !decoder.has_animation() {
                 return Ok(false);
             }
+            check_canvas(decoder.dimensions())?;
             decoder.into_frames()
         }
         _ => return Ok(false),
@@ -184,11 +200,48 @@ fn rgb(image: DynamicImage) -> Rgb {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
         DynamicImage::ImageRgb8(image) => image.into_raw(),
-        image => image
-            .into_rgba8()
-            .pixels()
-            .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
-            .collect(),
+        image => image.into_rgba8().pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
     };
     Rgb { height, width, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A GIF whose canvas has this size, with one frame of a pixel.
+    fn gif(width: u16, height: u16) -> Vec<u8> {
+        let mut bytes = b"GIF89a".to_vec();
+        bytes.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
+        bytes.extend(b"\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;");
+        bytes
+    }
+
+    #[test]
+    fn an_animation_without_frames_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let whole = gif(40, 30);
+        // The head without the frame, with and without the trailer.
+        for bytes in [[&whole[..19], b";"].concat(), whole[..19].to_vec()] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let found = examine(file.path());
+            let message = found.failure.unwrap().to_string();
+            assert!(found.frames == 0 && message.contains("cannot decode video"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_animation_too_large_for_memory_is_refused_by_its_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let frames = |width, height| {
+            std::fs::write(file.path(), gif(width, height)).unwrap();
+            examine(file.path())
+        };
+        let small = frames(40, 30);
+        assert!(small.failure.is_none() && small.frames == 1, "{:?}", small.failure);
+        for (width, height) in [(16_000, 16_000), (5793, 5793)] {
+            let message = frames(width, height).failure.unwrap().to_string();
+            assert!(message.contains(&format!("{width} x {height} pixels, expected at most")), "{message}");
+        }
+    }
 }

@@ -14,7 +14,8 @@ const LIMIT: f64 = 3.0;
 /// The clips of a kind: path, FFmpeg's pixel format, and FFmpeg's mean colour of each frame.
 fn clips(kind: &str) -> Vec<(PathBuf, String, Vec<[f64; 3]>)> {
     let truth: serde_json::Map<String, Value> =
-        serde_json::from_str(&std::fs::read_to_string(Path::new(FOLDER).join("truth.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(Path::new(FOLDER).join("truth.json")).unwrap())
+            .unwrap();
     let found: Vec<_> = truth
         .into_iter()
         .filter(|(name, _)| name.starts_with(kind))
@@ -59,7 +60,8 @@ fn check(kind: &str) -> Vec<Probe> {
             println!("{name} ({pixels}), {size:?}: {far:.1}");
             // Resized pictures have other means.
             if far > if size.is_none() { LIMIT } else { 2.0 * LIMIT } {
-                wrong.push(format!("{name} ({pixels}), {size:?}: {far:.1} of 255 away, first {:.1?}", got[0]));
+                wrong
+                    .push(format!("{name} ({pixels}), {size:?}: {far:.1} of 255 away, first {:.1?}", got[0]));
             }
         }
         probes.push(found);

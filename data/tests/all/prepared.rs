@@ -44,7 +44,14 @@ fn inspect(path: &Path) -> Inspected {
     let found = probe(path);
     let size = |pixels: Option<u32>| pixels.unwrap_or(0) as usize;
     let (width, height) = (size(found.width), size(found.height));
-    Inspected { frames: found.frames, width, height, duration_s: found.duration_s, warning: found.warning, error: found.error }
+    Inspected {
+        frames: found.frames,
+        width,
+        height,
+        duration_s: found.duration_s,
+        warning: found.warning,
+        error: found.error,
+    }
 }
 
 #[test]
@@ -93,8 +100,14 @@ fn a_check_finds_what_is_missing_broken_and_shared() {
 fn a_check_reports_durations_sizes_and_wrong_splits() {
     let folder = tempfile::tempdir().unwrap();
     world(folder.path(), 3);
-    let inspect =
-        |_: &Path| Inspected { frames: 20, width: 320, height: 240, duration_s: Some(12.5), warning: None, error: None };
+    let inspect = |_: &Path| Inspected {
+        frames: 20,
+        width: 320,
+        height: 240,
+        duration_s: Some(12.5),
+        warning: None,
+        error: None,
+    };
     let paths = DatasetPaths { splits: Splits::default(), ..paths(folder.path()) };
     let report = check(&paths, &inspect, &|_| {}).unwrap();
     let text = report.to_string();

@@ -1,7 +1,9 @@
 //! `experiments caption`
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use burn::tensor::FloatDType;
 use captioner::{Captioner, ClipCaptions, Options, Overrides, Settings};
 use clap::{Args, ValueEnum};
@@ -10,7 +12,9 @@ use model::checkpoint::Precision;
 use model::generate::Sample;
 use serde_json::{Value, json};
 
+use super::image_ids::image_ids;
 use super::options::{CheckpointOption, DeviceOption};
+use super::{Outcome, Usage, verdict};
 use crate::runtime::device;
 
 /// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
@@ -22,7 +26,8 @@ pub(super) struct Arguments {
     /// Video, GIF or image files
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// Output: text, jsonl (with ids, scores and errors) or coco (results that `experiments score` reads)
+    /// Output: text, jsonl (with ids, scores and errors) or coco (results that `experiments score` reads; the
+    /// id is the file's name, or its path below the common folder where names are equal)
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Frames a clip [default: as in the checkpoint's recap.toml, else 8]
@@ -52,6 +57,20 @@ pub(super) struct Arguments {
     /// Repetition penalty: divides the scores of tokens that the caption already contains
     #[arg(long)]
     repetition_penalty: Option<f64>,
+    /// Write no sequence of N tokens twice; 0 allows it [default: as in recap.toml, else as in
+    /// generation_config.json]
+    #[arg(long, value_name = "N")]
+    no_repeat_ngram_size: Option<usize>,
+    /// Write no sequence of N tokens of the encoder's input; no effect on a BLIP-2, as in transformers
+    #[arg(long, value_name = "N")]
+    encoder_no_repeat_ngram_size: Option<usize>,
+    /// Tokens of a word that is not written, as in 4,5,6; several times for several words
+    #[arg(long, value_name = "IDS", value_parser = parse_ids)]
+    bad_words_ids: Option<Vec<TokenIds>>,
+    /// Token that follows the first one of the text: the first new token of a T5, the second one of OPT and
+    /// LLaMA
+    #[arg(long, value_name = "ID")]
+    forced_bos_token_id: Option<u32>,
     /// Sample at this temperature instead of beam search
     #[arg(long, value_name = "TEMPERATURE", allow_negative_numbers = true)]
     sample: Option<f64>,
@@ -79,13 +98,41 @@ enum Format {
     Coco,
 }
 
+/// The tokens of a word.
+type TokenIds = Vec<u32>;
+
+fn parse_ids(word: &str) -> Result<TokenIds, String> {
+    let ids = word.split(',').map(|id| id.trim().parse());
+    ids.collect::<Result<_, _>>()
+        .map_err(|_| "expected token ids with commas between, as in 4,5,6".to_owned())
+}
+
 fn parse_fusion(word: &str) -> Result<Fusion, String> {
     serde_json::from_value(json!(word))
         .map_err(|_| "expected concat, average, concat_queries or average_queries".to_owned())
 }
 
-/// Captions every input; returns whether all of them could be decoded.
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let ids = coco_ids(arguments).usage()?;
+    caption(arguments, &ids).failure().map(verdict)
+}
+
+/// The ids of COCO results, which have one caption a clip.
+fn coco_ids(arguments: &Arguments) -> anyhow::Result<HashMap<PathBuf, String>> {
+    if arguments.format != Format::Coco {
+        return Ok(HashMap::new());
+    }
+    ensure!(
+        arguments.captions <= 1,
+        "--format coco has one caption a clip, but --captions is {}; use --format jsonl",
+        arguments.captions
+    );
+    let ids = image_ids(&arguments.inputs)?;
+    Ok(arguments.inputs.iter().cloned().zip(ids).collect())
+}
+
+/// Captions every input; returns whether all of them could be decoded. `ids` are those of COCO results.
+fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Result<bool> {
     let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
     let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
     let options = Options {
@@ -101,10 +148,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     for change in captioner.changes() {
         eprintln!("changed: {change}");
     }
+    if captioner.context.generate.encoder_no_repeat_ngram_size > 0 {
+        eprintln!("note: {}", model::generate::NO_ENCODER_IDS);
+    }
     let (mut results, mut all_decoded) = (Vec::new(), true);
     captioner.caption_each(&arguments.inputs, |clip| {
         all_decoded &= clip.captions.is_ok();
-        print(&clip, arguments.format, &mut results);
+        print(&clip, arguments.format, ids, &mut results);
     })?;
     if arguments.format == Format::Coco {
         println!("{}", serde_json::to_string_pretty(&results)?);
@@ -125,6 +175,13 @@ fn settings(arguments: &Arguments, mut settings: Settings) -> Settings {
     set(&mut generate.num_beams, &arguments.beams);
     set(&mut generate.length_penalty, &arguments.length_penalty);
     set(&mut generate.repetition_penalty, &arguments.repetition_penalty);
+    let own = |value: &mut Option<usize>, option: Option<usize>| *value = option.or(*value);
+    own(&mut generate.no_repeat_ngram_size, arguments.no_repeat_ngram_size);
+    own(&mut generate.encoder_no_repeat_ngram_size, arguments.encoder_no_repeat_ngram_size);
+    if arguments.bad_words_ids.is_some() {
+        generate.bad_words_ids.clone_from(&arguments.bad_words_ids);
+    }
+    generate.forced_bos_token_id = arguments.forced_bos_token_id.or(generate.forced_bos_token_id);
     set(&mut settings.frames.count, &arguments.frames);
     set(&mut settings.text.prompt, &arguments.prompt);
     settings
@@ -132,7 +189,7 @@ fn settings(arguments: &Arguments, mut settings: Settings) -> Settings {
 
 /// Prints the captions of a clip, or collects them for the COCO results. A clip that cannot be decoded is
 /// reported.
-fn print(clip: &ClipCaptions, format: Format, results: &mut Vec<Value>) {
+fn print(clip: &ClipCaptions, format: Format, ids: &HashMap<PathBuf, String>, results: &mut Vec<Value>) {
     let path = &clip.path;
     let captions = match &clip.captions {
         Ok(captions) => captions,
@@ -155,8 +212,7 @@ fn print(clip: &ClipCaptions, format: Format, results: &mut Vec<Value>) {
                 })
             ),
             Format::Coco => {
-                let id = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-                results.push(json!({"image_id": id, "caption": caption.text}));
+                results.push(json!({"image_id": ids.get(path), "caption": caption.text}));
             }
         }
     }

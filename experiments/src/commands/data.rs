@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ::data::check::{self, Inspected};
-use ::data::datasets::{DataSet, Split, open};
+use ::data::datasets::{Clip, DataSet, Split, VideoSet, annotations, open};
+use ::data::decodable::undecodable;
 use ::data::frames::prepare;
 use ::data::probe::{Probe, probe};
 use ::data::sampling::Sampling;
 use ::data::video::FrameRequest;
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use train::files;
 
@@ -100,6 +101,8 @@ pub(super) struct CheckArguments {
 fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     let bar = ProgressBars::default();
     let place = arguments.place.config(None).place();
+    // Reading the annotations once more takes little beside decoding every clip.
+    print_notes(&annotations(place.dataset, &place.annotations)?.notes);
     let report = check::check(&place, &inspect, &|progress| bar.update(progress))?;
     drop(bar);
     println!("{report}");
@@ -111,6 +114,10 @@ fn check(arguments: &CheckArguments) -> anyhow::Result<bool> {
     list.save(&path)?;
     println!("training leaves out {} clips, listed in {}", thousands(list.clips.len()), path.display());
     Ok(report.is_valid())
+}
+
+fn print_notes(notes: &[String]) {
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 /// Properties of a file that was decoded as a whole.
@@ -157,19 +164,37 @@ fn parse_sampling(word: &str) -> Result<Sampling, String> {
 
 /// Decodes the sampled frames of a data set before training.
 fn prepare_frames(arguments: &PrepareArguments) -> anyhow::Result<()> {
-    let set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
+    let mut set = open(&arguments.place.config(arguments.skip_list.clone()).place())?;
+    print_notes(&set.notes);
     let is_chosen = |split: Split| arguments.split.is_none_or(|only| only == split);
-    let clips: Vec<_> = set.clips.iter().filter(|clip| is_chosen(clip.split)).collect();
-    ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());
     let request = FrameRequest {
         sampling: arguments.sampling,
         seed: arguments.seed,
         ..FrameRequest::uniform(arguments.frames, arguments.size)
     };
     let bar = ProgressBars::default();
-    let prepared = prepare(&clips, &request, &arguments.out, &|progress| bar.update(progress)).context(
-        "`experiments data check` lists every clip that cannot be decoded, and saves the list that leaves them out",
-    )?;
+    let show = |progress| bar.update(progress);
+    let chosen = |set: &VideoSet| -> Vec<Clip> {
+        set.clips.iter().filter(|clip| is_chosen(clip.split)).cloned().collect()
+    };
+    let decoded =
+        |clips: &[Clip]| prepare(&clips.iter().collect::<Vec<_>>(), &request, &arguments.out, &show);
+    let clips = chosen(&set);
+    ensure!(!clips.is_empty(), "{} has no clips to prepare", arguments.place.directory.display());
+    let prepared = match decoded(&clips) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let found = undecodable(&clips.iter().collect::<Vec<_>>(), &request, &arguments.out, &show)?;
+            if found.is_empty() || found.len() == clips.len() {
+                return Err(error.into());
+            }
+            for clip in &found {
+                eprintln!("warning: left out: {}: {}", clip.id, clip.error);
+            }
+            set.leave_out(found);
+            decoded(&chosen(&set))?
+        }
+    };
     drop(bar);
     for split in Split::ALL.into_iter().filter(|split| is_chosen(*split)) {
         println!("{:<9} {}", split.name(), set.usage(split));

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use ::data::text::Tokenizer;
 use anyhow::{Context as _, bail, ensure};
 use burn::tensor::Device;
-use captioner::TOKENIZER_FILE;
-use captioner::checkpoint::check_tokenizer;
+use captioner::QFORMER_TOKENIZER;
+use captioner::checkpoint::{open_qformer_tokenizer, open_tokenizer};
 use clap::Args;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
-use model::checkpoint::{self, CONFIG_FILE, Parts, Role};
+use model::checkpoint::{self, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, CONFIG_FILE, Parts, Role};
 use model::layers::Activation;
 use model::lm::LanguageModelConfig;
 use model::presets::Preset;
 use model::{Blip2Config, Fusion};
 
 use super::options::CheckpointOption;
+use super::small_files::SmallFiles;
 use crate::text::thousands;
 
 /// Arguments of `import`.
@@ -48,21 +49,6 @@ pub(super) struct ImportArguments {
     verbose: bool,
 }
 
-/// Files of a language model's tokenizer, and other small ones that belong to a checkpoint.
-const SMALL_FILES: [&str; 11] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-];
-
 /// Runs the command.
 pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let ImportArguments { source, vision, qformer, language_model, .. } = arguments;
@@ -83,19 +69,29 @@ pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let borrowed: Vec<(Role, &Path)> = sources.iter().map(|(role, path)| (*role, path.as_path())).collect();
     let parts = Parts::open(&borrowed)?;
     let words = source.iter().chain(qformer).chain(language_model);
-    let config = configure(arguments.config.as_deref(), &sources, words, &parts)?;
-    let imported = checkpoint::import(parts, &config, &arguments.out)?;
-    let small = copy_small_files(&sources, &arguments.out)?;
-    let tokenizer = arguments.out.join(TOKENIZER_FILE);
-    if tokenizer.is_file() {
-        check_tokenizer(&Tokenizer::from_file(&tokenizer)?, &config, &arguments.out)?;
+    let mut small = SmallFiles::read(&sources)?;
+    let tokenizer = small.tokenizer.as_deref().map(Tokenizer::open).transpose()?;
+    let mut config = configure(arguments.config.as_deref(), &sources, words, &parts)?;
+    if parts.layouts().contains(&Layout::Lavis) {
+        compute_as_lavis(&mut config, tokenizer.as_ref(), &mut small)?;
     }
+    let imported = checkpoint::import(parts, &config, &arguments.out)?;
+    small.write(&arguments.out)?;
+    copy_adapter(&sources, &arguments.out)?;
+    if tokenizer.is_some() {
+        open_tokenizer(&arguments.out, &config)?;
+    }
+    let reads_text = config.qformer_config.reads_text;
+    if reads_text && small.has_qformer_tokenizer() {
+        open_qformer_tokenizer(&arguments.out, &config)?;
+    }
+    let names = small.names();
     println!(
         "{}: {} tensors, {} parameters{}",
         arguments.out.display(),
         imported.tensors,
         thousands(imported.parameters),
-        if small.is_empty() { String::new() } else { format!(", {}", small.join(", ")) },
+        if names.is_empty() { String::new() } else { format!(", {}", names.join(", ")) },
     );
     if !imported.left_out.is_empty() {
         let all = imported.left_out.len();
@@ -106,14 +102,17 @@ pub(super) fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
             println!("  ... (--verbose prints all)");
         }
     }
-    if !tokenizer.exists() && !small.iter().any(|name| TOKENIZERS.contains(&name.as_str())) {
-        println!("the sources have no tokenizer; put the language model's into {}", arguments.out.display());
+    let out = arguments.out.display();
+    if tokenizer.is_none() {
+        println!("the sources have no tokenizer; put the language model's into {out}");
+    }
+    if reads_text && !small.has_qformer_tokenizer() {
+        println!(
+            "the sources have no tokenizer of the Q-Former, which reads prompts: put BERT's into {out}/{QFORMER_TOKENIZER}"
+        );
     }
     Ok(())
 }
-
-/// Files that alone make a tokenizer.
-const TOKENIZERS: [&str; 4] = ["tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json"];
 
 /// A path, or a repository of the hub, which is downloaded to the cache of Hugging Face's programs.
 fn find(source: &str) -> anyhow::Result<PathBuf> {
@@ -143,10 +142,14 @@ fn download(name: &str) -> anyhow::Result<PathBuf> {
     let is_weights =
         |file: &str| file.starts_with(start) && file.trim_end_matches(".index.json").ends_with(end);
     let mut directory = None;
-    for file in files.iter().filter(|file| !file.contains('/')) {
-        if is_weights(file) || file == CONFIG_FILE || SMALL_FILES.contains(&file.as_str()) {
+    for file in &files {
+        let is_inside = file.contains('/');
+        let is_wanted = !is_inside && (is_weights(file) || file == CONFIG_FILE);
+        if is_wanted || SmallFiles::contain(file) {
             let path = repository.get(file)?;
-            directory = path.parent().map(Path::to_owned);
+            if !is_inside {
+                directory = path.parent().map(Path::to_owned);
+            }
         }
     }
     directory.with_context(|| format!("{name} holds no checkpoint"))
@@ -181,35 +184,51 @@ fn configure<'a>(
     if let Some(directory) = directory_of(Role::LanguageModel).filter(|_| given.is_none()) {
         config.text_config = checkpoint::load_language_model_config(directory)?;
     }
-    if parts.layouts().contains(&Layout::Lavis) {
-        // LAVIS computes with these, independently of the language model's own file
-        if let LanguageModelConfig::T5(t5) = &mut config.text_config {
-            t5.dense_act_fn = Some(Activation::Gelu);
-        }
-        config.vision_config.post_layernorm_eps = Some(1e-5);
-    }
     if let Some(size) = checkpoint::image_size(parts, &config) {
         config.vision_config.image_size = size;
     }
     Ok(config)
 }
 
-/// Copies tokenizers and the like from the directories among the sources, the language model's first.
-fn copy_small_files(sources: &[(Role, PathBuf)], out: &Path) -> anyhow::Result<Vec<String>> {
-    let by_role =
-        |wanted: Role| sources.iter().filter(move |(role, _)| *role == wanted).map(|(_, path)| path);
-    let directories: Vec<&PathBuf> =
-        by_role(Role::LanguageModel).chain(by_role(Role::Whole)).filter(|path| path.is_dir()).collect();
-    let mut copied = Vec::new();
-    for name in SMALL_FILES {
-        let found = directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file());
-        if let Some(path) = found {
-            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            train::files::replace(&out.join(name), &bytes)?;
-            copied.push(name.to_owned());
+/// Copies the adapter of the first directory that has one.
+fn copy_adapter(sources: &[(Role, PathBuf)], out: &Path) -> anyhow::Result<()> {
+    for (_, directory) in sources.iter().filter(|(_, path)| path.is_dir()) {
+        if checkpoint::load_adapter_config(directory)?.is_none() {
+            continue;
         }
+        for name in [ADAPTER_CONFIG_FILE].iter().chain(&ADAPTER_WEIGHTS_FILES) {
+            let from = directory.join(name);
+            if from.is_file() {
+                std::fs::copy(&from, out.join(name))
+                    .with_context(|| format!("cannot copy {} to {}", from.display(), out.display()))?;
+            }
+        }
+        println!("{}: with the adapter of {}", out.display(), directory.display());
+        break;
     }
-    Ok(copied)
+    Ok(())
+}
+
+/// The line break, which ends LAVIS's captions with OPT, in OPT's published tokenizer.
+const LINE_BREAK: u32 = 50_118;
+
+/// Sets what LAVIS computes with, independently of the language model's own files.
+fn compute_as_lavis(
+    config: &mut Blip2Config,
+    tokenizer: Option<&Tokenizer>,
+    small: &mut SmallFiles,
+) -> anyhow::Result<()> {
+    config.vision_config.post_layernorm_eps = Some(1e-5);
+    match &mut config.text_config {
+        LanguageModelConfig::T5(t5) => t5.dense_act_fn = Some(Activation::Gelu),
+        LanguageModelConfig::Opt(opt) => {
+            let line_break = tokenizer.map_or(Some(LINE_BREAK), |own| own.id_of("\u{10a}"));
+            opt.eos_token_id = line_break.or(opt.eos_token_id);
+            small.set_end_token(opt.eos_token_id)?;
+        }
+        LanguageModelConfig::Llama(_) => {}
+    }
+    Ok(())
 }
 
 /// Arguments of `export`.
@@ -238,7 +257,7 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
         model::lora::merge(&mut blip2.language_model);
     }
     checkpoint::save(&blip2, &config, &arguments.out)?;
-    copy_small_files(&[(Role::Whole, directory.clone())], &arguments.out)?;
+    SmallFiles::read(&[(Role::Whole, directory.clone())])?.write(&arguments.out)?;
     println!("{}", arguments.out.display());
     if config.fusion != Fusion::Concat {
         println!("transformers reads one image at a time and has no fusion {:?}", config.fusion);

@@ -5,6 +5,7 @@ mod ablation;
 mod caption;
 mod data;
 mod evaluate;
+mod image_ids;
 mod import;
 mod list;
 mod options;
@@ -12,6 +13,7 @@ mod pretrain;
 mod report;
 mod score;
 mod show;
+mod small_files;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -134,7 +136,7 @@ impl Cli {
             Command::Evaluate(arguments) => evaluate::run(&arguments),
             Command::Report(arguments) => report::run(&arguments).failure().map(done),
             Command::Score(arguments) => score::run(&arguments).failure().map(done),
-            Command::Caption(arguments) => caption::run(&arguments).failure().map(verdict),
+            Command::Caption(arguments) => caption::run(&arguments),
             Command::Data(command) => data::run(&command),
             Command::Import(arguments) => import::run(&arguments).failure().map(done),
             Command::Export(arguments) => import::export(&arguments).failure().map(done),

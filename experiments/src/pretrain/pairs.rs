@@ -106,16 +106,19 @@ fn own(config: &PairsConfig) -> anyhow::Result<PairSet> {
     Ok(set)
 }
 
-/// The shards of `folder/start*.tar`, or one tar file.
+/// The shards of `folder/start*.tar`, plain or gzipped, or one file.
 fn find_shards(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match name.split_once('*') {
         None => Ok(vec![pattern.to_owned()]),
-        Some((start, ".tar")) => {
+        Some((start, ".tar" | ".tar.gz" | ".tgz")) => {
             let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty());
             Ok(pairs::shards(folder.unwrap_or(Path::new(".")), start)?)
         }
-        Some(_) => bail!("pairs.shards is {}, expected FOLDER/START*.tar or one tar file", pattern.display()),
+        Some(_) => bail!(
+            "pairs.shards is {}, expected FOLDER/START*.tar, FOLDER/START*.tar.gz or one tar file",
+            pattern.display()
+        ),
     }
 }
 

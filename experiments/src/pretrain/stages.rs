@@ -11,6 +11,7 @@ use captioner::{Context, PromptIds, Videos};
 use data::datasets::Split;
 use data::text::Tokenizer;
 use data::tiny_world::{question_corpus, text_corpus, vocabulary};
+use model::checkpoint::Constraints;
 use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
 use model::{Blip2, Blip2Config};
@@ -301,8 +302,9 @@ impl<'a> Stages<'a> {
         Context {
             config: self.model_config.clone(),
             tokenizer: self.tokenizer.clone(),
+            qformer_tokenizer: None,
             prompt: PromptIds::default(),
-            generate: self.config.generate.with_end_tokens(self.ends.clone()),
+            generate: self.config.generate.for_model(self.ends.clone(), &Constraints::default()),
         }
     }
 }

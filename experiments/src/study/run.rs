@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::ensure;
-use captioner::{Context, SETTINGS_FILE, TOKENIZER_FILE};
+use anyhow::{Context as _, ensure};
+use captioner::{Context, QFORMER_TOKENIZER, SETTINGS_FILE, TOKENIZER_FILE};
 use data::datasets::Split;
 use model::Blip2;
+use model::checkpoint::Constraints;
 use serde_json::json;
 use train::evaluation::evaluate_captions;
 use train::processes::SingleProcess;
@@ -205,7 +206,19 @@ impl Stages<'_> {
         if !outcome.interrupted {
             let best = directory.join(BEST);
             context.tokenizer.save(&best.join(TOKENIZER_FILE))?;
-            files::replace(&best.join(SETTINGS_FILE), config.to_toml()?.as_bytes())?;
+            if let Some(tokenizer) = &context.qformer_tokenizer {
+                let folder = best.join(QFORMER_TOKENIZER);
+                std::fs::create_dir_all(&folder)
+                    .with_context(|| format!("cannot create {}", folder.display()))?;
+                tokenizer.save(&folder.join(TOKENIZER_FILE))?;
+            }
+            let mut saved = config.clone();
+            if saved.answering.is_none() {
+                // `best/` has no generation_config.json
+                saved.generate =
+                    saved.generate.with_constraints(&Constraints::of_settings(&context.generate));
+            }
+            files::replace(&best.join(SETTINGS_FILE), saved.to_toml()?.as_bytes())?;
         }
         Ok((outcome, context))
     }

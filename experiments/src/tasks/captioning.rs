@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use captioner::{Checkpoint, Context};
 use data::datasets::{Split, VideoSet};
 use data::tiny_world::{World, WorldConfig, chance_levels};
@@ -49,8 +49,13 @@ impl Task for Captioning {
     }
 
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
-        let generate = self.config.generate.with_end_tokens(checkpoint.end_tokens.clone());
-        Ok(checkpoint.context(&self.config.text.prompt, generate)?)
+        let generate = self.config.generate.for_model(checkpoint.end_tokens.clone(), &checkpoint.constraints);
+        if generate.encoder_no_repeat_ngram_size > 0 {
+            eprintln!("note: {}", model::generate::NO_ENCODER_IDS);
+        }
+        let context = checkpoint.context(&self.config.text.prompt, generate)?;
+        context.check_length(self.config.frames.count)?;
+        Ok(context)
     }
 
     fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
@@ -72,7 +77,15 @@ impl Task for Captioning {
         let references: Vec<&[String]> = training.iter().map(|clip| clip.captions.as_slice()).collect();
         let (caption, _) =
             best_constant_caption(&references).context("the training split has no captions")?;
-        let count = clips.split(Split::Test).len();
+        let test = clips.split(Split::Test);
+        ensure!(
+            test.iter().any(|clip| !clip.captions.is_empty()),
+            "the {} test clips of {} have no captions to score against; give a test split with captions \
+             (`experiments evaluate --predictions FILE` captions such clips)",
+            test.len(),
+            clips.name()
+        );
+        let count = test.len();
         let constant = Self::scorer(clips, Split::Test)?.score(&vec![caption.clone(); count])?;
         let chance = clips
             .world()

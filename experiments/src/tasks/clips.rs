@@ -61,6 +61,7 @@ impl Clips {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
                 let mut set = open(&dataset.place())?;
+                set.notes.iter().for_each(|note| eprintln!("note: {note}"));
                 for &split in needed {
                     let frames = decode_or_leave_out(&mut set, split, &config.frames, size, caches)?;
                     frames.map(|frames| decoded[split as usize].get_or_init(|| Arc::new(frames)));

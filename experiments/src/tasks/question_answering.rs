@@ -64,7 +64,13 @@ impl Task for QuestionAnswering {
         let tokenizer = checkpoint.tokenizer.clone();
         let generate = GenerateConfig { end_tokens: vec![tokenizer.end()], ..self.config.generate.clone() };
         generate.validate()?;
-        Ok(Context { config: checkpoint.config.clone(), tokenizer, prompt: PromptIds::default(), generate })
+        Ok(Context {
+            config: checkpoint.config.clone(),
+            tokenizer,
+            qformer_tokenizer: checkpoint.qformer_tokenizer.clone(),
+            prompt: PromptIds::default(),
+            generate,
+        })
     }
 
     fn training(&self, inputs: Inputs<'_>, _seed: u64) -> anyhow::Result<Arc<dyn Examples>> {

@@ -22,6 +22,8 @@ use sentences::{Captions, Sentence, Sentences};
 
 pub use score::MeteorStatistics;
 pub use tables::{MeteorTables, WHEEL, WHEEL_SHA256};
+#[cfg(any(test, fuzzing))]
+pub(crate) use tables::{pack_tables, write_damaged};
 
 use crate::corpus::Video;
 

@@ -208,7 +208,9 @@ impl MeteorTables {
     /// The synsets of a WordNet lemma, unsorted; `None` if it is no lemma.
     pub(super) fn synsets(&self, lemma: &str) -> Option<Vec<u32>> {
         let place = self.find_text(Part::LemmaText, Part::LemmaStarts, lemma)?;
-        Some(self.range(Part::SynsetStarts, place).map(|entry| self.number(Part::Synsets, entry)).collect())
+        let mut entries = self.range(Part::SynsetStarts, place);
+        entries.end = entries.end.min(self.count(Part::Synsets)); // a damaged file may claim billions
+        Some(entries.map(|entry| self.number(Part::Synsets, entry)).collect())
     }
 }
 
@@ -257,27 +259,45 @@ fn build(wheel: &Path, compact: &Path) -> Result<(), Error> {
     let mut parts = paraphrase_parts(lines).map_err(bad)?;
     parts.extend(synset_parts(&synsets).map_err(bad)?);
     parts.extend([exceptions, function_words, prefixes].map(String::into_bytes));
+    save(&parts, compact).map_err(|error| Error::io(compact, error))
+}
 
+/// Writes the compact file.
+fn save(parts: &[Vec<u8>], compact: &Path) -> std::io::Result<()> {
     // Another process may do the same: each writes its own file, the last rename wins, both are complete.
     let draft = compact.with_extension(format!("draft-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::io::BufWriter::new(File::create(&draft)?);
-        file.write_all(MAGIC)?;
-        file.write_all(WHEEL_SHA256.as_bytes())?;
-        let mut start = HEADER as u64;
-        for part in &parts {
-            let end = start + part.len() as u64;
-            file.write_all(&start.to_le_bytes())?;
-            file.write_all(&end.to_le_bytes())?;
-            start = end;
-        }
-        for part in &parts {
-            file.write_all(part)?;
-        }
-        file.into_inner()?.sync_all()?;
-        std::fs::rename(&draft, compact)
-    };
-    write().map_err(|error| Error::io(compact, error))
+    let mut file = std::io::BufWriter::new(File::create(&draft)?);
+    file.write_all(MAGIC)?;
+    file.write_all(WHEEL_SHA256.as_bytes())?;
+    let mut start = HEADER as u64;
+    for part in parts {
+        let end = start + part.len() as u64;
+        file.write_all(&start.to_le_bytes())?;
+        file.write_all(&end.to_le_bytes())?;
+        start = end;
+    }
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.into_inner()?.sync_all()?;
+    std::fs::rename(&draft, compact)
+}
+
+/// Writes a compact file of small tables, given in the order and form of METEOR's own files: paraphrases,
+/// synsets, irregular words, function words, prefixes.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn pack_tables(tables: [&str; 5], folder: &Path) -> Result<(), String> {
+    let [paraphrases, synsets, small @ ..] = tables;
+    let mut parts = paraphrase_parts(paraphrases.as_bytes())?;
+    parts.extend(synset_parts(synsets)?);
+    parts.extend(small.map(|text| text.as_bytes().to_vec()));
+    save(&parts, &folder.join(COMPACT)).map_err(|error| error.to_string())
+}
+
+/// Writes a compact file of this version with any content.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn write_damaged(content: &[u8], folder: &Path) -> std::io::Result<()> {
+    std::fs::write(folder.join(COMPACT), [MAGIC, WHEEL_SHA256.as_bytes(), content].concat())
 }
 
 fn check_wheel(wheel: &Path) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Blip2;
 use crate::fusion::{Fusion, Temporal};
+use crate::input::InputError;
 use crate::layers::LinearConfig;
 use crate::lm::LanguageModelConfig;
 use crate::lm::t5::T5Config;
@@ -98,12 +99,20 @@ impl Blip2Config {
             ("qformer_config.num_attention_heads", qformer.num_attention_heads),
             ("qformer_config.cross_attention_frequency", qformer.cross_attention_frequency),
         ];
-        let sizes = sizes.into_iter().chain(self.text_config.sizes());
+        let of_text = [
+            ("qformer_config.vocab_size", qformer.vocab_size),
+            ("qformer_config.max_position_embeddings", qformer.max_position_embeddings),
+        ];
+        let of_text = of_text.into_iter().filter(|_| qformer.reads_text);
+        let sizes = sizes.into_iter().chain(of_text).chain(self.text_config.sizes());
         for (key, size) in sizes {
             // no model is larger, and the square of a larger size could overflow
             if size == 0 || size > 1 << 24 {
                 return Err(format!("{key} is {size}"));
             }
+        }
+        if vision.image_size == 0 || vision.image_size > 1 << 14 {
+            return Err(format!("vision_config.image_size is {}, expected 1 to 16384", vision.image_size));
         }
         let divisions = [
             ("vision_config.num_attention_heads", vision.hidden_size, vision.num_attention_heads),
@@ -126,11 +135,25 @@ impl Blip2Config {
                 return Err(format!("{key} is {rate}, expected 0 or more and less than 1"));
             }
         }
+        if let Some(lora) = &self.lora {
+            lora.check().map_err(|reason| format!("lora.{reason}"))?;
+        }
         let layers = [vision.num_hidden_layers, qformer.num_hidden_layers, self.text_config.layers()];
         if layers.iter().any(|&layers| layers > 1000) {
             return Err(format!("a model of {layers:?} layers"));
         }
         Ok(())
+    }
+
+    /// Rejects a text of `new` tokens, after `frames` frames and a prompt, that is longer than the language
+    /// model's positions.
+    ///
+    /// # Errors
+    /// With the lengths and the maximum.
+    pub fn check_length(&self, frames: usize, prompt: usize, new: usize) -> Result<(), InputError> {
+        let times = if self.fusion == Fusion::ConcatQueries { frames } else { 1 };
+        let prefix = self.num_query_tokens.saturating_mul(times).saturating_add(prompt);
+        InputError::check_length(prefix, new, self.text_config.max_positions())
     }
 
     /// Makes the model with fresh weights.

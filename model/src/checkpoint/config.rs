@@ -4,10 +4,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{CONFIG_FILE, CheckpointError};
+use super::{CONFIG_FILE, CheckpointError, json};
 use crate::blip2::Blip2Config;
 use crate::fusion::Fusion;
 use crate::lm::LanguageModelConfig;
+use crate::lm::llama::LlamaConfig;
+use crate::lm::opt::OptConfig;
+use crate::lm::t5::T5Config;
+use crate::qformer::QFormerConfig;
+use crate::vit::VitConfig;
 
 /// Supported values of `model_type`, with the default of `use_qformer_text_input` and of `fusion`.
 const MODEL_TYPES: &[(&str, bool, Fusion)] = &[
@@ -27,13 +32,19 @@ const FIXED: &[(&str, &str, &str, Value)] = &[
     ("text_config", "llama", "pretraining_tp", Value::Null),
 ];
 
+/// The language model's section, in errors.
+const TEXT: &str = "text_config.";
+
+/// Keys of tokens that a model may lack: null and -1 mean none, as in transformers.
+const TOKENS: [&str; 3] = ["pad_token_id", "bos_token_id", "eos_token_id"];
+
 /// Loads a configuration file of any name.
 ///
 /// # Errors
 /// If it is absent or not that of a BLIP-2 or InstructBLIP with OPT, T5 or LLaMA.
 pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
-    parse(read_json(path)?).map_err(fail)
+    parse(json::read(path)?).map_err(fail)
 }
 
 /// Loads the configuration of a directory with only a language model.
@@ -43,22 +54,9 @@ pub fn load_config_file(path: &Path) -> Result<Blip2Config, CheckpointError> {
 pub fn load_language_model_config(directory: &Path) -> Result<LanguageModelConfig, CheckpointError> {
     let path = &directory.join(CONFIG_FILE);
     let fail = |reason: String| CheckpointError::Config { reason, path: path.to_owned() };
-    let mut value = json!({ "text_config": read_json(path)? });
+    let mut value = json!({ "text_config": json::read(path)? });
     check_language_model(&mut value).map_err(fail)?;
-    serde_json::from_value(value["text_config"].take()).map_err(|error| fail(error.to_string()))
-}
-
-fn read_json(path: &Path) -> Result<Value, CheckpointError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::Io {
-        action: "read the checkpoint's configuration",
-        source,
-        path: path.to_owned(),
-    })?;
-    let fail = |error: serde_json::Error| CheckpointError::Config {
-        reason: error.to_string(),
-        path: path.to_owned(),
-    };
-    serde_json::from_str(&text).map_err(fail)
+    typed_language_model(&value["text_config"]).map_err(fail)
 }
 
 fn parse(mut value: Value) -> Result<Blip2Config, String> {
@@ -77,9 +75,21 @@ fn parse(mut value: Value) -> Result<Blip2Config, String> {
     if value["fusion"].is_null() {
         value["fusion"] = json!(fusion);
     }
-    let config: Blip2Config = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    // the sections first: an error names the key
+    json::typed::<VitConfig>(&value["vision_config"], "vision_config.")?;
+    json::typed::<QFormerConfig>(&value["qformer_config"], "qformer_config.")?;
+    typed_language_model(&value["text_config"])?;
+    let config: Blip2Config = json::typed(&value, "")?;
     config.check()?;
     Ok(config)
+}
+
+fn typed_language_model(text: &Value) -> Result<LanguageModelConfig, String> {
+    match text["model_type"].as_str() {
+        Some("opt") => json::typed::<OptConfig>(text, TEXT).map(LanguageModelConfig::Opt),
+        Some("t5") => json::typed::<T5Config>(text, TEXT).map(LanguageModelConfig::T5),
+        _ => json::typed::<LlamaConfig>(text, TEXT).map(LanguageModelConfig::Llama),
+    }
 }
 
 /// Rejects unsupported settings, and adds absent ones.
@@ -144,7 +154,12 @@ fn fill_in(text: &mut Value, language_model: &str) {
         }
     }
     if let Some(keys) = text.as_object_mut() {
-        keys.retain(|_, value| !value.is_null());
+        keys.retain(|key, value| !value.is_null() || TOKENS.contains(&key.as_str()));
+        for key in TOKENS {
+            if keys.get(key).and_then(Value::as_i64) == Some(-1) {
+                keys.insert(key.to_owned(), Value::Null);
+            }
+        }
     }
 }
 
@@ -233,6 +248,8 @@ mod tests {
             ("text_config", "activation_function", json!("swish7")),
             ("vision_config", "qkv_bias", json!(false)),
             ("vision_config", "patch_size", json!(0)),
+            ("vision_config", "image_size", json!(0)),
+            ("vision_config", "image_size", json!(1_u64 << 40)),
             ("vision_config", "num_attention_heads", json!(3)),
             ("qformer_config", "cross_attention_frequency", json!(0)),
         ] {

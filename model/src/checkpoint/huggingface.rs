@@ -85,11 +85,12 @@ const PRETRAINING: &[(&str, &str, &str)] = &[
 /// Tensors that a file may lack; they keep their initial value, zero.
 pub(super) const MAY_BE_MISSING: &[&str] = &["temporal_embedding.weight"];
 
-/// Tensors that a file may contain without a parameter: copies of the embedding, and tables of positions.
+/// Tensors that a file may contain without a parameter: copies of the embedding, and a table of T5's older
+/// files that no model has used (`_keys_to_ignore_on_load_unexpected` in transformers).
 const MAY_BE_LEFT: &[&str] = &[
     "language_model.encoder.embed_tokens.weight",
     "language_model.decoder.embed_tokens.weight",
-    "qformer.embeddings.position_ids",
+    "language_model.decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
 ];
 
 /// As [`MAY_BE_LEFT`], if the head is tied to the embedding.
@@ -103,8 +104,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("language_model.model.decoder.embed_tokens.weight", "language_model.lm_head.weight"),
 ];
 
-/// Endings of tensors in older LLaMA files that follow from the configuration.
-const MAY_BE_LEFT_ENDINGS: &[&str] = &[".rotary_emb.inv_freq"];
+/// Endings of buffers in older files that follow from the configuration: the wavelengths of rotary
+/// positions, and counting numbers. transformers passes over both in every model.
+const MAY_BE_LEFT_ENDINGS: &[&str] =
+    &[".rotary_emb.inv_freq", ".rotary_emb.original_inv_freq", ".position_ids"];
 
 /// The name of a tensor in `tensors`: its own, or an alias.
 pub(super) fn held_name(name: &str, tensors: &Parts) -> Option<String> {

@@ -5,19 +5,27 @@
 //! is never returned.
 
 mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod generation;
 mod huggingface;
 mod import;
+mod json;
 pub mod layout;
 mod parts;
 mod peft;
 mod read;
 mod save;
 pub mod source;
+mod stand_in;
 
 pub use config::{load_config_file, load_language_model_config};
+pub use generation::Constraints;
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
-pub use peft::{ADAPTER_CONFIG_FILE, load_adapter, load_adapter_config, save_adapter};
+pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
+pub use stand_in::stand_in;
 
 use std::path::{Path, PathBuf};
 
@@ -55,6 +63,22 @@ pub enum CheckpointError {
         /// The file or directory.
         path: PathBuf,
     },
+    /// A file of settings is no JSON.
+    #[error("not readable as JSON (truncated or damaged?): {reason}: {path}")]
+    Json {
+        /// The cause.
+        reason: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// An adapter computes something that is not supported.
+    #[error("the adapter cannot be used: {reason}: {path}")]
+    Adapter {
+        /// The key, its value, and what to do.
+        reason: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The file of weights is damaged.
     #[error("not a readable safetensors file (truncated or damaged?): {reason}: {path}")]
     Weights {
@@ -87,36 +111,28 @@ pub fn load_config(directory: &Path) -> Result<Blip2Config, CheckpointError> {
 }
 
 /// The end tokens of a checkpoint's language model, from its `generation_config.json`, else its
-/// `config.json`.
+/// `config.json`. A negative id is no token, as in transformers.
 ///
 /// # Errors
 /// If `generation_config.json` is damaged.
 pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, CheckpointError> {
+    let own = || config.text_config.end().into_iter().collect();
     let path = directory.join(GENERATION_CONFIG_FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(vec![config.text_config.end()]);
-        }
-        Err(source) => return Err(CheckpointError::Io { action: "read", source, path }),
-    };
-    #[derive(serde::Deserialize)]
-    struct Generation {
-        #[serde(default)]
-        eos_token_id: Option<Ends>,
+    let Some(settings) = json::read_if_present(&path)? else { return Ok(own()) };
+    let value = &settings["eos_token_id"];
+    if value.is_null() {
+        return Ok(own());
     }
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Ends {
-        One(u32),
-        Several(Vec<u32>),
-    }
-    let fail = |error: serde_json::Error| CheckpointError::Config { reason: error.to_string(), path };
-    Ok(match serde_json::from_str::<Generation>(&text).map_err(fail)?.eos_token_id {
-        Some(Ends::One(end)) => vec![end],
-        Some(Ends::Several(ends)) => ends,
-        None => vec![config.text_config.end()],
-    })
+    let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let ids = ids.iter().map(|id| match id.as_i64().map(u32::try_from) {
+        Some(Ok(id)) => Ok(Some(id)),
+        Some(Err(_)) if id.as_i64() < Some(0) => Ok(None),
+        _ => Err(CheckpointError::Json {
+            reason: format!("eos_token_id is {value}, expected a token or a list of tokens"),
+            path: path.clone(),
+        }),
+    });
+    Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// The types of the weights. Everything between ViT and language model is f32, and trained weights should be.

@@ -1,5 +1,9 @@
 //! LoRA updates in the layout of peft: `adapter_config.json` and `adapter_model.safetensors`.
 
+mod settings;
+
+pub use settings::{ADAPTER_CONFIG_FILE, load_adapter_config};
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,68 +18,12 @@ use super::source::Source;
 use crate::blip2::Blip2;
 use crate::lora::{self, Lora, LoraConfig};
 
-/// File of an adapter's settings.
-pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// File of an adapter's weights, and its name in older versions of peft.
-const WEIGHTS_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub const ADAPTER_WEIGHTS_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 /// Prefixes of layers in peft, if it wraps the whole model or only the language model.
 const WHOLE: &str = "base_model.model.language_model.";
 const ALONE: &str = "base_model.model.";
-
-/// Settings with only one supported value; `null` means the same.
-const FIXED: &[(&str, Value)] = &[
-    ("peft_type", Value::Null),
-    ("use_dora", Value::Bool(false)),
-    ("use_rslora", Value::Bool(false)),
-    ("fan_in_fan_out", Value::Bool(false)),
-    ("lora_bias", Value::Bool(false)),
-    ("modules_to_save", Value::Null),
-    ("layers_to_transform", Value::Null),
-    ("exclude_modules", Value::Null),
-    ("layer_replication", Value::Null),
-];
-
-/// The settings of the adapter in a directory, if there is one.
-///
-/// # Errors
-/// If they cannot be read, or have unsupported values.
-pub fn load_adapter_config(directory: &Path) -> Result<Option<LoraConfig>, CheckpointError> {
-    let path = directory.join(ADAPTER_CONFIG_FILE);
-    let fail = |reason: String| CheckpointError::Config { reason, path: path.clone() };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(CheckpointError::Io { action: "read the adapter's settings", source, path });
-        }
-    };
-    let value: Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-    for (key, known) in FIXED {
-        let found = &value[*key];
-        let is_kind = *key == "peft_type" && found.as_str() == Some("LORA");
-        if !found.is_null() && found != known && !is_kind {
-            return Err(fail(format!("{key} is {found}, which is not known here")));
-        }
-    }
-    for key in ["rank_pattern", "alpha_pattern"] {
-        if value[key].as_object().is_some_and(|pattern| !pattern.is_empty()) {
-            return Err(fail(format!("{key} is not empty, which is not known here")));
-        }
-    }
-    if value["bias"].as_str().is_some_and(|bias| bias != "none") {
-        return Err(fail(format!("bias is {}, which is not known here", value["bias"])));
-    }
-    if value["target_modules"].is_string() {
-        let pattern = &value["target_modules"];
-        return Err(fail(format!("target_modules is the pattern {pattern}, expected a list of names")));
-    }
-    let config: LoraConfig = serde_json::from_value(value).map_err(|error| fail(error.to_string()))?;
-    if config.r == 0 || config.r > 1 << 14 || !config.lora_alpha.is_finite() {
-        return Err(fail(format!("rank {} and alpha {} make no update", config.r, config.lora_alpha)));
-    }
-    Ok(Some(config))
-}
 
 /// Loads the adapter of a directory into a model, replacing its updates. `adapt` may change settings that do
 /// not depend on the weights (dropout).
@@ -93,8 +41,8 @@ pub fn load_adapter(
         return Err(CheckpointError::Config { reason, path: directory.join(ADAPTER_CONFIG_FILE) });
     };
     adapt(&mut config);
-    let file = WEIGHTS_FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
-    let path = file.unwrap_or_else(|| directory.join(WEIGHTS_FILES[0]));
+    let file = ADAPTER_WEIGHTS_FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
+    let path = file.unwrap_or_else(|| directory.join(ADAPTER_WEIGHTS_FILES[0]));
     let source = Source::open(&path)?;
     let mut unread: BTreeMap<String, String> =
         source.names().map(|name| (plain(name), name.to_owned())).collect();
@@ -104,8 +52,11 @@ pub fn load_adapter(
         if !config.targets(layer) || failure.is_some() {
             return;
         }
-        let [d_output, d_input] = linear.weight.lazy_shape().dims();
-        let mut lora = config.init(d_input, d_output, &linear.weight.lazy_device());
+        if config.is_ambiguous(layer) {
+            problems.push(format!("several names of rank_pattern or alpha_pattern fit {layer}"));
+            return;
+        }
+        let mut lora = config.init(layer, linear.weight.lazy_shape().dims(), &linear.weight.lazy_device());
         for (letter, parameter) in [("lora_A", &mut lora.a), ("lora_B", &mut lora.b)] {
             let name = format!("{layer}.{letter}.weight");
             let Some(stored) = unread.remove(&name) else {
@@ -149,7 +100,7 @@ pub fn save_adapter(blip2: &mut Blip2, config: &LoraConfig, directory: &Path) ->
                 }
             })
         });
-    save_tensors(entries.collect(), &directory.join(WEIGHTS_FILES[0]))?;
+    save_tensors(entries.collect(), &directory.join(ADAPTER_WEIGHTS_FILES[0]))?;
     let path = directory.join(ADAPTER_CONFIG_FILE);
     let fail =
         |error: serde_json::Error| CheckpointError::Config { reason: error.to_string(), path: path.clone() };

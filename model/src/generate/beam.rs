@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use super::config::{DiverseBeam, EarlyStopping, GenerateConfig, Search, length_divisor};
-use super::penalties::{Change, Penalties};
+use super::penalties::{Change, Context, Penalties};
 use super::scores::{Candidate, Row};
 use super::steps::{Obstacle, PromptSearch, first_obstacle};
 use super::{Generated, PromptInfo};
@@ -61,7 +61,7 @@ struct Group {
 /// The search for one prompt.
 #[derive(Debug)]
 pub(super) struct BeamSearch<'a> {
-    history: &'a [u32],
+    prompt: &'a PromptInfo,
     /// Maximum number of beams of a group.
     size: usize,
     groups: Vec<Group>,
@@ -72,6 +72,7 @@ pub(super) struct BeamSearch<'a> {
     changed: Vec<Candidate>,
     changes: Vec<Change>,
     continuations: Vec<Continuation>,
+    text: Vec<u32>,
 }
 
 impl<'a> BeamSearch<'a> {
@@ -83,7 +84,7 @@ impl<'a> BeamSearch<'a> {
         let first = Beam { node: None, row: 0, score: 0.0, log_probability: 0.0 };
         let group = || Group { running: vec![first], finished: Vec::new(), done: false };
         Self {
-            history: &prompt.history,
+            prompt,
             size: config.num_beams / groups,
             groups: (0..groups).map(|_| group()).collect(),
             nodes: Vec::new(),
@@ -92,6 +93,7 @@ impl<'a> BeamSearch<'a> {
             changed: Vec::new(),
             changes: Vec::new(),
             continuations: Vec::new(),
+            text: Vec::new(),
         }
     }
 
@@ -120,22 +122,34 @@ impl<'a> BeamSearch<'a> {
         chosen: &[u32],
         config: &GenerateConfig,
     ) {
-        let Self { rows, best, changed, changes, continuations, nodes, .. } = self;
+        let Self { prompt, rows, best, changed, changes, continuations, nodes, text, .. } = self;
+        let PromptInfo { history, encoder, .. } = prompt;
+        let forced = penalties.forced(history.len());
         // enough that `size` beams can continue even if all end tokens are among the best
         let count = self.size * (config.end_tokens.len() + 1).max(2);
         continuations.clear();
         for (index, beam) in self.groups[group].running.iter().enumerate() {
             let row = &rows[beam.row];
             let logits = &mut logits[beam.row * vocabulary..(beam.row + 1) * vocabulary];
-            let earlier = self.history.iter().copied().chain(backwards(nodes, beam.node));
-            penalties.changes(earlier, chosen, vocabulary, changes);
-            changed.clear();
-            changed.extend(changes.iter().map(|change| {
-                let log_probability = row.log_probability(logits[change.token as usize]);
-                let score = penalties.apply(change, log_probability);
-                Candidate { token: change.token, score, log_probability }
-            }));
-            row.best(logits, changed, count, best);
+            if let Some(token) = forced {
+                let log_probability = row.log_probability(logits[token as usize]);
+                best.clear();
+                best.push(Candidate { token, score: 0.0, log_probability });
+            } else {
+                text.clear();
+                if penalties.read_text() {
+                    text.extend(backwards(nodes, beam.node).chain(history.iter().rev().copied()));
+                    text.reverse();
+                }
+                penalties.changes(Context { text, encoder, chosen }, vocabulary, changes);
+                changed.clear();
+                changed.extend(changes.iter().map(|change| {
+                    let log_probability = row.log_probability(logits[change.token as usize]);
+                    let score = penalties.apply(change, log_probability);
+                    Candidate { token: change.token, score, log_probability }
+                }));
+                row.best(logits, changed, count, best);
+            }
             continuations.extend(best.iter().map(|&candidate| Continuation {
                 beam: index,
                 candidate,

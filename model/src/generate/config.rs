@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Maximum number of beams or samples of a prompt.
 const MAX_ROWS: usize = 1024;
@@ -29,8 +29,31 @@ pub struct GenerateConfig {
     /// Divides the positive and multiplies the negative scores of tokens that the text contains; 1 by
     /// default.
     pub repetition_penalty: f64,
+    /// No sequence of this many tokens is written twice, the text before the new tokens counted; 0, the
+    /// default: any may be.
+    #[serde(deserialize_with = "or_default")]
+    pub no_repeat_ngram_size: usize,
+    /// No sequence of this many tokens of [`PromptInfo::encoder`](super::PromptInfo::encoder) is written; 0,
+    /// the default: any may be. BLIP-2's language model reads embedded tokens without ids, so that this has
+    /// no effect there, as in transformers.
+    #[serde(deserialize_with = "or_default")]
+    pub encoder_no_repeat_ngram_size: usize,
+    /// Sequences of tokens that are not written; none by default. A single end token is no such sequence:
+    /// it is allowed.
+    #[serde(deserialize_with = "or_default")]
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// The token that follows the first token of the text. That is the first new token of an encoder-decoder
+    /// model, whose text begins with a start token, and the second one of a BLIP-2 with a decoder-only model,
+    /// whose prompt has no ids, as in transformers. None by default.
+    #[serde(deserialize_with = "or_default")]
+    pub forced_bos_token_id: Option<u32>,
     /// The search; `"beam"` by default.
     pub search: Search,
+}
+
+/// JSON has `null` where transformers has no value.
+fn or_default<'d, D: Deserializer<'d>, T: Deserialize<'d> + Default>(value: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 impl Default for GenerateConfig {
@@ -44,6 +67,10 @@ impl Default for GenerateConfig {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::No,
             repetition_penalty: 1.0,
+            no_repeat_ngram_size: 0,
+            encoder_no_repeat_ngram_size: 0,
+            bad_words_ids: Vec::new(),
+            forced_bos_token_id: None,
             search: Search::Beam,
         }
     }
@@ -190,9 +217,14 @@ pub enum ConfigError {
     /// A repeated end token.
     #[error("end_tokens names {0} twice")]
     EndTwice(u32),
-    /// An end token outside the vocabulary.
-    #[error("end_tokens names {token}, but the language model's vocabulary ends at {vocabulary}")]
-    EndOutsideVocabulary {
+    /// An empty sequence that is not to be written.
+    #[error("bad_words_ids has an empty list at place {0}; give the tokens of a word, or leave it out")]
+    EmptyBadWord(usize),
+    /// A token outside the vocabulary.
+    #[error("{field} names {token}, but the language model's vocabulary ends at {vocabulary}")]
+    OutsideVocabulary {
+        /// The setting.
+        field: &'static str,
         /// The token.
         token: u32,
         /// Size of the vocabulary.
@@ -230,6 +262,9 @@ impl GenerateConfig {
         if let Some(pair) = ends.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ConfigError::EndTwice(pair[0]));
         }
+        if let Some(place) = self.bad_words_ids.iter().position(Vec::is_empty) {
+            return Err(ConfigError::EmptyBadWord(place));
+        }
         if !matches!(self.search, Search::Sample(_)) && sequences > self.num_beams {
             return Err(ConfigError::TooManySequences { sequences, beams: self.num_beams });
         }
@@ -253,6 +288,19 @@ impl GenerateConfig {
                 range(usable, "sample.temperature", &temperature, "a number above 0".into())?;
                 range(top_p > 0.0 && top_p <= 1.0, "sample.top_p", &top_p, "above 0 and at most 1".into())
             }
+        }
+    }
+}
+
+impl GenerateConfig {
+    /// Checks that the vocabulary has every token that the settings name.
+    pub(super) fn fits(&self, vocabulary: usize) -> Result<(), ConfigError> {
+        let ends = self.end_tokens.iter().map(|token| ("end_tokens", token));
+        let bad = self.bad_words_ids.iter().flatten().map(|token| ("bad_words_ids", token));
+        let forced = self.forced_bos_token_id.iter().map(|token| ("forced_bos_token_id", token));
+        match ends.chain(bad).chain(forced).find(|(_, token)| **token as usize >= vocabulary) {
+            Some((field, &token)) => Err(ConfigError::OutsideVocabulary { field, token, vocabulary }),
+            None => Ok(()),
         }
     }
 }
@@ -289,6 +337,16 @@ mod tests {
                 GenerateConfig {
                     early_stopping: EarlyStopping::Yes,
                     search: Search::Sample(Sample { top_p: 0.9, seed: 7, ..Sample::default() }),
+                    ..GenerateConfig::default()
+                },
+            ),
+            (
+                r#"{"no_repeat_ngram_size":3,"bad_words_ids":[[4],[5,6]],"forced_bos_token_id":7,
+                    "encoder_no_repeat_ngram_size":null}"#,
+                GenerateConfig {
+                    no_repeat_ngram_size: 3,
+                    bad_words_ids: vec![vec![4], vec![5, 6]],
+                    forced_bos_token_id: Some(7),
                     ..GenerateConfig::default()
                 },
             ),
@@ -338,6 +396,7 @@ mod tests {
             (r#"{"length_penalty":-1000}"#, "length_penalty is -1000"),
             (r#"{"length_penalty":1e300}"#, "length_penalty is 1000"),
             (r#"{"end_tokens":[3,1,3]}"#, "end_tokens names 3 twice"),
+            (r#"{"bad_words_ids":[[3],[]]}"#, "bad_words_ids has an empty list at place 1"),
             (r#"{"search":{"sample":{"temperature":0}}}"#, "sample.temperature is 0"),
             (r#"{"search":{"sample":{"temperature":-1}}}"#, "sample.temperature is -1"),
             (r#"{"search":{"sample":{"top_p":0}}}"#, "sample.top_p is 0, but must be above 0 and at most 1"),

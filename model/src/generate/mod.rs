@@ -9,6 +9,7 @@
 
 mod beam;
 mod config;
+mod exclusions;
 mod penalties;
 mod sample;
 mod scores;
@@ -51,12 +52,20 @@ pub trait NextToken {
     fn advance(&mut self, tokens: &[u32], parents: &[usize]) -> Result<Vec<f32>, Self::Error>;
 }
 
+/// What to tell who sets [`GenerateConfig::encoder_no_repeat_ngram_size`] for a BLIP-2.
+pub const NO_ENCODER_IDS: &str = "encoder_no_repeat_ngram_size has no effect: a BLIP-2's language model reads \
+     embedded tokens, which have no ids; transformers ignores it with the same warning";
+
 /// What a search needs of a prompt besides the model's scores.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptInfo {
-    /// Tokens before the new ones that the repetition penalty counts: the start token of an encoder-decoder
-    /// model's decoder; the prompt's tokens without padding for a decoder-only model.
+    /// Tokens before the new ones, which the repetition penalty and the excluded n-grams count: the start
+    /// token of an encoder-decoder model's decoder; the prompt's tokens without padding for a decoder-only
+    /// model. (Hugging Face counts padding too, so that there an answer depends on the batch.)
     pub history: Vec<u32>,
+    /// Tokens whose n-grams `encoder_no_repeat_ngram_size` excludes: what the encoder reads, or a
+    /// decoder-only model's prompt. Empty where the model reads embedded tokens without ids.
+    pub encoder: Vec<u32>,
     /// Selects the prompt's stream of random numbers, for example its index in the data set. Samples depend
     /// on this, the seed and the sample's number, and not on the other prompts of the batch.
     pub stream: u64,
@@ -127,8 +136,8 @@ pub enum GenerateError<E: std::fmt::Debug> {
     },
     /// Penalties and limits exclude every token.
     #[error(
-        "nothing can be new token {step} of prompt {prompt}: every token has probability 0 or is an end before \
-         min_new_tokens"
+        "nothing can be new token {step} of prompt {prompt}: every token has probability 0, is an end before \
+         min_new_tokens, or is excluded by no_repeat_ngram_size, encoder_no_repeat_ngram_size or bad_words_ids"
     )]
     NothingLeft {
         /// Number of the new token, from 1.
@@ -154,10 +163,7 @@ where
 {
     let config = request.config;
     config.validate()?;
-    let outside = config.end_tokens.iter().find(|&&token| token as usize >= request.vocabulary);
-    if let Some(&token) = outside {
-        return Err(ConfigError::EndOutsideVocabulary { token, vocabulary: request.vocabulary }.into());
-    }
+    config.fits(request.vocabulary)?;
     if request.prompts.is_empty() {
         return Ok(Vec::new());
     }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::config::{GenerateConfig, Search, length_divisor};
-use super::penalties::{Change, Penalties};
+use super::penalties::{Change, Context, Penalties};
 use super::sample::{Distribution, RandomStream};
 use super::scores::{Fault, Row};
 use super::steps::{Obstacle, PromptSearch, first_obstacle};
@@ -20,12 +20,13 @@ struct Sequence {
     row: Row,
     changes: Vec<Change>,
     distribution: Distribution,
+    text: Vec<u32>,
 }
 
 /// The sequences of one prompt.
 #[derive(Debug)]
 pub(super) struct Sequences<'a> {
-    history: &'a [u32],
+    prompt: &'a PromptInfo,
     sequences: Vec<Sequence>,
 }
 
@@ -36,7 +37,7 @@ impl<'a> Sequences<'a> {
             Search::Beam | Search::DiverseBeam(_) => None,
         };
         let sequences = (0..config.num_return_sequences as u64).map(|number| Sequence::new(random(number)));
-        Self { history: &prompt.history, sequences: sequences.collect() }
+        Self { prompt, sequences: sequences.collect() }
     }
 }
 
@@ -53,16 +54,16 @@ impl PromptSearch for Sequences<'_> {
         config: &GenerateConfig,
     ) -> Result<(), Obstacle> {
         let penalties = Penalties::new(config, step - 1);
-        let history = self.history;
+        let prompt = self.prompt;
         if logits.len() == vocabulary && self.sequences.len() > 1 {
             for (number, sequence) in self.sequences.iter_mut().enumerate() {
-                sequence.step(&mut logits.to_vec(), history, &penalties, config).map_err(|o| o.of(number))?;
+                sequence.step(&mut logits.to_vec(), prompt, &penalties, config).map_err(|o| o.of(number))?;
             }
             return Ok(());
         }
         let steps = self.sequences.par_iter_mut().zip(logits.par_chunks_mut(vocabulary)).enumerate();
         first_obstacle(steps.map(|(number, (sequence, logits))| {
-            sequence.step(logits, history, &penalties, config).err().map(|o| o.of(number))
+            sequence.step(logits, prompt, &penalties, config).err().map(|o| o.of(number))
         }))
     }
 
@@ -93,13 +94,14 @@ impl Sequence {
             row: Row::default(),
             changes: Vec::new(),
             distribution: Distribution::default(),
+            text: Vec::new(),
         }
     }
 
     fn step(
         &mut self,
         logits: &mut [f32],
-        history: &[u32],
+        prompt: &PromptInfo,
         penalties: &Penalties<'_>,
         config: &GenerateConfig,
     ) -> Result<(), Obstacle> {
@@ -107,8 +109,17 @@ impl Sequence {
             return Ok(());
         }
         self.row.read(logits).map_err(|fault| Obstacle::Fault(0, fault))?;
-        let earlier = history.iter().chain(&self.ids).copied();
-        penalties.changes(earlier, &[], logits.len(), &mut self.changes);
+        if let Some(token) = penalties.forced(prompt.history.len()) {
+            self.append(token, logits[token as usize], config);
+            return Ok(());
+        }
+        self.text.clear();
+        if penalties.read_text() {
+            self.text.extend_from_slice(&prompt.history);
+            self.text.extend_from_slice(&self.ids);
+        }
+        let context = Context { text: &self.text, encoder: &prompt.encoder, chosen: &[] };
+        penalties.changes(context, logits.len(), &mut self.changes);
         let mut unchanged = Vec::with_capacity(self.changes.len());
         for change in &self.changes {
             let logit = &mut logits[change.token as usize];
@@ -129,10 +140,15 @@ impl Sequence {
         };
         let place = self.changes.binary_search_by_key(&token, |change| change.token);
         let logit = place.map_or(logits[token as usize], |place| unchanged[place]);
+        self.append(token, logit, config);
+        Ok(())
+    }
+
+    /// Appends a token with the model's logit.
+    fn append(&mut self, token: u32, logit: f32, config: &GenerateConfig) {
         self.log_probability += f64::from(self.row.log_probability(logit));
         self.ids.push(token);
         self.done = config.end_tokens.contains(&token);
-        Ok(())
     }
 }
 

@@ -56,10 +56,10 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
     /// Padding, where the tokenizer has one.
     pub pad_token_id: Option<u32>,
-    /// Start of sequence.
-    pub bos_token_id: u32,
-    /// End of sequence.
-    pub eos_token_id: u32,
+    /// Start of sequence, if there is one.
+    pub bos_token_id: Option<u32>,
+    /// End of sequence, if there is one.
+    pub eos_token_id: Option<u32>,
 }
 
 impl Default for LlamaConfig {
@@ -83,8 +83,8 @@ impl Default for LlamaConfig {
             initializer_range: 0.02,
             tie_word_embeddings: false,
             pad_token_id: None,
-            bos_token_id: 1,
-            eos_token_id: 2,
+            bos_token_id: Some(1),
+            eos_token_id: Some(2),
         }
     }
 }
@@ -110,6 +110,7 @@ impl LlamaConfig {
             lm_head: (!self.tie_word_embeddings)
                 .then(|| LinearConfig::new(d, self.vocab_size, std).without_bias().init(device)),
             rotary: Rotary { theta: self.rope_theta, d_head: self.d_head() },
+            max_positions: self.max_position_embeddings,
         }
     }
 
@@ -152,6 +153,8 @@ pub struct Llama {
     lm_head: Option<Linear>,
     #[module(skip)]
     rotary: Rotary,
+    /// Maximum length of a sequence.
+    pub(crate) max_positions: usize,
 }
 
 impl Llama {
@@ -318,11 +321,10 @@ impl Rotary {
     /// The angles at given positions, in the type of queries and keys.
     fn angles(&self, positions: &Tensor<2, Int>, end: usize, dtype: FloatDType) -> Angles {
         let half = self.d_head / 2;
-        let angle = |position: usize, channel: usize| {
-            // in f32 as in the reference, which rounds wavelengths before the product with positions
-            let frequency = (self.theta.powf(-2.0 * channel as f64 / self.d_head as f64)) as f32;
-            position as f32 * frequency
-        };
+        // in f32 as in the reference, which rounds wavelengths before the product with positions
+        let frequency = |channel: usize| self.theta.powf(-2.0 * channel as f64 / self.d_head as f64) as f32;
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let angle = |position: usize, channel: usize| position as f32 * frequencies[channel];
         let table = |function: fn(f32) -> f32| {
             let values: Vec<f32> =
                 (0..end * half).map(|index| function(angle(index / half, index % half))).collect();

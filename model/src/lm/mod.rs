@@ -14,6 +14,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::input::InputError;
 use crate::layers::{Linear, cast, product};
 use causal::{CausalInput, positions_and_bias};
 use llama::{Llama, LlamaConfig};
@@ -106,6 +107,15 @@ impl LanguageModelConfig {
         }
     }
 
+    /// Maximum length of a sequence, video and prompt included; T5's relative positions have none.
+    pub fn max_positions(&self) -> Option<usize> {
+        match self {
+            Self::Opt(config) => Some(config.max_position_embeddings),
+            Self::Llama(config) => Some(config.max_position_embeddings),
+            Self::T5(_) => None,
+        }
+    }
+
     /// Number of blocks; for T5, of the longer stack.
     pub(crate) fn layers(&self) -> usize {
         match self {
@@ -115,8 +125,8 @@ impl LanguageModelConfig {
         }
     }
 
-    /// The token that ends a sequence.
-    pub fn end(&self) -> u32 {
+    /// The token that ends a sequence, if there is one.
+    pub fn end(&self) -> Option<u32> {
         each!(self, config => config.eos_token_id)
     }
 
@@ -130,11 +140,7 @@ impl LanguageModelConfig {
 
     /// The padding token, if there is one.
     pub fn padding(&self) -> Option<u32> {
-        match self {
-            Self::Opt(config) => Some(config.pad_token_id),
-            Self::T5(config) => Some(config.pad_token_id),
-            Self::Llama(config) => config.pad_token_id,
-        }
+        each!(self, config => config.pad_token_id)
     }
 
     /// The largest dropout rate.
@@ -237,8 +243,24 @@ impl LanguageModel {
     /// # Shapes
     /// - targets: `[b, t]`; padding after a sequence may hold any id, as no position attends to a later one
     /// - output: `[b, t, v]`, row `i` scoring `targets[i]`, in f32
-    pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// If the sequence is longer than the model's positions.
+    pub fn score(&self, prefix: Prefix, targets: Tensor<2, Int>) -> Result<Tensor<3>, InputError> {
         self.score_each(prefix, targets, 1)
+    }
+
+    /// Rejects a text of `new` tokens after a prefix of `prefix` that is longer than the model's positions.
+    ///
+    /// # Errors
+    /// With the lengths and the maximum.
+    pub fn check_length(&self, prefix: usize, new: usize) -> Result<(), InputError> {
+        let positions = match self {
+            Self::Opt(opt) => Some(opt.max_positions()),
+            Self::Llama(llama) => Some(llama.max_positions),
+            Self::T5(_) => None,
+        };
+        InputError::check_length(prefix, new, positions)
     }
 
     /// As [`score`](Self::score), with `times` texts for each prefix; an encoder reads it once.
@@ -246,8 +268,17 @@ impl LanguageModel {
     /// # Shapes
     /// - targets: `[b · times, t]`, those of a prefix adjacent
     /// - output: `[b · times, t, v]`, in f32
-    pub fn score_each(&self, prefix: Prefix, targets: Tensor<2, Int>, times: usize) -> Tensor<3> {
-        match self {
+    ///
+    /// # Errors
+    /// If the sequence is longer than the model's positions.
+    pub fn score_each(
+        &self,
+        prefix: Prefix,
+        targets: Tensor<2, Int>,
+        times: usize,
+    ) -> Result<Tensor<3>, InputError> {
+        self.check_length(prefix.embedded.dims()[1], targets.dims()[1])?;
+        Ok(match self {
             Self::T5(t5) => {
                 let embedded = t5.encode(prefix.embedded, prefix.mask.clone());
                 let encoded = Prefix { embedded, mask: prefix.mask }.repeat(times);
@@ -261,7 +292,7 @@ impl LanguageModel {
                 let (input, s) = self.causal_input(prefix.repeat(times), targets);
                 llama.head(scoring_rows(llama.hidden(input), s))
             }
-        }
+        })
     }
 
     /// Prepares the generation of up to `max_new_tokens` tokens after a prefix, without autodiff.
@@ -350,7 +381,7 @@ mod tests {
                 let prefix = prefix(&device, mask);
                 let rows = [[3, 7, 1, 0], [9, 2, 14, 1]];
                 let targets = Tensor::<2, Int>::from_ints(rows, &device);
-                let forced = model.score(prefix.clone(), targets);
+                let forced = model.score(prefix.clone(), targets).unwrap();
                 let mut decoding = model.decoding(prefix, 4);
                 let mut logits = decoding.start().unwrap();
                 for step in 0..4 {
@@ -363,6 +394,17 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Memory for the limit itself would be hundreds of gigabytes.
+    #[test]
+    fn a_high_limit_costs_nothing_until_it_is_used() {
+        let device = Device::flex();
+        for model in models(&device) {
+            let mut decoding = model.decoding(prefix(&device, None), 1_000_000_000);
+            decoding.start().unwrap();
+            decoding.advance(&[3, 4], &[0, 1]).unwrap();
         }
     }
 
@@ -383,7 +425,7 @@ mod tests {
                 let prefix =
                     Prefix { embedded: prefix.embedded.clone().slice([video..video + 1]), mask: None };
                 let targets = Tensor::<2, Int>::from_ints([[sequence[0], sequence[1], 0]], &device);
-                let expected = model.score(prefix, targets).slice([0..1, 2..3]).into_data();
+                let expected = model.score(prefix, targets).unwrap().slice([0..1, 2..3]).into_data();
                 let got = burn::tensor::TensorData::new(got[row * 23..(row + 1) * 23].to_vec(), [1, 1, 23]);
                 got.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
             }
@@ -398,14 +440,15 @@ mod tests {
         let padding = Tensor::<3>::ones([1, 2, 16], &device);
         let targets = Tensor::<2, Int>::from_ints([[3, 7]], &device);
         for model in models(&device) {
-            let expected = model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone());
+            let expected =
+                model.score(Prefix { embedded: short.clone(), mask: None }, targets.clone()).unwrap();
             // padding follows the prompt of an encoder and precedes that of a decoder
             let (parts, mask) = match model {
                 LanguageModel::T5(_) => (vec![short.clone(), padding.clone()], [[1.0, 1.0, 1.0, 0.0, 0.0]]),
                 _ => (vec![padding.clone(), short.clone()], [[0.0, 0.0, 1.0, 1.0, 1.0]]),
             };
             let mask = Some(Tensor::<2>::from_floats(mask, &device));
-            let got = model.score(Prefix { embedded: Tensor::cat(parts, 1), mask }, targets.clone());
+            let got = model.score(Prefix { embedded: Tensor::cat(parts, 1), mask }, targets.clone()).unwrap();
             got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
         }
     }

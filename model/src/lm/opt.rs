@@ -44,12 +44,12 @@ pub struct OptConfig {
     pub init_std: f64,
     /// Whether the head is tied to the embedding.
     pub tie_word_embeddings: bool,
-    /// Padding.
-    pub pad_token_id: u32,
-    /// Start of sequence.
-    pub bos_token_id: u32,
-    /// End of sequence. BLIP-2 ends its captions with a line break (50118) instead.
-    pub eos_token_id: u32,
+    /// Padding, if there is any.
+    pub pad_token_id: Option<u32>,
+    /// Start of sequence, if there is one.
+    pub bos_token_id: Option<u32>,
+    /// End of sequence, if there is one. BLIP-2 ends its captions with a line break (50118) instead.
+    pub eos_token_id: Option<u32>,
 }
 
 impl Default for OptConfig {
@@ -67,9 +67,9 @@ impl Default for OptConfig {
             attention_dropout: 0.0,
             init_std: 0.02,
             tie_word_embeddings: true,
-            pad_token_id: 1,
-            bos_token_id: 2,
-            eos_token_id: 2,
+            pad_token_id: Some(1),
+            bos_token_id: Some(2),
+            eos_token_id: Some(2),
         }
     }
 }
@@ -144,6 +144,11 @@ impl Opt {
             }),
         };
         self.final_layer_norm.forward(x)
+    }
+
+    /// Maximum length of a sequence.
+    pub(crate) fn max_positions(&self) -> usize {
+        self.embed_positions.lazy_shape()[0].saturating_sub(POSITION_OFFSET)
     }
 
     /// Scores every token of the vocabulary.

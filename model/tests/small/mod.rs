@@ -109,6 +109,7 @@ pub(crate) fn with_lora(config: Blip2Config) -> Blip2Config {
         lora_alpha: 4.0,
         lora_dropout: 0.0,
         target_modules: targets.map(str::to_owned).to_vec(),
+        ..LoraConfig::default()
     };
     Blip2Config { lora: Some(lora), ..config }
 }

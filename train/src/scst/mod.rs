@@ -182,7 +182,7 @@ impl Scst {
         let Targets { ids, mask } = HostTokens::pad(&scored.sequences).upload(&device_of(model));
         let [rows, _] = ids.dims();
         let prefix = model.prefix(batch.visual.clone(), &batch.prompt)?;
-        let logits = model.language_model.score_each(prefix, ids.clone(), scored.candidates);
+        let logits = model.language_model.score_each(prefix, ids.clone(), scored.candidates)?;
         let Standard { temperature, normalize_length, .. } = self.rewards.config.settings();
         let each = token_log_probabilities(logits.div_scalar(temperature), ids) * mask.clone();
         let sums = each.clone().sum_dim(1).reshape([rows]);

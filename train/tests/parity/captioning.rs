@@ -59,6 +59,7 @@ fn captioner<B>(case: &Case<B>) -> (Blip2, Context) {
     let context = Context {
         tokenizer: tokenizer(config.text_config.vocabulary_size()),
         config,
+        qformer_tokenizer: None,
         prompt: PromptIds::default(),
         generate: GenerateConfig::default(),
     };

@@ -206,7 +206,7 @@ fn forward(
         comparison.floats("projected", reference, projected.clone(), TENSOR)?;
     }
     let prefix = blip2.with_prompt(projected, inputs.prompt.text.as_ref());
-    Ok(blip2.language_model.score(prefix, inputs.targets.ids.clone()))
+    Ok(blip2.language_model.score(prefix, inputs.targets.ids.clone())?)
 }
 
 /// Concatenated queries `[b, f·q, d]` in the reference's shape, which may be `[b·f, q, d]`.

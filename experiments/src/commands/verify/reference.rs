@@ -89,6 +89,14 @@ fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<
     bytes.as_chunks().0.iter().map(|&number| read(number)).collect()
 }
 
+/// Refuses a Git LFS pointer or an HTML page in place of a file.
+fn refuse_stand_in(bytes: &[u8], path: &Path) -> anyhow::Result<()> {
+    match model::checkpoint::stand_in(bytes) {
+        Some(reason) => bail!("{reason}: {}", path.display()),
+        None => Ok(()),
+    }
+}
+
 impl Reference {
     /// Reads both files.
     ///
@@ -98,12 +106,15 @@ impl Reference {
         let settings_path = path.with_extension("json");
         let text = std::fs::read_to_string(&settings_path)
             .with_context(|| format!("cannot read the reference's settings {}", settings_path.display()))?;
+        refuse_stand_in(text.as_bytes(), &settings_path)?;
         let damaged = || format!("not the settings of a reference: {}", settings_path.display());
-        let settings: Value = serde_json::from_str(&text).with_context(damaged)?;
+        let settings: Value =
+            serde_json::from_str(text.trim_start_matches('\u{feff}')).with_context(damaged)?;
         require_length(&settings).map_err(anyhow::Error::msg).with_context(damaged)?;
         let settings = serde_json::from_value(settings).with_context(damaged)?;
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read the reference {}", path.display()))?;
+        refuse_stand_in(&bytes, path)?;
         let damaged =
             || format!("not a readable safetensors file (truncated or damaged?): {}", path.display());
         let file = SafeTensors::deserialize(&bytes).with_context(damaged)?;

@@ -71,7 +71,7 @@ fn language_models() -> [LanguageModelConfig; 3] {
             num_attention_heads: 2,
             ffn_dim: 32,
             max_position_embeddings: 64,
-            eos_token_id: 1,
+            eos_token_id: Some(1),
             ..OptConfig::default()
         }),
         LanguageModelConfig::Llama(LlamaConfig {
@@ -81,7 +81,7 @@ fn language_models() -> [LanguageModelConfig; 3] {
             num_hidden_layers: 1,
             num_attention_heads: 2,
             max_position_embeddings: 64,
-            eos_token_id: 1,
+            eos_token_id: Some(1),
             ..LlamaConfig::default()
         }),
     ]
@@ -153,6 +153,7 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
             config,
             generate: GenerateConfig { end_tokens: vec![words().end()], ..answering.generate },
             tokenizer: words(),
+            qformer_tokenizer: None,
             prompt: PromptIds::default(),
         };
         let run = tempfile::tempdir().unwrap();

@@ -8,8 +8,6 @@ mod lavis;
 mod onnx;
 
 #[cfg(test)]
-mod fuzz;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::super::source::{Node, Source};
+use super::super::source::{Node, Source, without_wrappers};
 use super::{Excused, Recipe, Rules};
 
 /// The parameter of an anonymous tensor, by the operation that uses it: operator, last name of the module
@@ -98,6 +98,8 @@ pub(super) fn map(source: &Source) -> Rules {
         rules.excused.extend(excuse.map(|(_, reason)| Excused { name: name.clone(), reason }));
         excuse.is_none()
     });
+    let unwrapped = parameters.into_iter().map(|(name, recipe)| (without_wrappers(&name), recipe));
+    let parameters: BTreeMap<String, Recipe> = unwrapped.collect();
     let prefixes = prefixes(&parameters);
     for (name, recipe) in parameters {
         rules.add(replace_prefix(&name, &prefixes), recipe);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
+use crate::checkpoint::stand_in;
 
 /// A mapped file. The system reads pages on access and releases them under memory pressure.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl MappedFile {
         // ends this process; that cannot be prevented.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+        stand_in::reject(&map, path)?;
         Ok(Self { map, path: path.to_owned() })
     }
 

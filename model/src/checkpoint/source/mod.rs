@@ -14,6 +14,7 @@ mod protobuf;
 mod safetensors;
 mod stored;
 mod torch;
+mod wrappers;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use stored::Stored;
 pub use error::SourceError;
 pub use onnx::Node;
 pub use stored::ElementType;
+pub(super) use wrappers::without_wrappers;
 
 /// An opened set of tensors.
 #[derive(Debug)]
@@ -60,12 +62,19 @@ struct Opened {
 impl Source {
     /// Opens a directory (`model.safetensors`, `pytorch_model.bin`, or shards and their `*.index.json`), or a
     /// file (`.safetensors`, `.pth`, `.pt`, `.bin`, `.onnx`, an index). The content decides the format of a
-    /// file.
+    /// file. Names are the model's own, without those of wrappers (`_orig_mod.`, `module.`, `model.`).
     ///
     /// # Errors
     /// If a file is absent, damaged, of another format, or has a call in place of a tensor.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let opened = if path.is_dir() { directory::open(path)? } else { open_file_or_index(path)? };
+        let mut opened = if path.is_dir() { directory::open(path)? } else { open_file_or_index(path)? };
+        // the operations of an ONNX model refer to its names
+        if opened.graph.is_none() {
+            opened.tensors = wrappers::unwrap_names(opened.tensors).map_err(|[one, other]| {
+                let reason = format!("tensors {one} and {other} have one name without the names of wrappers");
+                SourceError::Unsupported { reason, path: path.to_owned() }
+            })?;
+        }
         Ok(Self { opened, path: path.to_owned() })
     }
 

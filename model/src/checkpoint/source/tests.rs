@@ -46,9 +46,17 @@ fn assert_same_tensors(found: &Source, expected: &Source) {
 
 #[test]
 fn files_of_torch_save_hold_what_pytorch_says_they_hold() {
-    for name in
-        ["strided", "legacy", "protocol5", "wrapped", "parallel", "aliased", "lavis_stage1", "eva_vit_g"]
-    {
+    for name in [
+        "strided",
+        "legacy",
+        "protocol5",
+        "wrapped",
+        "parallel",
+        "compiled",
+        "aliased",
+        "lavis_stage1",
+        "eva_vit_g",
+    ] {
         let expected = Source::open(&fixture(&format!("{name}.pth.safetensors"))).unwrap();
         let found =
             Source::open(&fixture(&format!("{name}.pth"))).unwrap_or_else(|error| panic!("{name}: {error}"));

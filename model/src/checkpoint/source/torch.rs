@@ -196,13 +196,6 @@ impl StateDict<'_> {
                 left_out.insert(name);
             }
         }
-        // the prefix of DistributedDataParallel
-        if tensors.keys().all(|name| name.starts_with("module.")) {
-            tensors = tensors
-                .into_iter()
-                .map(|(name, stored)| (name["module.".len()..].to_owned(), stored))
-                .collect();
-        }
         let left_out = left_out.into_iter().map(str::to_owned).collect();
         Ok(Opened { tensors, left_out, graph: None })
     }

@@ -30,6 +30,13 @@ impl RelativeBias {
         cast(bias, FloatDType::F32) // the type of the scores
     }
 
+    /// The bias of a causal decoder's newest token on the keys up to itself, for sequences of up to `length`
+    /// tokens: `[1, h, 1, length]`, the newest key last. A shorter sequence has the last columns.
+    pub(super) fn newest(&self, length: usize) -> Tensor<4> {
+        let last = length.saturating_sub(1);
+        self.forward(last..length, length)
+    }
+
     /// The bucket of `key - query`. Half of the buckets hold one distance each; the sizes of the others grow
     /// logarithmically. The arithmetic is f32 as in the reference, so that borders are the same.
     fn bucket(&self, distance: i64, buckets: usize) -> usize {
@@ -59,6 +66,19 @@ mod tests {
     fn bias(is_bidirectional: bool) -> RelativeBias {
         let weight = Initializer::Zeros.init([32, 2], &Device::flex());
         RelativeBias { weight, max_distance: 128, is_bidirectional }
+    }
+
+    /// Decoding one token at a time needs one row for all lengths.
+    #[test]
+    fn the_newest_tokens_bias_is_the_last_row_of_the_whole_one() {
+        let device = Device::flex();
+        let weight = Initializer::Normal { mean: 0.0, std: 1.0 }.init([32, 2], &device);
+        let bias = RelativeBias { weight, max_distance: 128, is_bidirectional: false };
+        let newest = bias.newest(300);
+        for length in [1usize, 2, 64, 300] {
+            let whole = bias.forward(length - 1..length, length).into_data();
+            assert_eq!(newest.clone().slice([0..1, 0..2, 0..1, 300 - length..300]).into_data(), whole);
+        }
     }
 
     /// Values of transformers' `T5Attention._relative_position_bucket` for key - query = -200, -20, -8, -1,

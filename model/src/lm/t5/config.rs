@@ -60,10 +60,10 @@ pub struct T5Config {
     /// The same for the decoder.
     #[serde(skip)]
     pub decoder_has_embedding: bool,
-    /// Padding.
-    pub pad_token_id: u32,
-    /// End of sequence.
-    pub eos_token_id: u32,
+    /// Padding, if there is any.
+    pub pad_token_id: Option<u32>,
+    /// End of sequence, if there is one.
+    pub eos_token_id: Option<u32>,
     /// First token of the decoder.
     pub decoder_start_token_id: u32,
 }
@@ -89,8 +89,8 @@ impl Default for T5Config {
             tie_word_embeddings: false,
             encoder_has_embedding: false,
             decoder_has_embedding: false,
-            pad_token_id: 0,
-            eos_token_id: 1,
+            pad_token_id: Some(0),
+            eos_token_id: Some(1),
             decoder_start_token_id: 0,
         }
     }

@@ -13,7 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::cache::{KeyValues, KeyValuesConfig, indices};
+use super::cache::{KeyValues, KeyValuesConfig, grown, indices};
 use super::causal::{causal_bias, mask_to_bias};
 use super::score_vocabulary;
 use crate::layers::{
@@ -39,8 +39,10 @@ pub struct T5 {
 #[derive(Debug, Clone)]
 pub(crate) struct T5Cache {
     blocks: Vec<BlockCache>,
-    /// The decoder's relative bias for every position that decoding may reach: `[1, h, capacity, capacity]`.
+    /// The decoder's relative bias of the newest token: `[1, h, 1, capacity]`, the newest key last.
     bias: Tensor<4>,
+    /// Maximum number of tokens.
+    limit: usize,
     /// The bias that masks padding of the encoder's output: `[b, 1, 1, s]`.
     cross_bias: Option<Tensor<4>>,
     videos: usize,
@@ -150,7 +152,8 @@ impl T5 {
         });
         T5Cache {
             blocks: blocks.collect(),
-            bias: self.decoder.relative_attention_bias.forward(0..capacity, capacity),
+            bias: self.decoder.relative_attention_bias.newest(grown(0, 1, capacity)),
+            limit: capacity,
             cross_bias: mask.map(mask_to_bias),
             videos: b,
             rows: b,
@@ -165,8 +168,12 @@ impl T5 {
     /// - output: `[rows, 1, v]`, in f32
     pub(crate) fn decode_step(&self, last: Tensor<2, Int>, cache: &mut T5Cache) -> Tensor<3> {
         let at = cache.length;
-        let [_, h, _, _] = cache.bias.dims();
-        let bias = cache.bias.clone().slice([0..1, 0..h, at..at + 1, 0..at + 1]);
+        let [_, h, _, room] = cache.bias.dims();
+        let capacity = grown(room, at + 1, cache.limit);
+        if capacity > room {
+            cache.bias = self.decoder.relative_attention_bias.newest(capacity);
+        }
+        let bias = cache.bias.clone().slice([0..1, 0..h, 0..1, capacity - at - 1..capacity]);
         let mut x = self.embed(last);
         for (block, block_cache) in self.decoder.block.iter().zip(&mut cache.blocks) {
             x = block.step(x, Step { at, bias: &bias, cross_bias: &cache.cross_bias, cache: block_cache });

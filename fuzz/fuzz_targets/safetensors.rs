@@ -1,0 +1,5 @@
+//! Safetensors files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::run(|| model::fuzzing::safetensors(fuzz::folder(), input)));

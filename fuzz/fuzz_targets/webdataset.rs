@@ -1,0 +1,5 @@
+//! Webdataset shards.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::run(|| data::fuzzing::webdataset(fuzz::folder(), input)));
