@@ -123,8 +123,8 @@ fn vp9_header(frame: &[u8]) -> Option<(bool, bool)> {
     Some((key, bit(shift - 2)))
 }
 
-/// Whether the sequence header in an AV1 packet (units with sizes) says that all values are used; `None` where
-/// the packet has no such header.
+/// Whether the sequence header in an AV1 packet (units with sizes) says that all values are used; `None`
+/// where the packet has no such header.
 pub(super) fn av1_full_range(packet: &[u8]) -> Option<bool> {
     const SEQUENCE_HEADER: u8 = 1;
     let mut rest = packet;

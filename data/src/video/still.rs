@@ -171,7 +171,8 @@ fn animated(
     Ok(true)
 }
 
-/// A GIF's frame with white pixels, as FFmpeg's, where it has none: a transparent pixel of a GIF has no colour.
+/// A GIF's frame with white pixels, as FFmpeg's, where it has none: a transparent pixel of a GIF has no
+/// colour.
 fn with_white(frame: image::Frame) -> image::Frame {
     let (left, top, delay) = (frame.left(), frame.top(), frame.delay());
     let mut pixels = frame.into_buffer();
