@@ -116,6 +116,16 @@ def cut(name, containers, encoder, part):
         whole.unlink()
 
 
+def without_first_alpha(source, target):
+    """A copy of a WebM file whose first picture has no transparency: its BlockAdditions become a Void element."""
+    content = bytearray((FOLDER / source).read_bytes())
+    at = content.index(b"\x75\xa1")
+    size = content[at + 2]
+    assert size & 0x80, "expected a size of one byte"
+    content[at : at + 3] = bytes([0xEC, 0x40, size & 0x7F])
+    (FOLDER / target).write_bytes(content)
+
+
 def main():
     for path in FOLDER.iterdir():
         path.unlink()
@@ -123,6 +133,7 @@ def main():
         clip(*row)
     for row in CUTS:
         cut(*row)
+    without_first_alpha("depth-vp8-alpha.webm", "depth-vp8-alpha-later.webm")
     found = {}
     for path in sorted(FOLDER.iterdir()):
         if path.suffix != ".json":
