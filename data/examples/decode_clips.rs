@@ -1,8 +1,8 @@
 //! Decodes 8 frames at 224 px of each file, repeatedly: Recap's part of `scripts/bench/video.sh`.
 //!
-//! `decode_clips PARALLEL processes|threads FILE...` reads lines from its input; for each line it decodes all files, `PARALLEL`
-//! at once, and prints the time in seconds and the number of bytes. A file that cannot be decoded is an
-//! error.
+//! `decode_clips PARALLEL processes|threads FILE...` reads lines from its input; for each line it decodes all
+//! files, `PARALLEL` at once, and prints the time in seconds and the number of bytes. A file that cannot be
+//! decoded is an error.
 
 use data::video::{FrameRequest, decode, isolate_decoding, keep_freed_memory, serve_if_worker};
 use std::io::BufRead;

@@ -1,5 +1,6 @@
-//! `frame_means FILE...` prints a line for each file: a JSON object with the mean red, green and blue of every
-//! frame, or the reason why there are none. `scripts/reference/colour.py` compares them with FFmpeg's.
+//! `frame_means FILE...` prints a line for each file: a JSON object with the mean red, green and blue of
+//! every frame, or the reason why there are none. `scripts/reference/video_matrix.py` compares them with
+//! FFmpeg's.
 
 use data::video::{FrameRequest, decode};
 use data::{probe::probe, sampling::Sampling};

@@ -53,6 +53,8 @@ CLIPS = [
     ("depth-hevc-12.mp4", "64x48", 0.3, "yuv444p12le", X265 + "qp=24"),
     ("depth-av1-12.mp4", "64x48", 0.3, "yuv444p12le", "-c:v libaom-av1 -cpu-used 8 -crf 30"),
     ("unknown-vp9-yuv440p.webm", "64x48", 0.3, "yuv440p", "-c:v libvpx-vp9 -cpu-used 8 -crf 30 -b:v 0"),
+    ("depth-vp8-alpha.webm", "64x48", 0.3, "yuva420p", "-c:v libvpx -cpu-used 8 -b:v 100k -auto-alt-ref 0"),
+    ("depth-vp9-alpha.webm", "64x48", 0.3, "yuva420p", "-c:v libvpx-vp9 -cpu-used 8 -crf 30 -b:v 0"),
     ("depth-prores-alpha.mov", "32x24", 0.2, "yuva444p10le", "-c:v prores_ks"),
     ("depth-ffv1-410.mkv", "32x24", 0.2, "yuv410p", "-c:v ffv1"),
     ("depth-ffv1-411.mkv", "32x24", 0.2, "yuv411p", "-c:v ffv1"),
@@ -114,6 +116,16 @@ def cut(name, containers, encoder, part):
         whole.unlink()
 
 
+def without_first_alpha(source, target):
+    """A copy of a WebM file whose first picture has no transparency: its BlockAdditions become a Void element."""
+    content = bytearray((FOLDER / source).read_bytes())
+    at = content.index(b"\x75\xa1")
+    size = content[at + 2]
+    assert size & 0x80, "expected a size of one byte"
+    content[at : at + 3] = bytes([0xEC, 0x40, size & 0x7F])
+    (FOLDER / target).write_bytes(content)
+
+
 def main():
     for path in FOLDER.iterdir():
         path.unlink()
@@ -121,6 +133,7 @@ def main():
         clip(*row)
     for row in CUTS:
         cut(*row)
+    without_first_alpha("depth-vp8-alpha.webm", "depth-vp8-alpha-later.webm")
     found = {}
     for path in sorted(FOLDER.iterdir()):
         if path.suffix != ".json":

@@ -123,17 +123,8 @@ fn vp9_header(frame: &[u8]) -> Option<(bool, bool)> {
     Some((key, bit(shift - 2)))
 }
 
-/// Parses bytes as a packet of every codec.
-#[cfg(any(test, fuzzing))]
-pub(super) fn look_at_all(data: &[u8]) {
-    for prefix in 1..5 {
-        let _ = h264(data, prefix);
-    }
-    let _ = (vp8(data), vp9(data));
-}
-
-/// Whether the sequence header in an AV1 packet (units with sizes) says that all values are used; `None` where
-/// the packet has no such header.
+/// Whether the sequence header in an AV1 packet (units with sizes) says that all values are used; `None`
+/// where the packet has no such header.
 pub(super) fn av1_full_range(packet: &[u8]) -> Option<bool> {
     const SEQUENCE_HEADER: u8 = 1;
     let mut rest = packet;
@@ -282,6 +273,15 @@ fn av1_operating_points(bits: &mut Bits) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Parses bytes as a packet of every codec.
+#[cfg(any(test, fuzzing))]
+pub(super) fn look_at_all(data: &[u8]) {
+    for prefix in 1..5 {
+        let _ = h264(data, prefix);
+    }
+    let _ = (vp8(data), vp9(data), av1_full_range(data), av1_colour_range(data));
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! What the numbers of a decoded picture mean. GStreamer guesses what a stream does not state, from the picture's
-//! size; FFmpeg does not, and neither do the readers built on it, so that models were trained on its colours.
+//! What the numbers of a decoded picture mean. GStreamer guesses what a stream does not state, from the
+//! picture's size; FFmpeg does not, and neither do the readers built on it, so that models were trained on
+//! its colours.
 
 use super::pipeline;
 use gstreamer as gst;
@@ -116,8 +117,8 @@ fn declared(caps: &gst::CapsRef) -> Option<gst_video::VideoColorimetry> {
     caps.structure(0)?.get::<&str>("colorimetry").ok()?.parse().ok()
 }
 
-/// The name of a stream's transfer function where its pictures are made for screens of high dynamic range. They
-/// are converted like others, so that they look flat.
+/// The name of a stream's transfer function where its pictures are made for screens of high dynamic range.
+/// They are converted like others, so that they look flat.
 pub(crate) fn high_dynamic_range(caps: &gst::CapsRef) -> Option<&'static str> {
     // GStreamer's numbers; the names need bindings of a later version than the oldest supported one.
     const SMPTE_2084: i32 = 14;

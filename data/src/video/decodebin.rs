@@ -138,7 +138,8 @@ fn open_segment(pad: &gst::Pad, shown: Option<Shown>) {
     });
 }
 
-/// Makes decodebin skip replaced decoders, and the MPEG-4 parser for streams that a demuxer has split into frames
+/// Makes decodebin skip replaced decoders, those that add transparency (they fail where the first picture has
+/// none), and the MPEG-4 parser for streams that a demuxer has split into frames
 /// already: the parser splits some of them again.
 pub(super) fn skip_elements(decodebin: &gst::Element) {
     decodebin.connect("autoplug-select", false, |values| {
@@ -151,7 +152,9 @@ pub(super) fn skip_elements(decodebin: &gst::Element) {
         let is_parser = name == "mpeg4videoparse";
         const TRY: i32 = 0;
         const SKIP: i32 = 2;
-        let choice = if is_framed && is_parser || pipeline::is_replaced(&name) { SKIP } else { TRY };
+        let is_alpha = name.contains("alphadecodebin");
+        let choice =
+            if is_alpha || is_framed && is_parser || pipeline::is_replaced(&name) { SKIP } else { TRY };
         let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
         gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });

@@ -1,7 +1,7 @@
-//! The edit list of an MP4 or QuickTime file: the part of a track that is shown. FFmpeg decodes from the key frame
-//! before it and shows the pictures whose time lies inside. GStreamer's demuxer stops at the first packet after
-//! the end, though pictures inside may follow in decoding order, and shows a picture that lies partly before.
-//! Therefore the demuxer is given a list without an end, and pictures are chosen here.
+//! The edit list of an MP4 or QuickTime file: the part of a track that is shown. FFmpeg decodes from the key
+//! frame before it and shows the pictures whose time lies inside. GStreamer's demuxer stops at the first
+//! packet after the end, though pictures inside may follow in decoding order, and shows a picture that lies
+//! partly before. Therefore the demuxer is given a list without an end, and pictures are chosen here.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -36,8 +36,8 @@ impl Edit {
     }
 }
 
-/// The edit of a file's first video track. `None` where there is no edit list or more than one edit, where the
-/// file is fragmented (FFmpeg shows all pictures then), and where the header cannot be parsed.
+/// The edit of a file's first video track. `None` where there is no edit list or more than one edit, where
+/// the file is fragmented (FFmpeg shows all pictures then), and where the header cannot be parsed.
 pub(super) fn of_file(file: &mut File) -> Option<Edit> {
     let (header, offset) = header_of(file)?;
     of_header(&header, offset)

@@ -1,5 +1,5 @@
-//! Converts YUV and grey pictures to RGB without the coarse integers of GStreamer's converter, which is up to four
-//! levels away from FFmpeg's. Colours of half the size are repeated, as in FFmpeg.
+//! Converts YUV and grey pictures to RGB without the coarse integers of GStreamer's converter, which is up to
+//! four levels away from FFmpeg's. Colours of half the size are repeated, as in FFmpeg.
 
 use super::convert::Rgb;
 use crate::error::{Error, Result};

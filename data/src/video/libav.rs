@@ -1,7 +1,7 @@
 //! Settings of gst-libav's decoders, and what they say only in GStreamer's log.
 //!
-//! Three of their faults matter here. With direct rendering they read beyond their buffers where GStreamer has
-//! no name for the pixel format, and the program ends. With one thread they lose pictures after a gap in
+//! Three of their faults matter here. With direct rendering they read beyond their buffers where GStreamer
+//! has no name for the pixel format, and the program ends. With one thread they lose pictures after a gap in
 //! H.264's frame numbers. The pixel format that they cannot pass on is named nowhere but in the log.
 
 use gstreamer as gst;
@@ -218,8 +218,8 @@ fn note(decoder: Option<String>, text: &str) {
     }
 }
 
-/// While it is held, gst-libav logs the numbers of pixel formats. That is a dozen messages per picture, so it is
-/// held only while a file is opened again that failed because of its format.
+/// While it is held, gst-libav logs the numbers of pixel formats. That is a dozen messages per picture, so it
+/// is held only while a file is opened again that failed because of its format.
 pub(super) struct Naming;
 
 /// Number of [`Naming`]s.
@@ -261,8 +261,8 @@ fn format_name(number: i32) -> Option<String> {
         })
     })?;
     let path = CString::new(path).ok()?;
-    // SAFETY: the library is loaded already and is never unloaded (GStreamer keeps its plug-ins); the symbol has
-    // had this type in every version of libavutil; it returns a constant string or a null pointer.
+    // SAFETY: the library is loaded already and is never unloaded (GStreamer keeps its plug-ins); the symbol
+    // has had this type in every version of libavutil; it returns a constant string or a null pointer.
     unsafe {
         let library = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
         if library.is_null() {

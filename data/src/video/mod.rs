@@ -122,8 +122,8 @@ struct Target {
 ///
 /// Frames are chosen by their index among the decoded frames, not by timestamps, which are wrong in many
 /// files. The file's rotation is applied; its pixel aspect ratio is not, because a square resize undoes it.
-/// At most as many clips are decoded at once as [`limit_decoders`] allows; the others wait. Videos are decoded
-/// in worker processes after [`isolate_decoding`], otherwise on the calling thread.
+/// At most as many clips are decoded at once as [`limit_decoders`] allows; the others wait. Videos are
+/// decoded in worker processes after [`isolate_decoding`], otherwise on the calling thread.
 ///
 /// # Shapes
 /// `[frames, height, width, 3]`, or `[frames, size, size, 3]` with a size.

@@ -64,8 +64,8 @@ pub(crate) fn initialise() -> Result<()> {
     })
 }
 
-/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of JPEG
-/// and the colours that VP9's frames state, and mix up RGB.
+/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of
+/// JPEG and the colours that VP9's frames state, and mix up RGB.
 const REPLACED: [(&str, &str); 3] =
     [("jpegdec", "avdec_mjpeg"), ("vp9dec", "avdec_vp9"), ("openjpegdec", "avdec_jpeg2000")];
 
@@ -345,8 +345,8 @@ fn missing_plugin(structure: &gst::StructureRef, path: &Path) -> Error {
     }
 }
 
-/// The codec of caps that a demuxer makes for codecs which it does not know; `None` for other caps. FFmpeg has
-/// decoders for many of them.
+/// The codec of caps that a demuxer makes for codecs which it does not know; `None` for other caps. FFmpeg
+/// has decoders for many of them.
 fn unmapped_codec(caps: &gst::StructureRef) -> Option<String> {
     let code = match caps.name().as_str() {
         "video/x-avi-unknown" => {

@@ -26,8 +26,8 @@ pub(super) fn decode(path: &Path, target: Target, choose: &dyn Fn(usize) -> Vec<
     attempt(path, |threads, watch| decode_once(path, target, choose, threads, watch))
 }
 
-/// Runs `read` with one decoding thread, and again with two where the decoder lost pictures after a gap in the
-/// frame numbers. A failure for want of a pixel format is repeated in order to name it.
+/// Runs `read` with one decoding thread, and again with two where the decoder lost pictures after a gap in
+/// the frame numbers. A failure for want of a pixel format is repeated in order to name it.
 fn attempt<T>(path: &Path, read: impl Fn(Threads, &Arc<Watch>) -> Result<T>) -> Result<T> {
     let watch = Arc::default();
     let mut result = read(Threads::One, &watch);

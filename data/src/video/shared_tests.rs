@@ -28,12 +28,7 @@ struct Golden {
 
 /// Differences from FFmpeg (through PyAV, which stops at the first error): file, our number of frames, and
 /// reason. `docs/video.md` has the same list.
-const DIFFERENCES: [(&str, usize, &str); 5] = [
-    (
-        "videos2__sindresorhus+file-type__fixture.mov",
-        0,
-        "3 KiB of a 25-frame file: the demuxer gives up, FFmpeg has 5 frames",
-    ),
+const DIFFERENCES: [(&str, usize, &str); 4] = [
     (
         "videos__Vanilagy+mediabunny__annex-b.mp4",
         5,
@@ -57,16 +52,12 @@ const DIFFERENCES: [(&str, usize, &str); 5] = [
 ];
 
 /// Files whose pictures may differ from FFmpeg's, and the reason.
-const OTHER_PIXELS: [(&str, &str); 3] = [
+const OTHER_PIXELS: [(&str, &str); 2] = [
     (
         "videos2__exiftool+exiftool__Flash.flv",
         "VP6's crop, which the FLV header holds, is not passed on: 160 rows for 154",
     ),
     ("videos__Vanilagy+mediabunny__annex-b.mp4", "see above"),
-    (
-        "videos__imageio+imageio-binaries__imageio_issue245.gif",
-        "transparent pixels have no colour: FFmpeg's are white, ours black",
-    ),
 ];
 
 /// Time limit for a damaged file.

@@ -1,5 +1,5 @@
-//! Pads from which a demuxer reads a file. GStreamer's file source would read each packet by itself, including
-//! those of the sound, and cannot change bytes.
+//! Pads from which a demuxer reads a file. GStreamer's file source would read each packet by itself,
+//! including those of the sound, and cannot change bytes.
 
 use super::edits::Edit;
 use crate::error::{Error, Result};

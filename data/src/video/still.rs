@@ -140,7 +140,8 @@ fn animated(
             let mut decoder = GifDecoder::new(file).map_err(failed)?;
             decoder.set_limits(limits()).map_err(failed)?;
             check_canvas(decoder.dimensions())?;
-            decoder.into_frames()
+            let frames = decoder.into_frames();
+            image::Frames::new(Box::new(frames.map(|frame| frame.map(with_white))))
         }
         Some(ImageFormat::Png) => {
             let decoder = PngDecoder::with_limits(file, limits()).map_err(failed)?;
@@ -170,6 +171,17 @@ fn animated(
     Ok(true)
 }
 
+/// A GIF's frame with white pixels, as FFmpeg's, where it has none: a transparent pixel of a GIF has no
+/// colour.
+fn with_white(frame: image::Frame) -> image::Frame {
+    let (left, top, delay) = (frame.left(), frame.top(), frame.delay());
+    let mut pixels = frame.into_buffer();
+    for pixel in pixels.pixels_mut().filter(|pixel| pixel[3] == 0) {
+        pixel.0 = [255, 255, 255, 0];
+    }
+    image::Frame::from_parts(pixels, left, top, delay)
+}
+
 /// Frames in FFmpeg's format: blue, green, red and alpha bytes.
 #[cfg(test)]
 pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize, Vec<u8>)>> {
@@ -184,19 +196,12 @@ pub(super) fn native_frames(path: &Path, wanted: &[usize]) -> Result<Vec<(usize,
     Ok(kept)
 }
 
-/// The image over a black background.
+/// The image's colours; transparency is ignored, as in FFmpeg and Pillow.
 fn rgb(image: DynamicImage) -> Rgb {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
         DynamicImage::ImageRgb8(image) => image.into_raw(),
-        image => image
-            .into_rgba8()
-            .pixels()
-            .flat_map(|pixel| {
-                let [r, g, b, alpha] = pixel.0.map(u16::from);
-                [r, g, b].map(|value| ((value * alpha + 127) / 255) as u8)
-            })
-            .collect(),
+        image => image.into_rgba8().pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
     };
     Rgb { height, width, data }
 }

@@ -354,3 +354,20 @@ fn a_frame_of_another_size_is_refused() {
         encode::write(&path, (8, 8), 25, &[vec![0; 192]], "nosuchenc ! webmmux").unwrap_err().to_string();
     assert!(error.contains("nosuchenc"), "{error}");
 }
+
+#[test]
+fn a_transparent_pixel_of_a_gif_is_white_as_in_ffmpeg() {
+    let folder = tempfile::tempdir().unwrap();
+    let gif = folder.path().join("a.gif");
+    let mut encoder = image::codecs::gif::GifEncoder::new(std::fs::File::create(&gif).unwrap());
+    for _ in 0..2 {
+        let mut picture = image::RgbaImage::from_pixel(4, 2, image::Rgba([200, 0, 0, 255]));
+        picture.put_pixel(0, 0, image::Rgba([9, 9, 9, 0]));
+        encoder.encode_frame(image::Frame::new(picture)).unwrap();
+    }
+    drop(encoder);
+    let request = FrameRequest { size: None, ..FrameRequest::uniform(2, 32) };
+    let decoded = decode(&gif, &request).unwrap();
+    assert_eq!(decoded.data[..3], [255, 255, 255]);
+    assert!(decoded.data[3] > 190 && decoded.data[4] < 10);
+}
