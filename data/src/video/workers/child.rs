@@ -2,10 +2,10 @@
 
 use super::super::colour::take_warning;
 use super::super::limits::{limit_clips, progress};
+use super::super::probe::probe_here;
 use super::super::{decode_here, keep_freed_memory};
 use super::wire::{Answer, Job, Work, receive, receive_path, send};
 use super::{HANGS, OUT_OF_MEMORY, OUT_OF_TIME, WORKER};
-use crate::probe::probe_here;
 use rustix::fd::OwnedFd;
 use std::fs::File;
 use std::io::{self, ErrorKind};
