@@ -69,6 +69,7 @@ CLIPS = [
     ("range-h264-full.mp4", "64x48", 0.3, "yuvj420p", X264 + "keyint=9"),
     ("range-av1-full.mp4", "64x48", 0.3, "yuv420p", "-c:v libaom-av1 -cpu-used 8 -crf 30 -color_range pc"),
     ("range-mjpeg-full.avi", "64x48", 0.2, "yuvj444p", "-c:v mjpeg -q:v 9"),
+    ("range-mjpeg-full.mkv", "64x48", 0.2, "yuvj420p", "-c:v mjpeg -q:v 9"),
     ("range-mjpeg-limited.avi", "64x48", 0.2, "yuv420p", "-c:v mjpeg -q:v 9 -strict unofficial"),
     # high dynamic range
     ("hdr-pq.mp4", "64x48", 0.3, "yuv420p10le", X265 + "qp=24:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"),

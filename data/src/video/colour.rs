@@ -73,6 +73,8 @@ impl Stated {
         match name {
             // VP8 is BT.601's whatever the container says.
             "video/x-vp8" => Some("2:4:0:0"),
+            // Other decoders than AV1's have formats for RGB: the container's statement is about something else.
+            _ if name != "video/x-av1" && is_yuv_called_rgb(raw) => Some("2:4:0:0"),
             // Without a description in the container, qtdemux guesses from the size.
             "video/x-raw" if !self.in_container => Some("2:0:0:0"),
             "video/x-av1" if declared(raw).is_none() && self.full_range.load(Ordering::Relaxed) => {
@@ -89,8 +91,14 @@ impl Stated {
         let encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         let name = encoded.as_ref().and_then(|caps| caps.structure(0)).map(|caps| caps.name().as_str());
         let format = raw.structure(0).and_then(|caps| caps.get::<&str>("format").ok());
-        (name, format) == (Some("video/x-raw"), Some("RGB15"))
+        name == Some("video/x-raw") && matches!(format, Some("RGB15" | "RGB16"))
     }
+}
+
+/// Whether pictures of YUV are said to have RGB's matrix.
+fn is_yuv_called_rgb(raw: &gst::CapsRef) -> bool {
+    let is_yuv = gst_video::VideoInfo::from_caps(raw).is_ok_and(|info| info.is_yuv());
+    is_yuv && declared(raw).is_some_and(|stated| stated.matrix() == gst_video::VideoColorMatrix::Rgb)
 }
 
 /// Writes what the stream states into the caps of the pictures that arrive at a pad.
@@ -219,6 +227,10 @@ mod tests {
         assert_eq!(stated("video/x-av1", false, true).corrected(&raw), None);
         assert_eq!(stated("video/x-av1", false, false).corrected(&bare), None);
         assert_eq!(stated("video/x-h264", false, true).corrected(&raw), None);
+        let planes = "video/x-raw, format=Y444, width=2, height=2, framerate=1/1, colorimetry=sRGB";
+        let planes: gst::Caps = planes.parse().unwrap();
+        assert_eq!(stated("image/x-j2c", false, false).corrected(&planes), Some("2:4:0:0"));
+        assert_eq!(stated("video/x-av1", false, false).corrected(&planes), None);
     }
 
     #[test]

@@ -143,18 +143,19 @@ fn open_segment(pad: &gst::Pad, shown: Option<Shown>) {
 /// already: the parser splits some of them again.
 pub(super) fn skip_elements(decodebin: &gst::Element) {
     decodebin.connect("autoplug-select", false, |values| {
-        let is_framed = values
-            .get(2)
-            .and_then(|value| value.get::<gst::Caps>().ok())
-            .is_some_and(|caps| caps.structure(0).is_some_and(|structure| structure.has_field("width")));
+        let caps = values.get(2)?.get::<gst::Caps>().ok()?;
+        let is_framed = caps.structure(0).is_some_and(|structure| structure.has_field("width"));
         let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
         let name = factory.map(|factory| factory.name()).unwrap_or_default();
         let is_parser = name == "mpeg4videoparse";
         const TRY: i32 = 0;
         const SKIP: i32 = 2;
         let is_alpha = name.contains("alphadecodebin");
-        let choice =
-            if is_alpha || is_framed && is_parser || pipeline::is_replaced(&name) { SKIP } else { TRY };
+        let choice = if is_alpha || is_framed && is_parser || pipeline::is_replaced(&name, &caps) {
+            SKIP
+        } else {
+            TRY
+        };
         let kind = gst::glib::Type::from_name("GstAutoplugSelectResult")?;
         gst::glib::EnumClass::with_type(kind)?.to_value(choice)
     });

@@ -78,9 +78,10 @@ fn prefer_ffmpeg() {
     }
 }
 
-/// Whether another installed decoder is used in place of one.
-pub(super) fn is_replaced(name: &str) -> bool {
-    REPLACED.iter().any(|(own, by)| *own == name && gst::ElementFactory::find(by).is_some())
+/// Whether another installed decoder is used in place of one for a stream.
+pub(super) fn is_replaced(name: &str, caps: &gst::Caps) -> bool {
+    let accepts = |by| gst::ElementFactory::find(by).is_some_and(|by| by.can_sink_all_caps(caps));
+    REPLACED.iter().any(|(own, by)| *own == name && accepts(by))
 }
 
 /// Makes the C library keep memory that one clip's decoder frees for the next clip. Returning it to the
