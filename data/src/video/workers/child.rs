@@ -82,6 +82,10 @@ fn serve() -> io::Result<()> {
             },
             Work::Probe => Answer::Probed(probe_here(&path)),
         };
+        // A short clip may end between two looks of the watching thread.
+        if let Some(code) = exceeded() {
+            std::process::exit(code);
+        }
         set_current(None);
         send(&mut parent, &answer)?;
     }
