@@ -50,6 +50,7 @@ CLIPS = [
     ("rgb-qtrle-alpha.mov", "32x24", 0.2, "argb", "-c:v qtrle"),
     # depths, chroma and alpha
     ("depth-h264-10.mp4", "64x48", 0.3, "yuv422p10le", X264 + "keyint=9"),
+    ("depth-jpeg2000.mov", "64x48", 0.1, "yuv444p", "-c:v jpeg2000"),
     ("depth-hevc-12.mp4", "64x48", 0.3, "yuv444p12le", X265 + "qp=24"),
     ("depth-av1-12.mp4", "64x48", 0.3, "yuv444p12le", "-c:v libaom-av1 -cpu-used 8 -crf 30"),
     ("unknown-vp9-yuv440p.webm", "64x48", 0.3, "yuv440p", "-c:v libvpx-vp9 -cpu-used 8 -crf 30 -b:v 0"),
@@ -70,6 +71,7 @@ CLIPS = [
     ("range-av1-full.mp4", "64x48", 0.3, "yuv420p", "-c:v libaom-av1 -cpu-used 8 -crf 30 -color_range pc"),
     ("range-mjpeg-full.avi", "64x48", 0.2, "yuvj444p", "-c:v mjpeg -q:v 9"),
     ("range-mjpeg-full.mkv", "64x48", 0.2, "yuvj420p", "-c:v mjpeg -q:v 9"),
+    ("range-mjpeg-full-444.mkv", "64x48", 0.2, "yuvj444p", "-c:v mjpeg -q:v 9"),
     ("range-mjpeg-limited.avi", "64x48", 0.2, "yuv420p", "-c:v mjpeg -q:v 9 -strict unofficial"),
     # high dynamic range
     ("hdr-pq.mp4", "64x48", 0.3, "yuv420p10le", X265 + "qp=24:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"),

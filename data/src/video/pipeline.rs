@@ -64,21 +64,25 @@ pub(crate) fn initialise() -> Result<()> {
     })
 }
 
-/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of
-/// JPEG and the colours that VP9's frames state, and mix up RGB.
-const REPLACED: [(&str, &str); 3] =
-    [("jpegdec", "avdec_mjpeg"), ("vp9dec", "avdec_vp9"), ("openjpegdec", "avdec_jpeg2000")];
+/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of JPEG
+/// and the colours that VP9's frames state, and mix up RGB. The parser leads to such a decoder alone.
+const REPLACED: [(&str, &str); 4] = [
+    ("jpegdec", "avdec_mjpeg"),
+    ("vp9dec", "avdec_vp9"),
+    ("openjpegdec", "avdec_jpeg2000"),
+    ("jpeg2000parse", "avdec_jpeg2000"),
+];
 
-/// Prefers FFmpeg's decoders in [`REPLACED`].
+/// Prefers FFmpeg's decoders in [`REPLACED`], and the parser that one of them needs.
 fn prefer_ffmpeg() {
-    for (_, name) in REPLACED {
+    for name in REPLACED.iter().map(|(_, name)| *name).chain(["jpegparse"]) {
         if let Some(factory) = gst::ElementFactory::find(name) {
             factory.set_rank(gst::Rank::PRIMARY + 1);
         }
     }
 }
 
-/// Whether another installed decoder is used in place of one for a stream.
+/// Whether another installed decoder is used in place of an element for a stream.
 pub(super) fn is_replaced(name: &str, caps: &gst::Caps) -> bool {
     let accepts = |by| gst::ElementFactory::find(by).is_some_and(|by| by.can_sink_all_caps(caps));
     REPLACED.iter().any(|(own, by)| *own == name && accepts(by))
