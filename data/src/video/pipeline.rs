@@ -64,8 +64,8 @@ pub(crate) fn initialise() -> Result<()> {
     })
 }
 
-/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of JPEG
-/// and the colours that VP9's frames state, and mix up RGB. The parser leads to such a decoder alone.
+/// GStreamer's own decoders that give other pictures than FFmpeg's, and FFmpeg's: they ignore the range of
+/// JPEG and the colours that VP9's frames state, and mix up RGB. The parser leads to such a decoder alone.
 const REPLACED: [(&str, &str); 4] = [
     ("jpegdec", "avdec_mjpeg"),
     ("vp9dec", "avdec_vp9"),
