@@ -65,8 +65,8 @@ for target in "${targets[@]}"; do
   { time nice -n 15 "fuzz/target/$host/release/$target" "$learned" "fuzz/corpus/$target" \
       -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout="$time_limit" -rss_limit_mb="$memory_limit" \
       -malloc_limit_mb="$allocation_limit" -max_len="$length_limit" -print_final_stats=1 \
-      >"$logs/$target" 2>&1 || true; } 2>"$logs/time"
-  read -r user system wall <<<"$(tail -n 1 "$logs/time")"
+      >"$logs/$target" 2>&1 || true; } 2>"$logs/$target.time"
+  read -r user system wall <<<"$(tail -n 1 "$logs/$target.time")"
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/$target")
   echo "$target: ${runs:-?} inputs in ${user} s + ${system} s of CPU, ${wall} s"
   new=$(comm -13 <(sort <<<"$before") <(ls "fuzz/artifacts/$target" | sort))

@@ -9,13 +9,15 @@ use crate::datasets::{
 use crate::text::Tokenizer;
 use std::path::Path;
 
+type Reader = fn(&[&Path]) -> Result<Annotations>;
+
 /// A file of annotations, read as each data set's: clips with an id each, or an error that names the file.
 pub fn annotations(folder: &Path, input: &[u8]) {
     // The name tells the split of the formats that do not.
     let path = folder.join("train.json");
     std::fs::write(&path, input).expect("a file");
     let files = [path.as_path()];
-    let read: [fn(&[&Path]) -> Result<Annotations>; 11] = [
+    let read: [Reader; 11] = [
         msrvtt::read,
         |files| msvd::read_corpus(files, None),
         |files| msvd::read_corpus(files, files.first().copied()),

@@ -54,7 +54,7 @@ pub fn meteor_tables(folder: &Path, input: &[u8]) {
     let folder = folder.join("damaged");
     std::fs::create_dir_all(&folder).expect("a folder");
     crate::meteor::write_damaged(input, &folder).expect("a file");
-    match MeteorTables::find(&[folder.clone()]) {
+    match MeteorTables::find(std::slice::from_ref(&folder)) {
         Ok(tables) => {
             score_lines(&tables, "a man is playing the guitar\na person plays a big guitar no. 1\ngeese");
         }

@@ -4,6 +4,7 @@
 //! data set publishes, [`open`] finds the file of every clip, and [`VideoSet::skipped`] lists the clips
 //! without one.
 
+pub mod decodable;
 pub mod files;
 pub mod images;
 pub mod msrvtt;
@@ -24,10 +25,10 @@ pub mod vatex;
 
 pub use open::{DataSet, DatasetPaths, annotations, open};
 
-use crate::decodable::Undecodable;
 use crate::digest;
 use crate::error::{Error, Result};
 use crate::format::thousands;
+use decodable::Undecodable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use skip::{Reason, Skipped};

@@ -25,8 +25,8 @@ pub(super) fn member(name: &str) -> Option<(&str, Member)> {
     let file = &name[folder..];
     let is_header = |part: &str| part == "PaxHeader" || part.starts_with("PaxHeaders");
     let lower = file.to_ascii_lowercase();
-    let is_document = |beginning: &&str| {
-        let rest = lower.strip_prefix(*beginning);
+    let is_document = |beginning: &str| {
+        let rest = lower.strip_prefix(beginning);
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
     };
     let is_meta = file.starts_with("__") && file.split('.').next().is_some_and(|stem| stem.ends_with("__"));
@@ -34,7 +34,7 @@ pub(super) fn member(name: &str) -> Option<(&str, Member)> {
         || file.starts_with('.')
         || is_meta
         || name.split('/').any(is_header)
-        || DOCUMENTS.iter().any(|beginning| is_document(&beginning))
+        || DOCUMENTS.iter().any(|beginning| is_document(beginning))
     {
         return None;
     }

@@ -223,10 +223,10 @@ impl Shard {
                 }
             }
         }
-        self.whole(partials, &others)
+        self.whole(&partials, &others)
     }
 
-    fn whole(&self, partials: Vec<Partial>, others: &[String]) -> Result<Vec<Found>> {
+    fn whole(&self, partials: &[Partial], others: &[String]) -> Result<Vec<Found>> {
         let members = || {
             let stems = partials.iter().map(|partial| &partial.id);
             others.iter().chain(stems).take(5).cloned().collect::<Vec<_>>().join(", ")

@@ -73,8 +73,7 @@ impl Stated {
         match name {
             // VP8 is BT.601's whatever the container says.
             "video/x-vp8" => Some("2:4:0:0"),
-            // Other decoders than AV1's have formats for RGB: the container's statement is about something
-            // else.
+            // Only AV1's decoder has no formats for RGB: elsewhere the container means something else.
             _ if name != "video/x-av1" && is_yuv_called_rgb(raw) => Some("2:4:0:0"),
             // Without a description in the container, qtdemux guesses from the size.
             "video/x-raw" if !self.in_container => Some("2:0:0:0"),

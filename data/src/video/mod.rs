@@ -16,6 +16,7 @@ mod packets;
 mod pipeline;
 mod planes;
 mod pool;
+pub mod probe;
 mod resize;
 mod sequential;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Decodes real files of many formats and compares them with FFmpeg. The files are not part of the project;
 //! without them the tests print a note and pass.
 
+use super::probe::probe;
 use super::{Kind, Resizing, Target, inspect, packets, sequential, still};
-use crate::probe::probe;
 use crate::sampling::Sampling;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ::data::check::{self, Inspected};
+use ::data::datasets::decodable::undecodable;
 use ::data::datasets::{Clip, DataSet, Split, VideoSet, annotations, open};
-use ::data::decodable::undecodable;
 use ::data::frames::prepare;
 use ::data::probe::{Probe, probe};
 use ::data::sampling::Sampling;

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail, ensure};
 use captioner::{FrameConfig, FrameSource, Videos};
+use data::datasets::decodable::undecodable;
 use data::datasets::{Clip, Split, VideoSet, open};
-use data::decodable::undecodable;
 use data::format::thousands;
 use data::tiny_world::scene::Scene;
 use data::tiny_world::{World, WorldConfig};

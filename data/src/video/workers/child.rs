@@ -2,10 +2,10 @@
 
 use super::super::colour::take_warning;
 use super::super::limits::{limit_clips, progress};
+use super::super::probe::probe_here;
 use super::super::{decode_here, keep_freed_memory};
 use super::wire::{Answer, Job, Work, receive, receive_path, send};
 use super::{HANGS, OUT_OF_MEMORY, OUT_OF_TIME, WORKER};
-use crate::probe::probe_here;
 use rustix::fd::OwnedFd;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -82,6 +82,10 @@ fn serve() -> io::Result<()> {
             },
             Work::Probe => Answer::Probed(probe_here(&path)),
         };
+        // A short clip may end between two looks of the watching thread.
+        if let Some(code) = exceeded() {
+            std::process::exit(code);
+        }
         set_current(None);
         send(&mut parent, &answer)?;
     }

@@ -2,11 +2,11 @@
 
 use super::super::colour::warn_once;
 use super::super::limits::{ClipLimits, limits};
+use super::super::probe::Probe;
 use super::super::{FrameRequest, Frames};
 use super::wire::{Answer, Job, Work, receive, send, send_path};
 use super::{HANGS, OUT_OF_MEMORY, OUT_OF_TIME, WORKER};
 use crate::error::{Error, Result};
-use crate::probe::Probe;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -320,10 +320,8 @@ mod tests {
 
     #[test]
     fn a_crash_is_an_error_that_names_the_file_signal_and_last_message() {
-        let folder = tempfile::tempdir().unwrap();
-        let script = folder.path().join("worker.sh");
-        std::fs::write(&script, "#!/bin/sh\necho broken >&2\nkill -SEGV $$\n").unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // A committed script: one that was just written may still be open in a process that a test starts.
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/crashing_worker.sh");
         let workers = Workers { program: script, idle: Mutex::default() };
         let error = workers.decode(Path::new("a.mp4"), &FrameRequest::uniform(1, 8)).unwrap_err().to_string();
         for part in ["a.mp4", "SIGSEGV", "broken"] {

@@ -3,8 +3,8 @@
 
 use super::super::FrameRequest;
 use super::super::limits::ClipLimits;
+use super::super::probe::Probe;
 use crate::error::Error;
-use crate::probe::Probe;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;

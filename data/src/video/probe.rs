@@ -1,7 +1,7 @@
 //! Describes a video file by decoding it completely.
 
+use super::{Kind, Orientation, STALL_LIMIT};
 use crate::error::{Error, Result};
-use crate::video::{self, Kind, Orientation, STALL_LIMIT};
 use gstreamer as gst;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,13 +33,13 @@ pub struct Probe {
 /// Decodes a file completely and describes it.
 ///
 /// A failure is reported in `error`; for a truncated or damaged file, `frames` counts the frames that can be
-/// decoded. Waits for a free decoder, as [`video::decode`] does.
+/// decoded. Waits for a free decoder, as [`super::decode`] does.
 #[must_use]
 pub fn probe(path: &Path) -> Probe {
-    let kind = video::inspect(path);
+    let kind = super::inspect(path);
     let is_video = matches!(kind, Ok(Kind::Video(_)) | Err(Error::Truncated { .. }));
-    let _permit = video::permit();
-    match video::workers() {
+    let _permit = super::permit();
+    match super::workers() {
         Some(workers) if is_video => workers.probe(path).unwrap_or_else(|error| failed(path, &error)),
         _ => probe_here(path),
     }
@@ -51,7 +51,7 @@ fn failed(path: &Path, error: &Error) -> Probe {
 
 /// As [`probe`], in this process.
 pub(crate) fn probe_here(path: &Path) -> Probe {
-    let kind = video::inspect(path);
+    let kind = super::inspect(path);
     let probe = match kind {
         Ok(Kind::Still) => still(path),
         // The frames of a truncated file are counted too.
@@ -62,7 +62,7 @@ pub(crate) fn probe_here(path: &Path) -> Probe {
 }
 
 fn still(path: &Path) -> Probe {
-    let found = video::examine_still(path);
+    let found = super::examine_still(path);
     Probe {
         codec: found.size.map(|_| found.codec.to_string()),
         width: found.size.map(|(width, _)| width),
@@ -77,7 +77,7 @@ fn still(path: &Path) -> Probe {
 fn moving(path: &Path, kind: Result<Kind>) -> Probe {
     // Decoding a truncated file often stalls at its end.
     let limit = if kind.is_ok() { STALL_LIMIT } else { STALL_LIMIT / 3 };
-    let found = video::examine(path, limit);
+    let found = super::examine(path, limit);
     let side = |name: &str| {
         [&found.raw, &found.encoded].into_iter().flatten().find_map(|caps| {
             let value = caps.structure(0)?.get::<i32>(name).ok()?;
@@ -98,7 +98,7 @@ fn moving(path: &Path, kind: Result<Kind>) -> Probe {
         rotation: Orientation::degrees(found.orientation),
         frames: found.frames,
         duration_s: found.duration.map(|time| time.nseconds() as f64 / 1e9),
-        warning: found.high_dynamic_range.map(video::colour_warning),
+        warning: found.high_dynamic_range.map(super::colour_warning),
         error: ended.or(damage),
         ..Probe::default()
     }
