@@ -89,8 +89,8 @@ impl Directory {
     /// The file with this name: a path in the directory or a file name, with or without extension.
     ///
     /// With the extension, any file is found. Without it, a file with a usual extension of videos and images
-    /// is used, `mp4` first; without one, any file whose content is not that of a file that accompanies clips:
-    /// text, audio, an array or an archive.
+    /// is used, `mp4` first; without one, any file whose content is not that of a file that accompanies
+    /// clips: text, audio, an array or an archive.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let (parts, separators) = (Path::new(name).components(), name.matches('/').count());
