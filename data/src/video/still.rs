@@ -81,6 +81,7 @@ fn examine_into(path: &Path, found: &mut Examined) -> Result<()> {
         Ok(true)
     })?;
     if !is_animated {
+        check_memory(path, &decoder)?;
         DynamicImage::from_decoder(decoder).map_err(|error| Error::video(path, error.to_string()))?;
         found.frames = 1;
     } else if found.frames == 0 {
@@ -108,10 +109,24 @@ fn limits() -> Limits {
     limits
 }
 
+/// Checks that the pixels of an image stay within the limit on memory: of the `image` crate's functions, only
+/// `ImageReader::decode` checks this, and it ignores the orientation.
+fn check_memory(path: &Path, decoder: &impl ImageDecoder) -> Result<()> {
+    if decoder.total_bytes() <= MAX_BYTES {
+        return Ok(());
+    }
+    let (width, height) = decoder.dimensions();
+    let (found, limit) = (decoder.total_bytes() >> 20, MAX_BYTES >> 20);
+    let reason =
+        format!("an image of {width} x {height} pixels takes {found} MiB, expected at most {limit} MiB");
+    Err(Error::video(path, reason))
+}
+
 /// The image, rotated by its EXIF orientation.
 fn upright(path: &Path, reader: ImageReader<BufReader<File>>) -> Result<DynamicImage> {
     let failed = |error: image::ImageError| Error::video(path, error.to_string());
     let mut decoder = reader.into_decoder().map_err(failed)?;
+    check_memory(path, &decoder)?;
     let orientation = decoder.orientation().map_err(failed)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     image.apply_orientation(orientation);
@@ -228,6 +243,38 @@ mod tests {
             let found = examine(file.path());
             let message = found.failure.unwrap().to_string();
             assert!(found.frames == 0 && message.contains("cannot decode video"), "{message}");
+        }
+    }
+
+    /// The head of a WebP whose lossless image has this size.
+    fn webp(width: u32, height: u32) -> Vec<u8> {
+        let size = ((width - 1) | (height - 1) << 14).to_le_bytes();
+        let image = [b"\x2f", &size[..], &[0; 10]].concat();
+        let chunk = [b"VP8L", &(image.len() as u32).to_le_bytes()[..], &image, b"\0"].concat();
+        [b"RIFF", &(chunk.len() as u32 + 4).to_le_bytes()[..], b"WEBP", &chunk].concat()
+    }
+
+    /// The head of a bitmap of 24 bits a pixel.
+    fn bitmap(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        bytes.extend([width.to_le_bytes(), height.to_le_bytes(), *b"\x01\0\x18\0"].concat());
+        bytes.extend([0; 24]);
+        bytes
+    }
+
+    #[test]
+    fn an_image_too_large_for_memory_is_refused_by_its_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for bytes in [webp(16_000, 16_000), bitmap(16_000, 16_000)] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let message = examine(file.path()).failure.unwrap().to_string();
+            assert!(
+                message.contains("16000 x 16000 pixels takes 732 MiB, expected at most 512"),
+                "{message}"
+            );
+            let frames =
+                decode(file.path(), crate::video::FrameRequest::uniform(1, 8).target(), &|_| vec![0]);
+            assert_eq!(frames.unwrap_err().to_string(), message);
         }
     }
 

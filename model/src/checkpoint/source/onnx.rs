@@ -208,6 +208,7 @@ impl Reader<'_> {
         let element_type = element_type(tensor.data_type);
         let shape = tensor.dims.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
         let shape = shape.map_err(|_| fail("a negative size".to_owned()))?;
+        let count = element_count(&shape).ok_or_else(|| fail(format!("shape {shape:?} overflows")))?;
         let stored = |file: &Arc<MappedFile>, data| Stored {
             file: Arc::clone(file),
             element_type,
@@ -218,8 +219,7 @@ impl Reader<'_> {
         let Some(size) = element_type.size() else {
             return Ok(stored(self.file, Data::Plain { range: 0..0, strides: None }));
         };
-        let length = element_count(&shape).and_then(|count| count.checked_mul(size));
-        let length = length.ok_or_else(|| fail(format!("shape {shape:?} overflows")))?;
+        let length = count.checked_mul(size).ok_or_else(|| fail(format!("shape {shape:?} overflows")))?;
         if tensor.is_unpacked {
             return Err(fail("numbers written one by one instead of packed".to_owned()));
         }

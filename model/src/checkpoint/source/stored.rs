@@ -169,12 +169,12 @@ impl Stored {
 /// Bytes of a storage in memory during the verification of its checksum.
 const HASHED_AT_ONCE: usize = 64 << 20;
 
-/// The number of elements of a shape, or `None` if it overflows.
+/// The number of elements of a shape, or `None` if it overflows. Without an element too, the other sizes must
+/// not overflow: nobody who multiplies sizes in another order needs to check.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size))
+    let mut others = shape.iter().filter(|&&size| size != 0);
+    let count = others.try_fold(1usize, |count, &size| count.checked_mul(size))?;
+    Some(if shape.contains(&0) { 0 } else { count })
 }
 
 fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {

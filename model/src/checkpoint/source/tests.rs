@@ -236,6 +236,7 @@ fn absurd_claims_of_a_safetensors_header_are_errors() {
     };
     fails(&one("[8]", 0, 32), "tensor w: claims bytes 0 to 32 of 16");
     fails(&one("[4611686018427387905]", 0, 4), "tensor w: of shape [4611686018427387905]");
+    fails(&one("[4611686018427387904,4,0]", 0, 0), "tensor w: of shape [4611686018427387904, 4, 0]");
     fails(&one("[5]", 0, 16), "tensor w: of shape [5] and type F32, but has 16 bytes");
     fails(&one("[2]", 0, 8), "end at byte 8 of 16");
     fails(&one("[2]", 8, 16), "tensor w: begins at byte 8, expected 0");
@@ -291,6 +292,8 @@ fn strides_may_overlap_but_not_leave_their_storage() {
     fails(b"K\x00", b"J\xff\xff\xff\x7f\x85", b"K\x00\x85", "made out of a file of");
     let huge = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x86";
     fails(b"K\x00", huge, b"K\x00K\x00\x86", "overflows");
+    // without an element too: the product of the other sizes is taken elsewhere
+    fails(b"K\x00", &[b"(", &huge[..20], b"K\x00t"].concat(), b"(K\x00K\x00K\x00t", "overflows");
 }
 
 /// A zip archive of torch.save with this pickle and no storages.
@@ -467,6 +470,12 @@ fn wrong_claims_of_an_onnx_model_are_errors() {
     }
     let message = [&[8][..], &[0xff; 9], &[1, 16, 1], &field(8, b"w")].concat();
     assert!(read_model(&field(7, &field(5, &message))).unwrap_err().to_string().contains("overflows"));
+    // without an element, and of a type that cannot be read
+    for (data_type, last) in [(1, 0), (8, 1)] {
+        let message = [&[8][..], &[0xff; 9], &[1, 8, 4, 8, last, 16, data_type], &field(8, b"w")].concat();
+        let error = read_model(&field(7, &field(5, &message))).unwrap_err().to_string();
+        assert!(error.contains("overflows"), "{error}");
+    }
     // empty nodes: two bytes each in the file, far more in memory
     let error = read_model(&field(7, &field(1, &[]).repeat(3 << 20))).unwrap_err().to_string();
     assert!(error.contains("more than 2097152 nodes"), "{error}");

@@ -279,10 +279,10 @@ impl StateDict<'_> {
         let stored = |data, checksum| {
             Some(Stored { file: Arc::clone(self.file), element_type, shape: shape.clone(), data, checksum })
         };
+        let count = element_count(&shape).ok_or_else(|| fail("its shape overflows".to_owned()))?;
         let Some(size) = element_type.size() else {
             return Ok(stored(Data::Plain { range: range.clone(), strides: None }, None));
         };
-        let count = element_count(&shape).ok_or_else(|| fail("its shape overflows".to_owned()))?;
         if count == 0 {
             return Ok(stored(Data::Plain { range: range.start..range.start, strides: None }, None));
         }
