@@ -56,6 +56,15 @@ impl Visual {
             Self::Features(features) => features.dims()[0],
         }
     }
+
+    /// The same values without a graph.
+    #[must_use]
+    pub fn without_autodiff(self) -> Self {
+        match self {
+            Self::Frames(frames) => Self::Frames(frames.without_autodiff()),
+            Self::Features(features) => Self::Features(features.without_autodiff()),
+        }
+    }
 }
 
 /// Text that the model reads with the video; none by default.
