@@ -91,9 +91,9 @@ impl<M: Module> Sum<'_, M> {
     }
 }
 
-/// Threads for the micro-batches of a step: each has a graph of its own, so that more threads than cores
+/// Micro-batches that are computed at the same time on a CPU: each has a graph of its own, so that more threads than cores
 /// would only take memory.
-fn threads() -> usize {
+pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::options::ConfigOptions;
+use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Memory, Module, Plan, Stage};
+use crate::plan::{Memory, Module, Plan, Stage, shortage};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -20,15 +20,18 @@ pub(super) struct Arguments {
     name: String,
     #[command(flatten)]
     config: ConfigOptions,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let ablation = find_ablation(&arguments.name).usage()?;
     let profile = arguments.config.profile.or_tiny();
     let resolved = resolve_all(profile, &ablation, &arguments.config.sets().usage()?).usage()?;
+    let machine = arguments.memory.planned();
     let plans = resolved
         .iter()
-        .map(|(variant, config)| Ok((*variant, Plan::of(config)?)))
+        .map(|(variant, config)| Ok((*variant, Plan::of(config, machine.parallel)?)))
         .collect::<anyhow::Result<Vec<_>>>()
         .usage()?;
     let paper = if ablation.paper.is_empty() { "not in the paper" } else { &ablation.paper };
@@ -37,8 +40,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());
     println!(
-        "memory is estimated for one micro-batch at a time; time is that of training steps on 2 CPU cores at the tiny model's rate"
+        "memory is that of training, micro-batches at a time: {}; time is that of training steps on 2 CPU cores at the tiny model's rate",
+        machine.parallel,
     );
+    for (variant, config) in &resolved {
+        if let Some(shortage) = shortage(config, &machine).usage()? {
+            println!("{} does not fit: {shortage}", variant.name);
+        }
+    }
     for (name, reason) in ablation.left_out(profile) {
         println!("{name}: not in profile {profile}: {reason}");
     }
