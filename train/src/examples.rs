@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use captioner::{HostTokens, Videos};
+use captioner::{Context, HostTokens, Videos};
 use data::loader::draw_caption;
 use data::text::{Tokenizer, clean_caption};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub struct Captioned {
     /// Clip and caption of each example with [`CaptionUse::Every`].
     every: Option<Vec<(usize, usize)>>,
     tokenizer: Arc<Tokenizer>,
+    /// Whether the language model reads a prompt before the captions.
+    has_prompt: bool,
     max_tokens: usize,
     seed: u64,
 }
@@ -64,7 +66,7 @@ impl Captioned {
         videos: Videos,
         captions: impl Iterator<Item = &'a [String]>,
         used: CaptionUse,
-        tokenizer: Arc<Tokenizer>,
+        context: &Context,
         max_tokens: usize,
         seed: u64,
     ) -> Result<Self, TrainError> {
@@ -84,7 +86,8 @@ impl Captioned {
                 Some(captions.iter().enumerate().flat_map(of_clip).collect())
             }
         };
-        Ok(Self { videos, captions, every, tokenizer, max_tokens, seed })
+        let (tokenizer, has_prompt) = (context.tokenizer.clone(), !context.prompt.text.is_empty());
+        Ok(Self { videos, captions, every, tokenizer, has_prompt, max_tokens, seed })
     }
 
     /// Clip and caption of an example in an epoch.
@@ -109,7 +112,14 @@ impl Examples for Captioned {
         let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
         let texts: Vec<String> =
             places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
-        let target = |text: &String| self.tokenizer.target(&clean_caption(text), self.max_tokens);
+        let target = |text: &String| {
+            let caption = clean_caption(text);
+            if self.has_prompt {
+                self.tokenizer.continuation(&caption, self.max_tokens)
+            } else {
+                self.tokenizer.target(&caption, self.max_tokens)
+            }
+        };
         let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>()?;
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &clips)?,

@@ -175,6 +175,25 @@ impl Tokenizer {
         }
     }
 
+    /// The target ids of a caption that continues a prompt, at most `max`, as in LAVIS: OPT's text goes on, so
+    /// that its first token contains the space before the word, and the `</s>` is already before the prompt.
+    /// Others as [`target`](Self::target).
+    ///
+    /// # Shapes
+    /// returns `[t]`, `t <= max`
+    ///
+    /// # Errors
+    /// The tokenizer fails on the text.
+    pub fn continuation(&self, caption: &str, max: usize) -> Result<Vec<u32>> {
+        match self.family {
+            Family::Opt => {
+                let encoding = self.plain(&format!(" {caption}\n"))?;
+                Ok(encoding.get_ids().iter().copied().take(max).collect())
+            }
+            Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
+        }
+    }
+
     /// The unknown words of texts with their counts, the most frequent first; none with subwords.
     ///
     /// # Errors

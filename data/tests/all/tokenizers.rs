@@ -81,6 +81,11 @@ fn targets_are_what_lavis_trains_on() {
     assert_eq!(opt.end(), 50118);
     assert_eq!(opt.target("a man", 32).unwrap(), [2, 102, 313, 50118]);
     assert_eq!(opt.target("a man", 3).unwrap(), [2, 102, 313]);
+    // the whole text is `</s>`, the prompt, and this
+    let whole = opt.encode_as_published("a video of a man\n", 32).unwrap();
+    let prompt = opt.encode_as_published("a video of", 32).unwrap();
+    assert_eq!(opt.continuation("a man", 32).unwrap(), whole[prompt.len()..]);
+    assert_eq!(opt.continuation("a man", 2).unwrap(), whole[prompt.len()..][..2]);
     assert_eq!((t5.end(), t5.vocabulary_size()), (1, 32100));
     assert_eq!(t5.target("a man", 32).unwrap(), [3, 9, 388, 1]);
     assert_eq!(llama.end(), 2);

@@ -62,8 +62,8 @@ impl Task for Captioning {
         let Inputs { clips, split, videos, context } = inputs;
         let training = clips.split(split);
         let captions = training.iter().map(|clip| clip.captions.as_slice());
-        let (used, tokenizer) = (self.config.captions, context.tokenizer.clone());
-        Ok(Arc::new(Captioned::new(videos, captions, used, tokenizer, self.config.text.max_tokens, seed)?))
+        let (used, max_tokens) = (self.config.captions, self.config.text.max_tokens);
+        Ok(Arc::new(Captioned::new(videos, captions, used, context, max_tokens, seed)?))
     }
 
     fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation> {
