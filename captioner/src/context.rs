@@ -107,7 +107,10 @@ impl Context {
         streams: Vec<u64>,
     ) -> Result<Vec<Vec<Caption>>, CaptionerError> {
         let device = device_of(model);
-        let visual = visual.upload(&device);
+        let visual = match visual.joined() {
+            Some((frames, rows)) => model.encode_repeated(frames.upload(&device), &rows)?,
+            None => visual.upload(&device),
+        };
         let prompt = self.prompt(prompts, visual.batch_size(), &device);
         let prompt = Prompt { streams: Some(streams), ..prompt };
         let generated = model.caption(visual, &prompt, &self.generate)?;

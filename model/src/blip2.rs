@@ -108,6 +108,28 @@ impl Blip2 {
         frame_features(&self.vision_model, frames)
     }
 
+    /// The input of a batch whose row `i` shows video `rows[i]`: the ViT runs once for each video.
+    ///
+    /// # Errors
+    /// [`InputError::FrameSize`].
+    pub fn encode_repeated(&self, videos: Visual, rows: &[usize]) -> Result<Visual, InputError> {
+        let features = match videos {
+            Visual::Frames(frames) => {
+                self.check_frames(&frames)?;
+                self.vision_features(frames)
+            }
+            Visual::Features(features) => features,
+        };
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), &features.device().inner());
+        Ok(Visual::Features(features.select(0, rows)))
+    }
+
+    fn check_frames(&self, frames: &Tensor<5>) -> Result<(), InputError> {
+        let [_, _, _, height, width] = frames.dims();
+        self.vision_model.check_size([height, width])
+    }
+
     /// The layer norm of the ViT features, in f32, as everything between ViT and language model.
     ///
     /// # Shapes
@@ -178,8 +200,7 @@ impl Blip2 {
     /// If the model cannot read the input ([`InputError`]).
     pub fn prefix(&self, visual: Visual, prompt: &Prompt) -> Result<Prefix, InputError> {
         if let Visual::Frames(frames) = &visual {
-            let [_, _, _, height, width] = frames.dims();
-            self.vision_model.check_size([height, width])?;
+            self.check_frames(frames)?;
         }
         let features = self.normed_features(visual);
         let [_, f, _, _] = features.dims();

@@ -9,7 +9,7 @@ use clap::Args;
 use super::options::ConfigOptions;
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Memory, Module, Plan, Stage};
+use crate::plan::{Memory, Module, Plan, Stage, StoredViews};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -36,6 +36,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("{}\n", variants(&plans).to_text());
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());
+    if plans.iter().any(|(_, plan)| plan.views.is_some()) {
+        println!("{}\n", views(&plans).to_text());
+    }
     println!(
         "memory is estimated for one micro-batch at a time; time is that of training steps on 2 CPU cores at the tiny model's rate"
     );
@@ -100,6 +103,20 @@ fn stages(plans: &[Planned<'_>]) -> Table {
             let row = [format!("{}, {name}", variant.name), thousands(*steps)].into_iter();
             let work = [stage.step_work, stage.work()].map(operations);
             table.push(row.chain(sizes.map(bytes)).chain(work));
+        }
+    }
+    table
+}
+
+/// What `frames.views` saves and costs.
+fn views(plans: &[Planned<'_>]) -> Table {
+    let columns = ["views a clip", "ViT without", "ViT", "saved", "frames on disk", "features on disk"];
+    let mut table = Table::new(once("stored views, a seed").chain(columns));
+    for (variant, plan) in plans {
+        if let Some(StoredViews { views, work_without, work, frames, features }) = plan.views {
+            let row = [variant.name.clone(), thousands(views)].into_iter();
+            let work = [work_without, work, work_without - work].map(operations);
+            table.push(row.chain(work).chain([frames, features].map(bytes)));
         }
     }
     table

@@ -1,8 +1,10 @@
 //! Estimates of a run without its data or weights: parameters, memory, steps, work and time.
 
 mod parts;
+mod views;
 
 use parts::{Part, parts};
+pub(crate) use views::StoredViews;
 
 use burn::tensor::Device;
 use data::datasets::splits;
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub examples: usize,
     /// The stages: cross-entropy, then self-critical training where it is configured.
     pub stages: Vec<Stage>,
+    /// Stored views of the training clips, where the configuration asks for them.
+    pub views: Option<StoredViews>,
 }
 
 /// A module's parameters.
@@ -52,7 +56,7 @@ pub(crate) struct Stage {
     pub activations: [usize; 2],
     /// Floating-point operations of a step.
     pub step_work: f64,
-    /// Operations that are done once: those of a frozen ViT that sees the same frames in every epoch.
+    /// Operations that are done once: those of a frozen ViT on stored frames.
     pub work_once: f64,
 }
 
@@ -93,14 +97,16 @@ impl Plan {
             train.parameters.check(&parameters)?;
         }
         let examples = examples(config)?;
-        let stage = |(name, train, captions): &(&'static str, &TrainConfig, usize)| {
+        let mut views = StoredViews::of(config, &sizes, clips(config)[0]);
+        let mut stage = |(name, train, captions): &(&'static str, &TrainConfig, usize)| {
             let texts = tasks::of(config).text_lengths();
             let captions = *captions;
             let shape = Shape { config, sizes: &sizes, parameters: &parameters, train, captions, texts };
-            let batches = examples.div_ceil(train.batch_size.max(1));
+            let steps = train.total_steps(examples.div_ceil(train.batch_size.max(1)));
+            views.iter_mut().for_each(|views| views.add(&shape, steps, clips(config)[0]));
             Stage {
                 name,
-                steps: train.total_steps(batches),
+                steps,
                 memory: shape.memory(),
                 activations: [Recompute::default(), Recompute::ALL]
                     .map(|recompute| shape.activations(recompute)),
@@ -108,8 +114,8 @@ impl Plan {
                 work_once: shape.work_once(clips(config)),
             }
         };
-        let stages = trainings.iter().map(stage).collect();
-        Ok(Self { modules: modules(config, &parameters), examples, stages })
+        let stages = trainings.iter().map(&mut stage).collect();
+        Ok(Self { modules: modules(config, &parameters), examples, stages, views })
     }
 
     /// Number of weights.
@@ -207,7 +213,11 @@ impl Shape<'_> {
 
     /// Whether the ViT's output is cached.
     fn has_cached_features(&self, vit: &Part) -> bool {
-        !vit.has_graph && !self.config.frames.varies()
+        !vit.has_graph && self.config.frames.stored_views().is_some()
+    }
+
+    fn vit(&self) -> Part {
+        self.parts(Recompute::default()).remove(0)
     }
 
     fn memory(&self) -> Memory {
@@ -273,9 +283,10 @@ impl Shape<'_> {
         each * self.train.batch_size as f64
     }
 
-    fn work_once(&self, clips: [usize; 3]) -> f64 {
-        let vit = self.parts(Recompute::default()).remove(0);
-        if self.has_cached_features(&vit) { vit.forward() * clips.iter().sum::<usize>() as f64 } else { 0.0 }
+    fn work_once(&self, [train, validate, test]: [usize; 3]) -> f64 {
+        let vit = self.vit();
+        let views = self.config.frames.stored_views().filter(|_| self.has_cached_features(&vit));
+        views.map_or(0.0, |views| vit.forward() * (train * views + validate + test) as f64)
     }
 }
 

@@ -205,7 +205,7 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let clips = Clips::open(config, &*task, size, &self.session.caches, &Split::ALL)?;
+        let clips = Clips::open(config, &*task, size, &self.session.caches, None)?;
         Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 
