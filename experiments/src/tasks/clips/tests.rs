@@ -83,9 +83,9 @@ fn every_caption_seed_and_epoch_has_a_view_of_its_own() {
         let seen: Vec<_> = [epoch(&*first, 1), epoch(&*first, 2), epoch(&*second, 1)].concat();
         assert!(seen.len() > 3 * 3 * 2, "a clip has several captions");
         let views: BTreeSet<_> = seen.iter().collect();
-        // two of a clip's few pairs of frames may be equal by chance; crops are not
-        let least = if drawn == CROPS { seen.len() } else { seen.len() * 2 / 3 };
-        assert!(views.len() >= least, "{drawn}: {} views of {} examples", views.len(), seen.len());
+        // a clip has few pairs of frames, and few of 180 crops of 32 pixels may be equal by chance
+        let percent = if drawn == CROPS { 95 } else { 66 };
+        assert!(views.len() * 100 >= percent * seen.len(), "{drawn}: {} views of {} examples", views.len(), seen.len());
         assert_ne!(epoch(&*first, 1), epoch(&*second, 1), "{drawn}: seeds");
         assert_eq!(epoch(&*first, 1), epoch(&*desk.training(1), 1), "{drawn}");
     }
