@@ -63,7 +63,7 @@ for target in "${targets[@]}"; do
   before=$(ls "fuzz/artifacts/$target")
   # As `cargo fuzz run` does, which would build again if a source has changed since.
   { time nice -n 15 "fuzz/target/$host/release/$target" "$learned" "fuzz/corpus/$target" \
-      -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout="$time_limit" -rss_limit_mb="$memory_limit" \
+      -artifact_prefix="fuzz/artifacts/$target/" -max_total_time="$seconds" -timeout="$time_limit" -report_slow_units="$time_limit" -rss_limit_mb="$memory_limit" \
       -malloc_limit_mb="$allocation_limit" -max_len="$length_limit" -print_final_stats=1 \
       >"$logs/$target" 2>&1 || true; } 2>"$logs/$target.time"
   read -r user system wall <<<"$(tail -n 1 "$logs/$target.time")"

@@ -56,6 +56,15 @@ impl Visual {
             Self::Features(features) => features.dims()[0],
         }
     }
+
+    /// The same values without a graph.
+    #[must_use]
+    pub fn without_autodiff(self) -> Self {
+        match self {
+            Self::Frames(frames) => Self::Frames(frames.without_autodiff()),
+            Self::Features(features) => Self::Features(features.without_autodiff()),
+        }
+    }
 }
 
 /// Text that the model reads with the video; none by default.
@@ -414,6 +423,23 @@ pub(crate) mod tests {
             model.logits(Visual::Features(features), &Prompt::default(), captions.clone()).unwrap();
         let from_frames = model.logits(Visual::Frames(frames), &Prompt::default(), captions).unwrap();
         assert_eq!(from_features.into_data(), from_frames.into_data());
+    }
+
+    /// On the CPU to the last digit, so that evaluation is the same whether rows are joined or not.
+    #[test]
+    fn videos_that_several_rows_show_are_encoded_once_with_the_same_digits() {
+        let device = Device::flex();
+        device.seed(25);
+        let model = tiny(Fusion::Concat).init(&device);
+        let (videos, rows) = (video(&device), [0, 0, 1, 1, 1]);
+        let all = videos.clone().select(0, Tensor::from_ints(rows.map(|row| row as i32), &device));
+        let Ok(Visual::Features(once)) = model.encode_repeated(Visual::Frames(videos), &rows) else {
+            panic!("features")
+        };
+        assert_eq!(once.into_data(), model.vision_features(all).into_data());
+        let wide = Tensor::<5>::zeros([1, 2, 3, 8, 12], &device);
+        let refused = model.encode_repeated(Visual::Frames(wide), &[0, 0]);
+        assert!(matches!(refused, Err(InputError::FrameSize { width: 12, .. })));
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn main() -> Result<(), Failure> {
     let scst = Scst::new(context, rewards.clone());
     let (each, _) = time(model.clone(), scst.clone(), examples.clone(), 8)?;
     let items: Vec<usize> = (0..32).collect();
-    let scored = scst.generate(&model, &scst.upload(&model, examples.batch(1, &items)?)?, 1)?;
+    let scored = scst.generate(&model, &scst.encode(&model, examples.batch(1, &items)?)?, 1)?;
     let rows: Vec<usize> = (0..scored.sequences.len()).map(|row| row / scored.candidates).collect();
     let decode = |ids: &Vec<u32>| examples.tokenizer.decode(ids);
     let captions = scored.sequences.iter().map(decode).collect::<data::Result<Vec<_>>>()?;

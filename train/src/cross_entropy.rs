@@ -6,9 +6,9 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use captioner::host::device_of;
 use captioner::{Context, HostPrompts, HostTokens, HostVisual};
+use model::Blip2;
 use model::lm::Prefix;
 use model::loss::{Targets, cross_entropy, token_log_probabilities};
-use model::{Blip2, Prompt, Visual};
 
 use crate::metrics::{LOSS, Metrics};
 use crate::objective::{Evaluation, Loss, Objective, StepContext};
@@ -45,7 +45,7 @@ impl CrossEntropy {
             Batch::Caption { visual, prompts, captions, .. } => {
                 let visual = visual.upload(&device);
                 let prompt = self.context.prompt(prompts, visual.batch_size(), &device);
-                logits(model, visual, &prompt, captions)?
+                logits(model, model.prefix(visual, &prompt)?, captions)?
             }
             Batch::Text { source, target, .. } => {
                 let (source, targets) = (source.upload(&device), target.upload(&device));
@@ -68,14 +68,13 @@ impl CrossEntropy {
 /// - output: `[1]`
 ///
 /// # Errors
-/// When there are no captions, or an instruction that the model cannot read.
+/// When there are no captions, or one is longer than the language model's positions.
 pub(crate) fn mean_by_row(
     model: &Blip2,
-    visual: Visual,
-    prompt: &Prompt,
+    prefix: Prefix,
     captions: Option<HostTokens>,
 ) -> Result<Tensor<1>, TrainError> {
-    let (logits, targets) = logits(model, visual, prompt, captions)?;
+    let (logits, targets) = logits(model, prefix, captions)?;
     let sums = (token_log_probabilities(logits, targets.ids) * targets.mask.clone()).sum_dim(1);
     Ok((sums / targets.mask.sum_dim(1).clamp_min(1.0)).mean().neg())
 }
@@ -83,12 +82,11 @@ pub(crate) fn mean_by_row(
 /// Logits of the captions' tokens, and the captions on the device.
 fn logits(
     model: &Blip2,
-    visual: Visual,
-    prompt: &Prompt,
+    prefix: Prefix,
     captions: Option<HostTokens>,
 ) -> Result<(Tensor<3>, Targets), TrainError> {
     let targets = captions.ok_or(TrainError::NoTargets)?.upload(&device_of(model));
-    Ok((model.logits(visual, prompt, targets.ids.clone())?, targets))
+    Ok((model.language_model.score(prefix, targets.ids.clone())?, targets))
 }
 
 /// Generates the caption, or the answer, of each row of a batch.

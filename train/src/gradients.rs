@@ -1,5 +1,7 @@
 //! Loss and gradients of a step, computed in micro-batches.
 
+use std::sync::mpsc::sync_channel;
+
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use captioner::host::device_of;
@@ -15,7 +17,7 @@ use crate::{Batch, TrainError};
 pub struct MicroBatches {
     /// Number of micro-batches.
     pub count: usize,
-    /// Whether they run in parallel threads.
+    /// Whether they run in parallel threads, one a core.
     pub in_parallel: bool,
     /// Which blocks are recomputed in the backward pass.
     pub recompute: Recompute,
@@ -30,7 +32,8 @@ pub struct Step {
 }
 
 /// Loss and gradients of a batch. The gradients of its micro-batches are weighted so that every token (or
-/// whatever the objective counts) has the same weight, in every micro-batch and process. Parallel
+/// whatever the objective counts) has the same weight, in every micro-batch and process. Each micro-batch is
+/// added as soon as it is finished: there is one sum of gradients, whatever their number. Parallel
 /// micro-batches use the cores of a CPU: the operations of a small model are too small to be split among
 /// them.
 ///
@@ -59,34 +62,78 @@ pub fn gradients<O: Objective>(
         .enumerate()
         .map(|(number, batch)| MicroBatch { number, weight: objective.weight(&batch) / total, batch })
         .collect();
-    let steps: Vec<_> = if in_parallel && parts.len() > 1 {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = parts
-                .into_iter()
-                .map(|part| {
-                    // a fork has separate leaves, and so each thread has a separate graph
-                    let fork = model.clone().fork(&device_of(model));
-                    scope.spawn(move || part.gradients(objective, &fork, recompute, context))
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        })
+    let mut sum = Sum { model, accumulator: GradientsAccumulator::new(), metrics: Metrics::default() };
+    let threads = if in_parallel { threads().min(parts.len()) } else { 1 };
+    let work = Work { objective, recompute, context };
+    if threads > 1 {
+        in_threads(model, parts, threads, &work, |step| sum.add(step?))?;
     } else {
-        parts.into_iter().map(|part| part.gradients(objective, model, recompute, context)).collect()
-    };
-    let mut accumulator = GradientsAccumulator::new();
-    let mut metrics = Metrics::default();
-    for step in steps {
-        let step = step?;
-        metrics.add(&step.metrics);
-        accumulator.accumulate(model, step.gradients);
+        parts.into_iter().try_for_each(|part| sum.add(work.gradients(model, part)?))?;
     }
+    let Sum { mut accumulator, mut metrics, .. } = sum;
     let gradients = sum_gradients(context.processes, model, accumulator.grads())?;
     metrics.sum_over(context.processes)?;
     Ok(Step { gradients, metrics })
+}
+
+/// The gradients of the micro-batches so far, as one buffer.
+struct Sum<'a, M: Module> {
+    model: &'a M,
+    accumulator: GradientsAccumulator<M>,
+    metrics: Metrics,
+}
+
+impl<M: Module> Sum<'_, M> {
+    fn add(&mut self, step: Step) -> Result<(), TrainError> {
+        self.metrics.add(&step.metrics);
+        self.accumulator.accumulate(self.model, step.gradients);
+        Ok(())
+    }
+}
+
+/// Micro-batches that are computed at the same time on a CPU: each has a graph of its own, so that more threads than cores
+/// would only take memory.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Computes micro-batches in threads and passes each result on in the order of the micro-batches, so that
+/// sums do not depend on the number of threads. A thread waits until its result is taken: there are at most
+/// as many graphs and sets of gradients as threads.
+fn in_threads<O: Objective>(
+    model: &O::Model,
+    parts: Vec<MicroBatch>,
+    threads: usize,
+    work: &Work<'_, O>,
+    mut take: impl FnMut(Result<Step, TrainError>) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let count = parts.len();
+    let mut of_thread: Vec<Vec<MicroBatch>> = (0..threads).map(|_| Vec::new()).collect();
+    for part in parts {
+        of_thread[part.number % threads].push(part);
+    }
+    std::thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for parts in of_thread {
+            // a fork has separate leaves, and so each thread has a separate graph
+            let fork = model.clone().fork(&device_of(model));
+            let (sender, receiver) = sync_channel(0);
+            let run = move || {
+                // it stops early where nobody takes its results after a failure
+                let _ = parts.into_iter().try_for_each(|part| sender.send(work.gradients(&fork, part)));
+            };
+            workers.push((scope.spawn(run), receiver));
+        }
+        for number in 0..count {
+            let Ok(step) = workers[number % threads].1.recv() else { break };
+            take(step)?;
+        }
+        for (thread, receiver) in workers {
+            drop(receiver);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        Ok(())
+    })
 }
 
 struct MicroBatch {
@@ -95,23 +142,24 @@ struct MicroBatch {
     batch: Batch,
 }
 
-impl MicroBatch {
-    /// Its weighted part of the step.
-    fn gradients<O: Objective>(
-        self,
-        objective: &O,
-        model: &O::Model,
-        recompute: Recompute,
-        context: &StepContext<'_>,
-    ) -> Result<Step, TrainError> {
-        let Self { number, weight, batch } = self;
+/// What the micro-batches of a step share.
+struct Work<'a, O: Objective> {
+    objective: &'a O,
+    recompute: Recompute,
+    context: &'a StepContext<'a>,
+}
+
+impl<O: Objective> Work<'_, O> {
+    /// The weighted part of the step that a micro-batch is, computed with `model`, the model or a fork of it.
+    fn gradients(&self, model: &O::Model, part: MicroBatch) -> Result<Step, TrainError> {
+        let MicroBatch { number, weight, batch } = part;
         let mut metrics = Metrics::default();
         // Dropout must differ between the micro-batches of a step. The seeds of steps are hashes, so that the
         // sum of a seed and a number is the seed of another step only by chance. Changing it would change
         // every result.
-        let seed = context.seed.wrapping_add(number as u64);
-        let (loss, gradients) = backward(model, recompute, seed, || {
-            let loss = objective.loss(model, batch, context)?;
+        let seed = self.context.seed.wrapping_add(number as u64);
+        let (loss, gradients) = backward(model, self.recompute, seed, || {
+            let loss = self.objective.loss(model, batch, self.context)?;
             metrics = loss.metrics;
             Ok::<_, TrainError>(loss.value.mul_scalar(weight))
         })?;

@@ -1,15 +1,18 @@
 //! Tiny models with every language model, and batches for them, for this crate's tests.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
 use data::text::Tokenizer;
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::lm::llama::LlamaConfig;
 use model::lm::opt::OptConfig;
 use model::lm::t5::T5Config;
+use model::parameters::FieldPath;
 use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
 use model::vit::VitConfig;
@@ -111,6 +114,33 @@ fn qformer(dropout: f64) -> QFormerConfig {
         initializer_range: 0.2,
         ..QFormerConfig::default()
     }
+}
+
+/// The gradients of a model's parameters by name.
+pub(crate) fn gradients_of<M: Module>(model: &M, gradients: GradientsParams) -> BTreeMap<String, Vec<f32>> {
+    struct Collector {
+        path: FieldPath,
+        gradients: GradientsParams,
+        found: BTreeMap<String, Vec<f32>>,
+    }
+    impl ModuleVisitor for Collector {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.gradients.remove::<D>(parameter.id) {
+                self.found.insert(self.path.name(), gradient.into_data().try_to_vec::<f32>().unwrap());
+            }
+        }
+    }
+    let mut collector = Collector { path: FieldPath::default(), gradients, found: BTreeMap::new() };
+    model.visit(&mut collector);
+    collector.found
 }
 
 /// A model of the first stage of pretraining with weights of a seed, on a plain device, and its objective.

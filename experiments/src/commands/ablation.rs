@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use super::options::{ConfigOptions, RunOptions};
+use super::options::{ConfigOptions, MemoryOption, RunOptions};
 use super::{Outcome, Usage, exit_code, session};
 use crate::config::{Ablation, choices, find_ablation, resolve_all, single};
 use crate::report;
@@ -45,6 +45,8 @@ pub(super) struct StudyArguments {
     #[arg(long)]
     no_reuse: bool,
     #[command(flatten)]
+    memory: MemoryOption,
+    #[command(flatten)]
     pub(super) run: RunOptions,
 }
 
@@ -59,14 +61,15 @@ pub(super) fn train(arguments: &TrainArguments) -> Outcome {
 }
 
 fn run_study(ablation: &Ablation, only: &[String], arguments: &StudyArguments) -> Outcome {
-    let StudyArguments { config, seeds, no_reuse, run } = arguments;
+    let StudyArguments { config, seeds, no_reuse, memory, run } = arguments;
     let profile = config.profile.or_tiny();
     let mut variants = resolve_all(profile, ablation, &config.sets().usage()?).usage()?;
     check_only(ablation, only).usage()?;
     variants.retain(|(variant, _)| only.is_empty() || only.contains(&variant.name));
     let session = session(&run.device, &run.cache, run.no_tui)?;
     let (seeds, resume, reuse, runs) = (*seeds, run.resume, !no_reuse, run.runs.as_path());
-    let request = Request { ablation, profile, variants, seeds, resume, reuse, runs };
+    let machine = memory.machine(&session.device);
+    let request = Request { ablation, profile, variants, seeds, resume, reuse, runs, machine };
     let status = study::run(&request, &session).failure()?;
     if status != Status::Interrupted {
         report::save(&request.folder(), &session.caches).failure()?;

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use ::data::datasets::Split;
 use ::data::video::{ClipLimits, isolate_decoding, limit_clips};
+use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 
 use crate::config::study_sets;
+use crate::plan::Machine;
 use crate::runtime::device::WORDS;
+use crate::runtime::memory;
 
 /// `--device`
 #[derive(Debug, Args)]
@@ -70,6 +73,48 @@ impl ConfigOptions {
     pub(super) fn sets(&self) -> anyhow::Result<Vec<String>> {
         study_sets(self.dataset.as_deref(), self.recipe.as_deref(), &self.profile.sets)
     }
+}
+
+/// `--device-memory`
+#[derive(Debug, Args)]
+pub(super) struct MemoryOption {
+    /// Memory to plan for, as in 48GB; by default what this machine has left
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    device_memory: Option<usize>,
+}
+
+impl MemoryOption {
+    /// The device to plan for, when studies run on `device`.
+    pub(super) fn machine(&self, device: &Device) -> Machine {
+        let is_cpu = *device == Device::flex();
+        Machine {
+            // no backend tells how much memory a GPU has
+            memory: self.device_memory.or_else(|| is_cpu.then(memory::available)),
+            parallel: if is_cpu { train::gradients::threads() } else { 1 },
+        }
+    }
+
+    /// The device to plan for without running anything: a size that is given is that of a GPU.
+    pub(super) fn planned(&self) -> Machine {
+        match self.device_memory {
+            Some(memory) => Machine { memory: Some(memory), parallel: 1 },
+            None => self.machine(&Device::flex()),
+        }
+    }
+}
+
+/// A number of bytes with a unit: `48GB`, `24 GiB`, `500MB`.
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let units = [("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("tb", 1e12)];
+    let binary =
+        [("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("tib", 1_099_511_627_776.0)];
+    let lower = text.trim().to_ascii_lowercase();
+    let place = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(place);
+    let scale = units.iter().chain(&binary).find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+    let number = number.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    let bytes = scale.zip(number).map(|(scale, number)| (scale * number) as usize);
+    bytes.ok_or_else(|| "expected a size with its unit, as in 48GB or 24GiB".to_owned())
 }
 
 /// How training runs.
@@ -134,5 +179,20 @@ impl DecodingOptions {
             isolate_decoding()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units_and_anything_else_is_refused() {
+        assert_eq!(parse_bytes("48GB"), Ok(48_000_000_000));
+        assert_eq!(parse_bytes(" 1.5 gib "), Ok(1_610_612_736));
+        assert_eq!(parse_bytes("500MB"), Ok(500_000_000));
+        for wrong in ["48", "GB", "-1GB", "0GB", "nanGB", "1e400GB", "48 giga", ""] {
+            assert!(parse_bytes(wrong).unwrap_err().contains("48GB"), "{wrong}");
+        }
     }
 }

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::options::ConfigOptions;
+use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Memory, Module, Plan, Stage, StoredViews};
+use crate::plan::{Memory, Module, Plan, Stage, StoredViews, shortage};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -20,15 +20,18 @@ pub(super) struct Arguments {
     name: String,
     #[command(flatten)]
     config: ConfigOptions,
+    #[command(flatten)]
+    memory: MemoryOption,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let ablation = find_ablation(&arguments.name).usage()?;
     let profile = arguments.config.profile.or_tiny();
     let resolved = resolve_all(profile, &ablation, &arguments.config.sets().usage()?).usage()?;
+    let machine = arguments.memory.planned();
     let plans = resolved
         .iter()
-        .map(|(variant, config)| Ok((*variant, Plan::of(config)?)))
+        .map(|(variant, config)| Ok((*variant, Plan::of(config, machine.parallel)?)))
         .collect::<anyhow::Result<Vec<_>>>()
         .usage()?;
     let paper = if ablation.paper.is_empty() { "not in the paper" } else { &ablation.paper };
@@ -40,8 +43,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         println!("{}\n", views(&plans).to_text());
     }
     println!(
-        "memory is estimated for one micro-batch at a time; time is that of training steps on 2 CPU cores at the tiny model's rate"
+        "memory is that of training, micro-batches at a time: {}; time is that of training steps on 2 CPU cores at the tiny model's rate",
+        machine.parallel,
     );
+    for (variant, config) in &resolved {
+        if let Some(shortage) = shortage(config, &machine).usage()? {
+            println!("{} does not fit: {shortage}", variant.name);
+        }
+    }
     for (name, reason) in ablation.left_out(profile) {
         println!("{name}: not in profile {profile}: {reason}");
     }
@@ -114,8 +123,12 @@ fn views(plans: &[Planned<'_>]) -> Table {
     let mut table = Table::new(once("stored views, a seed").chain(columns));
     for (variant, plan) in plans {
         if let Some(StoredViews { views, work_without, work, frames, features }) = plan.views {
+            let saved = work_without - work;
+            // a short run reads fewer views than are stored
+            let sign = if saved < 0.0 { "-" } else { "" };
+            let saved = format!("{sign}{}", operations(saved.abs()));
             let row = [variant.name.clone(), thousands(views)].into_iter();
-            let work = [work_without, work, work_without - work].map(operations);
+            let work = [work_without, work].map(operations).into_iter().chain([saved]);
             table.push(row.chain(work).chain([frames, features].map(bytes)));
         }
     }

@@ -1,20 +1,23 @@
 //! Estimates of a run without its data or weights: parameters, memory, steps, work and time.
 
+mod fit;
 mod parts;
+mod step;
 mod views;
 
-use parts::{Part, parts};
+pub(crate) use fit::{Machine, shortage};
+pub(crate) use step::Memory;
 pub(crate) use views::StoredViews;
+
+use step::Step;
 
 use burn::tensor::Device;
 use data::datasets::splits;
-use model::Blip2Config;
 use model::parameters::Parameter;
 use model::recompute::Recompute;
-use train::TrainConfig;
 
-use crate::config::{FrozenType, RunConfig, sizes};
-use crate::tasks::{self, TextLengths};
+use crate::config::{RunConfig, sizes};
+use crate::tasks;
 
 /// Operations a second of the tiny BLIP-2's training on two CPU cores, as counted here. It predicts the
 /// measured 3.4 s, 1.1 s and 0.9 s of an epoch of `freeze_vit`'s three variants on a quiet machine
@@ -60,26 +63,6 @@ pub(crate) struct Stage {
     pub work_once: f64,
 }
 
-/// Bytes of a training step, one micro-batch at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Memory {
-    /// Weights: 4 bytes each, or 2 where they are frozen and `frozen_type` is `bf16`.
-    pub weights: usize,
-    /// Gradients: 4 bytes a trained weight.
-    pub gradients: usize,
-    /// AdamW's two moments: 8 bytes a trained weight.
-    pub optimizer: usize,
-    /// Activations kept for the backward pass.
-    pub activations: usize,
-}
-
-impl Memory {
-    /// The sum, which is an upper bound: activations are freed before the last gradients are computed.
-    pub(crate) fn total(self) -> usize {
-        self.weights + self.gradients + self.optimizer + self.activations
-    }
-}
-
 impl Stage {
     /// Operations of all steps.
     pub(crate) fn work(&self) -> f64 {
@@ -88,33 +71,23 @@ impl Stage {
 }
 
 impl Plan {
-    /// The plan of a configuration; its checkpoint and data need not exist.
-    pub(crate) fn of(config: &RunConfig) -> anyhow::Result<Self> {
+    /// The plan of a configuration on a machine that computes `parallel` micro-batches at once; its checkpoint
+    /// and data need not exist.
+    pub(crate) fn of(config: &RunConfig, parallel: usize) -> anyhow::Result<Self> {
         let sizes = sizes(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
-        let trainings = trainings(config);
-        for (_, train, _) in &trainings {
-            train.parameters.check(&parameters)?;
-        }
+        let steps = Step::all(config, &sizes, &parameters, parallel)?;
         let examples = examples(config)?;
-        let mut views = StoredViews::of(config, &sizes, clips(config)[0]);
-        let mut stage = |(name, train, captions): &(&'static str, &TrainConfig, usize)| {
-            let texts = tasks::of(config).text_lengths();
-            let captions = *captions;
-            let shape = Shape { config, sizes: &sizes, parameters: &parameters, train, captions, texts };
-            let steps = train.total_steps(examples.div_ceil(train.batch_size.max(1)));
-            views.iter_mut().for_each(|views| views.add(&shape, steps, clips(config)[0]));
-            Stage {
-                name,
-                steps,
-                memory: shape.memory(),
-                activations: [Recompute::default(), Recompute::ALL]
-                    .map(|recompute| shape.activations(recompute)),
-                step_work: shape.step_work(),
-                work_once: shape.work_once(clips(config)),
-            }
+        let stage = |step: &Step<'_>| Stage {
+            name: step.name,
+            steps: step.train.total_steps(examples.div_ceil(step.train.batch_size.max(1))),
+            memory: step.memory(),
+            activations: [Recompute::default(), Recompute::ALL].map(|recompute| step.activations(recompute)),
+            step_work: step.work(),
+            work_once: step.work_once(clips(config)),
         };
-        let stages = trainings.iter().map(&mut stage).collect();
+        let stages: Vec<Stage> = steps.iter().map(stage).collect();
+        let views = StoredViews::of(config, &sizes, clips(config)[0], steps.iter().zip(&stages));
         Ok(Self { modules: modules(config, &parameters), examples, stages, views })
     }
 
@@ -133,13 +106,6 @@ impl Plan {
         let work: f64 = self.stages.iter().map(Stage::work).sum();
         (self.values() <= TINY).then_some(work / TINY_CPU_RATE)
     }
-}
-
-/// Name, settings and captions a clip of each stage.
-fn trainings(config: &RunConfig) -> Vec<(&'static str, &TrainConfig, usize)> {
-    let scst =
-        config.scst.iter().map(|scst| ("self-critical", &scst.train, scst.reward.settings().candidates));
-    std::iter::once(("cross-entropy", &config.train, 1)).chain(scst).collect()
 }
 
 /// Clips of train, validate and test.
@@ -185,111 +151,6 @@ fn modules(config: &RunConfig, parameters: &[Parameter]) -> Vec<Module> {
     modules
 }
 
-/// A training step.
-struct Shape<'a> {
-    config: &'a RunConfig,
-    sizes: &'a Blip2Config,
-    parameters: &'a [Parameter],
-    train: &'a TrainConfig,
-    /// Captions of each clip that the language model scores.
-    captions: usize,
-    texts: TextLengths,
-}
-
-impl Shape<'_> {
-    fn is_trained(&self, name: &str) -> bool {
-        self.train.parameters.trains(name)
-    }
-
-    fn parts(&self, recompute: Recompute) -> Vec<Part> {
-        parts(self.config, self.sizes, self.parameters, self.texts, |name| self.is_trained(name), recompute)
-    }
-
-    /// How often a part runs for each clip.
-    fn runs(&self, index: usize) -> usize {
-        // ViT and Q-Former run once a clip, independent of the number of captions
-        if index < 2 { 1 } else { self.captions }
-    }
-
-    /// Whether the ViT's output is cached.
-    fn has_cached_features(&self, vit: &Part) -> bool {
-        !vit.has_graph && self.config.frames.stored_views().is_some()
-    }
-
-    fn vit(&self) -> Part {
-        self.parts(Recompute::default()).remove(0)
-    }
-
-    fn memory(&self) -> Memory {
-        let count = |choose: &dyn Fn(&Parameter) -> bool| -> usize {
-            self.parameters.iter().filter(|parameter| choose(parameter)).map(Parameter::len).sum()
-        };
-        let trained = count(&|parameter| self.is_trained(&parameter.name));
-        let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
-        let half = |start: &str| {
-            let is_own = |own: &Parameter| own.name.starts_with(start) && !own.name.contains(".lora.");
-            let is_trained = self.parameters.iter().any(|own| is_own(own) && self.config.trains(&own.name));
-            if is_asked && !is_trained { count(&is_own) } else { 0 }
-        };
-        let halves = half("vision_model.") + half("language_model.");
-        Memory {
-            weights: 4 * count(&|_| true) - 2 * halves,
-            gradients: 4 * trained,
-            optimizer: 8 * trained,
-            activations: self.activations(self.train.recompute),
-        }
-    }
-
-    fn activations(&self, recompute: Recompute) -> usize {
-        let clips = self.train.batch_size.div_ceil(self.train.micro_batches.max(1));
-        let (mut kept, mut again) = (self.logits() * clips, 0);
-        for (index, part) in self.parts(recompute).iter().enumerate() {
-            let bytes = clips * self.runs(index) * part.bytes;
-            let inside = part.inside() * bytes;
-            kept += match (part.has_graph, part.recomputed) {
-                (true, true) => part.blocks * part.input() * bytes,
-                (true, false) => part.blocks * inside,
-                (false, _) => 0, // a block without a graph frees its activations
-            };
-            if (part.recomputed || !part.has_graph) && !self.has_cached_features(part) {
-                again = again.max(inside);
-            }
-        }
-        kept + again
-    }
-
-    /// Bytes of the scores of all tokens, of their logarithmic softmax and of its gradient, of one clip.
-    fn logits(&self) -> usize {
-        3 * 4 * self.captions * self.texts.target * self.sizes.text_config.vocabulary_size()
-    }
-
-    fn step_work(&self) -> f64 {
-        let parts = self.parts(self.train.recompute);
-        let of = |(index, part): (usize, &Part)| {
-            if self.has_cached_features(part) && index == 0 {
-                return 0.0;
-            }
-            let share = part.trained as f64 / part.weights.max(1) as f64;
-            // gradients of the inputs cost a forward pass, those of the weights another
-            let backward = if part.has_graph { 1.0 + share.min(1.0) } else { 0.0 };
-            let again = if part.has_graph && part.recomputed { 1.0 } else { 0.0 };
-            // captions that are rewarded are generated first
-            let generated = if index >= 2 && self.captions > 1 { 1.0 } else { 0.0 };
-            part.forward() * self.runs(index) as f64 * (1.0 + backward + again + generated)
-        };
-        let text = &self.sizes.text_config;
-        let head = 2.0 * (text.width() * text.vocabulary_size() * self.texts.target) as f64;
-        let each = parts.iter().enumerate().map(of).sum::<f64>() + 2.0 * head * self.captions as f64;
-        each * self.train.batch_size as f64
-    }
-
-    fn work_once(&self, [train, validate, test]: [usize; 3]) -> f64 {
-        let vit = self.vit();
-        let views = self.config.frames.stored_views().filter(|_| self.has_cached_features(&vit));
-        views.map_or(0.0, |views| vit.forward() * (train * views + validate + test) as f64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +158,7 @@ mod tests {
 
     fn plan(profile: &str, sets: &[&str]) -> Plan {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-        Plan::of(&resolve_plain(profile, &sets).unwrap()).unwrap()
+        Plan::of(&resolve_plain(profile, &sets).unwrap(), 1).unwrap()
     }
 
     const LORA: &str =
@@ -328,11 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn frozen_weights_take_two_bytes_and_trained_ones_sixteen() {
+    fn frozen_weights_take_two_bytes_and_trained_ones_twenty() {
         let memory = plan("paper", &[]).stages[0].memory;
         let (trained, frozen) = (106_739_968, 985_894_528 + 2_849_757_184);
         assert_eq!(memory.weights, 4 * trained + 2 * frozen);
-        assert_eq!((memory.gradients, memory.optimizer), (4 * trained, 8 * trained));
+        // the sum of four micro-batches, and those of one
+        assert_eq!((memory.gradients, memory.optimizer), (8 * trained, 8 * trained));
+        let once = plan("paper", &["train.micro_batches=1"]).stages[0].memory;
+        assert_eq!(once.gradients, 4 * trained);
         let all = plan("paper", &["train.parameters={}"]).stages[0].memory;
         assert_eq!(all.weights, 4 * (trained + frozen));
         assert!(all.activations > memory.activations, "a trained ViT keeps what it computes");
@@ -372,15 +236,14 @@ mod tests {
             (sizes.fusion, sizes.lora) = (config.model.fusion.unwrap_or_default(), config.model.lora.clone());
             let parameters = model::parameters::list(&sizes.init(&Device::flex()));
             let (config, sizes, parameters) = (&config, &sizes, parameters.as_slice());
-            let texts = tasks::of(config).text_lengths();
-            let shape = Shape { config, sizes, parameters, train: &config.train, captions: 1, texts };
-            let estimated = shape.activations(Recompute::default()) as f64;
+            let step = Step::all(config, sizes, parameters, 1).unwrap().remove(0);
+            let estimated = step.activations(Recompute::default()) as f64;
             assert!((estimated / measured - 1.0).abs() < 0.15, "{estimated} for {measured}");
         }
     }
 
     /// The sizes of that benchmark's model.
-    fn mid_size() -> Blip2Config {
+    fn mid_size() -> model::Blip2Config {
         let sizes = serde_json::json!({
             "vision_config": {
                 "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 112,
@@ -403,9 +266,38 @@ mod tests {
         let sizes = sizes(&config).unwrap();
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
         let texts = tasks::of(&config).text_lengths();
-        let vit = parts(&config, &sizes, &parameters, texts, |_| false, Recompute::default()).remove(0);
+        let vit =
+            parts::parts(&config, &sizes, &parameters, texts, |_| false, Recompute::default()).remove(0);
         let expected = 2.0 * 985_894_528.0 * 257.0 + 4.0 * 257.0 * 257.0 * 1408.0 * 39.0;
         assert!((vit.forward() / expected - 1.0).abs() < 1e-9);
+    }
+
+    /// Everything that a step of self-critical training runs, in operations of one forward pass of each part.
+    #[test]
+    fn self_critical_training_encodes_a_clip_once_and_decodes_for_sampling_baseline_and_loss() {
+        let work = |sets: &[&str]| {
+            let frozen =
+                ["train.parameters={ \"vision_model.*\" = \"frozen\", \"language_model.*\" = \"frozen\" }"];
+            let sets: Vec<String> = frozen.iter().chain(sets).map(|&set| set.to_owned()).collect();
+            let config = resolve_plain("paper", &sets).unwrap();
+            let sizes = sizes(&config).unwrap();
+            let parameters = model::parameters::list(&sizes.init(&Device::flex()));
+            let step = Step::all(&config, &sizes, &parameters, 1).unwrap().pop().unwrap();
+            let parts = step.parts(Recompute::default());
+            let forward: Vec<f64> = parts.iter().map(parts::Part::forward).collect();
+            (step.work() / step.train.batch_size as f64, forward)
+        };
+        let (plain, parts) = work(&[]);
+        let [vit, qformer, encoder, decoder] = parts[..] else { panic!("four parts") };
+        // a graph through the frozen language model costs its inputs' gradients
+        let head = 2.0 * (2048 * 32_128 * 32) as f64;
+        let expected = vit + 3.0 * qformer + 2.0 * encoder + 2.0 * decoder + 2.0 * head;
+        assert!((plain / expected - 1.0).abs() < 0.01, "{plain} for {expected}");
+        let reward = "scst.reward={ mode = \"standard\", candidates = 5, baseline = \"greedy\" }";
+        let (scst, _) = work(&[reward]);
+        let generated = 2.0 * encoder + 6.0 * (decoder + head);
+        let expected = vit + 3.0 * qformer + 2.0 * encoder + 5.0 * 2.0 * (decoder + head) + generated;
+        assert!((scst / expected - 1.0).abs() < 0.01, "{scst} for {expected}");
     }
 
     #[test]
@@ -424,7 +316,7 @@ mod tests {
     fn an_unknown_checkpoint_or_a_users_own_data_set_is_refused_with_what_to_do() {
         let message = |sets: &[&str]| {
             let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-            format!("{:#}", Plan::of(&resolve_plain("paper", &sets).unwrap()).unwrap_err())
+            format!("{:#}", Plan::of(&resolve_plain("paper", &sets).unwrap(), 1).unwrap_err())
         };
         assert!(message(&["checkpoint=nowhere"]).contains("nowhere"));
         assert!(message(&["dataset.name=own"]).contains("data check"));

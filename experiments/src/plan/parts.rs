@@ -37,6 +37,19 @@ pub(super) struct Part {
 }
 
 impl Part {
+    pub(super) fn is_vit(&self) -> bool {
+        self.name == VIT
+    }
+
+    pub(super) fn is_qformer(&self) -> bool {
+        self.name == QFORMER
+    }
+
+    /// Whether it is the encoder of a language model that has one.
+    pub(super) fn is_encoder(&self) -> bool {
+        self.name == ENCODER
+    }
+
     /// Values that enter a block for one clip.
     pub(super) fn input(&self) -> usize {
         self.tokens * self.width
@@ -104,7 +117,7 @@ pub(super) fn parts(
             ..Part::default()
         }
     };
-    let vit = part("ViT", "vision_model.", recompute.vision_model);
+    let vit = part(VIT, "vision_model.", recompute.vision_model);
     let vit = Part {
         blocks: vision.num_hidden_layers,
         tokens: frames * patches,
@@ -139,7 +152,7 @@ pub(super) fn parts(
                 heads: t5.num_heads,
                 ..language_model(name, start)
             };
-            let encoder = stack("T5's encoder", "language_model.encoder.");
+            let encoder = stack(ENCODER, "language_model.encoder.");
             let decoder = stack("T5's decoder", "language_model.decoder.");
             vec![
                 Part { blocks: t5.num_layers, tokens: read, keys: read, ..encoder },
@@ -170,4 +183,6 @@ pub(super) fn parts(
     [vit, reader].into_iter().chain(writers).collect()
 }
 
+const VIT: &str = "ViT";
 const QFORMER: &str = "Q-Former";
+const ENCODER: &str = "T5's encoder";

@@ -35,6 +35,16 @@ fn peak(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// Bytes of memory that a program can still take on this machine, within the limit of its control group.
+#[must_use]
+pub fn available() -> usize {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let of_group = system.cgroup_limits().map(|limits| limits.free_memory);
+    let free = of_group.map_or(system.available_memory(), |group| group.min(system.available_memory()));
+    usize::try_from(free).unwrap_or(usize::MAX)
+}
+
 /// Bytes that the program's memory pools hold on a device, which is close to the peak because pools do not
 /// shrink. None where the backend has no such number, as on the CPU, which [`PeakMemory`] covers.
 #[must_use]
@@ -45,6 +55,11 @@ pub fn of_device(device: &Device) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_runs_this_has_memory_left() {
+        assert!(available() > 10_000_000);
+    }
 
     #[test]
     fn the_peak_is_read_from_proc_status() {

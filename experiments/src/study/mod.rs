@@ -10,17 +10,21 @@ mod reuse;
 mod run;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use data::datasets::Split;
 use train::dashboard::Dashboard;
 use train::{BEST, files};
 
 use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, image_size};
+use crate::plan::{Machine, shortage};
 use crate::pretrain;
-use crate::records::{Failure, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder};
+use crate::records::{
+    Failure, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder,
+};
 use crate::runtime::{FolderLock, Session, Status};
 use crate::tasks::{self, Clips};
 use crate::text::error_chain;
@@ -43,12 +47,35 @@ pub(crate) struct Request<'a> {
     /// Whether equal runs of other studies are copied.
     pub reuse: bool,
     pub runs: &'a Path,
+    /// The device that it must fit on.
+    pub machine: Machine,
 }
 
 impl Request<'_> {
     /// The folder of the study.
     pub(crate) fn folder(&self) -> PathBuf {
         self.runs.join(&self.ablation.name)
+    }
+
+    /// Refuses a study with a variant that does not fit into the device's memory, before anything is computed.
+    fn check_memory(&self) -> anyhow::Result<()> {
+        let mut faults = Vec::new();
+        for (variant, config) in &self.variants {
+            let is_finished = |seed| run_folder(&self.folder(), &variant.name, seed).join(RESULT).exists();
+            if self.resume && (1..=self.seeds).all(is_finished) {
+                continue;
+            }
+            if let Some(shortage) = shortage(config, &self.machine)? {
+                faults.push(format!("{}: {shortage}", variant.name));
+            }
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "{}\n--only runs the variants that fit; --device-memory SIZE plans for another amount than was found",
+            faults.join("\n")
+        )
     }
 }
 
@@ -61,6 +88,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     let Some((_, first)) = variants.first() else {
         bail!("profile {profile} has none of the chosen variants of {}", ablation.name)
     };
+    request.check_memory()?;
     let folder = request.folder();
     let _lock = FolderLock::or_fail(&folder)?;
     prepare_folder(&folder, request.resume)?;
@@ -127,7 +155,8 @@ impl Study<'_> {
         files::replace_json(&path, summary)?;
         for (index, (variant, config)) in self.request.variants.iter().enumerate() {
             for seed in 1..=self.request.seeds {
-                match self.one(variant, config, seed, summary) {
+                let outcome = without_panic(|| self.one(variant, config, seed, summary));
+                match outcome {
                     Ok(Some(result)) => summary.variants[index].runs.push(result),
                     Ok(None) => return Ok(false),
                     Err(error) => {
@@ -219,6 +248,16 @@ impl Study<'_> {
     }
 }
 
+/// Makes an error of a panic, such as that of a GPU's memory pool which cannot grow: the other runs of a study
+/// go on.
+fn without_panic<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(anyhow!("the run ended in a panic: {text}"))
+    })
+}
+
 /// Moves an earlier run of the study aside, unless it is resumed, and makes the folder.
 fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     if folder.exists() && !resume {
@@ -232,4 +271,19 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     // a folder that cannot be written to is reported before the first run, not after it
     files::replace(&folder.join(".writable"), b"")?;
     std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_run_is_its_error() {
+        let message = |work: fn() -> anyhow::Result<()>| without_panic(work).unwrap_err().to_string();
+        let (size, constant) =
+            (message(|| panic!("cannot allocate {} bytes", 5)), message(|| panic!("full")));
+        assert_eq!(size, "the run ended in a panic: cannot allocate 5 bytes");
+        assert_eq!(constant, "the run ended in a panic: full");
+        assert_eq!(without_panic(|| Ok(3)).unwrap(), 3);
+    }
 }

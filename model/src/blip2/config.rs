@@ -71,6 +71,12 @@ impl Blip2Config {
         self.dropout_rates().into_iter().map(|(_, rate)| rate).chain(lora).any(|rate| rate > 0.0)
     }
 
+    /// Whether the output of the Q-Former differs between training and generation.
+    pub fn has_qformer_dropout(&self) -> bool {
+        let qformer = &self.qformer_config;
+        [qformer.hidden_dropout_prob, qformer.attention_probs_dropout_prob].iter().any(|&rate| rate > 0.0)
+    }
+
     fn dropout_rates(&self) -> [(&'static str, f64); 4] {
         let (vision, qformer) = (&self.vision_config, &self.qformer_config);
         [

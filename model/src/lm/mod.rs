@@ -193,6 +193,12 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The same values without a graph.
+    #[must_use]
+    pub fn without_autodiff(self) -> Self {
+        Self { embedded: self.embedded.without_autodiff(), mask: self.mask.map(Tensor::without_autodiff) }
+    }
+
     /// Repeats every row `times` times; copies are adjacent.
     #[must_use]
     pub fn repeat(self, times: usize) -> Self {

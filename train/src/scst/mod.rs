@@ -21,9 +21,11 @@ use burn::tensor::{Tensor, TensorData};
 use captioner::host::device_of;
 use captioner::{Context, HostTokens};
 use model::generate::{GenerateConfig, Generated, Sample, Search};
+use model::lm::Prefix;
 use model::loss::{Targets, token_log_probabilities};
 use model::parameters::is_frozen;
-use model::{Blip2, Prompt, Visual};
+use model::recompute::share;
+use model::{Blip2, Visual};
 
 pub use config::{Baseline, Decoding, Released, ScstConfig, Standard};
 pub use reward::Rewards;
@@ -65,10 +67,12 @@ pub struct Scored {
     pub baselines: Vec<f64>,
 }
 
-/// A batch with frames and prompts on the device.
+/// A batch on the device, encoded once for all passes of a step.
 pub struct Clips {
-    visual: Visual,
-    prompt: Prompt,
+    /// The language model's input, with the graph of ViT, Q-Former and projection where they are trained.
+    prefix: Prefix,
+    /// The same without a graph and without dropout, for generation.
+    plain: Prefix,
     captions: Option<HostTokens>,
     texts: Vec<String>,
     clips: Vec<usize>,
@@ -81,13 +85,12 @@ impl Scst {
         Self { captions: CrossEntropy::new(context, 0.0), rewards }
     }
 
-    /// Uploads a batch. A frozen ViT encodes its frames, once for all passes of a step, unless there is
-    /// dropout: a pass that is skipped would shift the random numbers of the blocks after it, and change
-    /// results.
+    /// Uploads and encodes a batch. The ViT runs once, and the Q-Former once: what is generated from is the
+    /// value of what the loss has a graph of. Where dropout makes the two differ, there is a pass for each.
     ///
     /// # Errors
-    /// When the batch has no clips.
-    pub fn upload(&self, model: &Blip2, batch: Batch) -> Result<Clips, TrainError> {
+    /// When the batch has no clips, or there is an instruction that the model cannot read.
+    pub fn encode(&self, model: &Blip2, batch: Batch) -> Result<Clips, TrainError> {
         let Batch::Caption { visual, prompts, captions, texts, clips, items } = batch else {
             return Err(TrainError::WrongBatch {
                 task: "self-critical training",
@@ -96,14 +99,24 @@ impl Scst {
         };
         let device = device_of(model);
         let mut visual = visual.upload(&device);
+        let config = &self.context().config;
+        let is_same_in_generation =
+            is_frozen(&model.vision_model) || config.vision_config.attention_dropout == 0.0;
         if let Visual::Frames(frames) = &visual
-            && is_frozen(&model.vision_model)
-            && !self.context().config.has_dropout()
+            && is_same_in_generation
         {
             visual = Visual::Features(model.vision_features(frames.clone()));
         }
         let prompt = self.context().prompt(prompts, items.len(), &device);
-        Ok(Clips { visual, prompt, captions, texts, clips, items })
+        let prefix = model.prefix(visual.clone(), &prompt)?;
+        let plain = if is_same_in_generation && !config.has_qformer_dropout() {
+            prefix.clone().without_autodiff()
+        } else {
+            model.valid().prefix(visual.without_autodiff(), &prompt)?
+        };
+        // the policy and the mean of the captions' cross-entropy both read it
+        let prefix = Prefix { embedded: share(prefix.embedded), ..prefix };
+        Ok(Clips { prefix, plain, captions, texts, clips, items })
     }
 
     fn context(&self) -> &Context {
@@ -114,12 +127,11 @@ impl Scst {
     /// batch's items.
     ///
     /// # Errors
-    /// When the device or the tokenizer fails, or there is an instruction that the model cannot read.
+    /// When the device or the tokenizer fails.
     pub fn generate(&self, model: &Blip2, batch: &Clips, seed: u64) -> Result<Scored, TrainError> {
         let settings = self.rewards.config.settings();
-        let Clips { visual, prompt, texts, clips, items, .. } = batch;
+        let Clips { plain, texts, clips, items, .. } = batch;
         let model = model.valid();
-        let prefix = model.prefix(visual.clone(), prompt)?;
         let streams: Vec<u64> = items.iter().map(|&item| item as u64).collect();
         let greedy = GenerateConfig {
             max_new_tokens: self.context().generate.max_new_tokens,
@@ -135,7 +147,7 @@ impl Scst {
             Decoding::Beams => GenerateConfig { num_beams: k, num_return_sequences: k, ..greedy.clone() },
         };
         let generate = |config: &GenerateConfig| -> Result<(Vec<Generated>, Vec<String>), TrainError> {
-            let rows = model.generate(prefix.clone(), Some(&streams), config)?;
+            let rows = model.generate(plain.clone(), Some(&streams), config)?;
             let expected = config.num_return_sequences;
             if let Some(row) = rows.iter().find(|row| row.len() != expected) {
                 return Err(TrainError::Data(format!(
@@ -172,7 +184,7 @@ impl Scst {
     /// - output: `[b · candidates]`, in nats; in nats per token with `normalize_length`
     ///
     /// # Errors
-    /// When there is an instruction that the model cannot read.
+    /// When a caption is longer than the language model's positions.
     pub fn log_probabilities(
         &self,
         model: &Blip2,
@@ -181,8 +193,7 @@ impl Scst {
     ) -> Result<Tensor<1>, TrainError> {
         let Targets { ids, mask } = HostTokens::pad(&scored.sequences).upload(&device_of(model));
         let [rows, _] = ids.dims();
-        let prefix = model.prefix(batch.visual.clone(), &batch.prompt)?;
-        let logits = model.language_model.score_each(prefix, ids.clone(), scored.candidates)?;
+        let logits = model.language_model.score_each(batch.prefix.clone(), ids.clone(), scored.candidates)?;
         let Standard { temperature, normalize_length, .. } = self.rewards.config.settings();
         let each = token_log_probabilities(logits.div_scalar(temperature), ids) * mask.clone();
         let sums = each.clone().sum_dim(1).reshape([rows]);
@@ -253,12 +264,12 @@ impl Objective for Scst {
 
     fn loss(&self, model: &Blip2, batch: Batch, context: &StepContext<'_>) -> Result<Loss, TrainError> {
         let share = self.rewards.config.settings().cross_entropy;
-        let clips = self.upload(model, batch)?;
+        let clips = self.encode(model, batch)?;
         let scored = self.generate(model, &clips, context.seed)?;
         let policy = self.policy_loss(model, &clips, &scored)?;
         let value = if share > 0.0 {
-            let Clips { visual, prompt, captions, .. } = clips;
-            policy * (1.0 - share) + mean_by_row(model, visual, &prompt, captions)? * share
+            let Clips { prefix, captions, .. } = clips;
+            policy * (1.0 - share) + mean_by_row(model, prefix, captions)? * share
         } else {
             policy
         };

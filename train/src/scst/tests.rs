@@ -1,6 +1,7 @@
 //! Self-critical training: rewards as the authors', log-probabilities, baselines, settings.
 
 use super::*;
+use crate::cross_entropy::mean_by_row;
 use crate::freezing::Freezing;
 use crate::optimizer::ParameterGroups;
 use crate::testing::{batch, blip2, language_models};
@@ -60,11 +61,11 @@ fn one_pass_gives_the_log_probabilities_of_generation() {
             });
             let (model, context) = blip2(language_model.clone(), 5);
             let scst = Scst::new(context, rewards(config));
-            let scored = scst.generate(&model, &scst.upload(&model, batch(&[0, 3, 4])).unwrap(), 77).unwrap();
+            let scored = scst.generate(&model, &scst.encode(&model, batch(&[0, 3, 4])).unwrap(), 77).unwrap();
             assert_eq!(scored.sequences.len(), 15);
             lengths.extend(scored.sequences.iter().map(Vec::len));
             let again = scst
-                .log_probabilities(&model, &scst.upload(&model, batch(&[0, 3, 4])).unwrap(), &scored)
+                .log_probabilities(&model, &scst.encode(&model, batch(&[0, 3, 4])).unwrap(), &scored)
                 .unwrap();
             let again = again.into_data().try_to_vec::<f32>().unwrap();
             for (one, other) in again.iter().zip(&scored.log_probabilities) {
@@ -79,12 +80,12 @@ fn one_pass_gives_the_log_probabilities_of_generation() {
 fn what_is_drawn_follows_from_the_seed_and_the_clip_alone() {
     let (model, context) = blip2(language_models(0.0)[0].clone(), 6);
     let scst = Scst::new(context, rewards(standard(|_| ())));
-    let whole = scst.generate(&model, &scst.upload(&model, batch(&[0, 1, 2, 3])).unwrap(), 9).unwrap();
-    let part = scst.generate(&model, &scst.upload(&model, batch(&[2, 3])).unwrap(), 9).unwrap();
+    let whole = scst.generate(&model, &scst.encode(&model, batch(&[0, 1, 2, 3])).unwrap(), 9).unwrap();
+    let part = scst.generate(&model, &scst.encode(&model, batch(&[2, 3])).unwrap(), 9).unwrap();
     assert_eq!(whole.sequences[10..], part.sequences[..]);
     assert_ne!(
         whole.sequences,
-        scst.generate(&model, &scst.upload(&model, batch(&[0, 1, 2, 3])).unwrap(), 10).unwrap().sequences
+        scst.generate(&model, &scst.encode(&model, batch(&[0, 1, 2, 3])).unwrap(), 10).unwrap().sequences
     );
 }
 
@@ -96,7 +97,7 @@ fn baselines_are_what_they_are_called() {
     let greedy = standard(|settings| (settings.baseline, settings.candidates) = (Baseline::Greedy, 2));
     let (model, context) = blip2(language_models(0.0)[0].clone(), 7);
     let scst = Scst::new(context, self::rewards(greedy));
-    let scored = scst.generate(&model, &scst.upload(&model, batch(&[1, 2])).unwrap(), 3).unwrap();
+    let scored = scst.generate(&model, &scst.encode(&model, batch(&[1, 2])).unwrap(), 3).unwrap();
     let predictions = scst.evaluate(&model, batch(&[1, 2])).unwrap().predictions;
     let captions: Vec<String> = predictions.into_iter().map(|one| one.caption).collect();
     let greedy = scst.rewards.rewards(&captions, &[0, 1], &[1, 2], &[]).unwrap();
@@ -120,15 +121,15 @@ fn a_step_favours_what_is_rewarded() {
             baselines: vec![1.5, 1.5],
         };
         let before =
-            scst.log_probabilities(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
+            scst.log_probabilities(&model, &scst.encode(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let before = before.into_data().try_to_vec::<f32>().unwrap();
-        let loss = scst.policy_loss(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
+        let loss = scst.policy_loss(&model, &scst.encode(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let everything = ParameterGroups::new(&model, &Freezing::default());
         let mut optimizer = burn::optim::SgdConfig::new().init();
         let model = optimizer.step(everything.learning_rates(0.01), model, gradients);
         let after =
-            scst.log_probabilities(&model, &scst.upload(&model, batch(&[0])).unwrap(), &scored).unwrap();
+            scst.log_probabilities(&model, &scst.encode(&model, batch(&[0])).unwrap(), &scored).unwrap();
         let after = after.into_data().try_to_vec::<f32>().unwrap();
         assert!(after[0] > before[0] && after[1] < before[1], "{before:?} {after:?}");
     }
@@ -177,7 +178,45 @@ fn invalid_settings_are_named() {
     assert!(scst.rewards(&["a".to_owned()], &[0], &[99], &[]).is_err(), "no such clip");
 }
 
-/// The clip is encoded once where that changes nothing; the same values come out as from features.
+/// The graph of the prefix is shared by the policy and the cross-entropy of the captions, and recomputed
+/// blocks enter it through one leaf: gradients as of a pass for each, up to the order of sums.
+#[test]
+fn one_encoding_a_step_gives_the_gradients_of_separate_passes_with_and_without_recomputing() {
+    use model::recompute::{Recompute, backward};
+    for language_model in language_models(0.0) {
+        let (model, context) = blip2(language_model, 9);
+        let scst = Scst::new(context, rewards(standard(|settings| settings.cross_entropy = 0.5)));
+        let model = model.fork(&Device::flex().autodiff()).train();
+        let scored = scst.generate(&model, &scst.encode(&model, batch(&[0, 1])).unwrap(), 4).unwrap();
+        let separate = backward(&model, Recompute::default(), 0, || {
+            let encode = || scst.encode(&model, batch(&[0, 1])).unwrap();
+            let policy = scst.policy_loss(&model, &encode(), &scored)?;
+            let Clips { prefix, captions, .. } = encode();
+            Ok::<_, TrainError>(policy * 0.5 + mean_by_row(&model, prefix, captions)? * 0.5)
+        });
+        let (loss, separate) = separate.unwrap();
+        let expected = crate::testing::gradients_of(&model, separate);
+        for recompute in [Recompute::default(), Recompute::ALL] {
+            let context = StepContext { seed: 4, processes: &crate::processes::SingleProcess };
+            let shared = backward(&model, recompute, 0, || {
+                scst.loss(&model, batch(&[0, 1]), &context).map(|loss| loss.value)
+            });
+            let (same, shared) = shared.unwrap();
+            assert_eq!(same.into_data(), loss.clone().into_data());
+            let found = crate::testing::gradients_of(&model, shared);
+            assert!(!expected.is_empty() && found.len() == expected.len());
+            for (name, expected) in &expected {
+                let size = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+                for (one, other) in found[name].iter().zip(expected) {
+                    // the gradient of a key's bias is zero, and what is there is rounding
+                    assert!((one - other).abs() <= 1e-5 * size + 1e-7, "{name}: {one} {other}");
+                }
+            }
+        }
+    }
+}
+
+/// The clip is encoded once; the same values come out as from features.
 #[test]
 fn frames_and_features_of_a_frozen_vit_give_the_same_loss_bit_for_bit() {
     let (model, context) = blip2(language_models(0.0)[0].clone(), 9);

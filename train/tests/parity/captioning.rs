@@ -157,7 +157,7 @@ fn released_self_critical_training_on_given_captions_and_rewards() {
     let watched = scst.clone();
     let (objective, seen) =
         Watched::new(scst, case.train.batch_size, move |model: &Blip2, step, batch, _| {
-            watched.policy_loss(model, &watched.upload(model, batch)?, &scored[step])
+            watched.policy_loss(model, &watched.encode(model, batch)?, &scored[step])
         });
     let directory = tempfile::tempdir().unwrap();
     let outcome = trained(model, objective, &case.train, batch, directory.path());
