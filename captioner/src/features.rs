@@ -73,26 +73,24 @@ impl FeatureStore {
         Ok(Self::Disk(features))
     }
 
-    /// `[f, p, d]`
-    pub fn shape(&self) -> [usize; 3] {
-        match self {
-            Self::Memory { shape, .. } => *shape,
-            Self::Disk(features) => features.shape(),
-        }
-    }
-
-    /// Appends an item's features to `out`.
+    /// The features of some items.
     ///
     /// # Errors
-    /// When the item has none.
-    pub fn read(&self, item: usize, out: &mut Vec<f32>) -> data::Result<()> {
+    /// When an item has none.
+    pub fn visual(&self, items: &[usize]) -> data::Result<HostVisual> {
         match self {
-            Self::Memory { values, shape } => {
+            Self::Memory { values: all, shape: shape @ [f, p, d] } => {
                 let each: usize = shape.iter().product();
-                out.extend_from_slice(&values[item * each..(item + 1) * each]);
-                Ok(())
+                let of = |&item: &usize| &all[item * each..(item + 1) * each];
+                let values = items.iter().flat_map(of).copied().collect();
+                Ok(HostVisual::Features { values, shape: [items.len(), *f, *p, *d] })
             }
-            Self::Disk(features) => features.read(item, out),
+            Self::Disk(features) => {
+                let mut values = Vec::new();
+                items.iter().try_for_each(|&item| features.read(item, &mut values))?;
+                let [f, p, d] = features.shape();
+                Ok(HostVisual::HalfFeatures { values, shape: [items.len(), f, p, d] })
+            }
         }
     }
 }

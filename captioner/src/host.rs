@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use data::preprocess::Preprocess;
+use half::bf16;
 use model::loss::Targets;
 use model::{Prompt, PromptTokens, Visual};
 
@@ -36,6 +37,13 @@ pub enum HostVisual {
         /// `[b, f, p, d]`
         shape: [usize; 4],
     },
+    /// The ViT's output as the cache on disk has it; the device widens it.
+    HalfFeatures {
+        /// Row by row.
+        values: Vec<bf16>,
+        /// `[b, f, p, d]`
+        shape: [usize; 4],
+    },
 }
 
 impl HostVisual {
@@ -54,6 +62,7 @@ impl HostVisual {
         match self {
             Self::Pixels { bytes, .. } => bytes.len(),
             Self::Frames { values, .. } | Self::Features { values, .. } => size_of_val(values.as_slice()),
+            Self::HalfFeatures { values, .. } => size_of_val(values.as_slice()),
         }
     }
 
@@ -70,7 +79,7 @@ impl HostVisual {
         let is_repeated: Vec<bool> = match self {
             Self::Pixels { bytes, shape: [b, ..], .. } => repeated(bytes, *b),
             Self::Frames { values, shape: [b, ..] } => repeated(values, *b),
-            Self::Features { .. } => return None,
+            Self::Features { .. } | Self::HalfFeatures { .. } => return None,
         };
         let firsts: Vec<usize> = (0..is_repeated.len()).filter(|&row| !is_repeated[row]).collect();
         if firsts.len() == is_repeated.len() {
@@ -96,6 +105,9 @@ impl HostVisual {
             Self::Features { values, shape: [_, f, p, d] } => {
                 Self::Features { values: copied(values, f * p * d, rows), shape: [b, *f, *p, *d] }
             }
+            Self::HalfFeatures { values, shape: [_, f, p, d] } => {
+                Self::HalfFeatures { values: copied(values, f * p * d, rows), shape: [b, *f, *p, *d] }
+            }
         }
     }
 
@@ -117,6 +129,10 @@ impl HostVisual {
             }
             Self::Features { values, shape } => {
                 Visual::Features(Tensor::from_data(TensorData::new(values, shape), &device))
+            }
+            Self::HalfFeatures { values, shape } => {
+                let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
+                Visual::Features(half.cast(FloatDType::F32))
             }
         }
     }
@@ -276,6 +292,19 @@ mod tests {
         let batch = batch(&preprocess, &pixels);
         assert_eq!(batch.size(), 3 * 3 * 16 * 16);
         assert_eq!(batch.rows(&(1..3)).size(), 2 * 3 * 16 * 16);
+    }
+
+    #[test]
+    fn features_in_half_precision_take_two_bytes_and_keep_their_values() {
+        let values: Vec<bf16> = (0..12).map(|i| bf16::from_f32(i as f32 * 0.37 - 2.0)).collect();
+        let batch = HostVisual::HalfFeatures { values: values.clone(), shape: [3, 1, 2, 2] };
+        assert_eq!((batch.size(), batch.rows(&(1..2)).size()), (24, 8));
+        let Visual::Features(features) = batch.rows(&(1..3)).upload(&Device::flex()) else {
+            panic!("features")
+        };
+        assert_eq!(features.dims(), [2, 1, 2, 2]);
+        let expected: Vec<f32> = values[4..].iter().map(|value| value.to_f32()).collect();
+        assert_eq!(features.into_data().try_to_vec::<f32>().unwrap(), expected);
     }
 
     #[test]

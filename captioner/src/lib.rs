@@ -27,8 +27,8 @@
 //!
 //! 1. [`checkpoint`] reads weights, sizes and tokenizers. [`overrides`] changes sizes by name; [`settings`]
 //!    holds how a checkpoint is used: frames, prompt, generation.
-//! 2. [`frames`] reads or draws the frames of a split; [`features`] caches the output of a frozen ViT; [`videos`]
-//!    joins both.
+//! 2. [`frames`] reads or draws the frames of a split; [`features`] caches the output of a frozen ViT;
+//!    [`videos`] joins both.
 //! 3. [`host`] holds batches as plain arrays and uploads them.
 //! 4. [`context`] builds prompts and generates captions; [`Captioner`] is all of it for a list of files.
 

@@ -74,12 +74,8 @@ impl Videos {
     /// When a clip cannot be decoded, or has no features.
     pub fn visual(&self, epoch: usize, examples: &[Shown]) -> data::Result<HostVisual> {
         if let (Some(features), FrameSource::Stored(stored)) = (&self.features, &*self.frames) {
-            let mut values = Vec::new();
-            for &shown in examples {
-                features.read(stored.item(epoch, shown), &mut values)?;
-            }
-            let [f, p, d] = features.shape();
-            return Ok(HostVisual::Features { values, shape: [examples.len(), f, p, d] });
+            let items: Vec<usize> = examples.iter().map(|&shown| stored.item(epoch, shown)).collect();
+            return features.visual(&items);
         }
         let mut bytes = Vec::new();
         for &shown in examples {

@@ -28,8 +28,8 @@ impl ViewRequest {
         self.request.size.ok_or_else(|| Error::setting("size", "a number of pixels", "none"))
     }
 
-    /// Draws the view that is named by the run's seed, the epoch, the clip and the number of the example among
-    /// those of the clip. The same names give the same view, in any order and on any thread.
+    /// Draws the view that is named by the run's seed, the epoch, the clip and the number of the example
+    /// among those of the clip. The same names give the same view, in any order and on any thread.
     ///
     /// # Shapes
     /// returns `[f, size, size, 3]`
@@ -93,9 +93,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clip = film(folder.path());
         for augment in [None, Some(Augment::default())] {
-            let draw = |seed, epoch, example| {
-                views(seed, augment.clone()).draw(&clip, epoch, example).unwrap().data
-            };
+            let draw =
+                |seed, epoch, example| views(seed, augment.clone()).draw(&clip, epoch, example).unwrap().data;
             let names = [(1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1), (1, 1, 2), (1, 2, 1)];
             let drawn = names.map(|(seed, epoch, example)| draw(seed, epoch, example));
             for (at, view) in drawn.iter().enumerate() {

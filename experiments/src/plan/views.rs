@@ -80,7 +80,8 @@ mod tests {
         assert!((saved / (views.work_without - views.work) - 1.0).abs() < 1e-9, "the plan's work has it");
         let trained = plan(&["frames.views=5", "train.parameters={}"]).views.unwrap();
         assert_eq!((trained.work_without, trained.features), (0.0, 0), "a trained ViT runs every step");
-        let plain = ["frames.views=5", "frames.train_sampling=uniform", "frames.augment={ scale = [1.0, 1.0] }"];
+        let plain =
+            ["frames.views=5", "frames.train_sampling=uniform", "frames.augment={ scale = [1.0, 1.0] }"];
         assert!(plan(&plain).views.is_some(), "a flip is a view");
     }
 }

@@ -52,8 +52,8 @@ impl Key {
 
 impl Clips {
     /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side: of all splits to
-    /// train, or of the split that is `evaluated`. Clips that cannot be decoded are named and left out, as one
-    /// damaged file must not end a run.
+    /// train, or of the split that is `evaluated`. Clips that cannot be decoded are named and left out, as
+    /// one damaged file must not end a run.
     pub(crate) fn open(
         config: &RunConfig,
         task: &dyn Task,
