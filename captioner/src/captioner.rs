@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use data::loader::{LoadError, Order, Plan, Position, Prefetch};
+use data::preprocess::Preprocess;
 use data::random::RandomStream;
-use data::video::{FrameRequest, decode};
+use data::video::{FrameRequest, Frames, decode};
 use model::Blip2;
 use model::checkpoint::Precision;
 use model::generate::{GenerateConfig, Sample, Search};
@@ -120,19 +121,20 @@ impl Captioner {
     ) -> Result<(), CaptionerError> {
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_owned()).collect();
         let mut decoded = self.decode(&paths)?.enumerate();
+        let preprocess = self.preprocess();
         for batch in paths.chunks(self.batch_size) {
-            let (mut values, mut streams, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut bytes, mut streams, mut failures) = (Vec::new(), Vec::new(), Vec::new());
             for (place, clip) in decoded.by_ref().take(batch.len()) {
                 match clip? {
                     Ok(pixels) => {
-                        values.extend(pixels);
+                        preprocess.channels_first(&pixels.data, &mut bytes);
                         streams.push(place as u64);
                         failures.push(None);
                     }
                     Err(error) => failures.push(Some(error)),
                 }
             }
-            let mut captions = self.generate(values, streams)?.into_iter();
+            let mut captions = self.generate(bytes, streams)?.into_iter();
             for (path, failure) in batch.iter().zip(failures) {
                 let captions = match failure {
                     Some(error) => Err(error),
@@ -144,29 +146,26 @@ impl Captioner {
         Ok(())
     }
 
-    fn generate(&self, values: Vec<f32>, streams: Vec<u64>) -> Result<Vec<Vec<Caption>>, CaptionerError> {
+    fn generate(&self, bytes: Vec<u8>, streams: Vec<u64>) -> Result<Vec<Vec<Caption>>, CaptionerError> {
         if streams.is_empty() {
             return Ok(Vec::new());
         }
-        let size = self.image_size();
-        let shape = [streams.len(), self.settings.frames.count, 3, size, size];
-        self.context.generate(&self.model, HostVisual::Frames { values, shape }, None, streams)
+        let visual = HostVisual::pixels(bytes, streams.len(), &self.preprocess());
+        self.context.generate(&self.model, visual, None, streams)
     }
 
-    fn image_size(&self) -> usize {
-        self.context.config.vision_config.image_size
+    fn preprocess(&self) -> Preprocess {
+        self.settings.frames.preprocess(self.context.config.vision_config.image_size)
     }
 
-    /// Normalised frames of each file, decoded ahead while captions are generated: at most two batches, and
+    /// Frames of each file, decoded ahead while captions are generated: at most two batches, and
     /// no more threads than cores.
     fn decode(
         &self,
         paths: &[PathBuf],
     ) -> Result<impl Iterator<Item = Result<DecodedClip, LoadError<data::Error>>> + use<>, CaptionerError>
     {
-        let size = self.image_size();
-        let request = self.settings.frames.request(size as u32);
-        let preprocess = self.settings.frames.preprocess(size);
+        let request = self.settings.frames.request(self.preprocess().size);
         let plan = Plan::new(paths.len(), 1, Order::Sequential);
         let ahead = 2 * self.batch_size;
         let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(ahead);
@@ -175,12 +174,12 @@ impl Captioner {
             let path = &paths[items[0]];
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             let request = FrameRequest { seed: RandomStream::new(request.seed, &name, 0).seed(), ..request };
-            Ok(decode(path, &request).map(|frames| preprocess.normalize(&frames.data)))
+            Ok(decode(path, &request))
         };
         let start = Position { epoch: 1, batch: 0 };
         Ok(plan.load(start, Prefetch { workers, ahead }, Arc::new(decode))?)
     }
 }
 
-/// The normalised frames of a file, or why it cannot be decoded.
-type DecodedClip = data::Result<Vec<f32>>;
+/// The frames of a file, or why it cannot be decoded.
+type DecodedClip = data::Result<Frames>;

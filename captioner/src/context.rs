@@ -112,7 +112,10 @@ impl Context {
         streams: Vec<u64>,
     ) -> Result<Vec<Vec<Caption>>, CaptionerError> {
         let device = device_of(model);
-        let visual = visual.upload(&device);
+        let visual = match visual.joined() {
+            Some((frames, rows)) => model.encode_repeated(frames.upload(&device), &rows)?,
+            None => visual.upload(&device),
+        };
         let b = visual.batch_size();
         let Prompt { text, instruction, .. } = self.prompt(prompts, b, &device);
         let text = text.or_else(|| expand(&self.prompt.start, b, &device));

@@ -1,27 +1,27 @@
-//! Output of a frozen ViT for every clip of a split, computed once and stored in memory or on disk.
+//! Output of a frozen ViT for every stored view of a split, computed once and kept in memory or on disk.
 
 use std::ops::Range;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor};
 use data::features::{FeatureItem, FeatureKey, Features};
+use data::frames::FrameStore;
 use data::preprocess::Preprocess;
 use data::progress::OnProgress;
-use model::Blip2;
+use model::{Blip2, Visual};
 use sha2::{Digest, Sha256};
 
 use crate::CaptionerError;
 use crate::checkpoint::hex;
-use crate::frames::FrameSource;
-use crate::host::device_of;
+use crate::host::{HostVisual, device_of};
 use crate::settings::{FrameConfig, Storage};
 
-/// ViT features of every clip.
+/// ViT features of every clip, or of every stored view.
 pub enum FeatureStore {
     /// In memory, in f32.
     Memory {
-        /// Clip by clip.
+        /// Item by item.
         values: Vec<f32>,
         /// `[f, p, d]`
         shape: [usize; 3],
@@ -31,12 +31,12 @@ pub enum FeatureStore {
 }
 
 impl FeatureStore {
-    /// Computes the features of a split, or opens them in the cache.
+    /// Computes the features of stored frames, or opens them in the cache.
     ///
     /// # Errors
-    /// When a clip cannot be decoded, the device fails, or the cache cannot be written.
+    /// When the device fails, or the cache cannot be written.
     pub fn compute(
-        source: &FrameSource,
+        frames: &FrameStore,
         model: &Blip2,
         config: &FrameConfig,
         preprocess: &Preprocess,
@@ -45,78 +45,78 @@ impl FeatureStore {
         on_progress: OnProgress<'_>,
     ) -> Result<Self, CaptionerError> {
         let batch_size = batch_size.max(1);
-        let compute = |items| features(source, model, preprocess, items);
-        let ids = source.ids();
+        let [p, d] = model.vision_model.output_size();
+        let shape = [config.count, p, d];
+        let compute = |items| features(frames, model, preprocess, items);
+        let ids = frames.ids();
         if config.storage == Storage::Memory {
-            let (mut values, mut shape) = (Vec::new(), [0; 3]);
+            let mut values = Vec::new();
             for start in (0..ids.len()).step_by(batch_size) {
-                let (features, each) = compute(start..ids.len().min(start + batch_size))?;
-                values.extend(features);
-                shape = each;
+                values.extend(compute(start..ids.len().min(start + batch_size))?);
             }
             return Ok(Self::Memory { values, shape });
         }
         if ids.is_empty() {
             return Err(CaptionerError::NoClips);
         }
+        // the content of an item names its frames, whichever rule chose them
         let (preprocess, request) = (preprocess.clone(), config.request(preprocess.size));
         let key = FeatureKey { vision: vision_hash(model), preprocess, request };
-        let item = |(item, id): (usize, &String)| -> data::Result<FeatureItem> {
-            let content = hex(&Sha256::digest(source.pixels(0, item)?));
-            Ok(FeatureItem { id: id.clone(), content })
+        let item = |(item, id): (usize, &String)| {
+            let content = hex(&Sha256::digest(frames.clip(item)));
+            FeatureItem { id: id.clone(), content }
         };
-        let items = ids.iter().enumerate().map(item).collect::<data::Result<_>>()?;
-        let (_, shape) = compute(0..1)?;
+        let items = ids.iter().enumerate().map(item).collect();
         let folder = cache.join("features");
-        let compute = |items| Ok::<_, CaptionerError>(compute(items)?.0);
         let features =
             Features::open_or_compute(&folder, &key, items, shape, batch_size, on_progress, compute)?;
         Ok(Self::Disk(features))
     }
 
-    /// `[f, p, d]`
-    pub fn shape(&self) -> [usize; 3] {
-        match self {
-            Self::Memory { shape, .. } => *shape,
-            Self::Disk(features) => features.shape(),
-        }
-    }
-
-    /// Appends a clip's features to `out`.
+    /// The features of some items.
     ///
     /// # Errors
-    /// When the clip has none.
-    pub fn read(&self, item: usize, out: &mut Vec<f32>) -> data::Result<()> {
+    /// When an item has none.
+    pub fn visual(&self, items: &[usize]) -> data::Result<HostVisual> {
         match self {
-            Self::Memory { values, shape } => {
+            Self::Memory { values: all, shape: shape @ [f, p, d] } => {
                 let each: usize = shape.iter().product();
-                out.extend_from_slice(&values[item * each..(item + 1) * each]);
-                Ok(())
+                let of = |&item: &usize| &all[item * each..(item + 1) * each];
+                let values = items.iter().flat_map(of).copied().collect();
+                Ok(HostVisual::Features { values, shape: [items.len(), *f, *p, *d] })
             }
-            Self::Disk(features) => features.read(item, out),
+            Self::Disk(features) => {
+                let mut values = Vec::new();
+                items.iter().try_for_each(|&item| features.read(item, &mut values))?;
+                let [f, p, d] = features.shape();
+                Ok(HostVisual::HalfFeatures { values, shape: [items.len(), f, p, d] })
+            }
         }
     }
 }
 
-/// Features of some clips, one after the other, and their shape `[f, p, d]`.
+/// Features of some items, one after the other.
+///
+/// # Shapes
+/// - output: `[b, f, p, d]`
 fn features(
-    source: &FrameSource,
+    frames: &FrameStore,
     model: &Blip2,
     preprocess: &Preprocess,
     items: Range<usize>,
-) -> Result<(Vec<f32>, [usize; 3]), CaptionerError> {
-    let mut values = Vec::new();
+) -> Result<Vec<f32>, CaptionerError> {
+    let mut bytes = Vec::new();
     for item in items.clone() {
-        values.extend(preprocess.normalize(&source.pixels(0, item)?));
+        preprocess.channels_first(frames.clip(item), &mut bytes);
     }
-    let size = preprocess.size as usize;
-    let f = values.len() / (items.len().max(1) * 3 * size * size);
-    let frames = TensorData::new(values, [items.len(), f, 3, size, size]);
-    let features = model.vision_features(Tensor::<5>::from_data(frames, &device_of(model).inner()));
-    let [_, f, p, d] = features.dims();
+    let visual = HostVisual::pixels(bytes, items.len(), preprocess).upload(&device_of(model));
+    let features = match visual {
+        Visual::Frames(frames) => model.vision_features(frames),
+        Visual::Features(features) => features,
+    };
     // a frozen ViT may compute in bf16
     let values = features.cast(FloatDType::F32).into_data().try_to_vec::<f32>();
-    Ok((values.map_err(|error| CaptionerError::Features(format!("{error:?}")))?, [f, p, d]))
+    values.map_err(|error| CaptionerError::Features(format!("{error:?}")))
 }
 
 /// Hash of a ViT's weights.

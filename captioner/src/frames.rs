@@ -1,38 +1,56 @@
-//! Frames of a split: from memory, from a cache on disk, or decoded again each epoch.
+//! Frames of a split: stored in memory or on disk, or drawn from the video files for each example.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use data::augment::Augment;
 use data::datasets::Clip;
 use data::frames::FrameStore;
-use data::preprocess::Preprocess;
 use data::progress::OnProgress;
-use data::random::RandomStream;
-use data::video::{FrameRequest, decode};
+use data::views::ViewRequest;
 
 use crate::settings::{FrameConfig, Storage};
 
 /// The frames of a split.
 pub enum FrameSource {
-    /// Decoded once, in memory or on disk.
-    Stored(FrameStore),
-    /// Decoded on every access, other frames each epoch.
+    /// Decoded once.
+    Stored(StoredFrames),
+    /// Decoded on every access: each example has a view of its own in each epoch.
     Live(LiveFrames),
 }
 
-/// Clips whose frames are drawn again each epoch.
+/// What an example shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Index of the clip in the split.
+    pub clip: usize,
+    /// Number of the example among those of the clip: its captions, or its questions.
+    pub example: usize,
+}
+
+impl Shown {
+    /// Clips with one example each.
+    pub fn once(clips: &[usize]) -> Vec<Self> {
+        clips.iter().map(|&clip| Self { clip, example: 0 }).collect()
+    }
+}
+
+/// A fixed number of views of every clip; one where nothing is drawn.
+pub struct StoredFrames {
+    store: FrameStore,
+    ids: Vec<String>,
+    views: usize,
+}
+
+/// Clips whose views are drawn when they are asked for.
 pub struct LiveFrames {
     ids: Vec<String>,
     clips: Vec<Clip>,
-    request: FrameRequest,
-    preprocess: Preprocess,
-    augment: Option<Augment>,
+    views: ViewRequest,
 }
 
 impl FrameSource {
-    /// The frames of `clips`, resized to `size` pixels. With `trains`, frames are sampled and augmented each
-    /// epoch where the configuration says so.
+    /// The frames of `clips`, resized to `size` pixels. With `training`, the seed of a run, they are chosen
+    /// and drawn as training needs them. Without it they are the same for all runs.
     ///
     /// # Errors
     /// The first clip that cannot be decoded; a cache that cannot be written; an invalid augmentation.
@@ -40,76 +58,80 @@ impl FrameSource {
         clips: &[&Clip],
         config: &FrameConfig,
         size: usize,
-        trains: bool,
+        training: Option<u64>,
         cache: &Path,
         on_progress: OnProgress<'_>,
     ) -> data::Result<Self> {
-        let request = config.request(size as u32);
-        if trains && config.varies() {
-            if let Some(augment) = &config.augment {
-                augment.validate()?;
-            }
-            return Ok(Self::Live(LiveFrames {
-                ids: clips.iter().map(|clip| clip.id.clone()).collect(),
-                clips: clips.iter().map(|&clip| clip.clone()).collect(),
-                request: FrameRequest {
-                    sampling: config.train_sampling.unwrap_or(config.sampling),
-                    // crops are cut from whole frames
-                    size: config.augment.is_none().then_some(size as u32),
-                    ..request
-                },
-                preprocess: config.preprocess(size),
-                augment: config.augment.clone(),
-            }));
-        }
+        let size = size as u32;
+        let ids = || clips.iter().map(|clip| clip.id.clone()).collect();
         let folder = cache.join("frames");
-        let frames = match config.storage {
-            Storage::Memory => FrameStore::of_clips(clips, &request, Some(&folder), on_progress),
-            Storage::Disk => FrameStore::on_disk(clips, &request, &folder, on_progress),
+        let request = match training {
+            Some(seed) if config.varies() => {
+                let views = config.training(size, seed);
+                views.check()?;
+                let Some(count) = config.stored_views() else {
+                    let clips = clips.iter().map(|&clip| clip.clone()).collect();
+                    return Ok(Self::Live(LiveFrames { ids: ids(), clips, views }));
+                };
+                let store = match config.storage {
+                    Storage::Memory => {
+                        FrameStore::of_views(clips, &views, count, Some(&folder), on_progress)?
+                    }
+                    Storage::Disk => FrameStore::views_on_disk(clips, &views, count, &folder, on_progress)?,
+                };
+                return Ok(Self::Stored(StoredFrames { store, ids: ids(), views: count }));
+            }
+            // no rule draws, so the seed has no effect
+            Some(_) => config.training(size, 0).request,
+            None => config.request(size),
         };
-        frames.map(Self::Stored)
+        let store = match config.storage {
+            Storage::Memory => FrameStore::of_clips(clips, &request, Some(&folder), on_progress)?,
+            Storage::Disk => FrameStore::on_disk(clips, &request, &folder, on_progress)?,
+        };
+        Ok(Self::Stored(StoredFrames::of(store)))
     }
 
     /// Clip ids, in order.
     pub fn ids(&self) -> &[String] {
         match self {
-            Self::Stored(store) => store.ids(),
+            Self::Stored(stored) => &stored.ids,
             Self::Live(live) => &live.ids,
         }
     }
 
-    /// Whether frames differ between epochs.
-    pub fn varies(&self) -> bool {
-        matches!(self, Self::Live(_))
-    }
-
-    /// Frames of a clip in an epoch.
+    /// Frames of an example in an epoch, counted from 1.
     ///
     /// # Shapes
     /// - output: `[f, size, size, 3]`
     ///
     /// # Errors
     /// When the file cannot be decoded any more.
-    pub fn pixels(&self, epoch: usize, item: usize) -> data::Result<Cow<'_, [u8]>> {
+    pub fn pixels(&self, epoch: usize, shown: Shown) -> data::Result<Cow<'_, [u8]>> {
         match self {
-            Self::Stored(store) => Ok(Cow::Borrowed(store.clip(item))),
-            Self::Live(live) => live.pixels(epoch, item).map(Cow::Owned),
+            Self::Stored(stored) => Ok(Cow::Borrowed(stored.store.clip(stored.item(epoch, shown)))),
+            Self::Live(LiveFrames { clips, views, .. }) => {
+                let frames = views.draw(&clips[shown.clip], epoch as u64, shown.example as u64)?;
+                Ok(Cow::Owned(frames.data))
+            }
         }
     }
 }
 
-impl LiveFrames {
-    fn pixels(&self, epoch: usize, item: usize) -> data::Result<Vec<u8>> {
-        let clip = &self.clips[item];
-        let mut random =
-            RandomStream::new(self.request.seed, &format!("frames of {} in training", clip.id), epoch as u64);
-        let frames = decode(&clip.path, &FrameRequest { seed: random.seed(), ..self.request })?;
-        match &self.augment {
-            None => Ok(frames.data),
-            Some(augment) => {
-                let crop = augment.draw(frames.height, frames.width, random.seed());
-                Ok(crop.apply(&frames, &self.preprocess)?.data)
-            }
-        }
+impl StoredFrames {
+    /// One view of every clip.
+    pub fn of(store: FrameStore) -> Self {
+        Self { ids: store.ids().to_vec(), store, views: 1 }
+    }
+
+    /// All views of all clips, clip by clip.
+    pub fn store(&self) -> &FrameStore {
+        &self.store
+    }
+
+    /// The view, as its index in [`Self::store`], of an example in an epoch. The examples of a clip have
+    /// different views as far as there are enough, and each goes through all of them, epoch by epoch.
+    pub fn item(&self, epoch: usize, shown: Shown) -> usize {
+        shown.clip * self.views + (epoch + shown.example) % self.views
     }
 }

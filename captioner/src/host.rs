@@ -3,14 +3,27 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use data::preprocess::Preprocess;
+use half::bf16;
 use model::loss::Targets;
 use model::{Prompt, PromptTokens, Visual};
 
 /// Frames, or the output of a frozen ViT.
 #[derive(Debug, Clone)]
 pub enum HostVisual {
-    /// Normalised frames.
+    /// Frames as bytes, one a channel; the device normalises them.
+    Pixels {
+        /// Row by row.
+        bytes: Vec<u8>,
+        /// `[b, f, 3, S, S]`
+        shape: [usize; 5],
+        /// Mean of each channel, for pixels in 0..1.
+        mean: [f32; 3],
+        /// Standard deviation of each channel, for pixels in 0..1.
+        std: [f32; 3],
+    },
+    /// Frames that are normalised already.
     Frames {
         /// Row by row.
         values: Vec<f32>,
@@ -24,36 +37,117 @@ pub enum HostVisual {
         /// `[b, f, p, d]`
         shape: [usize; 4],
     },
+    /// The ViT's output as the cache on disk has it; the device widens it.
+    HalfFeatures {
+        /// Row by row.
+        values: Vec<bf16>,
+        /// `[b, f, p, d]`
+        shape: [usize; 4],
+    },
 }
 
 impl HostVisual {
-    /// Some rows of the batch.
-    #[must_use]
-    pub fn rows(&self, rows: &Range<usize>) -> Self {
+    /// Frames of `b` clips, of the size and with the normalisation of `preprocess`.
+    ///
+    /// # Shapes
+    /// - bytes: `[b, f, 3, S, S]`
+    pub fn pixels(bytes: Vec<u8>, b: usize, preprocess: &Preprocess) -> Self {
+        let size = preprocess.size as usize;
+        let f = bytes.len() / (b.max(1) * 3 * size * size);
+        Self::Pixels { bytes, shape: [b, f, 3, size, size], mean: preprocess.mean, std: preprocess.std }
+    }
+
+    /// Bytes of the array.
+    pub fn size(&self) -> usize {
         match self {
-            Self::Frames { values, shape: [_, f, channels, height, width] } => {
-                let values = values[part(rows, f * channels * height * width)].to_vec();
-                Self::Frames { values, shape: [rows.len(), *f, *channels, *height, *width] }
-            }
-            Self::Features { values, shape: [_, f, p, d] } => Self::Features {
-                values: values[part(rows, f * p * d)].to_vec(),
-                shape: [rows.len(), *f, *p, *d],
-            },
+            Self::Pixels { bytes, .. } => bytes.len(),
+            Self::Frames { values, .. } | Self::Features { values, .. } => size_of_val(values.as_slice()),
+            Self::HalfFeatures { values, .. } => size_of_val(values.as_slice()),
         }
     }
 
-    /// Uploads the array, as a constant of any graph.
+    /// Some rows of the batch.
+    #[must_use]
+    pub fn rows(&self, rows: &Range<usize>) -> Self {
+        self.copied(&rows.clone().collect::<Vec<_>>())
+    }
+
+    /// The batch with neighbouring rows of equal frames joined, and the row of it that each row shows; none
+    /// where no neighbours are equal, or the ViT has run already. Questions about a clip follow each other in
+    /// validation and test.
+    pub fn joined(&self) -> Option<(Self, Vec<usize>)> {
+        let is_repeated: Vec<bool> = match self {
+            Self::Pixels { bytes, shape: [b, ..], .. } => repeated(bytes, *b),
+            Self::Frames { values, shape: [b, ..] } => repeated(values, *b),
+            Self::Features { .. } | Self::HalfFeatures { .. } => return None,
+        };
+        let firsts: Vec<usize> = (0..is_repeated.len()).filter(|&row| !is_repeated[row]).collect();
+        if firsts.len() == is_repeated.len() {
+            return None;
+        }
+        let row = |row: usize| firsts.partition_point(|&first| first <= row) - 1;
+        Some((self.copied(&firsts), (0..is_repeated.len()).map(row).collect()))
+    }
+
+    fn copied(&self, rows: &[usize]) -> Self {
+        let b = rows.len();
+        match self {
+            Self::Pixels { bytes, shape: [_, f, channels, height, width], mean, std } => Self::Pixels {
+                bytes: copied(bytes, f * channels * height * width, rows),
+                shape: [b, *f, *channels, *height, *width],
+                mean: *mean,
+                std: *std,
+            },
+            Self::Frames { values, shape: [_, f, channels, height, width] } => Self::Frames {
+                values: copied(values, f * channels * height * width, rows),
+                shape: [b, *f, *channels, *height, *width],
+            },
+            Self::Features { values, shape: [_, f, p, d] } => {
+                Self::Features { values: copied(values, f * p * d, rows), shape: [b, *f, *p, *d] }
+            }
+            Self::HalfFeatures { values, shape: [_, f, p, d] } => {
+                Self::HalfFeatures { values: copied(values, f * p * d, rows), shape: [b, *f, *p, *d] }
+            }
+        }
+    }
+
+    /// Uploads the array, as a constant of any graph; bytes are normalised on the device.
     pub fn upload(self, device: &Device) -> Visual {
         let device = device.clone().inner();
         match self {
+            Self::Pixels { bytes, shape, mean, std } => {
+                let bytes = Tensor::<5, Int>::from_data(TensorData::new(bytes, shape), (&device, DType::U8));
+                let each = |values: [f32; 3]| {
+                    Tensor::<5>::from_data(TensorData::new(values.to_vec(), [1, 1, 3, 1, 1]), &device)
+                };
+                // the reference's order, in f32: scale, subtract, divide
+                let scaled = bytes.float().mul_scalar(1.0_f32 / 255.0);
+                Visual::Frames((scaled - each(mean)) / each(std))
+            }
             Self::Frames { values, shape } => {
                 Visual::Frames(Tensor::from_data(TensorData::new(values, shape), &device))
             }
             Self::Features { values, shape } => {
                 Visual::Features(Tensor::from_data(TensorData::new(values, shape), &device))
             }
+            Self::HalfFeatures { values, shape } => {
+                let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
+                Visual::Features(half.cast(FloatDType::F32))
+            }
         }
     }
+}
+
+/// Whether each of `b` rows is equal to the one before it.
+fn repeated<T: PartialEq>(values: &[T], b: usize) -> Vec<bool> {
+    let each = values.len() / b.max(1);
+    let row = |row: usize| &values[part(&(row..row + 1), each)];
+    (0..b).map(|place| place > 0 && row(place) == row(place - 1)).collect()
+}
+
+/// Rows of `each` values.
+fn copied<T: Copy>(values: &[T], each: usize, rows: &[usize]) -> Vec<T> {
+    rows.iter().flat_map(|&row| &values[part(&(row..row + 1), each)]).copied().collect()
 }
 
 /// Text that each row of a batch has beside its video.
@@ -164,6 +258,67 @@ pub fn device_of<M: Module>(model: &M) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Three clips of one frame of 16 x 16 pixels that hold every byte in every channel; the second is equal
+    /// to the first.
+    fn clips() -> (Preprocess, Vec<u8>) {
+        let preprocess = Preprocess::new(16);
+        let one: Vec<u8> = (0..=255).flat_map(|byte: u8| [byte, 255 - byte, byte ^ 170]).collect();
+        let other: Vec<u8> = one.iter().map(|byte| byte ^ 1).collect();
+        (preprocess, [one.clone(), one, other].concat())
+    }
+
+    fn batch(preprocess: &Preprocess, pixels: &[u8]) -> HostVisual {
+        let mut bytes = Vec::new();
+        preprocess.channels_first(pixels, &mut bytes);
+        HostVisual::pixels(bytes, 3, preprocess)
+    }
+
+    #[test]
+    fn a_device_normalises_bytes_to_the_digits_of_the_host() {
+        let (preprocess, pixels) = clips();
+        let Visual::Frames(frames) = batch(&preprocess, &pixels).upload(&Device::flex()) else {
+            panic!("frames")
+        };
+        assert_eq!(frames.dims(), [3, 1, 3, 16, 16]);
+        let values = frames.into_data().try_to_vec::<f32>().unwrap();
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&values), bits(&preprocess.normalize(&pixels)));
+    }
+
+    #[test]
+    fn a_batch_of_frames_takes_one_byte_a_channel() {
+        let (preprocess, pixels) = clips();
+        let batch = batch(&preprocess, &pixels);
+        assert_eq!(batch.size(), 3 * 3 * 16 * 16);
+        assert_eq!(batch.rows(&(1..3)).size(), 2 * 3 * 16 * 16);
+    }
+
+    #[test]
+    fn features_in_half_precision_take_two_bytes_and_keep_their_values() {
+        let values: Vec<bf16> = (0..12).map(|i| bf16::from_f32(i as f32 * 0.37 - 2.0)).collect();
+        let batch = HostVisual::HalfFeatures { values: values.clone(), shape: [3, 1, 2, 2] };
+        assert_eq!((batch.size(), batch.rows(&(1..2)).size()), (24, 8));
+        let Visual::Features(features) = batch.rows(&(1..3)).upload(&Device::flex()) else {
+            panic!("features")
+        };
+        assert_eq!(features.dims(), [2, 1, 2, 2]);
+        let expected: Vec<f32> = values[4..].iter().map(|value| value.to_f32()).collect();
+        assert_eq!(features.into_data().try_to_vec::<f32>().unwrap(), expected);
+    }
+
+    #[test]
+    fn neighbours_with_equal_frames_are_joined() {
+        let (preprocess, pixels) = clips();
+        let all = batch(&preprocess, &pixels);
+        let (joined, rows) = all.joined().unwrap();
+        assert_eq!(rows, [0, 0, 1]);
+        let HostVisual::Pixels { bytes, shape, .. } = joined else { panic!("pixels") };
+        let HostVisual::Pixels { bytes: last, .. } = all.rows(&(1..3)) else { panic!("pixels") };
+        assert_eq!((bytes, shape), (last, [2, 1, 3, 16, 16]));
+        assert!(all.rows(&(1..3)).joined().is_none(), "nothing is equal");
+        assert!(all.rows(&(0..0)).joined().is_none(), "nothing is there");
+    }
 
     #[test]
     fn sequences_are_padded_to_the_longest_and_only_their_tokens_count() {

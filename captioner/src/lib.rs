@@ -27,8 +27,8 @@
 //!
 //! 1. [`checkpoint`] reads weights, sizes and tokenizers. [`overrides`] changes sizes by name; [`settings`]
 //!    holds how a checkpoint is used: frames, prompt, generation.
-//! 2. [`frames`] reads the frames of a split; [`features`] caches the output of a frozen ViT; [`videos`]
-//!    joins both.
+//! 2. [`frames`] reads or draws the frames of a split; [`features`] caches the output of a frozen ViT;
+//!    [`videos`] joins both.
 //! 3. [`host`] holds batches as plain arrays and uploads them.
 //! 4. [`context`] builds prompts and generates captions; [`Captioner`] is all of it for a list of files.
 
@@ -48,7 +48,7 @@ pub use checkpoint::{Checkpoint, QFORMER_TOKENIZER, TOKENIZER_FILE, hex, weights
 pub use context::{Caption, Context, PromptIds};
 pub use error::CaptionerError;
 pub use features::FeatureStore;
-pub use frames::FrameSource;
+pub use frames::{FrameSource, Shown};
 pub use host::{HostPrompts, HostTokens, HostVisual};
 pub use overrides::{Change, Overrides};
 pub use settings::{FrameConfig, GenerationConfig, SETTINGS_FILE, Settings, Storage, TextConfig};

@@ -1,11 +1,13 @@
 //! How a checkpoint is used: which frames it sees, what the prompt is, how captions are generated.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use data::augment::Augment;
 use data::preprocess::{Preprocess, Resizing};
 use data::sampling::Sampling;
 use data::video::FrameRequest;
+use data::views::ViewRequest;
 use model::checkpoint::Constraints;
 use model::generate::GenerateConfig;
 use serde::{Deserialize, Serialize};
@@ -68,12 +70,18 @@ pub struct FrameConfig {
     pub count: usize,
     /// How they are chosen.
     pub sampling: Sampling,
-    /// How training frames are chosen, where that differs: drawn again each epoch, from the video files.
+    /// How training frames are chosen, where that differs. A random rule draws frames from the video files
+    /// for every example and epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_sampling: Option<Sampling>,
-    /// Random crops and flips of training frames; none by default.
+    /// Random crops and flips of training frames, for every example and epoch; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
+    /// Number of views of a training clip that are drawn once and stored, with a frozen ViT's output.
+    /// Examples and epochs take turns with them. Without it, every example and epoch has a view of its own,
+    /// as in LAVIS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub views: Option<NonZeroUsize>,
     /// Interpolation: that of BLIP's image processor or of LAVIS.
     #[serde(default)]
     pub resizing: Resizing,
@@ -89,6 +97,7 @@ impl Default for FrameConfig {
             sampling: Sampling::default(),
             train_sampling: None,
             augment: None,
+            views: None,
             resizing: Resizing::default(),
             storage: Storage::default(),
         }
@@ -96,7 +105,7 @@ impl Default for FrameConfig {
 }
 
 impl FrameConfig {
-    /// The frames of a clip, except those that training draws again each epoch.
+    /// The frames of a clip in validation and test.
     pub fn request(&self, size: u32) -> FrameRequest {
         let (sampling, resizing) = (self.sampling, self.resizing);
         FrameRequest { sampling, resizing, ..FrameRequest::uniform(self.count, size) }
@@ -107,9 +116,25 @@ impl FrameConfig {
         Preprocess { resizing: self.resizing, ..Preprocess::new(size as u32) }
     }
 
-    /// Whether training sees other frames in each epoch.
+    /// The views of a clip in training, in a run with this seed.
+    pub fn training(&self, size: u32, seed: u64) -> ViewRequest {
+        let request = FrameRequest { sampling: self.train_rule(), seed, ..self.request(size) };
+        ViewRequest { request, augment: self.augment.clone() }
+    }
+
+    /// Whether training draws views: otherwise all examples of a clip have the same frames in every epoch.
     pub fn varies(&self) -> bool {
-        self.augment.is_some() || self.train_sampling.is_some()
+        self.augment.is_some() || self.train_rule().is_random()
+    }
+
+    /// Views of a training clip that are stored: one where nothing is drawn, none where a view is drawn for
+    /// every example.
+    pub fn stored_views(&self) -> Option<usize> {
+        if self.varies() { self.views.map(NonZeroUsize::get) } else { Some(1) }
+    }
+
+    fn train_rule(&self) -> Sampling {
+        self.train_sampling.unwrap_or(self.sampling)
     }
 }
 

@@ -10,7 +10,7 @@ use model::Blip2;
 
 use crate::CaptionerError;
 use crate::features::FeatureStore;
-use crate::frames::FrameSource;
+use crate::frames::{FrameSource, Shown, StoredFrames};
 use crate::host::HostVisual;
 use crate::settings::FrameConfig;
 
@@ -34,11 +34,11 @@ impl Videos {
     pub fn in_memory(frames: FrameStore) -> Self {
         let size = frames.size();
         let config = FrameConfig { count: 1, ..FrameConfig::default() };
-        Self::new(Arc::new(FrameSource::Stored(frames)), config, size)
+        Self::new(Arc::new(FrameSource::Stored(StoredFrames::of(frames))), config, size)
     }
 
-    /// Replaces the frames by ViT features, where the ViT is frozen (`trains` is false for all of its
-    /// parameters) and the frames are the same in every epoch.
+    /// Replaces stored frames by ViT features, where the ViT is frozen (`trains` is false for all of its
+    /// parameters). Frames that are drawn for every example stay frames.
     ///
     /// # Errors
     /// As [`FeatureStore::compute`].
@@ -52,10 +52,12 @@ impl Videos {
     ) -> Result<Self, CaptionerError> {
         let names = model::parameters::names(model);
         let is_vit_trained = names.iter().any(|name| name.starts_with("vision_model.") && trains(name));
-        if is_vit_trained || self.frames.varies() {
+        let FrameSource::Stored(stored) = &*self.frames else { return Ok(self) };
+        if is_vit_trained {
             return Ok(self);
         }
-        let Self { frames, config, preprocess, .. } = &self;
+        let Self { config, preprocess, .. } = &self;
+        let frames = stored.store();
         let features =
             FeatureStore::compute(frames, model, config, preprocess, batch_size, cache, on_progress)?;
         Ok(Self { features: Some(Arc::new(features)), ..self })
@@ -66,24 +68,19 @@ impl Videos {
         self.frames.ids()
     }
 
-    /// The input of the model for some clips in an epoch.
+    /// The input of the model for some examples in an epoch, counted from 1.
     ///
     /// # Errors
     /// When a clip cannot be decoded, or has no features.
-    pub fn visual(&self, epoch: usize, clips: &[usize]) -> data::Result<HostVisual> {
-        let mut values = Vec::new();
-        if let Some(features) = &self.features {
-            for &clip in clips {
-                features.read(clip, &mut values)?;
-            }
-            let [f, p, d] = features.shape();
-            return Ok(HostVisual::Features { values, shape: [clips.len(), f, p, d] });
+    pub fn visual(&self, epoch: usize, examples: &[Shown]) -> data::Result<HostVisual> {
+        if let (Some(features), FrameSource::Stored(stored)) = (&self.features, &*self.frames) {
+            let items: Vec<usize> = examples.iter().map(|&shown| stored.item(epoch, shown)).collect();
+            return features.visual(&items);
         }
-        for &clip in clips {
-            values.extend(self.preprocess.normalize(&self.frames.pixels(epoch, clip)?));
+        let mut bytes = Vec::new();
+        for &shown in examples {
+            self.preprocess.channels_first(&self.frames.pixels(epoch, shown)?, &mut bytes);
         }
-        let size = self.preprocess.size as usize;
-        let f = values.len() / (clips.len().max(1) * 3 * size * size);
-        Ok(HostVisual::Frames { values, shape: [clips.len(), f, 3, size, size] })
+        Ok(HostVisual::pixels(bytes, examples.len(), &self.preprocess))
     }
 }

@@ -1,9 +1,9 @@
-//! Augmentation of training clips: LAVIS's RandomResizedCrop and flip, the same for all frames.
+//! Augmentation of training clips: LAVIS's RandomResizedCrop and flip, the same for all frames of a view.
 
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocess;
 use crate::random::RandomStream;
-use crate::video::Frames;
+use crate::video::{Frames, Resizing};
 use serde::{Deserialize, Serialize};
 
 /// The augmentation of a clip.
@@ -16,11 +16,35 @@ pub struct Augment {
     pub ratio: (f64, f64),
     /// Probability of a horizontal flip. It must be 0 if captions mention left and right.
     pub flip: f64,
+    /// What a crop is cut from.
+    pub crop_from: CropFrom,
+    /// The rule by which a crop is resized to the square, where it differs from that of whole frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resizing: Option<Resizing>,
+}
+
+/// What a crop is cut from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CropFrom {
+    /// The frame as stored: a crop of a 16:9 frame has at most three quarters of its area, because of the
+    /// range of aspect ratios.
+    #[default]
+    Frame,
+    /// The frame resized to the model's square, as in the authors' code (`alpro_processors.py`): a crop can
+    /// have the whole frame, and is distorted as the frames of validation are.
+    Square,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { scale: (0.5, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0), flip: 0.5 }
+        Self {
+            scale: (0.5, 1.0),
+            ratio: (3.0 / 4.0, 4.0 / 3.0),
+            flip: 0.5,
+            crop_from: CropFrom::default(),
+            resizing: None,
+        }
     }
 }
 

@@ -79,14 +79,14 @@ impl Features {
         Ok(Self { shards, shape })
     }
 
-    /// Appends the features of an item, by its number, to `out`.
+    /// Appends the features of an item, by its number, to `out`, in the type of the cache.
     ///
     /// # Shapes
     /// appends `[f, p, d]`
     ///
     /// # Errors
     /// There is no such item.
-    pub fn read(&self, item: usize, out: &mut Vec<f32>) -> Result<()> {
+    pub fn read(&self, item: usize, out: &mut Vec<bf16>) -> Result<()> {
         let bytes = self.shards.item(item);
         if bytes.is_empty() {
             return Err(Error::NotFound {
@@ -95,7 +95,7 @@ impl Features {
                 next: "the data set changed since they were computed; compute them again".into(),
             });
         }
-        out.extend(bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()));
+        out.extend(bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]])));
         Ok(())
     }
 
@@ -158,11 +158,10 @@ mod tests {
         for item in 0..10 {
             let mut read = Vec::new();
             features.read(item, &mut read).unwrap();
-            let expected: Vec<f32> =
-                features_of(item).iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+            let expected: Vec<bf16> = features_of(item).into_iter().map(bf16::from_f32).collect();
             assert_eq!(read, expected);
             for (read, exact) in read.iter().zip(features_of(item)) {
-                assert!((read - exact).abs() <= exact.abs() / 256.0);
+                assert!((read.to_f32() - exact).abs() <= exact.abs() / 256.0);
             }
         }
         assert!(features.read(10, &mut Vec::new()).unwrap_err().to_string().contains("10"));

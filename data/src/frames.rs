@@ -8,10 +8,12 @@ use crate::error::{Error, Result};
 use crate::progress::{Counter, OnProgress};
 use crate::random::RandomStream;
 use crate::video::{self, FrameRequest, Frames, Resizing};
+use crate::views::ViewRequest;
 use rayon::prelude::*;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// The chosen frames of every clip, or every image, decoded and resized once.
+/// The chosen frames of every clip, some views of every clip, or every image, decoded and resized once.
 ///
 /// A folder that is given to its functions holds a cache: shards that are named by the request and by the
 /// content of the files. Data sets, splits and requests can share a folder.
@@ -90,6 +92,37 @@ impl FrameStore {
         Ok(source.store(Pixels::Disk(shards)))
     }
 
+    /// Draws `views` views of every clip, and keeps them in memory; caches them in `folder`, if there is one.
+    /// View `v` of clip `c` is item `c views + v`.
+    ///
+    /// # Errors
+    /// As [`prepare`]; an invalid augmentation.
+    pub fn of_views(
+        clips: &[&Clip],
+        request: &ViewRequest,
+        views: usize,
+        folder: Option<&Path>,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Self> {
+        Source::of_views(clips, request, views)?.in_memory(folder, on_progress)
+    }
+
+    /// Maps `views` views of every clip from `folder`; draws missing ones first.
+    ///
+    /// # Errors
+    /// As [`Self::of_views`].
+    pub fn views_on_disk(
+        clips: &[&Clip],
+        request: &ViewRequest,
+        views: usize,
+        folder: &Path,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Self> {
+        let source = Source::of_views(clips, request, views)?;
+        let shards = source.shards(folder, on_progress)?;
+        Ok(source.store(Pixels::Disk(shards)))
+    }
+
     /// Loads every image of a set of pairs into memory, as a clip of one frame; caches them in `folder`, if
     /// there is one.
     ///
@@ -106,7 +139,7 @@ impl FrameStore {
             stage: "decoding images",
             ids: pairs.pairs.iter().map(|pair| pair.id.clone()).collect(),
             // An image is a clip of one frame; its sampling rule has no effect.
-            request: FrameRequest { resizing, ..FrameRequest::uniform(1, size) },
+            request: Request::Same(FrameRequest { resizing, ..FrameRequest::uniform(1, size) }),
             size: size as usize,
             digests: Box::new(|cache| pairs.digests(cache)),
             decode: Box::new(move |index| {
@@ -122,7 +155,7 @@ impl FrameStore {
         source.in_memory(folder, on_progress)
     }
 
-    /// The frames of a clip, by its position in [`Self::ids`].
+    /// The frames of a clip, a view or an image, by its position in [`Self::ids`].
     ///
     /// # Shapes
     /// returns `[f, size, size, 3]`; empty where there is no such clip
@@ -135,7 +168,7 @@ impl FrameStore {
         }
     }
 
-    /// The ids of the clips or images, in the order of [`Self::clip`].
+    /// The ids of the clips, views or images, in the order of [`Self::clip`].
     #[must_use]
     pub fn ids(&self) -> &[String] {
         &self.ids
@@ -151,11 +184,21 @@ impl FrameStore {
 /// The digest of each item's content; digests of files are cached in the folder.
 type Digests<'a> = Box<dyn Fn(&Path) -> Result<Vec<String>> + Sync + 'a>;
 
-/// Clips or images that can be decoded.
+/// Which frames of an item are stored. Its JSON form is part of a shard's name.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Request {
+    /// The same for every item, but for random rules, which depend on the clip's id.
+    Same(FrameRequest),
+    /// Drawn for each view.
+    Drawn(ViewRequest),
+}
+
+/// Clips, views or images that can be decoded.
 struct Source<'a> {
     stage: &'static str,
     ids: Vec<String>,
-    request: FrameRequest,
+    request: Request,
     size: usize,
     digests: Digests<'a>,
     /// The frames of an item, `[f, size, size, 3]`.
@@ -170,7 +213,7 @@ impl<'a> Source<'a> {
         Ok(Self {
             stage: "decoding clips",
             ids: clips.iter().map(|clip| clip.id.clone()).collect(),
-            request,
+            request: Request::Same(request),
             size: size as usize,
             digests: Box::new(|cache| {
                 let paths: Vec<&PathBuf> = clips.iter().map(|clip| &clip.path).collect();
@@ -185,14 +228,46 @@ impl<'a> Source<'a> {
         })
     }
 
+    fn of_views(clips: &'a [&'a Clip], request: &ViewRequest, views: usize) -> Result<Self> {
+        let size = request.check()?;
+        let request = request.clone();
+        let drawn = request.clone();
+        let view = move |clip: &&Clip| {
+            let id = clip.id.clone();
+            (0..views).map(move |view| format!("{id}, view {view}"))
+        };
+        Ok(Self {
+            stage: "drawing views",
+            ids: clips.iter().flat_map(view).collect(),
+            request: Request::Drawn(request),
+            size: size as usize,
+            digests: Box::new(move |cache| {
+                let paths: Vec<&PathBuf> = clips.iter().map(|clip| &clip.path).collect();
+                let each = sha256_of_files(&paths, cache)?;
+                Ok(each.into_iter().flat_map(|digest| std::iter::repeat_n(digest, views)).collect())
+            }),
+            // live views have epochs from 1, so these are no view of an epoch
+            decode: Box::new(move |index| {
+                Ok(drawn.draw(clips[index / views], 0, (index % views) as u64)?.data)
+            }),
+        })
+    }
+
+    fn frames(&self) -> usize {
+        match &self.request {
+            Request::Same(request) => request.frames,
+            Request::Drawn(views) => views.request.frames,
+        }
+    }
+
     fn item_bytes(&self) -> usize {
-        self.request.frames * self.size * self.size * 3
+        self.frames() * self.size * self.size * 3
     }
 
     fn shards(&self, folder: &Path, on_progress: OnProgress<'_>) -> Result<Shards> {
         let digests = (self.digests)(folder)?;
         let items = self.ids.iter().zip(digests).map(|(id, content)| Item { id: id.clone(), content });
-        let settings = (FRAMES_VERSION, self.stage, self.request);
+        let settings = (FRAMES_VERSION, self.stage, &self.request);
         let contents = Contents::new("frames", self.item_bytes(), &settings, items.collect())?;
         contents.open(folder, self.stage, on_progress, |writer, range, counter| {
             range.clone().into_par_iter().try_for_each(|index| {
@@ -225,6 +300,6 @@ impl<'a> Source<'a> {
     }
 
     fn store(self, pixels: Pixels) -> FrameStore {
-        FrameStore { ids: self.ids, frames: self.request.frames, size: self.size, pixels }
+        FrameStore { frames: self.frames(), ids: self.ids, size: self.size, pixels }
     }
 }

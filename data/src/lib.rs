@@ -31,6 +31,7 @@ pub mod stand_in;
 pub mod text;
 pub mod tiny_world;
 pub mod video;
+pub mod views;
 
 pub use error::{Error, Result};
 pub use video::probe;

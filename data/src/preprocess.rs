@@ -51,7 +51,23 @@ impl Preprocess {
         video::resize(frames, self.size, self.resizing)
     }
 
-    /// Scales bytes to 0..1, subtracts the mean, divides by the standard deviation, and puts channels first.
+    /// Appends the bytes of frames to `out`, channels first: what a device normalises.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[f, size, size, 3]`
+    /// - appends `[f, 3, size, size]`; bytes after the last complete frame are ignored
+    pub fn channels_first(&self, pixels: &[u8], out: &mut Vec<u8>) {
+        let plane = (self.size as usize).pow(2);
+        out.reserve(pixels.len());
+        for frame in pixels.chunks_exact((plane * 3).max(1)) {
+            for channel in 0..3 {
+                out.extend(frame.iter().skip(channel).step_by(3));
+            }
+        }
+    }
+
+    /// Scales bytes to 0..1, subtracts the mean, divides by the standard deviation, and puts channels first:
+    /// what a model reads, computed on the host.
     ///
     /// # Shapes
     /// - `pixels`: `[f, size, size, 3]`
@@ -92,5 +108,8 @@ mod tests {
         assert!((out[3] - 30.0 / 255.0).abs() < 1e-7);
         assert_eq!(out[4..8], [1.0; 4]);
         assert_eq!(out[8..], [-0.5; 4]);
+        let mut bytes = vec![7];
+        preprocess.channels_first(&pixels, &mut bytes);
+        assert_eq!(bytes, [&[7, 0, 10, 20, 30][..], &[255; 4], &[0; 4]].concat());
     }
 }

@@ -25,9 +25,15 @@ pub enum Sampling {
 }
 
 impl Sampling {
+    /// Whether the frames depend on the seed.
+    #[must_use]
+    pub fn is_random(self) -> bool {
+        matches!(self, Self::HeadTail | Self::Random)
+    }
+
     /// Indices of the chosen frames: `frames` numbers below `total`, ascending; none where `total` is 0.
     ///
-    /// Only `HeadTail` and `Random` use `seed`; mix the clip's id and the epoch into it.
+    /// Only random rules ([`Self::is_random`]) use `seed`; mix the clip's id and the epoch into it.
     #[must_use]
     pub fn indices(self, total: usize, frames: usize, seed: u64) -> Vec<usize> {
         if total == 0 {

@@ -117,6 +117,28 @@ impl Blip2 {
         frame_features(&self.vision_model, frames)
     }
 
+    /// The input of a batch whose row `i` shows video `rows[i]`: the ViT runs once for each video.
+    ///
+    /// # Errors
+    /// [`InputError::FrameSize`].
+    pub fn encode_repeated(&self, videos: Visual, rows: &[usize]) -> Result<Visual, InputError> {
+        let features = match videos {
+            Visual::Frames(frames) => {
+                self.check_frames(&frames)?;
+                self.vision_features(frames)
+            }
+            Visual::Features(features) => features,
+        };
+        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), &features.device().inner());
+        Ok(Visual::Features(features.select(0, rows)))
+    }
+
+    fn check_frames(&self, frames: &Tensor<5>) -> Result<(), InputError> {
+        let [_, _, _, height, width] = frames.dims();
+        self.vision_model.check_size([height, width])
+    }
+
     /// The layer norm of the ViT features, in f32, as everything between ViT and language model.
     ///
     /// # Shapes
@@ -187,8 +209,7 @@ impl Blip2 {
     /// If the model cannot read the input ([`InputError`]).
     pub fn prefix(&self, visual: Visual, prompt: &Prompt) -> Result<Prefix, InputError> {
         if let Visual::Frames(frames) = &visual {
-            let [_, _, _, height, width] = frames.dims();
-            self.vision_model.check_size([height, width])?;
+            self.check_frames(frames)?;
         }
         let features = self.normed_features(visual);
         let [_, f, _, _] = features.dims();
@@ -402,6 +423,23 @@ pub(crate) mod tests {
             model.logits(Visual::Features(features), &Prompt::default(), captions.clone()).unwrap();
         let from_frames = model.logits(Visual::Frames(frames), &Prompt::default(), captions).unwrap();
         assert_eq!(from_features.into_data(), from_frames.into_data());
+    }
+
+    /// On the CPU to the last digit, so that evaluation is the same whether rows are joined or not.
+    #[test]
+    fn videos_that_several_rows_show_are_encoded_once_with_the_same_digits() {
+        let device = Device::flex();
+        device.seed(25);
+        let model = tiny(Fusion::Concat).init(&device);
+        let (videos, rows) = (video(&device), [0, 0, 1, 1, 1]);
+        let all = videos.clone().select(0, Tensor::from_ints(rows.map(|row| row as i32), &device));
+        let Ok(Visual::Features(once)) = model.encode_repeated(Visual::Frames(videos), &rows) else {
+            panic!("features")
+        };
+        assert_eq!(once.into_data(), model.vision_features(all).into_data());
+        let wide = Tensor::<5>::zeros([1, 2, 3, 8, 12], &device);
+        let refused = model.encode_repeated(Visual::Frames(wide), &[0, 0]);
+        assert!(matches!(refused, Err(InputError::FrameSize { width: 12, .. })));
     }
 
     #[test]

@@ -142,6 +142,12 @@ impl Vit {
         })
     }
 
+    /// Tokens of an image, and their width.
+    pub fn output_size(&self) -> [usize; 2] {
+        let [_, p, d] = self.position_embedding.lazy_shape().dims();
+        [p, d]
+    }
+
     /// Rejects images whose patches are not as many as the positions.
     pub(crate) fn check_size(&self, [height, width]: [usize; 2]) -> Result<(), InputError> {
         let [_, _, patch_height, patch_width] = self.patch_embedding.weight.lazy_shape().dims();

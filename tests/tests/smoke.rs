@@ -303,6 +303,30 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     assert_ne!(hash(), first, "the hash covers the content of the files");
 }
 
+/// The cache shows it: each seed has views of its own, and a run that is repeated finds them.
+#[test]
+fn the_seed_and_the_replica_of_a_run_reach_its_views() {
+    let desk = Desk::new();
+    let settings = "[frames]\ncount = 2\nsampling = \"uniform\"\nviews = 2\nstorage = \"disk\"\naugment = { flip = 0.0 }\n\
+                    [train]\nepochs = 1\nworkers = 3\nparameters = { \"vision_model.*\" = \"frozen\" }\n";
+    std::fs::write(desk.path("mine.toml"), settings).unwrap();
+    let shards = |arguments: &[&str]| {
+        let run = ["train", "mine.toml", "--profile", "smoke", "--no-tui", "--no-reuse"];
+        let ran = desk.run(&[&run[..], arguments].concat());
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        let count = |folder: &str| {
+            let files = std::fs::read_dir(desk.path("cache").join(folder)).unwrap();
+            files.filter(|file| file.as_ref().unwrap().path().extension() == Some("shard".as_ref())).count()
+        };
+        [count("frames"), count("features")]
+    };
+    let held_out = 2; // validation and test
+    assert_eq!(shards(&[]), [held_out + 1; 2]);
+    assert_eq!(shards(&[]), [held_out + 1; 2], "the same seed has the same views");
+    assert_eq!(shards(&["--seeds", "2"]), [held_out + 2; 2]);
+    assert_eq!(shards(&["--set", "replica=1"]), [held_out + 3; 2]);
+}
+
 /// Half precision where a part is frozen, low-rank updates, augmentation, frames on disk, beams, a prompt:
 /// all that the profile `paper` sets, but for its sizes and its number of steps.
 #[test]

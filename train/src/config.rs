@@ -21,6 +21,10 @@ pub struct TrainConfig {
     pub evaluate_every: Option<usize>,
     /// Examples per step.
     pub batch_size: usize,
+    /// Threads that make batches ahead of time, each a whole batch; two more batches wait. With 0 a batch is
+    /// made when it is needed. It changes no result, so it is not saved and is no part of a run's identity.
+    #[serde(skip_serializing)]
+    pub workers: usize,
     /// Whether batches are made of examples of similar length, to reduce padding.
     pub group_by_length: bool,
     /// Micro-batches per batch, whose gradients are accumulated. On the CPU they run in parallel.
@@ -72,6 +76,7 @@ impl Default for TrainConfig {
             steps: None,
             evaluate_every: None,
             batch_size: 32,
+            workers: 2,
             group_by_length: false,
             micro_batches: 1,
             recompute: Recompute::default(),
@@ -193,6 +198,16 @@ mod tests {
         assert_eq!(SelectionMetric::loss().value(&metrics), Ok(-2.0));
         assert_eq!(SelectionMetric::parse("event").value(&metrics), Ok(0.125));
         assert_eq!(SelectionMetric::parse("cider+spice").value(&metrics), Err("spice".to_owned()));
+    }
+
+    #[test]
+    fn the_number_of_workers_is_read_and_is_no_part_of_a_runs_identity() {
+        let read: TrainConfig = serde_json::from_str(r#"{ "workers": 6 }"#).unwrap();
+        assert_eq!((read.workers, TrainConfig::default().workers), (6, 2));
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            serde_json::to_string(&TrainConfig::default()).unwrap()
+        );
     }
 
     #[test]

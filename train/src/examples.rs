@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use captioner::{Context, HostTokens, Videos};
+use captioner::{Context, HostTokens, Shown, Videos};
 use data::loader::draw_caption;
 use data::text::{Tokenizer, clean_caption};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ impl Examples for Videos {
     }
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
-        let visual = self.visual(epoch, items)?;
+        let visual = self.visual(epoch, &Shown::once(items))?;
         Ok(Batch::Caption {
             visual,
             prompts: None,
@@ -110,6 +110,12 @@ impl Examples for Captioned {
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let places: Vec<(usize, usize)> = items.iter().map(|&item| self.place(epoch, item)).collect();
         let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
+        // every caption has a view of its own, as in LAVIS
+        let shown = |&(clip, caption): &(usize, usize)| Shown {
+            clip,
+            example: if self.every.is_some() { caption } else { 0 },
+        };
+        let shown: Vec<Shown> = places.iter().map(shown).collect();
         let texts: Vec<String> =
             places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
         let target = |text: &String| {
@@ -122,7 +128,7 @@ impl Examples for Captioned {
         };
         let ids = texts.iter().map(target).collect::<data::Result<Vec<_>>>()?;
         Ok(Batch::Caption {
-            visual: self.videos.visual(epoch, &clips)?,
+            visual: self.videos.visual(epoch, &shown)?,
             prompts: None,
             captions: Some(HostTokens::pad(&ids)),
             texts,

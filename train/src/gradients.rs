@@ -91,8 +91,8 @@ impl<M: Module> Sum<'_, M> {
     }
 }
 
-/// Micro-batches that are computed at the same time on a CPU: each has a graph of its own, so that more threads than cores
-/// would only take memory.
+/// Micro-batches that are computed at the same time on a CPU: each has a graph of its own, so that more
+/// threads than cores would only take memory.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -120,7 +120,11 @@ fn in_threads<O: Objective>(
             let (sender, receiver) = sync_channel(0);
             let run = move || {
                 // it stops early where nobody takes its results after a failure
-                let _ = parts.into_iter().try_for_each(|part| sender.send(work.gradients(&fork, part)));
+                for part in parts {
+                    if sender.send(work.gradients(&fork, part)).is_err() {
+                        break;
+                    }
+                }
             };
             workers.push((scope.spawn(run), receiver));
         }

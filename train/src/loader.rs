@@ -67,6 +67,12 @@ impl Loader {
         Self { examples, plan, prefetch: Prefetch::default(), processes }
     }
 
+    /// The same batches, made by this number of threads.
+    #[must_use]
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { prefetch: Prefetch::of(workers), ..self }
+    }
+
     /// Number of batches in an epoch; the last may be smaller.
     pub fn batches(&self) -> usize {
         self.plan.batches()

@@ -107,7 +107,8 @@ impl<O: Objective> Run<O> {
     pub(crate) fn prepare(model: O::Model, fit: Fit<O>) -> Result<(Self, O::Model), TrainError> {
         let config = &fit.config;
         let order = shuffled(&fit.train, fit.seed, config.group_by_length);
-        let loader = Loader::new(fit.train.clone(), config.batch_size, order, fit.processes.clone());
+        let loader = Loader::new(fit.train.clone(), config.batch_size, order, fit.processes.clone())
+            .with_workers(config.workers);
         let device = fit.device.clone().autodiff();
         let model = model.fork(&device).train();
         let model = model::parameters::set_trainable(model, |name| config.parameters.trains(name));

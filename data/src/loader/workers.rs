@@ -18,10 +18,18 @@ pub struct Prefetch {
     pub ahead: usize,
 }
 
+impl Prefetch {
+    /// This number of workers, and two batches that wait.
+    #[must_use]
+    pub fn of(workers: usize) -> Self {
+        Self { workers, ahead: workers.saturating_add(2) }
+    }
+}
+
 impl Default for Prefetch {
-    /// Two workers and four batches: enough to keep a device busy, with little memory.
+    /// Two workers and four batches: enough to keep a device busy with stored frames, with little memory.
     fn default() -> Self {
-        Self { workers: 2, ahead: 4 }
+        Self::of(2)
     }
 }
 

@@ -56,7 +56,7 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
         eprintln!("changed: {change}");
     }
     let task = tasks::of(config);
-    let clips = Clips::open(config, &*task, image_size(config)?, &session.caches, &[arguments.split])?;
+    let clips = Clips::open(config, &*task, image_size(config)?, &session.caches, Some(arguments.split))?;
     let context = task.context(&checkpoint)?;
     let predictions = arguments.predictions.as_deref();
     let metrics = study::evaluate(config, &clips, arguments.split, &checkpoint.model, &context, predictions)?;

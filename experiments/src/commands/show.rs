@@ -9,7 +9,7 @@ use clap::Args;
 use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Memory, Module, Plan, Stage, shortage};
+use crate::plan::{Memory, Module, Plan, Stage, StoredViews, shortage};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -39,6 +39,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("{}\n", variants(&plans).to_text());
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());
+    if plans.iter().any(|(_, plan)| plan.views.is_some()) {
+        println!("{}\n", views(&plans).to_text());
+    }
     println!(
         "memory is that of training, micro-batches at a time: {}; time is that of training steps on 2 CPU cores at the tiny model's rate",
         machine.parallel,
@@ -109,6 +112,24 @@ fn stages(plans: &[Planned<'_>]) -> Table {
             let row = [format!("{}, {name}", variant.name), thousands(*steps)].into_iter();
             let work = [stage.step_work, stage.work()].map(operations);
             table.push(row.chain(sizes.map(bytes)).chain(work));
+        }
+    }
+    table
+}
+
+/// What `frames.views` saves and costs.
+fn views(plans: &[Planned<'_>]) -> Table {
+    let columns = ["views a clip", "ViT without", "ViT", "saved", "frames on disk", "features on disk"];
+    let mut table = Table::new(once("stored views, a seed").chain(columns));
+    for (variant, plan) in plans {
+        if let Some(StoredViews { views, work_without, work, frames, features }) = plan.views {
+            let saved = work_without - work;
+            // a short run reads fewer views than are stored
+            let sign = if saved < 0.0 { "-" } else { "" };
+            let saved = format!("{sign}{}", operations(saved.abs()));
+            let row = [variant.name.clone(), thousands(views)].into_iter();
+            let work = [work_without, work].map(operations).into_iter().chain([saved]);
+            table.push(row.chain(work).chain([frames, features].map(bytes)));
         }
     }
     table

@@ -190,6 +190,25 @@ mod tests {
         }
     }
 
+    /// The paper's card is an A6000 of 48 GB.
+    #[test]
+    fn every_variant_of_every_study_fits_the_papers_card_in_both_recipes() {
+        let machine = Machine { memory: Some(48 * GB), parallel: 1 };
+        let mut count = 0;
+        for ablation in crate::config::ablations().unwrap() {
+            for recipe in ["recipe=paper", "recipe=released"] {
+                for (variant, config) in
+                    crate::config::resolve_all("paper", &ablation, &[recipe.to_owned()]).unwrap()
+                {
+                    let lacks = shortage(&config, &machine).unwrap();
+                    assert_eq!(lacks, None, "{} {}", ablation.name, variant.name);
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 50, "{count} variants");
+    }
+
     #[test]
     fn what_fits_lacks_nothing_and_what_nothing_helps_says_so() {
         let everything = config(&["train.parameters={}"]);

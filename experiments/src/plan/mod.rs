@@ -3,9 +3,11 @@
 mod fit;
 mod parts;
 mod step;
+mod views;
 
 pub(crate) use fit::{Machine, shortage};
 pub(crate) use step::Memory;
+pub(crate) use views::StoredViews;
 
 use step::Step;
 
@@ -33,6 +35,8 @@ pub(crate) struct Plan {
     pub examples: usize,
     /// The stages: cross-entropy, then self-critical training where it is configured.
     pub stages: Vec<Stage>,
+    /// Stored views of the training clips, where the configuration asks for them.
+    pub views: Option<StoredViews>,
 }
 
 /// A module's parameters.
@@ -55,7 +59,7 @@ pub(crate) struct Stage {
     pub activations: [usize; 2],
     /// Floating-point operations of a step.
     pub step_work: f64,
-    /// Operations that are done once: those of a frozen ViT that sees the same frames in every epoch.
+    /// Operations that are done once: those of a frozen ViT on stored frames.
     pub work_once: f64,
 }
 
@@ -67,8 +71,8 @@ impl Stage {
 }
 
 impl Plan {
-    /// The plan of a configuration on a machine that computes `parallel` micro-batches at once; its checkpoint
-    /// and data need not exist.
+    /// The plan of a configuration on a machine that computes `parallel` micro-batches at once; its
+    /// checkpoint and data need not exist.
     pub(crate) fn of(config: &RunConfig, parallel: usize) -> anyhow::Result<Self> {
         let sizes = sizes(config)?;
         let parameters = model::parameters::list(&sizes.init(&Device::flex()));
@@ -82,8 +86,9 @@ impl Plan {
             step_work: step.work(),
             work_once: step.work_once(clips(config)),
         };
-        let stages = steps.iter().map(stage).collect();
-        Ok(Self { modules: modules(config, &parameters), examples, stages })
+        let stages: Vec<Stage> = steps.iter().map(stage).collect();
+        let views = StoredViews::of(config, &sizes, clips(config)[0], steps.iter().zip(&stages));
+        Ok(Self { modules: modules(config, &parameters), examples, stages, views })
     }
 
     /// Number of weights.

@@ -15,8 +15,8 @@ use crate::tasks::{self, TextLengths};
 pub(crate) struct Memory {
     /// Weights: 4 bytes each, or 2 where they are frozen and `frozen_type` is `bf16`.
     pub weights: usize,
-    /// Gradients: 4 bytes a trained weight; with several micro-batches their sum, and those of each micro-batch
-    /// that is computed at the same time.
+    /// Gradients: 4 bytes a trained weight; with several micro-batches their sum, and those of each
+    /// micro-batch that is computed at the same time.
     pub gradients: usize,
     /// AdamW's two moments: 8 bytes a trained weight.
     pub optimizer: usize,
@@ -82,9 +82,9 @@ impl<'a> Step<'a> {
         parts(self.config, self.sizes, self.parameters, self.texts, |name| self.is_trained(name), recompute)
     }
 
-    /// How often a part runs for each clip. Self-critical training generates its captions and scores them, one
-    /// pass each; ViT and Q-Former run once for both (`train::scst`), and so does the language model's encoder
-    /// for the captions of a clip.
+    /// How often a part runs for each clip. Self-critical training generates its captions and scores them,
+    /// one pass each; ViT and Q-Former run once for both (`train::scst`), and the language model's encoder
+    /// once for all captions of a clip.
     fn runs(&self, part: &Part) -> Runs {
         let Some(reward) = &self.reward else { return Runs { trained: 1, generated: 0 } };
         let mixed = usize::from(reward.cross_entropy > 0.0);
@@ -111,7 +111,7 @@ impl<'a> Step<'a> {
 
     /// Whether the ViT's output is cached.
     fn has_cached_features(&self, part: &Part) -> bool {
-        part.is_vit() && !part.has_graph && !self.config.frames.varies()
+        part.is_vit() && !part.has_graph && self.config.frames.stored_views().is_some()
     }
 
     /// Clips of a micro-batch, and micro-batches at the same time.
@@ -187,9 +187,15 @@ impl<'a> Step<'a> {
         (parts.iter().map(of).sum::<f64>() + heads) * self.train.batch_size as f64
     }
 
-    /// Operations that are done once: those of a frozen ViT that sees the same frames in every epoch.
-    pub(super) fn work_once(&self, clips: [usize; 3]) -> f64 {
-        let vit = self.parts(Recompute::default()).remove(0);
-        if self.has_cached_features(&vit) { vit.forward() * clips.iter().sum::<usize>() as f64 } else { 0.0 }
+    /// Operations that are done once: those of a frozen ViT on the stored views of training clips, and on
+    /// validation and test clips.
+    pub(super) fn work_once(&self, [train, validate, test]: [usize; 3]) -> f64 {
+        let vit = self.vit();
+        let views = self.config.frames.stored_views().unwrap_or(0);
+        if vit.has_graph { 0.0 } else { vit.forward() * (train * views + validate + test) as f64 }
+    }
+
+    pub(super) fn vit(&self) -> Part {
+        self.parts(Recompute::default()).remove(0)
     }
 }

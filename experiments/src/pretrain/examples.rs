@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use captioner::{HostPrompts, HostTokens, Videos};
+use captioner::{HostPrompts, HostTokens, Shown, Videos};
 use data::random::RandomStream;
 use data::text::{Family, QUESTION_PROMPT, Tokenizer, ask, clean_question};
 use data::tiny_world::Exercise;
@@ -148,7 +148,7 @@ impl Examples for PairTexts {
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let texts = items.iter().map(|&item| self.text(item)).collect::<data::Result<Vec<_>>>();
         Ok(Batch::Pairs {
-            visual: self.images.visual(epoch, items)?,
+            visual: self.images.visual(epoch, &Shown::once(items))?,
             texts: HostTokens::pad(&texts?),
             items: items.to_vec(),
         })
@@ -214,7 +214,7 @@ impl Examples for PairCaptions {
         let (prefixes, rests): (Vec<_>, Vec<_>) = parts?.into_iter().unzip();
         let reads = prefixes.iter().any(|prefix| !prefix.is_empty());
         Ok(Batch::Caption {
-            visual: self.images.visual(epoch, items)?,
+            visual: self.images.visual(epoch, &Shown::once(items))?,
             prompts: reads.then(|| HostPrompts { text: Some(HostTokens::pad(&prefixes)), instruction: None }),
             captions: Some(HostTokens::pad(&rests)),
             texts: Vec::new(),

@@ -57,7 +57,8 @@ impl Request<'_> {
         self.runs.join(&self.ablation.name)
     }
 
-    /// Refuses a study with a variant that does not fit into the device's memory, before anything is computed.
+    /// Refuses a study with a variant that does not fit into the device's memory, before anything is
+    /// computed.
     fn check_memory(&self) -> anyhow::Result<()> {
         let mut faults = Vec::new();
         for (variant, config) in &self.variants {
@@ -234,7 +235,7 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let clips = Clips::open(config, &*task, size, &self.session.caches, &Split::ALL)?;
+        let clips = Clips::open(config, &*task, size, &self.session.caches, None)?;
         Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 
@@ -248,8 +249,8 @@ impl Study<'_> {
     }
 }
 
-/// Makes an error of a panic, such as that of a GPU's memory pool which cannot grow: the other runs of a study
-/// go on.
+/// Makes an error of a panic, such as that of a GPU's memory pool which cannot grow: the other runs of a
+/// study go on.
 fn without_panic<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);

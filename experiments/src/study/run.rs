@@ -181,11 +181,12 @@ impl Stages<'_> {
         stage: &str,
     ) -> anyhow::Result<Trained> {
         let (run, session, clips) = (self.run, self.session, self.clips);
+        let seed = run.config.drawn_seed(run.seed);
         let inputs = |split| {
-            let videos = clips.videos(split, &model, training)?;
+            let seed = (split == Split::Train).then_some(seed);
+            let videos = clips.videos(split, &model, training, seed)?;
             anyhow::Ok(Inputs { clips, split, videos, context: &context })
         };
-        let seed = run.config.drawn_seed(run.seed);
         let train = run.task.training(inputs(Split::Train)?, seed)?;
         let validation = run.task.evaluation(inputs(Split::Validate)?)?;
         let settings = Fit {
@@ -234,7 +235,7 @@ pub(crate) fn evaluate(
     context: &Context,
     predictions: Option<&Path>,
 ) -> anyhow::Result<Metrics> {
-    let videos = clips.videos(split, model, config.last_stage())?;
+    let videos = clips.videos(split, model, config.last_stage(), None)?;
     let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context })?;
     Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
 }

@@ -19,7 +19,7 @@ use crate::config::{DatasetConfig, RunConfig};
 use crate::runtime::{Caches, ProgressBars, open_world};
 
 /// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first
-/// needed.
+/// needed; views of training clips are drawn for each run, from its seed.
 pub(crate) struct Clips {
     key: Key,
     world: Option<World>,
@@ -27,7 +27,10 @@ pub(crate) struct Clips {
     hash: String,
     batch_size: usize,
     caches: Caches,
+    /// As validation and test need them.
     frames: [OnceLock<Arc<FrameSource>>; 3],
+    /// The training split as training needs it, where no run draws views of its own.
+    trained: OnceLock<Arc<FrameSource>>,
 }
 
 /// Everything that decides which frames of which clips are read.
@@ -48,23 +51,28 @@ impl Key {
 }
 
 impl Clips {
-    /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side. Clips of the
-    /// `needed` splits that cannot be decoded are named and left out, as one damaged file must not end a run.
+    /// Opens or makes the clips of a configuration, whose frames have `size` pixels a side: of all splits to
+    /// train, or of the split that is `evaluated`. Clips that cannot be decoded are named and left out, as
+    /// one damaged file must not end a run.
     pub(crate) fn open(
         config: &RunConfig,
         task: &dyn Task,
         size: usize,
         caches: &Caches,
-        needed: &[Split],
+        evaluated: Option<Split>,
     ) -> anyhow::Result<Self> {
-        let decoded: [OnceLock<Arc<FrameSource>>; 3] = Default::default();
+        let (decoded, trained): ([OnceLock<Arc<FrameSource>>; 3], OnceLock<_>) = Default::default();
+        let needed = evaluated.map_or(Split::ALL.to_vec(), |split| vec![split]);
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
                 let mut set = open(&dataset.place())?;
                 set.notes.iter().for_each(|note| eprintln!("note: {note}"));
-                for &split in needed {
-                    let frames = decode_or_leave_out(&mut set, split, &config.frames, size, caches)?;
-                    frames.map(|frames| decoded[split as usize].get_or_init(|| Arc::new(frames)));
+                for split in needed {
+                    let is_trained_on = split == Split::Train && evaluated.is_none();
+                    let place = if is_trained_on { &trained } else { &decoded[split as usize] };
+                    let frames =
+                        decode_or_leave_out(&mut set, split, is_trained_on, &config.frames, size, caches)?;
+                    frames.map(|frames| place.get_or_init(|| Arc::new(frames)));
                 }
                 for split in Split::ALL {
                     eprintln!("{:<9} {}", split.name(), set.usage(split));
@@ -80,7 +88,7 @@ impl Clips {
             }
         };
         let (key, batch_size) = (Key::of(config, task, size), config.evaluate.batch_size);
-        Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: decoded })
+        Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: decoded, trained })
     }
 
     /// Whether a configuration reads the same frames of the same clips.
@@ -122,15 +130,17 @@ impl Clips {
         }
     }
 
-    /// The input of a model for a split: frames, or the features of its ViT where `training` freezes it.
+    /// The input of a model for a split: frames, or the features of its ViT where `training` freezes it. With
+    /// a `seed`, that of a run that trains on the split, clips have the views of training.
     pub(crate) fn videos(
         &self,
         split: Split,
         model: &Blip2,
         training: &TrainConfig,
+        seed: Option<u64>,
     ) -> anyhow::Result<Videos> {
         let Key { frames, size, .. } = &self.key;
-        let videos = Videos::new(self.frames(split)?, frames.clone(), *size);
+        let videos = Videos::new(self.frames(split, seed)?, frames.clone(), *size);
         let bars = ProgressBars::default();
         let trains = |name: &str| training.parameters.trains(name);
         let cache = self.caches.folder();
@@ -138,27 +148,31 @@ impl Clips {
             .with_frozen_vit(model, trains, self.batch_size, cache, &|progress| bars.update(progress))?)
     }
 
-    fn frames(&self, split: Split) -> anyhow::Result<Arc<FrameSource>> {
-        let place = &self.frames[split as usize];
+    fn frames(&self, split: Split, seed: Option<u64>) -> anyhow::Result<Arc<FrameSource>> {
+        let place = if seed.is_some() { &self.trained } else { &self.frames[split as usize] };
         if let Some(frames) = place.get() {
             return Ok(frames.clone());
         }
         let clips = self.split(split);
         ensure!(!clips.is_empty(), "{} has no clips in its split {split}", self.set.name);
-        let (bars, trains) = (ProgressBars::default(), split == Split::Train);
+        let bars = ProgressBars::default();
         let show = |progress| bars.update(progress);
         let Key { frames, size, .. } = &self.key;
-        let frames = FrameSource::open(&clips, frames, *size, trains, self.caches.folder(), &show)
+        let is_drawn = seed.is_some() && frames.varies();
+        let frames = FrameSource::open(&clips, frames, *size, seed, self.caches.folder(), &show)
             .with_context(|| format!("cannot read the {split} clips of {}", self.set.name))?;
-        Ok(place.get_or_init(|| Arc::new(frames)).clone())
+        let frames = Arc::new(frames);
+        // other runs draw other views
+        Ok(if is_drawn { frames } else { place.get_or_init(|| frames).clone() })
     }
 }
 
-/// Decodes the clips of a split, where their frames are the same in every epoch. Clips that cannot be decoded
+/// Decodes the clips of a split, where their frames are the same in every run. Clips that cannot be decoded
 /// are named and left out of the set.
 fn decode_or_leave_out(
     set: &mut VideoSet,
     split: Split,
+    is_trained_on: bool,
     frames: &FrameConfig,
     size: usize,
     caches: &Caches,
@@ -166,9 +180,10 @@ fn decode_or_leave_out(
     let bars = ProgressBars::default();
     let show = |progress| bars.update(progress);
     let clips = set.split(split);
-    let is_live = split == Split::Train && frames.varies();
-    if !is_live {
-        let decoded = FrameSource::open(&clips, frames, size, false, caches.folder(), &show);
+    if !(is_trained_on && frames.varies()) {
+        // no rule of training draws, so that any seed gives the same frames
+        let training = is_trained_on.then_some(0);
+        let decoded = FrameSource::open(&clips, frames, size, training, caches.folder(), &show);
         if clips.is_empty() || decoded.is_ok() {
             return Ok(decoded.ok());
         }
@@ -188,3 +203,6 @@ fn decode_or_leave_out(
     set.leave_out(found);
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Videos};
+use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Shown, Videos};
 use data::datasets::{Clip, Question, Split, VideoSet};
 use data::text::{Family, Tokenizer, ask, clean_question};
 use data::tiny_world::{World, WorldConfig};
@@ -144,8 +144,8 @@ impl Reader {
 /// Questions about clips, one an example.
 struct Questions {
     videos: Videos,
-    /// Each with the index of its clip.
-    asked: Vec<(usize, Question)>,
+    /// Each with its clip, and its number among the questions about it.
+    asked: Vec<(Shown, Question)>,
     reader: Reader,
 }
 
@@ -161,9 +161,11 @@ impl Questions {
             shown.len()
         );
         let of_clip = |(index, clip): (usize, &&Clip)| {
-            clip.questions.iter().map(|question| (index, question.clone())).collect::<Vec<_>>()
+            let shown = move |example| Shown { clip: index, example };
+            let questions = clip.questions.iter().enumerate();
+            questions.map(|(place, question)| (shown(place), question.clone())).collect::<Vec<_>>()
         };
-        let asked: Vec<(usize, Question)> = clips.iter().enumerate().flat_map(of_clip).collect();
+        let asked: Vec<(Shown, Question)> = clips.iter().enumerate().flat_map(of_clip).collect();
         ensure!(!asked.is_empty(), "nothing is asked about any of {} clips", clips.len());
         Ok(Self { videos, asked, reader })
     }
@@ -176,20 +178,21 @@ impl Examples for Questions {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let questions = || items.iter().map(|&item| &self.asked[item].1);
-        let clips: Vec<usize> = items.iter().map(|&item| self.asked[item].0).collect();
+        // every question has a view of its own, as in LAVIS
+        let shown: Vec<Shown> = items.iter().map(|&item| self.asked[item].0).collect();
         Ok(Batch::Caption {
-            visual: self.videos.visual(epoch, &clips)?,
+            visual: self.videos.visual(epoch, &shown)?,
             prompts: Some(self.reader.prompts(questions())?),
             captions: Some(self.reader.targets(questions())?),
             texts: questions().map(|question| question.answer.clone()).collect(),
-            clips,
+            clips: shown.iter().map(|shown| shown.clip).collect(),
             items: items.to_vec(),
         })
     }
 
     fn name(&self, item: usize) -> String {
-        let (clip, question) = &self.asked[item];
-        format!("question {} about {}", question.id, self.videos.ids()[*clip])
+        let (shown, question) = &self.asked[item];
+        format!("question {} about {}", question.id, self.videos.ids()[shown.clip])
     }
 
     /// Words of the question, which is most of a prompt.

@@ -46,7 +46,7 @@ fn words() -> Arc<Tokenizer> {
 fn videos(clips: &[&Clip], train_sampling: Option<Sampling>, cache: &Path) -> Videos {
     let sampling = Sampling::Middle;
     let config = FrameConfig { count: 2, sampling, train_sampling, ..FrameConfig::default() };
-    let frames = FrameSource::open(clips, &config, SIZE, true, cache, &|_| {}).unwrap();
+    let frames = FrameSource::open(clips, &config, SIZE, Some(1), cache, &|_| {}).unwrap();
     Videos::new(Arc::new(frames), config, SIZE)
 }
 
