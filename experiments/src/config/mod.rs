@@ -10,6 +10,7 @@ mod faults;
 mod layers;
 mod pretrain;
 mod published;
+mod recipe;
 mod renamed;
 mod run;
 mod study;

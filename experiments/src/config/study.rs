@@ -9,7 +9,8 @@ use data::datasets::DataSet;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::layers::{ConfigError, TINY_WORLD, merge, parse, typed};
+use super::layers::{ConfigError, TINY_WORLD, parse, typed};
+use super::recipe::{check_recipes, chosen_recipe, merged, names_recipe};
 use super::suggest::nearest;
 use super::{Published, Recipe, RunConfig, faults};
 
@@ -159,8 +160,8 @@ pub(crate) fn choices(word: &str, known: &[&str], next: &str) -> String {
 }
 
 /// The configuration of a variant: profile, then variant, then what the variant changes in the profile, then
-/// `--set key=value`. `recipe=released` among the latter chooses the recipe: each of the first three may have
-/// a table `recipes.released`, which replaces its settings.
+/// `--set key=value`. Each of the first three may have settings of a data set and of a recipe, see
+/// [`merged`].
 fn typed_variant(
     layers: &[Table],
     recipe: Recipe,
@@ -169,7 +170,7 @@ fn typed_variant(
     sets: &[String],
 ) -> Result<RunConfig, ConfigError> {
     let place = format!("variant \"{}\" of {} on profile \"{profile}\"", variant.name, variant.place);
-    typed(merged(layers, recipe), sets, &place)
+    typed(merged(layers, recipe, sets), sets, &place)
 }
 
 /// The configurations of all of an ablation's variants that a profile has.
@@ -184,10 +185,7 @@ pub(crate) fn resolve_all<'a>(
     let (mut resolved, mut has_recipe) = (Vec::new(), recipe == Recipe::Paper);
     for variant in ablation.variants_in(profile) {
         let layers = layers(profile, variant)?;
-        let names_recipe = |layer: &Table| {
-            layer.get(RECIPES).and_then(Value::as_table).is_some_and(|own| own.contains_key(recipe.name()))
-        };
-        has_recipe |= layers.iter().any(names_recipe);
+        has_recipe |= layers.iter().any(|layer| names_recipe(layer, recipe));
         match typed_variant(&layers, recipe, profile, variant, sets) {
             Ok(config) => resolved.push((variant, config)),
             Err(error) => match errors.iter_mut().find(|(known, _)| known.faults == error.faults) {
@@ -214,56 +212,13 @@ pub(crate) fn resolve_all<'a>(
 /// The configuration of a profile alone, with settings changed.
 pub(crate) fn resolve_plain(profile: &str, sets: &[String]) -> anyhow::Result<RunConfig> {
     let settings = find_profile(profile)?.settings;
-    Ok(typed(merged(&[settings], chosen_recipe(sets)?), sets, &format!("profile \"{profile}\""))?)
+    Ok(typed(merged(&[settings], chosen_recipe(sets)?, sets), sets, &format!("profile \"{profile}\""))?)
 }
 
 /// The tables that a variant's configuration is merged from; later ones win.
 fn layers(profile: &str, variant: &Variant) -> anyhow::Result<Vec<Table>> {
     let own = variant.profiles.get(profile).and_then(Value::as_table).cloned().unwrap_or_default();
     Ok(vec![find_profile(profile)?.settings, variant.set.clone(), own])
-}
-
-/// Merges layers, each followed by its own settings of the recipe.
-fn merged(layers: &[Table], recipe: Recipe) -> Table {
-    let mut table = Table::new();
-    for layer in layers {
-        let mut layer = layer.clone();
-        let recipes = layer.remove(RECIPES);
-        merge(&mut table, &layer);
-        if let Some(Value::Table(own)) = recipes.as_ref().and_then(|recipes| recipes.get(recipe.name())) {
-            merge(&mut table, own);
-        }
-    }
-    table
-}
-
-const RECIPES: &str = "recipes";
-
-/// The recipe that the last `recipe=NAME` among the settings names.
-fn chosen_recipe(sets: &[String]) -> anyhow::Result<Recipe> {
-    let named = sets.iter().rev().find_map(|set| {
-        let (key, value) = set.split_once('=')?;
-        (key.trim() == "recipe").then(|| value.trim().trim_matches('"'))
-    });
-    let Some(word) = named else { return Ok(Recipe::default()) };
-    let known = Recipe::ALL.map(Recipe::name);
-    let unknown =
-        || format!("there is no recipe \"{word}\"{}", choices(word, &known, "experiments ablation --help"));
-    Recipe::ALL.into_iter().find(|recipe| recipe.name() == word).with_context(unknown)
-}
-
-/// Refuses unknown recipes in a table of settings.
-fn check_recipes(layer: &Table) -> anyhow::Result<()> {
-    let Some(recipes) = layer.get(RECIPES) else { return Ok(()) };
-    let Some(recipes) = recipes.as_table() else { bail!("recipes must be a table of tables of settings") };
-    for (name, own) in recipes {
-        ensure!(
-            name == Recipe::Released.name(),
-            "recipes.{name}: only recipes.released may change the settings beside it, which are the paper's"
-        );
-        ensure!(own.is_table(), "recipes.{name} must be a table of settings");
-    }
-    Ok(())
 }
 
 /// A study of one variant with the settings of a file.

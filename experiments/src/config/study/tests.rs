@@ -96,3 +96,53 @@ fn an_ablation_of_ones_own_is_read_by_path_and_its_errors_name_the_file() {
     let error = find_ablation(name).unwrap_err().to_string();
     assert!(error.contains("did you mean \"paper\"?") && error.contains("mine.toml"), "{error}");
 }
+
+/// Training of the stages of a study's variant on the paper's profile.
+fn on_paper(ablation: &str, variant: &str, sets: &[&str]) -> RunConfig {
+    let ablation = find_ablation(ablation).unwrap();
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    let all = resolve_all("paper", &ablation, &sets).unwrap();
+    all.into_iter().find(|(own, _)| own.name == variant).unwrap().1
+}
+
+/// `caption_{msrvtt,msvd,vatex}_flant5xl_{ft,scst}.yaml` of the released code.
+#[test]
+fn each_data_set_has_the_settings_of_the_authors_code_in_the_released_recipe() {
+    for (dataset, frames, steps, every, batch, [rate, last, rewarded]) in [
+        ("msrvtt", 16, 15_000, 500, 512, [1e-5, 1e-6, 20_000.0]),
+        ("msvd", 16, 15_000, 500, 512, [1e-6, 1e-7, 15_000.0]),
+        ("vatex", 8, 20_320, 1016, 256, [1e-5, 1e-6, 20_000.0]),
+    ] {
+        let name = format!("dataset.name={dataset}");
+        let config = on_paper("headline", "full", &["recipe=released", &name]);
+        let train = &config.train;
+        assert_eq!(config.frames.count, frames, "{dataset}");
+        assert_eq!((train.steps, train.evaluate_every, train.batch_size), (Some(steps), Some(every), batch));
+        assert_eq!((train.learning_rate, train.min_learning_rate), (5e-5, 1e-5), "{dataset}");
+        let scst = config.scst.unwrap();
+        assert_eq!((scst.train.learning_rate, scst.train.min_learning_rate), (rate, last), "{dataset}");
+        assert_eq!(scst.train.steps, Some(rewarded as usize), "{dataset}");
+        assert!(matches!(scst.reward, train::scst::ScstConfig::Released(_)), "{dataset}");
+        let paper = on_paper("headline", "full", &[&name]);
+        assert_eq!((paper.train.steps, paper.train.epochs, paper.train.batch_size), (None, 32, 32));
+    }
+}
+
+#[test]
+fn rewards_are_those_of_rennie_in_the_paper_recipe_and_the_tiny_worlds_own_on_tiny() {
+    use train::scst::Baseline;
+    for (ablation, variant) in [("scst", "scst"), ("headline", "full"), ("scst", "vicuna_scst")] {
+        let reward = on_paper(ablation, variant, &[]).scst.unwrap().reward.settings();
+        let found = (reward.candidates, reward.baseline, reward.cross_entropy);
+        assert_eq!(found, (1, Baseline::Greedy, 0.0), "{ablation} {variant}");
+    }
+    for profile in ["tiny", "smoke"] {
+        let ablation = find_ablation("scst").unwrap();
+        let all = resolve_all(profile, &ablation, &[]).unwrap();
+        let reward = all[1].1.scst.as_ref().unwrap().reward.settings();
+        assert_eq!(
+            (reward.candidates, reward.baseline, reward.cross_entropy),
+            (5, Baseline::LeaveOneOut, 0.2)
+        );
+    }
+}
