@@ -13,6 +13,8 @@ mod published;
 mod recipe;
 mod renamed;
 mod run;
+#[cfg(test)]
+mod sources;
 mod study;
 mod suggest;
 
