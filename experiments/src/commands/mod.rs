@@ -11,6 +11,7 @@ mod list;
 mod options;
 mod pretrain;
 mod report;
+mod reproduce;
 mod score;
 mod show;
 mod small_files;
@@ -53,6 +54,8 @@ enum Command {
     Train(ablation::TrainArguments),
     /// Evaluate a checkpoint on a split with the settings that its run saved; changed settings are printed
     Evaluate(evaluate::Arguments),
+    /// Run a finished run again and compare every metric and caption
+    Reproduce(reproduce::Arguments),
     /// Save the report of an ablation's folder again, finished or not
     Report(report::Arguments),
     /// Caption videos
@@ -119,6 +122,7 @@ impl Cli {
             Command::Evaluate(arguments) => &arguments.device,
             Command::Caption(arguments) => &arguments.device,
             Command::Verify(arguments) => &arguments.device,
+            Command::Reproduce(arguments) => &arguments.device,
             _ => return None,
         };
         device::select(&device.device).ok().map(|selected| selected.burn_name)
@@ -134,6 +138,7 @@ impl Cli {
             Command::Pretrain(arguments) => pretrain::run(&arguments),
             Command::Train(arguments) => ablation::train(&arguments),
             Command::Evaluate(arguments) => evaluate::run(&arguments),
+            Command::Reproduce(arguments) => reproduce::run(&arguments),
             Command::Report(arguments) => report::run(&arguments).failure().map(done),
             Command::Score(arguments) => score::run(&arguments).failure().map(done),
             Command::Caption(arguments) => caption::run(&arguments),

@@ -6,6 +6,7 @@
 
 mod models;
 pub(crate) mod overview;
+pub(crate) mod repeat;
 mod reuse;
 mod run;
 
@@ -97,7 +98,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
     let models = Models::new(session, &folder, earlier);
     let mut study = Study { request, session, folder: &folder, models, clips: None, learned: HashMap::new() };
-    let Some(first) = study.with_checkpoint(first)? else { return Ok(Status::Interrupted) };
+    let Some(first) = with_checkpoint(first, session)? else { return Ok(Status::Interrupted) };
     let (task, loaded) = (tasks::of(&first), study.clips(&first)?);
     clips::save(&folder, &task.test_clips(&loaded))?;
     let data_hash = Some(loaded.hash().to_owned());
@@ -192,7 +193,7 @@ impl Study<'_> {
                     let state = Overview::read(self.folder)?.text();
                     println!("\n{state}\n\nnow: {} seed {seed}", variant.name);
                 }
-                let Some(config) = &self.with_checkpoint(config)? else { return Ok(None) };
+                let Some(config) = &with_checkpoint(config, self.session)? else { return Ok(None) };
                 let clips = self.clips(config)?;
                 self.models.add(&variant.name, config, &clips, summary)?;
                 match finished {
@@ -238,15 +239,15 @@ impl Study<'_> {
         let clips = Clips::open(config, &*task, size, &self.session.caches, None)?;
         Ok(self.clips.insert(Arc::new(clips)).clone())
     }
+}
 
-    /// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none
-    /// where it was interrupted.
-    fn with_checkpoint(&self, config: &RunConfig) -> anyhow::Result<Option<RunConfig>> {
-        let Some(choice) = &config.pretraining else { return Ok(Some(config.clone())) };
-        let chosen = PretrainConfig::find(&choice.name, &choice.sets())?;
-        let checkpoint = pretrain::checkpoint(&chosen, self.session)?;
-        Ok(checkpoint.map(|checkpoint| RunConfig { checkpoint, ..config.clone() }))
-    }
+/// A configuration with the checkpoint of its pretraining, which is run where that does not exist; none where
+/// it was interrupted.
+fn with_checkpoint(config: &RunConfig, session: &Session) -> anyhow::Result<Option<RunConfig>> {
+    let Some(choice) = &config.pretraining else { return Ok(Some(config.clone())) };
+    let chosen = PretrainConfig::find(&choice.name, &choice.sets())?;
+    let checkpoint = pretrain::checkpoint(&chosen, session)?;
+    Ok(checkpoint.map(|checkpoint| RunConfig { checkpoint, ..config.clone() }))
 }
 
 /// Makes an error of a panic, such as that of a GPU's memory pool which cannot grow: the other runs of a
