@@ -105,7 +105,7 @@ fn every_ablation_runs_in_smoke_mode() {
         let report = desk.read(&format!("runs/{name}/report.md"));
         assert_eq!(report.contains("constant caption"), name != "vqa", "questions have none: {name}");
     }
-    assert_eq!((names.len(), variants_run), (11, 28), "{names:?}");
+    assert_eq!((names.len(), variants_run), (11, 29), "{names:?}");
 }
 
 /// The fusion of a checkpoint holds in every command, whatever a profile says; an override is printed.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct AnswerConfig {
     /// Prompt that the language model reads after the video; `{}` is replaced by the question.
     pub prompt: String,
+    /// Instruction that an InstructBLIP's Q-Former reads, with `{}` for the question; by default the prompt, as
+    /// in LAVIS. An empty one is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// Maximum tokens of a prompt; the end of a longer one is cut.
     pub max_prompt_tokens: usize,
     /// Maximum tokens of a training answer.
@@ -23,6 +27,7 @@ impl Default for AnswerConfig {
     fn default() -> Self {
         Self {
             prompt: QUESTION_PROMPT.to_owned(),
+            instruction: None,
             max_prompt_tokens: 128,
             max_answer_tokens: 32,
             generate: GenerateConfig {
@@ -36,14 +41,21 @@ impl Default for AnswerConfig {
 }
 
 impl AnswerConfig {
-    /// Refuses a prompt without exactly one place for the question.
+    /// Refuses a prompt without exactly one place for the question, and an instruction with several.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let places = self.prompt.matches("{}").count();
+        let places = |text: &str| text.matches("{}").count();
+        let (prompt, count) = (&self.prompt, places(&self.prompt));
         ensure!(
-            places == 1,
-            "the prompt {:?} has {places} places for the question; put one {{}} into it",
-            self.prompt
+            count == 1,
+            "the prompt {prompt:?} has {count} places for the question; put one {{}} into it"
         );
+        if let Some(instruction) = &self.instruction {
+            let count = places(instruction);
+            ensure!(
+                count <= 1,
+                "the instruction {instruction:?} has {count} places for the question, expected one {{}} at most"
+            );
+        }
         Ok(())
     }
 }

@@ -35,7 +35,12 @@ impl QuestionAnswering {
 
     fn questions(&self, inputs: Inputs<'_>) -> anyhow::Result<Questions> {
         let Inputs { clips, split, videos, context } = inputs;
-        let reader = Reader::new(self.config.clone(), &context.config, context.tokenizer.clone())?;
+        let reader = Reader::new(
+            self.config.clone(),
+            &context.config,
+            context.tokenizer.clone(),
+            context.qformer_tokenizer.clone(),
+        )?;
         Questions::new(videos, &clips.split(split), reader)
     }
 }
@@ -106,26 +111,61 @@ impl Task for QuestionAnswering {
 struct Reader {
     config: AnswerConfig,
     tokenizer: Arc<Tokenizer>,
+    /// The tokenizer of a Q-Former that reads an instruction, and the maximum tokens of one.
+    qformer: Option<(Arc<Tokenizer>, usize)>,
     /// A decoder-only language model continues its prompt, so padding is put before the prompt.
     pads_start: bool,
 }
 
 impl Reader {
-    fn new(config: AnswerConfig, model: &Blip2Config, tokenizer: Arc<Tokenizer>) -> anyhow::Result<Self> {
+    fn new(
+        config: AnswerConfig,
+        model: &Blip2Config,
+        tokenizer: Arc<Tokenizer>,
+        qformer: Option<Arc<Tokenizer>>,
+    ) -> anyhow::Result<Self> {
         config.check()?;
+        let reads = &model.qformer_config;
+        ensure!(
+            qformer.is_some() || !config.instruction.as_ref().is_some_and(|text| !text.is_empty()),
+            "answering.instruction is set, and the checkpoint has no Q-Former with a tokenizer that reads one"
+        );
+        let qformer = qformer.filter(|_| reads.reads_text);
+        let qformer = qformer.map(|tokenizer| (tokenizer, reads.max_position_embeddings));
         let pads_start = !matches!(model.text_config, LanguageModelConfig::T5(_));
-        Ok(Self { config, tokenizer, pads_start })
+        Ok(Self { config, tokenizer, qformer, pads_start })
     }
 
     /// The questions in their prompts.
-    fn prompts<'a>(&self, questions: impl Iterator<Item = &'a Question>) -> data::Result<HostPrompts> {
+    fn prompts<'a>(
+        &self,
+        questions: impl Iterator<Item = &'a Question> + Clone,
+    ) -> data::Result<HostPrompts> {
         let prompt = |question: &Question| {
             let text = ask(&self.config.prompt, &clean_question(&question.text));
             self.tokenizer.encode_as_published(&text, self.config.max_prompt_tokens)
         };
-        let ids = questions.map(prompt).collect::<data::Result<Vec<_>>>()?;
+        let ids = questions.clone().map(prompt).collect::<data::Result<Vec<_>>>()?;
         let text = if self.pads_start { HostTokens::pad_start(&ids) } else { HostTokens::pad(&ids) };
-        Ok(HostPrompts { text: Some(text), instruction: None })
+        Ok(HostPrompts { text: Some(text), instruction: self.instructions(questions)? })
+    }
+
+    /// What the Q-Former reads beside its queries, cut at its positions as LAVIS cuts it at a maximum.
+    fn instructions<'a>(
+        &self,
+        questions: impl Iterator<Item = &'a Question>,
+    ) -> data::Result<Option<HostTokens>> {
+        let Some((tokenizer, max)) = &self.qformer else { return Ok(None) };
+        let template = self.config.instruction.as_ref().unwrap_or(&self.config.prompt);
+        if template.is_empty() {
+            return Ok(None);
+        }
+        let instruction = |question: &Question| {
+            let text = ask(template, &clean_question(&question.text));
+            tokenizer.encode_as_published(&text, (*max).min(self.config.max_prompt_tokens))
+        };
+        let ids = questions.map(instruction).collect::<data::Result<Vec<_>>>()?;
+        Ok(Some(HostTokens::pad(&ids)))
     }
 
     /// The answers as targets after a prompt.

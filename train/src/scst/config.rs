@@ -25,6 +25,9 @@ pub struct Standard {
     pub temperature: f64,
     /// What their rewards are compared with.
     pub baseline: Baseline,
+    /// What is rewarded.
+    #[serde(skip_serializing_if = "RewardMetric::is_cider")]
+    pub metric: RewardMetric,
     /// Weight of the caption's BLEU-4, added to its CIDEr-D.
     pub bleu_4: f64,
     /// Which references of the clip they are scored against.
@@ -46,6 +49,7 @@ impl Default for Standard {
             decoding: Decoding::Sample,
             temperature: 1.0,
             baseline: Baseline::LeaveOneOut,
+            metric: RewardMetric::Cider,
             bleu_4: 0.0,
             references: ReferenceChoice::All,
             idf: Idf::TrainingSplit,
@@ -70,6 +74,23 @@ pub struct Released {
 impl Default for Released {
     fn default() -> Self {
         Self { beams: 5, dropout: true }
+    }
+}
+
+/// What a generated text is rewarded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardMetric {
+    /// CIDEr-D of a caption against those of its clip.
+    #[default]
+    Cider,
+    /// 1 for an answer that equals the published one after the normalisation of the VQA challenge, else 0.
+    ExactMatch,
+}
+
+impl RewardMetric {
+    fn is_cider(&self) -> bool {
+        *self == Self::Cider
     }
 }
 
@@ -128,7 +149,7 @@ impl ScstConfig {
     /// # Errors
     /// The key, its value and the expected range, in one line.
     pub fn check(&self) -> Result<(), String> {
-        let Standard { candidates, decoding, temperature, baseline, bleu_4, cross_entropy, .. } =
+        let Standard { candidates, decoding, temperature, baseline, metric, bleu_4, cross_entropy, .. } =
             self.settings();
         let is_positive = temperature > 0.0 && temperature.is_finite();
         let is_weight = bleu_4 >= 0.0 && bleu_4.is_finite();
@@ -141,6 +162,8 @@ impl ScstConfig {
             format!("scst.temperature is {temperature}, expected a number above 0")
         } else if decoding == Decoding::Beams && temperature != 1.0 {
             "scst.temperature changes sampled captions only, and decoding is \"beams\"".to_owned()
+        } else if metric == RewardMetric::ExactMatch && bleu_4 > 0.0 {
+            "scst.bleu_4 is added to CIDEr-D, and the metric is \"exact_match\"".to_owned()
         } else if !is_weight {
             format!("scst.bleu_4 is {bleu_4}, expected 0 or more")
         } else if !is_share {

@@ -27,7 +27,7 @@ use model::parameters::is_frozen;
 use model::recompute::share;
 use model::{Blip2, Visual};
 
-pub use config::{Baseline, Decoding, Released, ScstConfig, Standard};
+pub use config::{Baseline, Decoding, Released, RewardMetric, ScstConfig, Standard};
 pub use reward::Rewards;
 
 use crate::cross_entropy::{CrossEntropy, mean_by_row};

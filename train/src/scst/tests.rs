@@ -104,6 +104,23 @@ fn baselines_are_what_they_are_called() {
     assert_eq!(scored.baselines, [greedy[0], greedy[0], greedy[1], greedy[1]]);
 }
 
+#[test]
+fn answers_are_rewarded_where_they_equal_the_published_one_as_the_vqa_challenge_compares_them() {
+    let config = standard(|settings| settings.metric = RewardMetric::ExactMatch);
+    let nothing: [Vec<String>; 0] = [];
+    let rewards = Rewards::new(config, &nothing).unwrap();
+    let texts = ["playing guitar", "two"].map(str::to_owned);
+    let answers = ["Playing guitar.", "guitar", "2", "three"].map(str::to_owned);
+    assert_eq!(rewards.rewards(&answers, &[0, 0, 1, 1], &[], &texts).unwrap(), [1.0, 0.0, 1.0, 0.0]);
+    let error = rewards.rewards(&answers, &[0, 0, 1, 2], &[], &texts).unwrap_err().to_string();
+    assert!(error.contains("row 2"), "{error}");
+    let both = standard(|settings| (settings.metric, settings.bleu_4) = (RewardMetric::ExactMatch, 0.5));
+    assert!(both.check().unwrap_err().contains("exact_match"));
+    // the default is not written, so that the hash of a configuration stays
+    let text = serde_json::to_string(&Standard::default()).unwrap();
+    assert!(!text.contains("metric"), "{text}");
+}
+
 /// A step against the gradient must make what is worth more than its baseline likelier, and the rest less
 /// likely.
 #[test]

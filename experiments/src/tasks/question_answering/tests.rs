@@ -137,7 +137,7 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
     for text_config in language_models() {
         let config = model_config(text_config);
         let answering = AnswerConfig::default();
-        let reader = Reader::new(answering.clone(), &config, words()).unwrap();
+        let reader = Reader::new(answering.clone(), &config, words(), None).unwrap();
         let learned =
             Questions::new(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
         let asked = Questions::new(videos(&validation, None, cache.path()), &validation, reader).unwrap();
@@ -208,7 +208,7 @@ fn prompts_are_padded_where_the_language_model_does_not_continue() {
     let prompts = prompts.map(|prompt| words().encode_as_published(prompt, 100).unwrap()).to_vec();
     for text_config in language_models() {
         let is_t5 = matches!(text_config, LanguageModelConfig::T5(_));
-        let reader = Reader::new(AnswerConfig::default(), &model_config(text_config), words()).unwrap();
+        let reader = Reader::new(AnswerConfig::default(), &model_config(text_config), words(), None).unwrap();
         let read = reader.prompts(asked.iter()).unwrap();
         let expected = if is_t5 { HostTokens::pad(&prompts) } else { HostTokens::pad_start(&prompts) };
         assert_eq!(read, HostPrompts { text: Some(expected), instruction: None });
@@ -232,7 +232,7 @@ fn questions_about_other_clips_or_none_are_refused() {
     let (training, test) = (set.split(Split::Train), set.split(Split::Test));
     let reader = || {
         let [t5, ..] = language_models();
-        Reader::new(AnswerConfig::default(), &model_config(t5), words()).unwrap()
+        Reader::new(AnswerConfig::default(), &model_config(t5), words(), None).unwrap()
     };
     let refused = |clips: &[&Clip], shown: &[&Clip]| {
         Questions::new(videos(shown, None, cache.path()), clips, reader()).err().unwrap().to_string()
@@ -336,7 +336,8 @@ fn prompt_and_answer_are_together_what_the_published_tokenizers_make_of_the_whol
         let begun = read.strip_suffix(&[tokenizer.end()]).unwrap_or(&read);
         let answer = whole.strip_prefix(begun).unwrap().to_vec();
         let reader =
-            Reader::new(AnswerConfig::default(), &model_config(text_config), tokenizer.clone()).unwrap();
+            Reader::new(AnswerConfig::default(), &model_config(text_config), tokenizer.clone(), None)
+                .unwrap();
         assert_eq!(reader.targets([&asked].into_iter()).unwrap(), HostTokens::pad(&[answer]), "{file}");
         let prompts = reader.prompts([&asked].into_iter()).unwrap();
         assert_eq!(prompts.text, Some(HostTokens::pad(&[read])), "{file}");
@@ -370,7 +371,7 @@ fn published_questions_become_examples() {
         let clips: Vec<&Clip> = clips.iter().collect();
         let videos = videos(&clips, Some(Sampling::Random), cache.path());
         let [t5, ..] = language_models();
-        let reader = Reader::new(AnswerConfig::default(), &model_config(t5), tokenizer).unwrap();
+        let reader = Reader::new(AnswerConfig::default(), &model_config(t5), tokenizer, None).unwrap();
         let examples = Questions::new(videos, &clips, reader).unwrap();
         assert_eq!(examples.len(), expected, "{dataset}");
         let Batch::Caption { prompts, captions, texts, .. } = examples.batch(1, &[0, 1, 2]).unwrap() else {
@@ -386,4 +387,35 @@ fn published_questions_become_examples() {
         assert_eq!(right.get(ACCURACY), Some(1.0), "{dataset}");
         println!("{dataset} {split}: always the most frequent answer: {:?}", scorer.chance(&scorer).unwrap());
     }
+}
+
+/// A Q-Former that reads text gets the prompt as its instruction, as in LAVIS, or what is set.
+#[test]
+fn an_instructblips_qformer_reads_the_prompt_or_its_own_instruction() {
+    let [t5, ..] = language_models();
+    let mut config = model_config(t5);
+    config.qformer_config.reads_text = true;
+    config.qformer_config.max_position_embeddings = 7;
+    let asked = [question("1", "what moves", "square"), question("2", "what is this shape", "cross")];
+    let prompts = |instruction: Option<&str>, qformer: Option<Arc<Tokenizer>>| {
+        let answering =
+            AnswerConfig { instruction: instruction.map(str::to_owned), ..AnswerConfig::default() };
+        let reader = Reader::new(answering, &config, words(), qformer)?;
+        anyhow::Ok(reader.prompts(asked.iter())?)
+    };
+    let ids = |text: &str| words().encode_as_published(text, 7).unwrap();
+    let padded = |texts: [&str; 2]| Some(HostTokens::pad(&texts.map(ids)));
+    let own = prompts(None, Some(words())).unwrap();
+    let expected =
+        padded(["Question: what moves Short Answer:", "Question: what is this shape Short Answer:"]);
+    assert_eq!(own.instruction, expected);
+    let given = prompts(Some("{} now"), Some(words())).unwrap();
+    assert_eq!(given.instruction, padded(["what moves now", "what is this shape now"]));
+    assert_eq!(given.text, own.text, "the language model's prompt stays");
+    assert_eq!(prompts(Some(""), Some(words())).unwrap().instruction, None);
+    assert_eq!(prompts(None, None).unwrap().instruction, None);
+    let error = prompts(Some("{}"), None).unwrap_err().to_string();
+    assert!(error.contains("answering.instruction"), "{error}");
+    let error = prompts(Some("{} {}"), Some(words())).unwrap_err().to_string();
+    assert!(error.contains("2 places"), "{error}");
 }
