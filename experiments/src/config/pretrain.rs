@@ -79,6 +79,10 @@ pub(crate) struct FirstStageConfig {
     /// BERT's tokenizer, or another with a class token; by default a tokenizer of whole words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+    /// A BERT that the Q-Former starts from, as BLIP-2's does; then its sizes must be BERT's, and the
+    /// tokenizer too. By default the Q-Former starts from random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bert: Option<PathBuf>,
     pub train: TrainConfig,
 }
 

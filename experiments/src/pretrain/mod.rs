@@ -133,11 +133,15 @@ fn open_pairs(config: &PretrainConfig, cache: &Path) -> anyhow::Result<Pairs> {
     Ok(pairs)
 }
 
-/// Hashes of the pairs, of the checkpoint that the pretraining starts from, and of both with the
-/// configuration.
+/// Hashes of the pairs, of the weights that the pretraining starts from, and of both with the configuration.
 fn identity(config: &PretrainConfig, pairs: &Pairs) -> anyhow::Result<Identity> {
     let start = config.start.as_ref().map(|start| anyhow::Ok(weights_hash(&find_checkpoint(start)?)?));
-    let (weights_hash, data_hash) = (start.transpose()?, pairs.hash.clone());
+    let bert = config.first_stage.bert.as_ref().map(|bert| weights_hash(bert));
+    let weights_hash = match (start.transpose()?, bert.transpose()?) {
+        (Some(start), Some(bert)) => Some(hex(&Sha256::digest(start + &bert))),
+        (start, bert) => start.or(bert),
+    };
+    let data_hash = pairs.hash.clone();
     let config_hash = hash(config, &data_hash, weights_hash.as_deref())?;
     Ok(Identity { config_hash, data_hash, weights_hash, seed: config.seed })
 }

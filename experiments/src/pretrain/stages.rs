@@ -11,7 +11,7 @@ use captioner::{Context, PromptIds, Videos};
 use data::datasets::Split;
 use data::text::Tokenizer;
 use data::tiny_world::{question_corpus, text_corpus, vocabulary};
-use model::checkpoint::Constraints;
+use model::checkpoint::{Constraints, init_from_bert};
 use model::pretraining::{Pretraining, PretrainingConfig};
 use model::qformer::QFormerConfig;
 use model::{Blip2, Blip2Config};
@@ -185,6 +185,9 @@ impl<'a> Stages<'a> {
         self.session.device.seed(self.config.seed);
         let mut model = config.init(&self.session.device);
         model::parameters::draw(&model);
+        if let Some(bert) = &stage.bert {
+            model = init_from_bert(model, bert).context("first_stage.bert")?;
+        }
         if self.start.is_some() {
             model.vision_model = from.vision_model.clone();
         }

@@ -4,6 +4,7 @@
 //! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model
 //! is never returned.
 
+mod bert;
 mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -20,6 +21,7 @@ mod save;
 pub mod source;
 mod stand_in;
 
+pub use bert::init_from_bert;
 pub use config::{load_config_file, load_language_model_config};
 pub use generation::Constraints;
 pub use import::{Imported, image_size, import};
