@@ -175,9 +175,9 @@ impl Tokenizer {
         }
     }
 
-    /// The target ids of a caption that continues a prompt, at most `max`, as in LAVIS: OPT's text goes on, so
-    /// that its first token contains the space before the word, and the `</s>` is already before the prompt.
-    /// Others as [`target`](Self::target).
+    /// The target ids of a caption that continues a prompt, at most `max`, as in LAVIS: OPT's text goes on,
+    /// so that its first token contains the space before the word, and the `</s>` is already before the
+    /// prompt. Others as [`target`](Self::target).
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max`

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct AnswerConfig {
     /// Prompt that the language model reads after the video; `{}` is replaced by the question.
     pub prompt: String,
-    /// Instruction that an InstructBLIP's Q-Former reads, with `{}` for the question; by default the prompt, as
-    /// in LAVIS. An empty one is none.
+    /// Instruction that an InstructBLIP's Q-Former reads, with `{}` for the question; by default the prompt,
+    /// as in LAVIS. An empty one is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
     /// Maximum tokens of a prompt; the end of a longer one is cut.

@@ -76,7 +76,7 @@ impl Recorded {
         let Some(config) = &with_checkpoint(&self.config, session)? else { return Ok(None) };
         let (task, size) = (tasks::of(config), image_size(config)?);
         let clips = Clips::open(config, &*task, size, &session.caches, None)?;
-        ensure!(clips.split(Split::Test).len() > 0, "the data set has no test clips");
+        ensure!(!clips.split(Split::Test).is_empty(), "the data set has no test clips");
         let seed = self.provenance.seed;
         let run = Run::new(&self.variant, config, seed, out.to_owned());
         let weights_hash = Models::new(session, out, None).weights_hash(&config.checkpoint)?;

@@ -127,7 +127,7 @@ impl Reader {
         config.check()?;
         let reads = &model.qformer_config;
         ensure!(
-            qformer.is_some() || !config.instruction.as_ref().is_some_and(|text| !text.is_empty()),
+            qformer.is_some() || config.instruction.as_ref().is_none_or(String::is_empty),
             "answering.instruction is set, and the checkpoint has no Q-Former with a tokenizer that reads one"
         );
         let qformer = qformer.filter(|_| reads.reads_text);

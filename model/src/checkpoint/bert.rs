@@ -103,7 +103,7 @@ impl Loader<'_> {
     }
 
     /// The values of a parameter whose own are `initial`; none where it stays as it is.
-    fn values(&mut self, ours: &str, initial: TensorData) -> Result<Option<TensorData>, CheckpointError> {
+    fn values(&mut self, ours: &str, initial: &TensorData) -> Result<Option<TensorData>, CheckpointError> {
         let Some(wanted) = bert_name(ours) else { return Ok(None) };
         if !self.has_head && ours.starts_with("writer.") {
             return Ok(None);
@@ -124,7 +124,7 @@ impl Loader<'_> {
         }
         let mut values = self.source.read_f32(&name)?;
         if values.len() < expected.iter().product() {
-            let own = initial.try_to_vec::<f32>().map_err(|error| CheckpointError::Weights {
+            let own = initial.clone().try_to_vec::<f32>().map_err(|error| CheckpointError::Weights {
                 reason: format!("{ours}: {error:?}"),
                 path: self.source.path().to_owned(),
             })?;
@@ -142,7 +142,7 @@ impl ModuleMapper for Loader<'_> {
             return parameter;
         }
         let ours = self.path.name();
-        match self.values(&ours, parameter.val().without_autodiff().into_data()) {
+        match self.values(&ours, &parameter.val().without_autodiff().into_data()) {
             Ok(Some(data)) => {
                 let tensor = Tensor::<D>::from_data(data, &parameter.lazy_device().inner());
                 let id = parameter.id;
