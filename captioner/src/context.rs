@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     /// A tokenizer of letters in the layout of a family, with its special tokens around a text.
-    fn tokenizer(model: serde_json::Value, before: Option<&str>, after: Option<&str>) -> Tokenizer {
+    fn tokenizer(model: &serde_json::Value, before: Option<&str>, after: Option<&str>) -> Tokenizer {
         let token = |name: &str| serde_json::json!({"SpecialToken": {"id": name, "type_id": 0}});
         let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
         let single: Vec<_> =
@@ -170,17 +170,17 @@ mod tests {
         let bpe = |vocabulary, byte_fallback: bool| serde_json::json!({"type": "BPE", "vocab": vocabulary, "merges": [], "byte_fallback": byte_fallback});
         let ids = |tokenizer: &Tokenizer, prompt: &str| PromptIds::new(prompt, tokenizer, None).unwrap();
 
-        let opt = tokenizer(bpe(vocabulary(["<pad>", "</s>"]), false), Some("</s>"), None);
+        let opt = tokenizer(&bpe(vocabulary(["<pad>", "</s>"]), false), Some("</s>"), None);
         assert_eq!(ids(&opt, "ab"), PromptIds { text: vec![1, 2, 3], ..PromptIds::default() });
         assert_eq!(ids(&opt, ""), PromptIds { start: vec![1], ..PromptIds::default() });
 
-        let llama = tokenizer(bpe(vocabulary(["</s>", "<s>"]), true), Some("<s>"), None);
+        let llama = tokenizer(&bpe(vocabulary(["</s>", "<s>"]), true), Some("<s>"), None);
         assert_eq!(ids(&llama, "ab"), PromptIds { text: vec![1, 2, 3], ..PromptIds::default() });
         assert_eq!(ids(&llama, ""), PromptIds { text: vec![1], ..PromptIds::default() });
 
         let pieces = [("<pad>", 0.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0)];
         let unigram = serde_json::json!({"type": "Unigram", "unk_id": 0, "vocab": pieces});
-        let t5 = tokenizer(unigram, None, Some("</s>"));
+        let t5 = tokenizer(&unigram, None, Some("</s>"));
         assert_eq!(ids(&t5, "ab"), PromptIds { text: vec![2, 3, 1], ..PromptIds::default() });
         assert_eq!(ids(&t5, ""), PromptIds::default());
     }
