@@ -98,8 +98,8 @@ pub fn threads() -> usize {
 }
 
 /// Computes micro-batches in threads and passes each result on in the order of the micro-batches, so that
-/// sums do not depend on the number of threads. A thread waits until its result is taken: there are at most
-/// as many graphs and sets of gradients as threads.
+/// sums do not depend on the number of threads. A thread waits until its result is taken and added: there are
+/// at most as many graphs and sets of gradients as threads.
 fn in_threads<O: Objective>(
     model: &O::Model,
     parts: Vec<MicroBatch>,
@@ -117,23 +117,26 @@ fn in_threads<O: Objective>(
         for parts in of_thread {
             // a fork has separate leaves, and so each thread has a separate graph
             let fork = model.clone().fork(&device_of(model));
-            let (sender, receiver) = sync_channel(0);
+            let ((give, result), (taken, was_taken)) = (sync_channel(0), sync_channel(0));
             let run = move || {
                 // it stops early where nobody takes its results after a failure
                 for part in parts {
-                    if sender.send(work.gradients(&fork, part)).is_err() {
+                    if give.send(work.gradients(&fork, part)).is_err() || was_taken.recv().is_err() {
                         break;
                     }
                 }
             };
-            workers.push((scope.spawn(run), receiver));
+            workers.push((scope.spawn(run), result, taken));
         }
         for number in 0..count {
-            let Ok(step) = workers[number % threads].1.recv() else { break };
+            let (_, result, taken) = &workers[number % threads];
+            let Ok(step) = result.recv() else { break };
             take(step)?;
+            // after a panic nobody waits for it
+            let _ = taken.send(());
         }
-        for (thread, receiver) in workers {
-            drop(receiver);
+        for (thread, result, taken) in workers {
+            drop((result, taken));
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
         Ok(())

@@ -78,7 +78,7 @@ impl ConfigOptions {
 /// `--device-memory`
 #[derive(Debug, Args)]
 pub(super) struct MemoryOption {
-    /// Memory to plan for, as in 48GB; by default what this machine has left
+    /// Memory to plan for, as in 48GB; by default this machine's
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     device_memory: Option<usize>,
 }
@@ -89,7 +89,7 @@ impl MemoryOption {
         let is_cpu = *device == Device::flex();
         Machine {
             // no backend tells how much memory a GPU has
-            memory: self.device_memory.or_else(|| is_cpu.then(memory::available)),
+            memory: self.device_memory.or_else(|| is_cpu.then(memory::of_machine)),
             parallel: if is_cpu { train::gradients::threads() } else { 1 },
         }
     }

@@ -20,7 +20,7 @@ use data::datasets::Split;
 use train::dashboard::Dashboard;
 use train::{BEST, files};
 
-use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, image_size};
+use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, find_checkpoint, image_size};
 use crate::plan::{Machine, shortage};
 use crate::pretrain;
 use crate::records::{
@@ -65,6 +65,10 @@ impl Request<'_> {
         for (variant, config) in &self.variants {
             let is_finished = |seed| run_folder(&self.folder(), &variant.name, seed).join(RESULT).exists();
             if self.resume && (1..=self.seeds).all(is_finished) {
+                continue;
+            }
+            // a checkpoint that is not there is reported when it is opened
+            if config.pretraining.is_none() && find_checkpoint(&config.checkpoint).is_err() {
                 continue;
             }
             if let Some(shortage) = shortage(config, &self.machine)? {
