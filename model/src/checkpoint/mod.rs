@@ -1,14 +1,17 @@
 //! Loading and saving checkpoints: a directory in Hugging Face's layout (`config.json`, `model.safetensors`,
-//! an adapter of peft), and the import of files in other layouts.
+//! an adapter of peft), the same with the trained tensors of a run and the name of its base, and the import
+//! of files in other layouts.
 //!
 //! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model
 //! is never returned.
 
+mod base;
 mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod generation;
+mod hash;
 mod huggingface;
 mod import;
 mod json;
@@ -20,8 +23,10 @@ mod save;
 pub mod source;
 mod stand_in;
 
+pub use base::{BASE_FILE, Base, FrozenTypes, FrozenValue, TRAINED_FILE, Trained};
 pub use config::{load_config_file, load_language_model_config};
 pub use generation::Constraints;
+pub use hash::{QFORMER_TOKENIZER, weights_hash};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
@@ -85,6 +90,20 @@ pub enum CheckpointError {
         /// The cause.
         reason: String,
         /// The file or directory.
+        path: PathBuf,
+    },
+    /// The base of a checkpoint that has trained tensors only is missing, or is not the one that it was.
+    #[error(
+        "this checkpoint has trained tensors only, and the checkpoint that it was trained from, with the content hash \
+         {expected}, is not there: {found}; bring it back, or set \"absolute\" to its new folder in {}",
+        path.display()
+    )]
+    Base {
+        /// Hash of the base.
+        expected: String,
+        /// What is in each of its places.
+        found: String,
+        /// The file that names it.
         path: PathBuf,
     },
     /// A file or one of its tensors cannot be read.
@@ -211,6 +230,30 @@ pub fn load_pretraining(
 pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
     create_directory(directory)?;
     save::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
+    base::remove_base(directory)?;
+    save_the_rest(model, config, directory)
+}
+
+/// Saves the tensors that a run trained, and the name of the checkpoint that has the others; a whole
+/// checkpoint if it trained them all. Each file is complete or absent.
+///
+/// # Errors
+/// If the directory is not writable.
+pub fn save_trained(
+    model: &Blip2,
+    config: &Blip2Config,
+    trained: &Trained,
+    directory: &Path,
+) -> Result<(), CheckpointError> {
+    create_directory(directory)?;
+    let names = Names::new(config);
+    if !trained.save(save::entries(model, &names), &names, directory)? {
+        return save(model, config, directory);
+    }
+    save_the_rest(model, config, directory)
+}
+
+fn save_the_rest(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
     if let Some(lora) = &config.lora {
         save_adapter(&mut model.clone(), lora, directory)?;
     }
