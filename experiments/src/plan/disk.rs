@@ -43,9 +43,8 @@ impl Disk {
             parameters.iter().filter(|own| trains(&own.name)).map(Parameter::len).sum()
         };
         // what an earlier stage trained is saved with what the last one trains
-        let so_far = |stage: usize| {
-            trained_by(&|name| steps[..=stage].iter().any(|step| step.is_trained(name)))
-        };
+        let so_far =
+            |stage: usize| trained_by(&|name| steps[..=stage].iter().any(|step| step.is_trained(name)));
         let state = |step: &Step<'_>| {
             let trained = trained_by(&|name| step.is_trained(name));
             4 * trained * (3 * step.train.keep_checkpoints.max(1) + 1)

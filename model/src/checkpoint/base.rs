@@ -245,3 +245,6 @@ fn remove(folder: &Path, names: &[&str]) -> Result<(), CheckpointError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

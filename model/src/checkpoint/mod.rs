@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(mode("config.json"), mode("another"));
     }
 
-    fn values(model: &Blip2) -> Vec<TensorData> {
+    pub(super) fn values(model: &Blip2) -> Vec<TensorData> {
         struct Values(Vec<TensorData>);
         impl ModuleVisitor for Values {
             fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
@@ -330,16 +330,16 @@ mod tests {
         assert_eq!(values(&model), values(&loaded));
     }
 
-    fn embeddings(config: &Blip2Config) -> (bool, bool) {
+    pub(super) fn embeddings(config: &Blip2Config) -> (bool, bool) {
         let LanguageModelConfig::T5(t5) = &config.text_config else { panic!("a T5") };
         (t5.encoder_has_embedding, t5.decoder_has_embedding)
     }
 
-    const SHARED: &str = "language_model.shared.weight";
-    const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
+    pub(super) const SHARED: &str = "language_model.shared.weight";
+    pub(super) const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
 
     /// Saves each tensor of the fixture under all names that `names_of` gives it.
-    fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
+    pub(super) fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/t5-three-tables");
         let source = &source::Source::open(&fixture).unwrap();
         let entries = source.names().flat_map(|tensor| {
