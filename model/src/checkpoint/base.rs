@@ -141,8 +141,13 @@ impl Base {
 pub(super) enum Rounded {
     /// Nothing.
     Not,
-    /// They are rounded to the types that they had in the run.
-    ToTypesOfRun(FrozenTypes),
+    /// They are rounded as in the run, and in the runs before from whose checkpoints it started.
+    AsInRun {
+        /// Types in the run.
+        types: FrozenTypes,
+        /// The narrowest types that the values had.
+        narrowest: FrozenTypes,
+    },
 }
 
 /// A source whose tensors replace those of the sources before it.
@@ -158,10 +163,12 @@ pub(super) fn layers(path: &Path) -> Result<Vec<Layer>, CheckpointError> {
     let Some(base) = base else { return Ok(vec![Layer { path: path.to_owned(), rounded: Rounded::Not }]) };
     let mut layers = layers(&base.find(path)?)?;
     for layer in &mut layers {
-        layer.rounded = Rounded::ToTypesOfRun(match layer.rounded {
-            Rounded::Not => base.types,
-            Rounded::ToTypesOfRun(before) => before.and(base.types),
-        });
+        let types = base.types;
+        let narrowest = match layer.rounded {
+            Rounded::Not => types,
+            Rounded::AsInRun { narrowest, .. } => narrowest.and(types),
+        };
+        layer.rounded = Rounded::AsInRun { types, narrowest };
     }
     layers.push(Layer { path: path.join(TRAINED_FILE), rounded: Rounded::Not });
     Ok(layers)
@@ -247,4 +254,4 @@ fn remove(folder: &Path, names: &[&str]) -> Result<(), CheckpointError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

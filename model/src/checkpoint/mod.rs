@@ -414,6 +414,20 @@ mod tests {
         assert!(error.contains("qformer.encoder.layer.2.attention.attention.query.weight"), "{error}");
     }
 
+    /// Its name starts as that of the temperature of pretraining, which is passed over.
+    #[test]
+    fn a_trained_temporal_embedding_is_loaded() {
+        let (device, directory) = (Device::flex(), tempfile::tempdir().unwrap());
+        let config = Blip2Config { temporal: Temporal::Learned, ..tiny(Fusion::Concat) };
+        let model = config.init(&device);
+        draw(&model);
+        let model = base::tests::train(model, |name| name == "temporal.weight");
+        save(&model, &config, directory.path()).unwrap();
+        let (_, loaded) =
+            load(directory.path(), |config| config.temporal = Temporal::Learned, &device).unwrap();
+        assert!(values(&model) == values(&loaded));
+    }
+
     #[test]
     fn another_width_is_an_error_that_lists_every_tensor() {
         let (directory, _) = saved(43);

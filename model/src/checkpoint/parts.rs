@@ -52,7 +52,10 @@ const FRONTS: &[(Role, &str, &str)] = &[
 
 /// Starts of names that only pretraining uses.
 const PRETRAINING: &[&str] =
-    &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls.", "temp"];
+    &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls."];
+
+/// The temperature of the first stage of pretraining; `temporal_embedding` starts with the same letters.
+const TEMPERATURE: &str = "temp";
 
 impl Role {
     /// Whether the role includes a tensor of this full name.
@@ -147,8 +150,8 @@ impl Parts {
         let stored = mapped.get(own).map(|(_, element_type)| element_type)?;
         Some(match rounded {
             Rounded::Not => stored,
-            Rounded::ToTypesOfRun(types) if types.is_half(name) => ElementType::BF16,
-            Rounded::ToTypesOfRun(_) => ElementType::F32,
+            Rounded::AsInRun { types, .. } if types.is_half(name) => ElementType::BF16,
+            Rounded::AsInRun { .. } => ElementType::F32,
         })
     }
 
@@ -252,7 +255,9 @@ impl Parts {
             layer.is_some_and(|(_, rest)| rest.starts_with("intermediate.") || rest.starts_with("output."))
         };
         self.exclude("only pretraining uses it", |_, name| {
-            PRETRAINING.iter().any(|start| name.starts_with(start)) || (!reads_text && is_text_path(name))
+            name == TEMPERATURE
+                || PRETRAINING.iter().any(|start| name.starts_with(start))
+                || (!reads_text && is_text_path(name))
         });
         self.exclude_evas_last_block(config.vision_config.num_hidden_layers);
     }
@@ -303,8 +308,8 @@ impl Parts {
         };
         let Opened { mapped, rounded } = &self.sources[*source];
         let mut values = mapped.read_f32(own)?;
-        if let Rounded::ToTypesOfRun(types) = rounded
-            && types.is_half(name)
+        if let Rounded::AsInRun { narrowest, .. } = rounded
+            && narrowest.is_half(name)
         {
             values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }

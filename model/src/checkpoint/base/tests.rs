@@ -23,7 +23,7 @@ fn pretrained(seed: u64) -> TempDir {
 }
 
 /// Changes the parameters that are chosen, as training does.
-fn train(model: Blip2, choose: fn(&str) -> bool) -> Blip2 {
+pub(in crate::checkpoint) fn train(model: Blip2, choose: fn(&str) -> bool) -> Blip2 {
     struct Mapper {
         path: FieldPath,
         choose: fn(&str) -> bool,
@@ -139,7 +139,7 @@ fn resampled_positions_and_what_the_base_lacks_are_saved_though_frozen() {
         config.vision_config.image_size *= 2;
         config.temporal = crate::fusion::Temporal::Learned;
     };
-    let saved = run(base.path(), adapt, HALF, |name| name == "query_tokens");
+    let saved = run(base.path(), adapt, HALF, |name| name == "query_tokens" || name == "temporal.weight");
     let own = ["query_tokens", "temporal_embedding.weight", "vision_model.embeddings.position_embedding"];
     assert_eq!(saved.tensors(), own);
     saved.check();
