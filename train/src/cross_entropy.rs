@@ -151,10 +151,11 @@ impl Objective for CrossEntropy {
 
     fn save(&self, model: &Blip2, directory: &Path) -> Result<(), TrainError> {
         let config = &self.context.config;
-        Ok(match &self.trained {
-            Some(trained) => checkpoint::save_trained(model, config, trained, directory)?,
-            None => checkpoint::save(model, config, directory)?,
-        })
+        let saved = match &self.trained {
+            Some(trained) => checkpoint::save_trained(model, config, trained, directory),
+            None => checkpoint::save(model, config, directory),
+        };
+        Ok(saved?)
     }
 }
 

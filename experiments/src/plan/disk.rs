@@ -10,7 +10,8 @@ use crate::config::RunConfig;
 /// Bytes on disk, without the files' headers and the small files beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Disk {
-    /// Best weights of every stage: trained tensors in f32; the whole model, if all are trained.
+    /// Best weights of every stage: trained tensors in f32; the whole model, if all are trained. A run that
+    /// starts from the first stage of another run has only those of its last stage.
     pub best: usize,
     /// States of every stage: `keep_checkpoints` times trained parameters and both moments, and the
     /// parameters of the best evaluation. While a state is written there is one more.

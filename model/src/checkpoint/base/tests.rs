@@ -176,23 +176,18 @@ fn a_trained_embedding_leaves_its_copies_in_the_base_behind() {
         name => vec![name.to_owned()],
     };
     let under_another_name = |name: &str| if name == SHARED { vec![] } else { vec![name.to_owned()] };
-    let shared: fn(&str) -> bool = |name| name == "language_model.shared";
-    let cases: [(&dyn Fn(&str) -> Vec<String>, _); 2] =
-        [(&copies, (true, false)), (&under_another_name, (false, true))];
-    for (names_of, expected) in cases {
-        let base = tempfile::tempdir().unwrap();
-        three_tables(base.path(), names_of);
-        let saved = run(base.path(), |_| {}, Precision::default(), shared);
-        saved.check();
-        assert_eq!(embeddings(&load(saved.partial.path(), |_| {}, &Device::flex()).unwrap().0), expected);
-        // a frozen one has them still
-        run(base.path(), |_| {}, Precision::default(), QFORMER).check();
-    }
+    check_shared(&copies, (true, false));
+    check_shared(&under_another_name, (false, true));
 }
 
-fn move_to(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-    std::fs::rename(from, to).unwrap();
+fn check_shared(names_of: &dyn Fn(&str) -> Vec<String>, expected: (bool, bool)) {
+    let base = tempfile::tempdir().unwrap();
+    three_tables(base.path(), names_of);
+    let saved = run(base.path(), |_| {}, Precision::default(), |name| name == "language_model.shared");
+    saved.check();
+    assert_eq!(embeddings(&load(saved.partial.path(), |_| {}, &Device::flex()).unwrap().0), expected);
+    // a frozen one has them still
+    run(base.path(), |_| {}, Precision::default(), QFORMER).check();
 }
 
 #[test]
