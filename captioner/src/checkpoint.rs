@@ -1,7 +1,5 @@
 //! A checkpoint directory: weights, sizes, tokenizers and end tokens.
 
-use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,16 +9,13 @@ use model::checkpoint::{self, Constraints, Precision};
 use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config, InputError};
-use sha2::{Digest, Sha256};
 
-use crate::{CaptionerError, Change, Context, Overrides, PromptIds, SETTINGS_FILE};
+pub use model::checkpoint::{QFORMER_TOKENIZER, weights_hash};
+
+use crate::{CaptionerError, Change, Context, Overrides, PromptIds};
 
 /// File of the language model's tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// Folder of the Q-Former's tokenizer (InstructBLIP).
-pub const QFORMER_TOKENIZER: &str = "qformer_tokenizer";
-/// Files that record how a checkpoint was made. They are no part of [`weights_hash`].
-const RECORDS: [&str; 3] = [SETTINGS_FILE, "provenance.json", "pretraining.json"];
 
 /// A loaded checkpoint.
 #[derive(Debug)]
@@ -146,43 +141,6 @@ pub fn check_tokenizer(
     Ok(())
 }
 
-/// Hash of a checkpoint's files: weights, sizes, tokenizers. Records of how it was made do not count.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn weights_hash(directory: &Path) -> Result<String, CaptionerError> {
-    hash_files(directory).map_err(|source| CaptionerError::Io { path: directory.to_owned(), source })
-}
-
-fn hash_files(directory: &Path) -> std::io::Result<String> {
-    let mut names = names_of_files(directory)?;
-    names.retain(|name| !RECORDS.iter().any(|record| name == record));
-    if directory.join(QFORMER_TOKENIZER).is_dir() {
-        let own = names_of_files(&directory.join(QFORMER_TOKENIZER))?;
-        names.extend(own.into_iter().map(|name| Path::new(QFORMER_TOKENIZER).join(name).into_os_string()));
-    }
-    names.sort();
-    let mut hash = Sha256::new();
-    for name in names {
-        hash.update(name.as_encoded_bytes());
-        let file = File::open(directory.join(&name))?;
-        hash.update(file.metadata()?.len().to_le_bytes());
-        data::digest::update(&mut hash, file)?;
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-fn names_of_files(directory: &Path) -> std::io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.path().is_file() {
-            names.push(entry.file_name());
-        }
-    }
-    Ok(names)
-}
-
 /// The first 16 hexadecimal digits of a digest.
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -191,6 +149,7 @@ pub fn hex(digest: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SETTINGS_FILE;
 
     #[test]
     fn a_checkpoint_is_identified_by_its_files_and_not_by_how_it_was_made() {

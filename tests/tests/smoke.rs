@@ -57,7 +57,16 @@ fn an_ablation_leaves_table_report_plots_and_predictions() {
         for key in ["command", "commit", "machine", "config_hash", "data_hash", "date"] {
             assert!(!provenance[key].as_str().unwrap().is_empty(), "{key}");
         }
-        assert!(desk.path(&format!("{folder}/best/model.safetensors")).is_file());
+        // all weights where all are trained, else those that are, and the name of the base
+        let has = |file: &str| desk.path(&format!("{folder}/best/{file}")).is_file();
+        let is_whole = variant == "all_trainable";
+        assert!(has("model.safetensors") == is_whole && has("base.json") != is_whole, "{variant}");
+        let file = if is_whole { "model.safetensors" } else { "trained.safetensors" };
+        let bytes = std::fs::metadata(desk.path(&format!("{folder}/best/{file}"))).unwrap().len();
+        let result: Value = serde_json::from_str(&desk.read(&format!("{folder}/result.json"))).unwrap();
+        let trained = 4 * result["trainable"].as_u64().unwrap();
+        // a fused bias has the keys' third too; the header takes less than 200 bytes a tensor
+        assert!(bytes > trained && bytes < trained + 100_000, "{variant}: {bytes} for {trained} of values");
     }
 }
 
@@ -246,7 +255,7 @@ fn an_equal_run_of_another_study_is_copied_where_the_program_can_be_named() {
     assert_eq!(second["made_in"].as_str(), is_named.then_some("runs/fusion/concat/seed-1"));
     let result = |run: &str| desk.read(&format!("runs/{run}/seed-1/result.json"));
     assert_eq!(result("temporal/blind"), result("fusion/concat"), "trained or copied, it is the same run");
-    assert!(desk.path("runs/temporal/blind/seed-1/best/model.safetensors").is_file());
+    assert!(desk.path("runs/temporal/blind/seed-1/best/config.json").is_file());
 
     let said = run("temporal", "blind", &["--no-reuse"]);
     assert!(!said.contains("which was copied") && provenance("temporal/blind")["made_in"].is_null());

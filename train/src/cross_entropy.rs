@@ -2,11 +2,13 @@
 //! and the first part of a caption in the second stage, are prompts of their own for each row.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use captioner::host::device_of;
 use captioner::{Context, HostPrompts, HostTokens, HostVisual};
 use model::Blip2;
+use model::checkpoint::{self, Trained};
 use model::lm::Prefix;
 use model::loss::{Targets, cross_entropy, token_log_probabilities};
 
@@ -24,12 +26,21 @@ pub struct CrossEntropy {
     pub label_smoothing: f64,
     /// Whether an evaluation also computes the loss of captions, where a batch has them.
     pub evaluates_loss: bool,
+    /// What a run with frozen parts trains: the best weights are saved without the others. Without it they
+    /// are saved whole.
+    pub trained: Option<Arc<Trained>>,
 }
 
 impl CrossEntropy {
     /// The objective with the label smoothing of training; an evaluation generates captions only.
     pub fn new(context: Context, label_smoothing: f64) -> Self {
-        Self { context, label_smoothing, evaluates_loss: false }
+        Self { context, label_smoothing, evaluates_loss: false, trained: None }
+    }
+
+    /// The same, saving only what the run trains.
+    #[must_use]
+    pub fn saving(self, trained: Arc<Trained>) -> Self {
+        Self { trained: Some(trained), ..self }
     }
 
     /// Mean loss over the batch's tokens.
@@ -139,7 +150,12 @@ impl Objective for CrossEntropy {
     }
 
     fn save(&self, model: &Blip2, directory: &Path) -> Result<(), TrainError> {
-        Ok(model::checkpoint::save(model, &self.context.config, directory)?)
+        let config = &self.context.config;
+        let saved = match &self.trained {
+            Some(trained) => checkpoint::save_trained(model, config, trained, directory),
+            None => checkpoint::save(model, config, directory),
+        };
+        Ok(saved?)
     }
 }
 

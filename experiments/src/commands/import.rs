@@ -10,7 +10,9 @@ use captioner::checkpoint::{open_qformer_tokenizer, open_tokenizer};
 use clap::Args;
 use hf_hub::api::sync::ApiBuilder;
 use model::checkpoint::layout::Layout;
-use model::checkpoint::{self, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, CONFIG_FILE, Parts, Role};
+use model::checkpoint::{
+    self, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, Base, CONFIG_FILE, Parts, Precision, Role,
+};
 use model::layers::Activation;
 use model::lm::LanguageModelConfig;
 use model::presets::Preset;
@@ -247,7 +249,11 @@ pub(super) struct ExportArguments {
 /// Runs the command.
 pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
     let directory = &arguments.checkpoint.checkpoint;
-    let (mut config, mut blip2) = checkpoint::load(directory, |_| {}, &Device::flex())?;
+    let base = Base::of(directory)?;
+    // frozen values keep the types that they had in the run; updates are merged in f32
+    let types = base.as_ref().filter(|_| !arguments.merge_lora).map(|base| base.types);
+    let precision = types.map(Precision::from).unwrap_or_default();
+    let (mut config, mut blip2) = checkpoint::load_in(directory, |_| {}, precision, &Device::flex())?;
     ensure!(
         config.temporal == model::Temporal::None,
         "{} has a temporal embedding, which transformers does not support",
@@ -259,6 +265,10 @@ pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<()> {
     checkpoint::save(&blip2, &config, &arguments.out)?;
     SmallFiles::read(&[(Role::Whole, directory.clone())])?.write(&arguments.out)?;
     println!("{}", arguments.out.display());
+    if let Some(Base { absolute, weights_hash, .. }) = base {
+        let (trained, base) = (directory.display(), absolute.display());
+        println!("the trained tensors of {trained} were merged with those of {base} ({weights_hash})");
+    }
     if config.fusion != Fusion::Concat {
         println!("transformers reads one image at a time and has no fusion {:?}", config.fusion);
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Memory, Module, Plan, Stage, StoredViews, shortage};
+use crate::plan::{Disk, Memory, Module, Plan, Stage, StoredViews, shortage};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -39,6 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("{}\n", variants(&plans).to_text());
     println!("{}\n", modules(&plans).to_text());
     println!("{}\n", stages(&plans).to_text());
+    println!("{}\n", disk(&plans).to_text());
     if plans.iter().any(|(_, plan)| plan.views.is_some()) {
         println!("{}\n", views(&plans).to_text());
     }
@@ -113,6 +114,20 @@ fn stages(plans: &[Planned<'_>]) -> Table {
             let work = [stage.step_work, stage.work()].map(operations);
             table.push(row.chain(sizes.map(bytes)).chain(work));
         }
+    }
+    table
+}
+
+/// Files: those of each run, and those in the cache, which runs share.
+fn disk(plans: &[Planned<'_>]) -> Table {
+    let columns = ["best/", "saved states", "a run", "held-out frames", "held-out features"];
+    let training = ["training frames", "training features"];
+    let mut table = Table::new(once("disk").chain(columns).chain(training));
+    for (variant, plan) in plans {
+        let Disk { best, states, held_out, training } = plan.disk;
+        let cached = [held_out.frames, held_out.features, training.frames, training.features];
+        let sizes = [best, states, best + states].into_iter().chain(cached);
+        table.push(once(variant.name.clone()).chain(sizes.map(bytes)));
     }
     table
 }

@@ -1,10 +1,12 @@
 //! Estimates of a run without its data or weights: parameters, memory, steps, work and time.
 
+mod disk;
 mod fit;
 mod parts;
 mod step;
 mod views;
 
+pub(crate) use disk::Disk;
 pub(crate) use fit::{Machine, shortage};
 pub(crate) use step::Memory;
 pub(crate) use views::StoredViews;
@@ -37,6 +39,8 @@ pub(crate) struct Plan {
     pub stages: Vec<Stage>,
     /// Stored views of the training clips, where the configuration asks for them.
     pub views: Option<StoredViews>,
+    /// Files that a run writes.
+    pub disk: Disk,
 }
 
 /// A module's parameters.
@@ -88,7 +92,8 @@ impl Plan {
         };
         let stages: Vec<Stage> = steps.iter().map(stage).collect();
         let views = StoredViews::of(config, &sizes, clips(config)[0], steps.iter().zip(&stages));
-        Ok(Self { modules: modules(config, &parameters), examples, stages, views })
+        let disk = Disk::of(config, &sizes, &parameters, clips(config), &steps);
+        Ok(Self { modules: modules(config, &parameters), examples, stages, views, disk })
     }
 
     /// Number of weights.

@@ -74,7 +74,7 @@ impl<'a> Step<'a> {
         Ok(steps)
     }
 
-    fn is_trained(&self, name: &str) -> bool {
+    pub(super) fn is_trained(&self, name: &str) -> bool {
         self.train.parameters.trains(name)
     }
 

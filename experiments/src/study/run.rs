@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use captioner::{Context, QFORMER_TOKENIZER, SETTINGS_FILE, TOKENIZER_FILE};
 use data::datasets::Split;
 use model::Blip2;
-use model::checkpoint::Constraints;
+use model::checkpoint::{self, Constraints};
 use serde_json::json;
 use train::evaluation::evaluate_captions;
 use train::processes::SingleProcess;
@@ -92,7 +92,8 @@ impl<'a> Run<'a> {
         files::replace(&self.directory.join(CONFIG), self.config.to_toml()?.as_bytes())?;
         files::replace_json(&self.directory.join(PROVENANCE), provenance)?;
 
-        let stages = Stages { run: self, session, clips };
+        let weights_hash = provenance.weights_hash.clone().unwrap_or_default();
+        let stages = Stages { run: self, session, clips, weights_hash };
         let (outcome, context) = match &self.config.scst {
             None => stages.cross_entropy(self.config, &self.directory)?,
             Some(scst) => {
@@ -140,13 +141,16 @@ struct Stages<'a> {
     run: &'a Run<'a>,
     session: &'a Session,
     clips: &'a Clips,
+    /// Hash of the checkpoint that the first stage starts from.
+    weights_hash: String,
 }
 
 impl Stages<'_> {
     /// Cross-entropy training of the pretrained model.
     fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Trained> {
         let start = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
-        let objective = CrossEntropy::new(start.1.clone(), config.train.label_smoothing);
+        let objective = CrossEntropy::new(start.1.clone(), config.train.label_smoothing)
+            .saving(self.trained(config, &start.0)?);
         self.train(start, objective, config, &config.train, directory, "")
     }
 
@@ -158,8 +162,15 @@ impl Stages<'_> {
         let training = self.clips.split(Split::Train);
         let references: Vec<Vec<String>> = training.into_iter().map(|clip| clip.captions.clone()).collect();
         let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
-        let objective = Scst::new(start.1.clone(), rewards);
+        let objective = Scst::new(start.1.clone(), rewards).saving(self.trained(config, &start.0)?);
         self.train(start, objective, config, &scst.train, &run.directory, ", self-critical")
+    }
+
+    /// What the stages of a configuration train, from the pretrained checkpoint.
+    fn trained(&self, config: &RunConfig, model: &Blip2) -> anyhow::Result<Arc<checkpoint::Trained>> {
+        let names = model::parameters::names(model).into_iter().filter(|name| config.trains(name));
+        let (found, hash) = (find_checkpoint(&config.checkpoint)?, self.weights_hash.clone());
+        Ok(Arc::new(checkpoint::Trained::new(&found, &config.checkpoint, hash, names.collect())?))
     }
 
     /// A checkpoint as the run trains it.

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
+use super::base::remove_base;
 use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::parts::Parts;
 use super::read::nearest;
@@ -54,6 +55,7 @@ pub fn import(mut parts: Parts, config: &Blip2Config, out: &Path) -> Result<Impo
         (entries.len(), entries.iter().map(|entry| entry.shape.iter().product::<usize>()).sum());
     create_directory(out)?;
     save_tensors(entries, &out.join(WEIGHTS_FILE))?;
+    remove_base(out)?;
     config_file::save_config(config, &out.join(CONFIG_FILE))?;
     Ok(Imported { tensors, parameters, left_out: parts.left_out().to_vec() })
 }

@@ -1,15 +1,18 @@
 //! Loading and saving checkpoints: a directory in Hugging Face's layout (`config.json`, `model.safetensors`,
-//! an adapter of peft), and the import of files in other layouts.
+//! an adapter of peft), the same with the trained tensors of a run and the name of its base, and the import
+//! of files in other layouts.
 //!
 //! A missing, unexpected or wrongly shaped tensor is an error that lists all of them; a partly loaded model
 //! is never returned.
 
+mod base;
 mod bert;
 mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod generation;
+mod hash;
 mod huggingface;
 mod import;
 mod json;
@@ -21,9 +24,11 @@ mod save;
 pub mod source;
 mod stand_in;
 
+pub use base::{BASE_FILE, Base, FrozenTypes, FrozenValue, TRAINED_FILE, Trained};
 pub use bert::init_from_bert;
 pub use config::{load_config_file, load_language_model_config};
 pub use generation::Constraints;
+pub use hash::{QFORMER_TOKENIZER, weights_hash};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
@@ -87,6 +92,20 @@ pub enum CheckpointError {
         /// The cause.
         reason: String,
         /// The file or directory.
+        path: PathBuf,
+    },
+    /// The base of a checkpoint that has trained tensors only is missing, or is not the one that it was.
+    #[error(
+        "this checkpoint has trained tensors only, and the checkpoint that it was trained from, with the content hash \
+         {expected}, is not there: {found}; bring it back, or set \"absolute\" to its new folder in {}",
+        path.display()
+    )]
+    Base {
+        /// Hash of the base.
+        expected: String,
+        /// What is in each of its places.
+        found: String,
+        /// The file that names it.
         path: PathBuf,
     },
     /// A file or one of its tensors cannot be read.
@@ -213,6 +232,30 @@ pub fn load_pretraining(
 pub fn save(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
     create_directory(directory)?;
     save::save_weights(model, &Names::new(config), &directory.join(WEIGHTS_FILE))?;
+    base::remove_base(directory)?;
+    save_the_rest(model, config, directory)
+}
+
+/// Saves the tensors that a run trained, and the name of the checkpoint that has the others; a whole
+/// checkpoint if it trained them all. Each file is complete or absent.
+///
+/// # Errors
+/// If the directory is not writable.
+pub fn save_trained(
+    model: &Blip2,
+    config: &Blip2Config,
+    trained: &Trained,
+    directory: &Path,
+) -> Result<(), CheckpointError> {
+    create_directory(directory)?;
+    let names = Names::new(config);
+    if !trained.save(save::entries(model, &names), &names, directory)? {
+        return save(model, config, directory);
+    }
+    save_the_rest(model, config, directory)
+}
+
+fn save_the_rest(model: &Blip2, config: &Blip2Config, directory: &Path) -> Result<(), CheckpointError> {
     if let Some(lora) = &config.lora {
         save_adapter(&mut model.clone(), lora, directory)?;
     }
@@ -269,7 +312,7 @@ mod tests {
         assert_eq!(mode("config.json"), mode("another"));
     }
 
-    fn values(model: &Blip2) -> Vec<TensorData> {
+    pub(super) fn values(model: &Blip2) -> Vec<TensorData> {
         struct Values(Vec<TensorData>);
         impl ModuleVisitor for Values {
             fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
@@ -289,16 +332,16 @@ mod tests {
         assert_eq!(values(&model), values(&loaded));
     }
 
-    fn embeddings(config: &Blip2Config) -> (bool, bool) {
+    pub(super) fn embeddings(config: &Blip2Config) -> (bool, bool) {
         let LanguageModelConfig::T5(t5) = &config.text_config else { panic!("a T5") };
         (t5.encoder_has_embedding, t5.decoder_has_embedding)
     }
 
-    const SHARED: &str = "language_model.shared.weight";
-    const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
+    pub(super) const SHARED: &str = "language_model.shared.weight";
+    pub(super) const DECODERS: &str = "language_model.decoder.embed_tokens.weight";
 
     /// Saves each tensor of the fixture under all names that `names_of` gives it.
-    fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
+    pub(super) fn three_tables(directory: &Path, names_of: impl Fn(&str) -> Vec<String>) -> Blip2Config {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/t5-three-tables");
         let source = &source::Source::open(&fixture).unwrap();
         let entries = source.names().flat_map(|tensor| {
@@ -371,6 +414,20 @@ mod tests {
         let deeper = |config: &mut Blip2Config| config.qformer_config.num_hidden_layers = 3;
         let error = load(directory.path(), deeper, &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("qformer.encoder.layer.2.attention.attention.query.weight"), "{error}");
+    }
+
+    /// Its name starts as that of the temperature of pretraining, which is passed over.
+    #[test]
+    fn a_trained_temporal_embedding_is_loaded() {
+        let (device, directory) = (Device::flex(), tempfile::tempdir().unwrap());
+        let config = Blip2Config { temporal: Temporal::Learned, ..tiny(Fusion::Concat) };
+        let model = config.init(&device);
+        draw(&model);
+        let model = base::tests::train(model, |name| name == "temporal.weight");
+        save(&model, &config, directory.path()).unwrap();
+        let (_, loaded) =
+            load(directory.path(), |config| config.temporal = Temporal::Learned, &device).unwrap();
+        assert!(values(&model) == values(&loaded));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! A checkpoint under Hugging Face's names, from one or several sources: LAVIS has separate files for the
-//! ViT, the Q-Former and the language model.
+//! ViT, the Q-Former and the language model, and a run with frozen parts saves only what it trained.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use half::bf16;
+
 use super::CheckpointError;
+use super::base::{Layer, Rounded, layers};
 use super::huggingface::held_name;
 use super::layout::{Layout, Mapped};
 use super::source::{ElementType, Source};
@@ -25,7 +28,7 @@ pub enum Role {
 }
 
 /// The norm after the ViT. It is stored with the Q-Former, which it is trained with, or with the ViT.
-const LN_VISION: &str = "vision_model.post_layernorm.";
+pub(super) const LN_VISION: &str = "vision_model.post_layernorm.";
 
 /// Prefixes that are absent from the files of one part: role, start of the name, prefix. The first matching
 /// row applies.
@@ -49,7 +52,10 @@ const FRONTS: &[(Role, &str, &str)] = &[
 
 /// Starts of names that only pretraining uses.
 const PRETRAINING: &[&str] =
-    &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls.", "temp"];
+    &["embeddings.", "itm_head.", "vision_projection.", "text_projection.", "qformer.cls."];
+
+/// The temperature of the first stage of pretraining; `temporal_embedding` starts with the same letters.
+const TEMPERATURE: &str = "temp";
 
 impl Role {
     /// Whether the role includes a tensor of this full name.
@@ -84,12 +90,23 @@ impl Role {
     }
 }
 
+/// The embedding that the stacks of a T5 share, and those that they may have of their own.
+const SHARED: &str = "language_model.shared.weight";
+const OF_STACKS: [&str; 2] =
+    ["language_model.encoder.embed_tokens.weight", "language_model.decoder.embed_tokens.weight"];
+
 /// Opened sources, and the source of each tensor.
 #[derive(Debug)]
 pub struct Parts {
-    sources: Vec<Mapped>,
+    sources: Vec<Opened>,
     locations: BTreeMap<String, Location>,
     left_out: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    mapped: Mapped,
+    rounded: Rounded,
 }
 
 #[derive(Debug)]
@@ -100,28 +117,42 @@ struct Location {
 }
 
 impl Parts {
-    /// Opens every source. If two have the same tensor, the one whose role names its part is used.
+    /// Opens every source. If two have the same tensor, the one whose role names its part is used. A folder
+    /// that holds trained tensors only is opened with its base, whose tensors they replace.
     ///
     /// # Errors
-    /// If a source cannot be read, or has no tensor of its role.
+    /// If a source or its base cannot be read, or has no tensor of its role.
     pub fn open(sources: &[(Role, &Path)]) -> Result<Self, CheckpointError> {
         let mut parts = Self { sources: Vec::new(), locations: BTreeMap::new(), left_out: Vec::new() };
         for (role, path) in sources {
-            let mapped = Mapped::new(Source::open(path)?)?;
-            parts.add(*role, mapped, path)?;
+            let first = parts.sources.len();
+            let mut held = 0;
+            for layer in layers(path)? {
+                held += parts.add(*role, &layer, first)?;
+            }
+            if held == 0 {
+                let reason = format!("holds no tensor of the {role:?} that it was given for");
+                return Err(CheckpointError::Weights { reason, path: path.to_path_buf() });
+            }
         }
         Ok(parts)
     }
 
     /// The layouts of the sources.
     pub fn layouts(&self) -> Vec<Layout> {
-        self.sources.iter().map(Mapped::layout).collect()
+        self.sources.iter().map(|opened| opened.mapped.layout()).collect()
     }
 
-    /// The type of a tensor's values in its file.
+    /// The type of a tensor's values in its file; that of the run, if the tensor is of a run's base.
     pub fn element_type(&self, name: &str) -> Option<ElementType> {
-        let Location { source, name, .. } = self.locations.get(name)?;
-        self.sources[*source].get(name).map(|(_, element_type)| element_type)
+        let Location { source, name: own, .. } = self.locations.get(name)?;
+        let Opened { mapped, rounded } = &self.sources[*source];
+        let stored = mapped.get(own).map(|(_, element_type)| element_type)?;
+        Some(match rounded {
+            Rounded::Not => stored,
+            Rounded::AsInRun { types, .. } if types.is_half(name) => ElementType::BF16,
+            Rounded::AsInRun { .. } => ElementType::F32,
+        })
     }
 
     /// Tensors that were left out, each with the reason.
@@ -129,8 +160,16 @@ impl Parts {
         &self.left_out
     }
 
-    fn add(&mut self, role: Role, mapped: Mapped, path: &Path) -> Result<(), CheckpointError> {
+    /// Adds a layer of a source whose layers start with the source `first`; returns how many tensors of the
+    /// role it has.
+    fn add(&mut self, role: Role, layer: &Layer, first: usize) -> Result<usize, CheckpointError> {
+        let Layer { path, rounded } = layer;
+        let mapped = Mapped::new(Source::open(path)?)?;
         let source = self.sources.len();
+        let is_first = source == first;
+        if !is_first && mapped.names().any(|name| name == SHARED) {
+            self.drop_copies_of_shared()?;
+        }
         let is_opt = !mapped.names().any(|name| name.contains(".block.0."));
         let mut held = 0;
         for excused in mapped.excused() {
@@ -143,8 +182,13 @@ impl Parts {
                 continue;
             }
             held += 1;
-            let other = self.locations.get(&full).map(|location| location.role);
-            let gives_way = match other {
+            let location = Location { source, name: name.to_owned(), role };
+            let other = self.locations.get(&full);
+            if other.is_some_and(|other| other.source >= first) {
+                self.locations.insert(full, location); // trained, where the other is the base's
+                continue;
+            }
+            let gives_way = match other.map(|other| other.role) {
                 None => false,
                 Some(Role::Whole | Role::QFormer) if full.starts_with(LN_VISION) => true,
                 Some(other) => role == Role::Whole && other != Role::Whole,
@@ -154,25 +198,34 @@ impl Parts {
                     .push(format!("{name}: {} has it, but another source is there for it", path.display()));
                 continue;
             }
-            if let Some(replaced) =
-                self.locations.insert(full.clone(), Location { source, name: name.to_owned(), role })
-            {
-                let path = self.sources[replaced.source].source().path();
+            if let Some(replaced) = self.locations.insert(full.clone(), location) {
+                let path = self.sources[replaced.source].mapped.source().path();
                 self.left_out
                     .push(format!("{full}: {} has it, but another source is there for it", path.display()));
             }
         }
-        if held == 0 {
-            let reason = format!("holds no tensor of the {role:?} that it was given for");
-            return Err(CheckpointError::Weights { reason, path: path.to_owned() });
+        self.sources.push(Opened { mapped, rounded: *rounded });
+        Ok(held)
+    }
+
+    /// Removes copies of T5's shared embedding, before a trained one replaces that: they would look like
+    /// embeddings of their own.
+    fn drop_copies_of_shared(&mut self) -> Result<(), CheckpointError> {
+        let mut copies = Vec::new();
+        for own in OF_STACKS {
+            if self.locations.contains_key(own) && !self.is_own_embedding(own)? {
+                copies.push(own);
+            }
         }
-        self.sources.push(mapped);
+        for copy in copies {
+            self.locations.remove(copy);
+        }
         Ok(())
     }
 
     /// The path of the first source.
     pub(super) fn path(&self) -> &Path {
-        self.sources.first().map_or(Path::new(""), |mapped| mapped.source().path())
+        self.sources.first().map_or(Path::new(""), |opened| opened.mapped.source().path())
     }
 
     /// Sets in the configuration which stacks of a T5 have an embedding that differs from `shared`. Files may
@@ -182,16 +235,16 @@ impl Parts {
     /// If one of them cannot be read.
     pub(super) fn find_embeddings(&self, config: &mut Blip2Config) -> Result<(), CheckpointError> {
         let LanguageModelConfig::T5(t5) = &mut config.text_config else { return Ok(()) };
-        let shared = held_name("language_model.shared.weight", self);
-        let differs = |stack: &str| -> Result<bool, CheckpointError> {
-            let own = format!("language_model.{stack}.embed_tokens.weight");
-            let Some(shared) = shared.as_ref().filter(|shared| **shared != own) else { return Ok(false) };
-            let role = |name: &String| self.locations.get(name).map(|location| location.role);
-            Ok(role(&own) == role(shared) && self.read_f32(&own)? != self.read_f32(shared)?)
-        };
-        t5.encoder_has_embedding = differs("encoder")?;
-        t5.decoder_has_embedding = differs("decoder")?;
+        t5.encoder_has_embedding = self.is_own_embedding(OF_STACKS[0])?;
+        t5.decoder_has_embedding = self.is_own_embedding(OF_STACKS[1])?;
         Ok(())
+    }
+
+    /// Whether the embedding of a stack differs from the one that is shared.
+    fn is_own_embedding(&self, own: &str) -> Result<bool, CheckpointError> {
+        let Some(shared) = held_name(SHARED, self).filter(|shared| shared != own) else { return Ok(false) };
+        let role = |name: &str| self.locations.get(name).map(|location| location.role);
+        Ok(role(own) == role(&shared) && self.read_f32(own)? != self.read_f32(&shared)?)
     }
 
     /// Leaves out tensors that only pretraining uses, and the last block of EVA.
@@ -202,7 +255,9 @@ impl Parts {
             layer.is_some_and(|(_, rest)| rest.starts_with("intermediate.") || rest.starts_with("output."))
         };
         self.exclude("only pretraining uses it", |_, name| {
-            PRETRAINING.iter().any(|start| name.starts_with(start)) || (!reads_text && is_text_path(name))
+            name == TEMPERATURE
+                || PRETRAINING.iter().any(|start| name.starts_with(start))
+                || (!reads_text && is_text_path(name))
         });
         self.exclude_evas_last_block(config.vision_config.num_hidden_layers);
     }
@@ -237,7 +292,7 @@ impl Parts {
     /// The shape of a tensor, if it exists.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let Location { source, name, .. } = self.locations.get(name)?;
-        self.sources[*source].get(name).map(|(shape, _)| shape)
+        self.sources[*source].mapped.get(name).map(|(shape, _)| shape)
     }
 
     /// The values of a tensor in row-major order.
@@ -245,12 +300,19 @@ impl Parts {
     /// # Errors
     /// If they cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        let Some(Location { source, name, .. }) = self.locations.get(name) else {
+        let Some(Location { source, name: own, .. }) = self.locations.get(name) else {
             return Err(CheckpointError::Weights {
                 reason: format!("{name} is absent"),
                 path: Default::default(),
             });
         };
-        Ok(self.sources[*source].read_f32(name)?)
+        let Opened { mapped, rounded } = &self.sources[*source];
+        let mut values = mapped.read_f32(own)?;
+        if let Rounded::AsInRun { narrowest, .. } = rounded
+            && narrowest.is_half(name)
+        {
+            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+        }
+        Ok(values)
     }
 }

@@ -13,10 +13,15 @@ use super::huggingface::{Names, Slice};
 use crate::parameters::{FieldPath, track_path};
 
 pub(super) fn save_weights<M: Module>(model: &M, names: &Names, path: &Path) -> Result<(), CheckpointError> {
+    save_tensors(entries(model, names), path)
+}
+
+/// The tensors of a model.
+pub(super) fn entries<'a, M: Module>(model: &M, names: &'a Names) -> Vec<Entry<'a>> {
     let mut collector =
         Collector { path: FieldPath::default(), names, entries: Vec::new(), first: Vec::new() };
     model.visit(&mut collector);
-    save_tensors(collector.entries, path)
+    collector.entries
 }
 
 /// A tensor to save; its values are fetched when it is written.

@@ -20,6 +20,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use captioner::host::device_of;
 use captioner::{Context, HostTokens};
+use model::checkpoint::Trained;
 use model::generate::{GenerateConfig, Generated, Sample, Search};
 use model::lm::Prefix;
 use model::loss::{Targets, token_log_probabilities};
@@ -83,6 +84,12 @@ impl Scst {
     /// Captions of a model with this context, and the rewards of its training clips.
     pub fn new(context: Context, rewards: Arc<Rewards>) -> Self {
         Self { captions: CrossEntropy::new(context, 0.0), rewards }
+    }
+
+    /// The same, saving only what the run trains, in this stage or before.
+    #[must_use]
+    pub fn saving(self, trained: Arc<Trained>) -> Self {
+        Self { captions: self.captions.saving(trained), ..self }
     }
 
     /// Uploads and encodes a batch. The ViT runs once, and the Q-Former once: what is generated from is the
