@@ -117,8 +117,8 @@ impl Published {
         self.code.is_some()
     }
 
-    /// What a row of an ablation's TOML lacks: a number has a data set, and a row without a number describes a
-    /// method or makes a statement.
+    /// What a row of an ablation's TOML lacks: a number has a data set, and a row without a number describes
+    /// a method or makes a statement.
     pub(super) fn fault(&self) -> Option<String> {
         let is_number = self.value.is_some();
         let lacks = match (&self.method, &self.claim) {

@@ -11,7 +11,6 @@ use super::paper;
 use super::plots::Panel;
 use super::statistics::{Course, Resampling, Spread, print_all};
 use crate::config::flatten;
-use crate::records::ModelSummary;
 use crate::text::metrics::{ACCURACY, DISTINCT, EVENT, ORDERED_CIDER};
 use crate::text::numbers::{NumberFormat, seconds};
 use crate::text::{Table, distinct, thousands};
@@ -91,11 +90,11 @@ pub(super) fn about(study: &Study) -> String {
 /// The pretrained models and their numbers of weights.
 pub(super) fn models(study: &Study) -> Option<String> {
     let models = &study.summary.models;
-    let of = |model: &ModelSummary| {
+    let texts = models.iter().map(|model| {
         let text = format!("{} of {} weights", model.checkpoint, thousands(model.parameters));
         if models.len() == 1 { text } else { format!("{text} ({})", model.variants.join(", ")) }
-    };
-    (!models.is_empty()).then(|| models.iter().map(of).collect::<Vec<_>>().join("; "))
+    });
+    (!models.is_empty()).then(|| texts.collect::<Vec<_>>().join("; "))
 }
 
 fn varies(study: &Study) -> Vec<Block> {
