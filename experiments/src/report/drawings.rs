@@ -2,6 +2,7 @@
 
 use super::contents::Block;
 use super::folder::{Run, Study, Variant};
+use super::paper;
 use super::plots::{self, Bar, Curves, Line, Panel};
 use super::statistics::Spread;
 use crate::config::Published;
@@ -12,26 +13,36 @@ use crate::text::numbers::NumberFormat;
 /// A panel of bars for each metric, and panels of the paper's numbers.
 pub(super) fn bars(study: &Study) -> Vec<Block> {
     let mut panels: Vec<Panel> = study.metrics().iter().map(|name| ours(study, name)).collect();
-    let title = |p: &Published| format!("{}, {} ({})", p.figure, p.metric, p.source());
-    for source in distinct(study.summary.published.iter().map(title)) {
-        let bar = |p: &Published| Bar {
-            label: p.label.clone(),
-            value: Ok(Spread { mean: p.value, deviation: None, count: 1 }),
+    let numbers: Vec<(&Published, f64)> =
+        paper::of_the_same_data(study).filter_map(|row| Some((row, row.value?))).collect();
+    for title in distinct(numbers.iter().map(|(row, _)| title(row))) {
+        let bar = |&(row, value): &(&Published, f64)| Bar {
+            label: row.label.clone(),
+            value: Ok(Spread { mean: value, deviation: None, count: 1 }),
             series: None,
         };
-        let bars: Vec<Bar> = study.summary.published.iter().filter(|p| title(p) == source).map(bar).collect();
-        panels.push(plots::bars(&source, &bars, 1));
+        let bars: Vec<Bar> = numbers.iter().filter(|(row, _)| self::title(row) == title).map(bar).collect();
+        panels.push(plots::bars(&title, &bars, 1));
     }
     if panels.is_empty() {
         return vec![Block::Text("Nothing ran, so there is nothing to draw.".to_owned())];
     }
     let mut text = "Test split; error bars are the standard deviation over seeds.".to_owned();
-    if !study.summary.published.is_empty() {
+    if !numbers.is_empty() {
         text.push_str(
-            " Hatched bars are the paper's numbers, on other data and with another model, on separate axes.",
+            " Hatched bars are the paper's numbers, with other models or on other data, on separate axes.",
         );
     }
     vec![Block::Text(text), Block::Plots("bars.svg".to_owned(), "Metrics of the variants".to_owned(), panels)]
+}
+
+/// The title of a panel of the paper's numbers. The methods that a table compares share one.
+fn title(row: &Published) -> String {
+    let source = match (&row.data_set, row.is_of_a_comparison()) {
+        (Some(data_set), true) => format!("paper, {data_set}"),
+        _ => row.source(),
+    };
+    format!("{}, {} ({source})", row.figure, row.metric)
 }
 
 fn ours(study: &Study, name: &str) -> Panel {

@@ -2,8 +2,8 @@
 //! so that it can be made again at any time, and for a study that is not finished.
 //!
 //! In order: `folder` reads and checks the files, `scores` scores the captions again clip by clip,
-//! `differences` compares variants, `contents` and `drawings` are the sections, `html` and `markdown` print
-//! them.
+//! `differences` compares variants, `paper` has the paper's numbers, `contents` and `drawings` are the
+//! sections, `html` and `markdown` print them.
 
 mod contents;
 mod differences;
@@ -12,6 +12,7 @@ pub(crate) mod folder;
 mod html;
 mod markdown;
 mod media;
+mod paper;
 mod plots;
 pub(crate) mod scores;
 pub(crate) mod statistics;

@@ -169,5 +169,46 @@ impl Course {
     }
 }
 
+/// Training after the best epoch: overfitting, oscillation, and whether loss and score go together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct After {
+    /// Mean training loss of the later epochs; none where there is no later epoch.
+    pub loss: Option<f64>,
+    /// Standard deviation (divided by n - 1) of the validation scores of the later epochs; none of less than
+    /// two.
+    pub deviation: Option<f64>,
+    /// Pearson's correlation of training loss and validation score over all epochs; none of less than three,
+    /// and where one of them is constant.
+    pub correlation: Option<f64>,
+}
+
+impl After {
+    /// From the epochs with their training loss and validation score, in order; none where the best one is
+    /// not among them.
+    pub(crate) fn of(epochs: &[(usize, Option<f64>, Option<f64>)], best_epoch: usize) -> Option<Self> {
+        let best = epochs.iter().position(|(epoch, ..)| *epoch == best_epoch)?;
+        let later = &epochs[best + 1..];
+        let losses: Vec<f64> = later.iter().filter_map(|(_, loss, _)| *loss).collect();
+        let scores: Vec<f64> = later.iter().filter_map(|(.., score)| *score).collect();
+        let pairs: Vec<(f64, f64)> =
+            epochs.iter().filter_map(|(_, loss, score)| Some(((*loss)?, (*score)?))).collect();
+        Some(Self {
+            loss: Spread::of(&losses).map(|spread| spread.mean),
+            deviation: Spread::of(&scores).and_then(|spread| spread.deviation),
+            correlation: correlation(&pairs),
+        })
+    }
+}
+
+/// Pearson's correlation.
+fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let (first, second): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let (first_mean, second_mean) = (Spread::of(&first)?.mean, Spread::of(&second)?.mean);
+    let products = pairs.iter().map(|(a, b)| (a - first_mean) * (b - second_mean)).sum::<f64>();
+    let squares = |values: &[f64], mean: f64| values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    let scale = (squares(&first, first_mean) * squares(&second, second_mean)).sqrt();
+    (pairs.len() >= 3 && scale > 0.0).then(|| products / scale)
+}
+
 #[cfg(test)]
 mod tests;

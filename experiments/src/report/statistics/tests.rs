@@ -165,3 +165,39 @@ fn overfitting_is_counted_from_the_chosen_epoch_to_the_last() {
     assert_eq!(Course::of(&epochs, 3).unwrap().lost(), 0.0);
     assert_eq!(Course::of(&epochs, 4), None);
 }
+
+#[test]
+fn training_after_the_best_epoch_is_that_of_the_later_ones() {
+    // by hand: losses 2 and 1 after epoch 2, scores .6 and .8, their deviation .2 / sqrt 2
+    let epochs = [
+        (1, Some(4.0), Some(0.5)),
+        (2, Some(3.0), Some(0.9)),
+        (3, Some(2.0), Some(0.6)),
+        (4, Some(1.0), Some(0.8)),
+    ];
+    let after = After::of(&epochs, 2).unwrap();
+    assert_eq!(after.loss, Some(1.5));
+    assert!((after.deviation.unwrap() - 0.2 / 2f64.sqrt()).abs() < 1e-12);
+    // products -.3, squares 5 and .1
+    assert!((after.correlation.unwrap() + 0.3 / 0.5f64.sqrt()).abs() < 1e-12, "{after:?}");
+
+    let last = After::of(&epochs, 4).unwrap();
+    assert_eq!((last.loss, last.deviation), (None, None));
+    let one_later = After::of(&epochs, 3).unwrap();
+    assert_eq!((one_later.loss, one_later.deviation), (Some(1.0), None));
+    assert_eq!(After::of(&epochs, 5), None);
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_left_out() {
+    let epochs = [(1, Some(1.0), Some(0.5)), (2, None, Some(0.4)), (3, Some(2.0), None)];
+    let after = After::of(&epochs, 1).unwrap();
+    assert_eq!(after, After { loss: Some(2.0), deviation: None, correlation: None });
+}
+
+#[test]
+fn what_is_constant_is_correlated_with_nothing() {
+    let constant = [1.0, 2.0, 3.0].map(|loss| (loss, 0.5));
+    assert_eq!(correlation(&constant), None);
+    assert_eq!(correlation(&[(1.0, 2.0), (2.0, 1.0), (3.0, 0.0)]), Some(-1.0));
+}
