@@ -9,7 +9,7 @@ use clap::Args;
 use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
 use crate::config::{Variant, find_ablation, resolve_all};
-use crate::plan::{Disk, Memory, Module, Plan, Stage, StoredViews, shortage};
+use crate::plan::{Cached, Disk, Memory, Module, Plan, Stage, StoredViews, shortage};
 use crate::text::numbers::{bytes, operations, seconds};
 use crate::text::{Table, distinct, thousands};
 
@@ -137,7 +137,8 @@ fn views(plans: &[Planned<'_>]) -> Table {
     let columns = ["views a clip", "ViT without", "ViT", "saved", "frames on disk", "features on disk"];
     let mut table = Table::new(once("stored views, a seed").chain(columns));
     for (variant, plan) in plans {
-        if let Some(StoredViews { views, work_without, work, frames, features }) = plan.views {
+        if let Some(StoredViews { views, work_without, work }) = plan.views {
+            let Cached { frames, features } = plan.disk.training;
             let saved = work_without - work;
             // a short run reads fewer views than are stored
             let sign = if saved < 0.0 { "-" } else { "" };

@@ -131,22 +131,21 @@ fn remedy(
         std::iter::successors(Some(2), |count| Some(count * 2)).take_while(|&count| count < 2 * batch);
     let counts = counts.map(|count| Change::MicroBatches(count.min(batch)));
     let once = [Change::LanguageModel, Change::VisionModel, Change::QFormer, Change::HalfPrecision];
-    let mut changes = Vec::new();
-    let mut fits = false;
+    let mut changes: Vec<Change> = Vec::new();
+    let mut needed = with(&changes)?.1;
     for change in once.into_iter().chain(counts) {
-        if matches!(change, Change::MicroBatches(_)) {
-            changes.retain(|earlier| !matches!(earlier, Change::MicroBatches(_)));
-        }
-        let (before, after) = (with(&changes)?.1, with(&[&changes[..], &[change]].concat())?.1);
-        if after < before || matches!(change, Change::MicroBatches(_)) {
-            changes.push(change);
-        }
-        fits = with(&changes)?.1 <= available;
-        if fits {
+        if needed <= available {
             break;
         }
+        let is_count = matches!(change, Change::MicroBatches(_));
+        let earlier = changes.iter().filter(|own| !(is_count && matches!(own, Change::MicroBatches(_))));
+        let tried: Vec<Change> = earlier.copied().chain([change]).collect();
+        let then = with(&tried)?.1;
+        if is_count || then < needed {
+            (changes, needed) = (tried, then);
+        }
     }
-    if !fits {
+    if needed > available {
         return Ok(None);
     }
     for change in once {

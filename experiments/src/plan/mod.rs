@@ -6,7 +6,7 @@ mod parts;
 mod step;
 mod views;
 
-pub(crate) use disk::Disk;
+pub(crate) use disk::{Cached, Disk};
 pub(crate) use fit::{Machine, shortage};
 pub(crate) use step::Memory;
 pub(crate) use views::StoredViews;
@@ -91,7 +91,7 @@ impl Plan {
             work_once: step.work_once(clips(config)),
         };
         let stages: Vec<Stage> = steps.iter().map(stage).collect();
-        let views = StoredViews::of(config, &sizes, clips(config)[0], steps.iter().zip(&stages));
+        let views = StoredViews::of(config, clips(config)[0], steps.iter().zip(&stages));
         let disk = Disk::of(config, &sizes, &parameters, clips(config), &steps);
         Ok(Self { modules: modules(config, &parameters), examples, stages, views, disk })
     }

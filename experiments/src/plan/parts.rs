@@ -9,10 +9,22 @@ use model::{Blip2Config, Fusion};
 use crate::config::{FrozenType, RunConfig};
 use crate::tasks::TextLengths;
 
+/// What a stack is in the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[default]
+    Vit,
+    QFormer,
+    /// The encoder of a language model that has one.
+    Encoder,
+    /// The blocks of a language model that generate.
+    Decoder,
+}
+
 /// A stack of equal blocks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Part {
-    pub(super) name: &'static str,
+    pub(super) kind: Kind,
     pub(super) blocks: usize,
     /// Tokens of a clip that go through.
     pub(super) tokens: usize,
@@ -37,19 +49,6 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn is_vit(&self) -> bool {
-        self.name == VIT
-    }
-
-    pub(super) fn is_qformer(&self) -> bool {
-        self.name == QFORMER
-    }
-
-    /// Whether it is the encoder of a language model that has one.
-    pub(super) fn is_encoder(&self) -> bool {
-        self.name == ENCODER
-    }
-
     /// Values that enter a block for one clip.
     pub(super) fn input(&self) -> usize {
         self.tokens * self.width
@@ -104,20 +103,20 @@ pub(super) fn parts(
         let is_base = |name: &str| !name.contains(".lora.");
         (of(&is_base), of(&is_trained), of(&|name| is_trained(name) && is_base(name)))
     };
-    let part = |name, start: &str, recomputed| {
+    let part = |kind, start: &str, recomputed| {
         let (all, trained, base) = weights(start);
         let is_half = base == 0 && config.model.frozen_type == FrozenType::Bf16;
         Part {
-            name,
+            kind,
             weights: all,
             trained,
-            bytes: if is_half && name != QFORMER { 2 } else { 4 },
+            bytes: if is_half && kind != Kind::QFormer { 2 } else { 4 },
             has_graph: true,
             recomputed,
             ..Part::default()
         }
     };
-    let vit = part(VIT, "vision_model.", recompute.vision_model);
+    let vit = part(Kind::Vit, "vision_model.", recompute.vision_model);
     let vit = Part {
         blocks: vision.num_hidden_layers,
         tokens: frames * patches,
@@ -137,23 +136,24 @@ pub(super) fn parts(
         heads: qformer.num_attention_heads,
         keys: queries,
         memory: Some((seen, runs * seen, qformer.encoder_hidden_size, share)),
-        ..part(QFORMER, "qformer.", recompute.qformer)
+        ..part(Kind::QFormer, "qformer.", recompute.qformer)
     };
     let TextLengths { prompt, target: caption } = texts;
     let read = prefix + prompt;
     let all = read + caption; // in a language model without an encoder
-    let language_model = |name, start| part(name, start, recompute.language_model);
-    let decoder = |name| Part { tokens: all, keys: all, ..language_model(name, "language_model.layers.") };
+    let language_model = |kind, start| part(kind, start, recompute.language_model);
+    let decoder =
+        || Part { tokens: all, keys: all, ..language_model(Kind::Decoder, "language_model.layers.") };
     let writers = match &sizes.text_config {
         LanguageModelConfig::T5(t5) => {
-            let stack = |name, start| Part {
+            let stack = |kind, start| Part {
                 width: t5.d_model,
                 inner: 3 * t5.d_ff,
                 heads: t5.num_heads,
-                ..language_model(name, start)
+                ..language_model(kind, start)
             };
-            let encoder = stack(ENCODER, "language_model.encoder.");
-            let decoder = stack("T5's decoder", "language_model.decoder.");
+            let encoder = stack(Kind::Encoder, "language_model.encoder.");
+            let decoder = stack(Kind::Decoder, "language_model.decoder.");
             vec![
                 Part { blocks: t5.num_layers, tokens: read, keys: read, ..encoder },
                 Part {
@@ -170,19 +170,15 @@ pub(super) fn parts(
             width: opt.hidden_size,
             inner: 2 * opt.ffn_dim,
             heads: opt.num_attention_heads,
-            ..decoder("OPT")
+            ..decoder()
         }],
         LanguageModelConfig::Llama(llama) => vec![Part {
             blocks: llama.num_hidden_layers,
             width: llama.hidden_size,
             inner: 3 * llama.intermediate_size,
             heads: llama.num_attention_heads,
-            ..decoder("LLaMA")
+            ..decoder()
         }],
     };
     [vit, reader].into_iter().chain(writers).collect()
 }
-
-const VIT: &str = "ViT";
-const QFORMER: &str = "Q-Former";
-const ENCODER: &str = "T5's encoder";

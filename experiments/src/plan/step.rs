@@ -6,7 +6,7 @@ use model::recompute::Recompute;
 use train::TrainConfig;
 use train::scst::{Baseline, Standard};
 
-use super::parts::{Part, parts};
+use super::parts::{Kind, Part, parts};
 use crate::config::{FrozenType, RunConfig};
 use crate::tasks::{self, TextLengths};
 
@@ -89,17 +89,17 @@ impl<'a> Step<'a> {
         let Some(reward) = &self.reward else { return Runs { trained: 1, generated: 0 } };
         let mixed = usize::from(reward.cross_entropy > 0.0);
         let greedy = usize::from(reward.baseline == Baseline::Greedy);
-        if part.is_vit() {
-            return Runs { trained: 1, generated: 0 };
+        match part.kind {
+            Kind::Vit => Runs { trained: 1, generated: 0 },
+            Kind::QFormer => {
+                let dropped = reward.dropout && self.sizes.has_qformer_dropout();
+                Runs { trained: 1, generated: usize::from(dropped) }
+            }
+            Kind::Encoder => Runs { trained: 1 + mixed, generated: 1 + greedy },
+            Kind::Decoder => {
+                Runs { trained: reward.candidates + mixed, generated: reward.candidates + greedy }
+            }
         }
-        if part.is_qformer() {
-            let dropped = reward.dropout && self.sizes.has_qformer_dropout();
-            return Runs { trained: 1, generated: usize::from(dropped) };
-        }
-        if part.is_encoder() {
-            return Runs { trained: 1 + mixed, generated: 1 + greedy };
-        }
-        Runs { trained: reward.candidates + mixed, generated: reward.candidates + greedy }
     }
 
     /// Runs of the vocabulary's product, which are those of the decoder.
@@ -111,7 +111,7 @@ impl<'a> Step<'a> {
 
     /// Whether the ViT's output is cached.
     fn has_cached_features(&self, part: &Part) -> bool {
-        part.is_vit() && !part.has_graph && self.config.frames.stored_views().is_some()
+        part.kind == Kind::Vit && !part.has_graph && self.config.frames.stored_views().is_some()
     }
 
     /// Clips of a micro-batch, and micro-batches at the same time.
