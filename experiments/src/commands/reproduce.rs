@@ -8,6 +8,7 @@ use clap::Args;
 use super::options::{CacheOption, DeviceOption};
 use super::{Outcome, Usage, exit_code, session, verdict};
 use crate::records::Summary;
+use crate::report::statistics::print_all;
 use crate::runtime::{FolderLock, Status};
 use crate::study::repeat::Recorded;
 use crate::text::numbers::NumberFormat;
@@ -89,9 +90,6 @@ fn expected_spread(recorded: &Recorded) -> String {
              212.8 ± 7.4 (docs/results/seeds-tiny.md)"
         );
     }
-    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-    let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
-    let deviation = (squares / (scores.len() - 1) as f64).sqrt();
-    let [mean, deviation] = [mean, deviation].map(|value| NumberFormat::of(metric).print(value));
-    format!("{order}: the {} seeds of this variant have test {metric} {mean} ± {deviation}", scores.len())
+    let spread = print_all(scores.iter().copied(), &NumberFormat::of(metric));
+    format!("{order}: the {} seeds of this variant have test {metric} {spread}", scores.len())
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use captioner::weights_hash;
 use serde_json::Value;
 
-use super::models::Models;
 use super::run::Run;
 use super::with_checkpoint;
-use crate::config::{RunConfig, image_size, merge_sets};
+use crate::config::{RunConfig, find_checkpoint, image_size, merge_sets};
 use crate::records::{CONFIG, PROVENANCE, Provenance, RESULT, RunResult, read_json};
 use crate::runtime::Session;
 use crate::tasks::{self, Clips};
@@ -79,7 +79,7 @@ impl Recorded {
         ensure!(!clips.split(Split::Test).is_empty(), "the data set has no test clips");
         let seed = self.provenance.seed;
         let run = Run::new(&self.variant, config, seed, out.to_owned());
-        let weights_hash = Models::new(session, out, None).weights_hash(&config.checkpoint)?;
+        let weights_hash = weights_hash(&find_checkpoint(&config.checkpoint)?)?;
         let now = run.provenance(session, &clips, weights_hash)?;
         let changed = self.changed_inputs(&now);
         ensure!(
