@@ -66,9 +66,9 @@ pub fn gradients<O: Objective>(
     let threads = if in_parallel { threads().min(parts.len()) } else { 1 };
     let work = Work { objective, recompute, context };
     if threads > 1 {
-        in_threads(model, parts, threads, &work, |step| sum.add(step?))?;
+        in_threads(model, parts, threads, &work, |step| sum.add(step))?;
     } else {
-        parts.into_iter().try_for_each(|part| sum.add(work.gradients(model, part)?))?;
+        parts.into_iter().try_for_each(|part| work.gradients(model, part).map(|step| sum.add(step)))?;
     }
     let Sum { mut accumulator, mut metrics, .. } = sum;
     let gradients = sum_gradients(context.processes, model, accumulator.grads())?;
@@ -84,15 +84,14 @@ struct Sum<'a, M: Module> {
 }
 
 impl<M: Module> Sum<'_, M> {
-    fn add(&mut self, step: Step) -> Result<(), TrainError> {
+    fn add(&mut self, step: Step) {
         self.metrics.add(&step.metrics);
         self.accumulator.accumulate(self.model, step.gradients);
-        Ok(())
     }
 }
 
-/// Micro-batches that are computed at the same time on a CPU: each has a graph of its own, so that more
-/// threads than cores would only take memory.
+/// Micro-batches that are computed at the same time on a CPU. Each has a separate graph, so that more threads
+/// than cores would only take memory.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -105,7 +104,7 @@ fn in_threads<O: Objective>(
     parts: Vec<MicroBatch>,
     threads: usize,
     work: &Work<'_, O>,
-    mut take: impl FnMut(Result<Step, TrainError>) -> Result<(), TrainError>,
+    mut take: impl FnMut(Step),
 ) -> Result<(), TrainError> {
     let count = parts.len();
     let mut of_thread: Vec<Vec<MicroBatch>> = (0..threads).map(|_| Vec::new()).collect();
@@ -119,7 +118,7 @@ fn in_threads<O: Objective>(
             let fork = model.clone().fork(&device_of(model));
             let ((give, result), (taken, was_taken)) = (sync_channel(0), sync_channel(0));
             let run = move || {
-                // it stops early where nobody takes its results after a failure
+                // after the failure of another thread results are no longer received
                 for part in parts {
                     if give.send(work.gradients(&fork, part)).is_err() || was_taken.recv().is_err() {
                         break;
@@ -131,8 +130,8 @@ fn in_threads<O: Objective>(
         for number in 0..count {
             let (_, result, taken) = &workers[number % threads];
             let Ok(step) = result.recv() else { break };
-            take(step)?;
-            // after a panic nobody waits for it
+            take(step?);
+            // a thread that panicked does not wait for this
             let _ = taken.send(());
         }
         for (thread, result, taken) in workers {
