@@ -10,7 +10,7 @@ use model::generate::GenerateConfig;
 use model::lm::LanguageModelConfig;
 use model::{Blip2, Blip2Config, InputError};
 
-pub use model::checkpoint::{QFORMER_TOKENIZER, weights_hash};
+pub use model::checkpoint::{QFORMER_TOKENIZER, hex, weights_hash};
 
 use crate::{CaptionerError, Change, Context, Overrides, PromptIds};
 
@@ -139,11 +139,6 @@ pub fn check_tokenizer(
         return Err(CaptionerError::ForeignTokenizer { tokens, rows, directory: directory.to_owned() });
     }
     Ok(())
-}
-
-/// The first 16 hexadecimal digits of a digest.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

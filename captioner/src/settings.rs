@@ -9,13 +9,11 @@ use data::sampling::Sampling;
 use data::video::FrameRequest;
 use data::views::ViewRequest;
 use model::checkpoint::Constraints;
+pub use model::checkpoint::SETTINGS_FILE;
 use model::generate::GenerateConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::CaptionerError;
-
-/// File in a checkpoint with the settings that it was trained and evaluated with.
-pub const SETTINGS_FILE: &str = "recap.toml";
 
 /// The settings that a checkpoint remembers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,8 +76,8 @@ pub struct FrameConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
     /// Number of views of a training clip that are drawn once and stored, with a frozen ViT's output.
-    /// Examples and epochs take turns with them. Without it, every example and epoch has a view of its own,
-    /// as in LAVIS.
+    /// Examples and epochs take turns with them. Without it, each example draws a new view in each
+    /// epoch, as in LAVIS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub views: Option<NonZeroUsize>,
     /// Interpolation: that of BLIP's image processor or of LAVIS.

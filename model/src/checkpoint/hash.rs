@@ -10,10 +10,12 @@ use sha2::{Digest, Sha256};
 use super::CheckpointError;
 use super::base::{BASE_FILE, Base};
 
+/// File in a checkpoint with the settings that it was trained and evaluated with.
+pub const SETTINGS_FILE: &str = "recap.toml";
 /// Folder of the Q-Former's tokenizer (InstructBLIP).
 pub const QFORMER_TOKENIZER: &str = "qformer_tokenizer";
 /// Files that record how a checkpoint was made. They are no part of [`weights_hash`].
-const RECORDS: [&str; 3] = ["recap.toml", "provenance.json", "pretraining.json"];
+const RECORDS: [&str; 3] = [SETTINGS_FILE, "provenance.json", "pretraining.json"];
 
 /// Hash of a checkpoint's files: weights, sizes, tokenizers. Records of how it was made do not count. Where
 /// it has trained tensors only, the hash of its base counts, and not the base's place.
@@ -56,7 +58,12 @@ fn hash_files(directory: &Path, base: Option<&Base>) -> std::io::Result<String> 
             }
         }
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
+}
+
+/// The first 16 hexadecimal digits of a digest.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn names_of_files(directory: &Path) -> std::io::Result<Vec<OsString>> {

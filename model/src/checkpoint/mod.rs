@@ -28,7 +28,7 @@ pub use base::{BASE_FILE, Base, FrozenTypes, FrozenValue, TRAINED_FILE, Trained}
 pub use bert::init_from_bert;
 pub use config::{load_config_file, load_language_model_config};
 pub use generation::Constraints;
-pub use hash::{QFORMER_TOKENIZER, weights_hash};
+pub use hash::{QFORMER_TOKENIZER, SETTINGS_FILE, hex, weights_hash};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
