@@ -82,63 +82,53 @@ fn write_bert_tokenizer(directory: &Path) {
     std::fs::write(directory.join("qformer_tokenizer/vocab.txt"), words).unwrap();
 }
 
-/// A small random checkpoint made by transformers, with a tokenizer.
-fn checkpoint(desk: &Desk, name: &str, write_tokenizer: impl Fn(&Path)) -> PathBuf {
+/// A copy of a small random checkpoint made by transformers.
+fn checkpoint(desk: &Desk, name: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity").join(name);
     let to = desk.path(name);
     std::fs::create_dir(&to).unwrap();
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(from.join(file), to.join(file)).unwrap();
     }
-    write_tokenizer(&to);
     to
 }
 
 /// The study of a checkpoint: cross-entropy with the language model's low-rank updates, then rewards.
 fn write_study(desk: &Desk, name: &str, targets: &str, prompt: &str) {
-    let text = format!(
-        r#"
-question = "Does the runner train {name}?"
-
-[variants.words]
-description = "captions are learned word by word"
-[variants.words.set]
+    let variant = |variant: &str, description: &str| {
+        format!(
+            r#"
+[variants.{variant}]
+description = "{description}"
+[variants.{variant}.set]
 checkpoint = "{name}"
 text.prompt = "{prompt}"
 model.lora = {{ r = 2, lora_alpha = 4.0, lora_dropout = 0.05, target_modules = [{targets}] }}
-[variants.words.set.train]
+[variants.{variant}.set.train]
 steps = 4
 evaluate_every = 2
 batch_size = 4
 micro_batches = 2
 parameters = {{ "vision_model.*" = "frozen", "language_model.*" = "frozen", "*.lora.*" = 1.0 }}
-
-[variants.rewarded]
-description = "then captions of a high CIDEr-D become likelier"
-[variants.rewarded.set]
-checkpoint = "{name}"
-text.prompt = "{prompt}"
-model.lora = {{ r = 2, lora_alpha = 4.0, lora_dropout = 0.05, target_modules = [{targets}] }}
-[variants.rewarded.set.train]
-steps = 4
-evaluate_every = 2
-batch_size = 4
-micro_batches = 2
-parameters = {{ "vision_model.*" = "frozen", "language_model.*" = "frozen", "*.lora.*" = 1.0 }}
-[variants.rewarded.set.scst]
-reward = {{ mode = "standard", candidates = 2, baseline = "greedy" }}
-[variants.rewarded.set.scst.train]
-steps = 2
-evaluate_every = 2
-batch_size = 2
-micro_batches = 2
 "#
-    );
-    std::fs::write(desk.path(&format!("{name}.toml")), text).unwrap();
+        )
+    };
+    let rewards = r#"
+[variants.rewarded.set.scst]
+reward = { mode = "standard", candidates = 2, baseline = "greedy" }
+train = { steps = 2, evaluate_every = 2, batch_size = 2, micro_batches = 2 }
+"#;
+    let text = [
+        format!("question = \"Does the runner train {name}?\"\n"),
+        variant("words", "captions are learned word by word"),
+        variant("rewarded", "then captions of a high CIDEr-D become likelier"),
+        rewards.to_owned(),
+    ];
+    std::fs::write(desk.path(&format!("{name}.toml")), text.concat()).unwrap();
 }
 
-/// Trains, stops, resumes, evaluates and reports a study of a checkpoint; the weights stay bf16 where they
-/// are frozen.
+/// Runs the first variant of a study, then the study with `--resume`, evaluates both checkpoints and reads
+/// the report.
 fn run_study(desk: &Desk, name: &str) {
     let file = format!("{name}.toml");
     let sets =
@@ -168,40 +158,34 @@ fn run_study(desk: &Desk, name: &str) {
     assert!(report.contains("rewarded") && report.contains("video"), "{report}");
 }
 
-#[test]
-fn opt_is_trained_rewarded_resumed_and_evaluated() {
+/// The whole way of one checkpoint, in a folder of synthetic clips.
+fn check(name: &str, write_tokenizers: &[fn(&Path)], targets: &str, prompt: &str) {
     let desk = Desk::new();
     assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
-    checkpoint(&desk, "opt", write_opt_tokenizer);
-    write_study(&desk, "opt", r#""q_proj", "v_proj""#, "");
-    run_study(&desk, "opt");
+    let directory = checkpoint(&desk, name);
+    write_tokenizers.iter().for_each(|write| write(&directory));
+    write_study(&desk, name, targets, prompt);
+    run_study(&desk, name);
+}
+
+const DECODER: &str = r#""q_proj", "v_proj""#;
+
+#[test]
+fn opt_is_trained_rewarded_resumed_and_evaluated() {
+    check("opt", &[write_opt_tokenizer], DECODER, "");
 }
 
 #[test]
 fn llama_is_trained_rewarded_resumed_and_evaluated() {
-    let desk = Desk::new();
-    assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
-    checkpoint(&desk, "llama", write_llama_tokenizer);
-    write_study(&desk, "llama", r#""q_proj", "v_proj""#, "");
-    run_study(&desk, "llama");
+    check("llama", &[write_llama_tokenizer], DECODER, "");
 }
 
 #[test]
 fn an_instructblip_with_llama_is_trained_rewarded_resumed_and_evaluated() {
-    let desk = Desk::new();
-    assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
-    let directory = checkpoint(&desk, "instructblip-llama", write_llama_tokenizer);
-    write_bert_tokenizer(&directory);
-    write_study(&desk, "instructblip-llama", r#""q_proj", "v_proj""#, "a video of");
-    run_study(&desk, "instructblip-llama");
+    check("instructblip-llama", &[write_llama_tokenizer, write_bert_tokenizer], DECODER, "a video of");
 }
 
 #[test]
 fn an_instructblip_with_t5_is_trained_rewarded_resumed_and_evaluated() {
-    let desk = Desk::new();
-    assert_eq!(desk.run(&["data", "synthesize", "--profile", "smoke", "--out", "w"]).code, Some(0));
-    let directory = checkpoint(&desk, "instructblip-t5", write_t5_tokenizer);
-    write_bert_tokenizer(&directory);
-    write_study(&desk, "instructblip-t5", r#""q", "v""#, "a video of");
-    run_study(&desk, "instructblip-t5");
+    check("instructblip-t5", &[write_t5_tokenizer, write_bert_tokenizer], r#""q", "v""#, "a video of");
 }
