@@ -14,7 +14,7 @@ use crate::settings::{FrameConfig, Storage};
 pub enum FrameSource {
     /// Decoded once.
     Stored(StoredFrames),
-    /// Decoded on every access: each example has a view of its own in each epoch.
+    /// Decoded on every access: each example draws a new view in each epoch.
     Live(LiveFrames),
 }
 

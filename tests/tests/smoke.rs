@@ -312,7 +312,7 @@ fn a_data_set_on_disk_is_trained_on_and_its_best_model_evaluated() {
     assert_ne!(hash(), first, "the hash covers the content of the files");
 }
 
-/// The cache shows it: each seed has views of its own, and a run that is repeated finds them.
+/// The cache shows it: each seed stores other views, and a repeated run finds them.
 #[test]
 fn the_seed_and_the_replica_of_a_run_reach_its_views() {
     let desk = Desk::new();

@@ -110,7 +110,7 @@ impl Examples for Captioned {
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let places: Vec<(usize, usize)> = items.iter().map(|&item| self.place(epoch, item)).collect();
         let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
-        // every caption has a view of its own, as in LAVIS
+        // every caption draws its own view, as in LAVIS
         let shown = |&(clip, caption): &(usize, usize)| Shown {
             clip,
             example: if self.every.is_some() { caption } else { 0 },

@@ -118,7 +118,7 @@ fn numbers(study: &Study) -> Vec<Block> {
     vec![Block::Table("The paper's numbers beside ours".to_owned(), table), Block::Text(note)]
 }
 
-/// Whether a number stands in a row of its own: all but those of other methods.
+/// Whether a number has its row in the table beside our variants: all but those of other methods.
 fn is_paired(row: &Published) -> bool {
     row.variant.is_some() || !row.is_of_a_comparison()
 }

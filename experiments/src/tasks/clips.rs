@@ -29,7 +29,7 @@ pub(crate) struct Clips {
     caches: Caches,
     /// As validation and test need them.
     frames: [OnceLock<Arc<FrameSource>>; 3],
-    /// The training split as training needs it, where no run draws views of its own.
+    /// The training split as training needs it, where views do not depend on the run.
     trained: OnceLock<Arc<FrameSource>>,
 }
 

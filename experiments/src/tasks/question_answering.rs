@@ -218,7 +218,7 @@ impl Examples for Questions {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let questions = || items.iter().map(|&item| &self.asked[item].1);
-        // every question has a view of its own, as in LAVIS
+        // every question draws its own view, as in LAVIS
         let shown: Vec<Shown> = items.iter().map(|&item| self.asked[item].0).collect();
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &shown)?,

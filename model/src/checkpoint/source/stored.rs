@@ -169,8 +169,8 @@ impl Stored {
 /// Bytes of a storage in memory during the verification of its checksum.
 const HASHED_AT_ONCE: usize = 64 << 20;
 
-/// The number of elements of a shape, or `None` if it overflows. Without an element too, the other sizes must
-/// not overflow: nobody who multiplies sizes in another order needs to check.
+/// The number of elements of a shape, or `None` if it overflows. With a size of zero the product of the other
+/// sizes must not overflow either, so that sizes can be multiplied in any order.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
     let mut others = shape.iter().filter(|&&size| size != 0);
     let count = others.try_fold(1usize, |count, &size| count.checked_mul(size))?;
