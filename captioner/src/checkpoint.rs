@@ -108,7 +108,10 @@ pub fn end_tokens(
 pub fn open_tokenizer(directory: &Path, config: &Blip2Config) -> Result<Tokenizer, CaptionerError> {
     let tokenizer = Tokenizer::open(directory).map_err(CaptionerError::Tokenizer)?;
     check_tokenizer(&tokenizer, config, directory)?;
-    Ok(tokenizer)
+    Ok(match checkpoint::end_tokens(directory, config)?.first() {
+        Some(&end) => tokenizer.ending_with(end),
+        None => tokenizer,
+    })
 }
 
 /// Reads the Q-Former's tokenizer, in any layout that [`Tokenizer::open`] supports.

@@ -39,7 +39,8 @@ pub struct PromptIds {
 
 impl PromptIds {
     /// Tokenizes a prompt as published, as LAVIS does: T5's encoder reads `prompt </s>`, OPT and LLaMA read
-    /// `</s> prompt` and `<s> prompt`, LLaMA its `<s>` without a prompt too. `qformer` is the tokenizer of a
+    /// `</s> prompt` and `<s> prompt`, LLaMA its `<s>` without a prompt too; others as their tokenizer has
+    /// it. `qformer` is the tokenizer of a
     /// Q-Former that reads text.
     ///
     /// # Errors
@@ -48,7 +49,7 @@ impl PromptIds {
         let prompt = prompt.trim();
         if prompt.is_empty() {
             return Ok(match tokenizer.family() {
-                Family::Llama => {
+                Family::Llama | Family::Gpt2 => {
                     Self { text: tokenizer.encode_as_published("", usize::MAX)?, ..Self::default() }
                 }
                 Family::Opt => {

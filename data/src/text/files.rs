@@ -190,6 +190,27 @@ mod tests {
     }
 
     #[test]
+    fn byte_pairs_without_opts_end_token_end_as_the_model_says() {
+        let vocabulary = VOCABULARY.replace("</s>", "<|endoftext|>").replace("<s>", "<|im_end|>");
+        let folder = folder(&[("vocab.json", &vocabulary), ("merges.txt", "a b\nĠ ab\n")]);
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        assert_eq!((tokenizer.family(), tokenizer.end()), (Family::Gpt2, 2));
+        assert_eq!(tokenizer.encode_as_published("ab ab", 10).unwrap(), [6, 8], "no token before a text");
+        assert_eq!(tokenizer.target("ab ab", 10).unwrap(), [6, 8, 2]);
+        assert_eq!(tokenizer.continuation("ab ab", 10).unwrap(), [8, 8, 2]);
+        let ended = tokenizer.clone().ending_with(0);
+        assert_eq!(ended.target("ab", 10).unwrap(), [6, 0]);
+        assert_eq!(ended.decode(&[6, 8, 0, 6]).unwrap(), "ab ab");
+        assert_eq!(tokenizer.ending_with(99).end(), 2, "no token has this id");
+    }
+
+    #[test]
+    fn opts_end_token_is_its_own() {
+        let folder = folder(&[("vocab.json", VOCABULARY), ("merges.txt", "a b\nĠ ab\n")]);
+        assert_eq!(Tokenizer::open(folder.path()).unwrap().ending_with(2).end(), 9);
+    }
+
+    #[test]
     fn a_list_of_word_pieces_makes_berts_tokenizer() {
         let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\nÉ\ne\n";
         let lower = folder(&[("vocab.txt", vocabulary)]);

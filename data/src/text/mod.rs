@@ -23,8 +23,10 @@ const SPACE: &str = "\u{2581}";
 pub enum Family {
     /// WordPiece: `[CLS] text [SEP]`; the Q-Former's.
     Bert,
-    /// Byte-level BPE: `</s> text`; a caption ends with a line feed.
+    /// Byte-level BPE with `</s>`: `</s> text`; a caption ends with a line feed.
     Opt,
+    /// Byte-level BPE of other models, such as SmolLM2: `text <|endoftext|>`.
+    Gpt2,
     /// Unigram: `text </s>`.
     T5,
     /// BPE with byte fallback: `<s> text`; a caption ends with `</s>`.
@@ -99,12 +101,14 @@ impl Tokenizer {
             tokenizers::ModelWrapper::Unigram(_) => Family::T5,
             tokenizers::ModelWrapper::WordLevel(_) => Family::Words,
             tokenizers::ModelWrapper::BPE(model) if model.byte_fallback => Family::Llama,
-            tokenizers::ModelWrapper::BPE(_) => Family::Opt,
+            tokenizers::ModelWrapper::BPE(_) if inner.token_to_id("</s>").is_some() => Family::Opt,
+            tokenizers::ModelWrapper::BPE(_) => Family::Gpt2,
         };
         // OPT's captions end with the line feed that LAVIS appends; its token is Ċ.
         let ends: &[&str] = match family {
             Family::Bert => &["[SEP]"],
-            Family::Opt => &["Ċ", "</s>", "<|endoftext|>"],
+            Family::Opt => &["Ċ", "</s>"],
+            Family::Gpt2 => &["<|endoftext|>", "<|end_of_text|>", "<|im_end|>"],
             Family::Llama => &["</s>"],
             Family::T5 | Family::Words => &["</s>", "[SEP]", "<|endoftext|>"],
         };
@@ -112,6 +116,20 @@ impl Tokenizer {
             failed(path, format!("it has no {}, so no text can end", ends.join(" and no ")))
         })?;
         Ok(Self { inner, family, end })
+    }
+
+    /// The same tokenizer with the end token that a model's configuration names, where its file does not
+    /// determine one: byte-level BPE of other models than OPT. Another tokenizer keeps its own.
+    #[must_use]
+    pub fn ending_with(self, id: u32) -> Self {
+        let is_open = self.family == Family::Gpt2 && self.inner.id_to_token(id).is_some();
+        if is_open { Self { end: id, ..self } } else { self }
+    }
+
+    /// Whether a text after a prompt is tokenized with the space before its first word.
+    #[must_use]
+    pub fn joins_words_with_spaces(&self) -> bool {
+        matches!(self.family, Family::Opt | Family::Gpt2)
     }
 
     /// Writes a `tokenizer.json`.
@@ -161,7 +179,7 @@ impl Tokenizer {
     }
 
     /// The target ids of a caption, as in LAVIS, at most `max`: T5 `text </s>`; OPT `</s> text` and a line
-    /// feed, cut at its end; LLaMA `text </s>`.
+    /// feed, cut at its end; LLaMA and others `text </s>`.
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max`
@@ -171,13 +189,15 @@ impl Tokenizer {
     pub fn target(&self, caption: &str, max: usize) -> Result<Vec<u32>> {
         match self.family {
             Family::Opt => self.encode_as_published(&format!("{caption}\n"), max),
-            Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
+            Family::Bert | Family::Gpt2 | Family::T5 | Family::Llama | Family::Words => {
+                self.encode(caption, max)
+            }
         }
     }
 
     /// The target ids of a caption that continues a prompt, at most `max`, as in LAVIS: OPT's text goes on,
     /// so that its first token contains the space before the word, and the `</s>` is already before the
-    /// prompt. Others as [`target`](Self::target).
+    /// prompt. So does that of other byte-level BPE. Others as [`target`](Self::target).
     ///
     /// # Shapes
     /// returns `[t]`, `t <= max`
@@ -190,6 +210,7 @@ impl Tokenizer {
                 let encoding = self.plain(&format!(" {caption}\n"))?;
                 Ok(encoding.get_ids().iter().copied().take(max).collect())
             }
+            Family::Gpt2 => self.encode(&format!(" {caption}"), max),
             Family::Bert | Family::T5 | Family::Llama | Family::Words => self.encode(caption, max),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Shown, Videos};
 use data::datasets::{Clip, Question, Split, VideoSet};
-use data::text::{Family, Tokenizer, ask, clean_question};
+use data::text::{Tokenizer, ask, clean_question};
 use data::tiny_world::{World, WorldConfig};
 use model::Blip2Config;
 use model::generate::GenerateConfig;
@@ -170,8 +170,7 @@ impl Reader {
 
     /// The answers as targets after a prompt.
     fn targets<'a>(&self, questions: impl Iterator<Item = &'a Question>) -> data::Result<HostTokens> {
-        // OPT's text continues the prompt, and its tokens contain the space before a word
-        let before = if self.tokenizer.family() == Family::Opt { " " } else { "" };
+        let before = if self.tokenizer.joins_words_with_spaces() { " " } else { "" };
         let target = |question: &Question| {
             let answer = format!("{before}{}", question.answer.trim());
             self.tokenizer.encode(&answer, self.config.max_answer_tokens)
