@@ -126,13 +126,17 @@ fn inherit(table: &mut Table) {
 }
 
 /// Replaces the settings of `base` by those of `over`, table by table. A table of patterns is replaced as a
-/// whole, because its order counts, and so is one of another kind, which has other keys.
+/// whole, because its order counts, and so is one of another kind, which has other keys. A length in epochs
+/// replaces one in steps.
 pub(super) fn merge(base: &mut Table, over: &Table) {
     let is_of_other_kind = |base: &Table, over: &Table| {
         ["mode", "model_type"]
             .iter()
             .any(|kind| over.contains_key(*kind) && over.get(*kind) != base.get(*kind))
     };
+    if over.contains_key(EPOCHS) && !over.contains_key(STEPS) {
+        drop_steps(base);
+    }
     for (key, value) in over {
         match (base.get_mut(key), value) {
             (Some(Value::Table(base)), Value::Table(over))
@@ -144,6 +148,17 @@ pub(super) fn merge(base: &mut Table, over: &Table) {
                 base.insert(key.clone(), value.clone());
             }
         }
+    }
+}
+
+const EPOCHS: &str = "epochs";
+const STEPS: &str = "steps";
+
+/// Removes the length of a training in steps, and with it the interval of evaluations, which was chosen for
+/// it: evaluations follow the epochs then.
+fn drop_steps(training: &mut Table) {
+    if training.remove(STEPS).is_some() {
+        training.remove("evaluate_every");
     }
 }
 
@@ -167,6 +182,9 @@ fn assign(table: &mut Table, key: &[String], value: Value) -> Result<(), String>
     match key {
         [] => Err("there is no key".to_owned()),
         [last] => {
+            if last == EPOCHS {
+                drop_steps(table);
+            }
             table.insert(last.clone(), value);
             Ok(())
         }
@@ -213,5 +231,27 @@ mod tests {
         let expected: Table =
             toml::from_str("[train]\nepochs = 3\nbatch_size = 2\n[train.parameters]\n\"a\" = 0.5").unwrap();
         assert_eq!(base, expected);
+    }
+
+    #[test]
+    fn epochs_replace_the_steps_of_earlier_layers_and_not_those_beside_them() {
+        let table = |text: &str| toml::from_str::<Table>(text).unwrap();
+        let steps = table("train = { steps = 9, evaluate_every = 3, epochs = 1, batch_size = 2 }");
+        let mut merged = steps.clone();
+        merge(&mut merged, &table("train.epochs = 4"));
+        assert_eq!(merged, table("train = { epochs = 4, batch_size = 2 }"));
+        merge(&mut merged, &table("train = { epochs = 5, steps = 7, evaluate_every = 2 }"));
+        assert_eq!(merged, table("train = { epochs = 5, steps = 7, evaluate_every = 2, batch_size = 2 }"));
+        let mut set = steps.clone();
+        apply(&mut set, "train.epochs=4").unwrap();
+        assert_eq!(set, table("train = { epochs = 4, batch_size = 2 }"));
+        // an interval that was not chosen for a number of steps stays
+        let mut interval = table("train = { evaluate_every = 3, epochs = 1 }");
+        merge(&mut interval, &table("train.epochs = 4"));
+        assert_eq!(interval, table("train = { evaluate_every = 3, epochs = 4 }"));
+        let mut both = table("train.epochs = 3\nscst.train.epochs = 1");
+        both.get_mut("train").and_then(Value::as_table_mut).unwrap().insert(STEPS.into(), 9.into());
+        inherit(&mut both);
+        assert_eq!(both["scst"], table("scst.train.epochs = 1")["scst"], "its own epochs count");
     }
 }

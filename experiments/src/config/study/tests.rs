@@ -105,26 +105,73 @@ fn on_paper(ablation: &str, variant: &str, sets: &[&str]) -> RunConfig {
     all.into_iter().find(|(own, _)| own.name == variant).unwrap().1
 }
 
+/// Steps of a run's first stage and between evaluations, with the official number of captions.
+fn steps(config: &RunConfig) -> (usize, usize) {
+    let dataset = config.dataset.as_ref().unwrap().name;
+    let examples = data::datasets::splits::sizes(dataset).unwrap().learned;
+    let batches = examples.div_ceil(config.train.batch_size);
+    (config.train.total_steps(batches), config.train.evaluation_interval(batches))
+}
+
 /// `caption_{msrvtt,msvd,vatex}_flant5xl_{ft,scst}.yaml` of the released code.
 #[test]
 fn each_data_set_has_the_settings_of_the_authors_code_in_the_released_recipe() {
-    for (dataset, frames, steps, every, batch, [rate, last, rewarded]) in [
-        ("msrvtt", 16, 15_000, 500, 512, [1e-5, 1e-6, 20_000.0]),
-        ("msvd", 16, 15_000, 500, 512, [1e-6, 1e-7, 15_000.0]),
-        ("vatex", 8, 20_320, 1016, 256, [1e-5, 1e-6, 20_000.0]),
+    for (dataset, frames, length, batch, [rate, last, rewarded]) in [
+        ("msrvtt", 16, (15_000, 500), 512, [1e-5, 1e-6, 20_000.0]),
+        ("msvd", 16, (15_000, 1000), 512, [1e-6, 1e-7, 15_000.0]),
+        ("vatex", 8, (20_320, 1016), 256, [1e-5, 1e-6, 20_000.0]),
     ] {
         let name = format!("dataset.name={dataset}");
-        let config = on_paper("headline", "full", &["recipe=released", &name]);
-        let train = &config.train;
-        assert_eq!(config.frames.count, frames, "{dataset}");
-        assert_eq!((train.steps, train.evaluate_every, train.batch_size), (Some(steps), Some(every), batch));
-        assert_eq!((train.learning_rate, train.min_learning_rate), (5e-5, 1e-5), "{dataset}");
-        let scst = config.scst.unwrap();
-        assert_eq!((scst.train.learning_rate, scst.train.min_learning_rate), (rate, last), "{dataset}");
-        assert_eq!(scst.train.steps, Some(rewarded as usize), "{dataset}");
-        assert!(matches!(scst.reward, train::scst::ScstConfig::Released(_)), "{dataset}");
+        for (study, variant) in [("headline", "full"), ("scst", "scst")] {
+            let config = on_paper(study, variant, &["recipe=released", &name]);
+            let train = &config.train;
+            assert_eq!(config.frames.count, frames, "{study} {dataset}");
+            assert_eq!((steps(&config), train.batch_size), (length, batch), "{study} {dataset}");
+            assert_eq!((train.learning_rate, train.min_learning_rate), (5e-5, 1e-5), "{dataset}");
+            let scst = config.scst.unwrap();
+            assert_eq!((scst.train.learning_rate, scst.train.min_learning_rate), (rate, last), "{dataset}");
+            assert_eq!(scst.train.total_steps(1), rewarded as usize, "{study} {dataset}");
+            assert_eq!(scst.train.evaluate_every, Some(1000), "{study} {dataset}");
+            assert!(matches!(scst.reward, train::scst::ScstConfig::Released(_)), "{dataset}");
+        }
+        let first = on_paper("scst", "cross_entropy", &["recipe=released", &name]);
+        assert_eq!(first.frames.count, frames, "{dataset}");
         let paper = on_paper("headline", "full", &[&name]);
         assert_eq!((paper.train.steps, paper.train.epochs, paper.train.batch_size), (None, 32, 32));
+    }
+}
+
+/// `caption_msrvtt_{opt2.7b,vicuna7b}_ft.yaml` count epochs: other data sets get as many.
+#[test]
+fn decoder_only_models_train_the_epochs_of_the_authors_code_on_every_data_set() {
+    for (dataset, captions) in [("msrvtt", 130_260_usize), ("msvd", 48_774), ("vatex", 259_910)] {
+        let sets = ["recipe=released", &format!("dataset.name={dataset}")];
+        for (study, variant, epochs, batch) in [
+            ("lm_size", "small", 30, 512),
+            ("pretraining_size", "few", 30, 512),
+            ("lm_size", "large", 20, 128),
+            ("scst", "vicuna_scst", 20, 128),
+        ] {
+            let config = on_paper(study, variant, &sets);
+            let epoch = captions.div_ceil(batch);
+            assert_eq!(config.train.batch_size, batch, "{study} {variant} {dataset}");
+            assert_eq!(steps(&config), (epochs * epoch, epoch), "{study} {variant} {dataset}");
+        }
+    }
+}
+
+/// `qa_{msrvtt,msvd}_{flant5xl,vicuna7b}_eval*.yaml` of LAVIS, and InstructBLIP's batches.
+#[test]
+fn questions_are_trained_and_answered_as_in_instructblip() {
+    for (dataset, tokens) in [("msrvtt-qa", 10), ("msvd-qa", 30)] {
+        for (variant, batch) in [("qformer_only", 192), ("opt_2_7b", 192), ("vicuna_7b", 128)] {
+            let config = on_paper("vqa", variant, &[&format!("dataset.name={dataset}")]);
+            assert_eq!(config.answering.unwrap().generate.max_new_tokens, tokens, "{dataset}");
+            assert_eq!((config.train.batch_size, config.train.steps), (batch, Some(30_000)), "{variant}");
+            let augment = serde_json::to_value(&config.frames).unwrap()["augment"].clone();
+            assert_eq!(augment["scale"], serde_json::json!([0.9, 1.0]), "{variant}");
+            assert_eq!(config.frames.count, 4, "{variant}");
+        }
     }
 }
 
