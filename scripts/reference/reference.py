@@ -71,12 +71,14 @@ def make_reference(
     generations=(),
     bfloat16=None,
     double=None,
+    forward_only=False,
     seed=0,
     command=None,
 ):
     """Runs `model` and writes the reference. `generations` are further settings of `generate`, each a dict, whose ids
     and scores are stored as `generations.INDEX.ids` and `.scores`. `bfloat16` is the same model in bf16, or None.
-    `double` is the same in f64: ids that hang on rounding are refused."""
+    `double` is the same in f64: ids that hang on rounding are refused. `forward_only` leaves out generation and gradients,
+    for a model that fills the memory."""
     pixel_values, input_ids, input_mask, labels = draw_inputs(
         model.config,
         frames=frames,
@@ -87,7 +89,8 @@ def make_reference(
         padded_prompts=padded_prompts,
         image_size=image_size,
     )
-    stages = Stages(model, pixel_values, fusion, input_ids, input_mask, labels)
+    with torch.set_grad_enabled(not forward_only):
+        stages = Stages(model, pixel_values, fusion, input_ids, input_mask, labels)
     tensors = {"pixel_values": pixel_values, "input_ids": input_ids, "input_mask": input_mask, "labels": labels}
     for name in ("vision_features", "fused_features", "query_output", "projected", "logits"):
         tensors[name] = getattr(stages, name)
@@ -99,6 +102,7 @@ def make_reference(
     beam = {"num_beams": num_beams, "length_penalty": length_penalty, **shared, **stopping}
     asked = {"generated_greedy": {"num_beams": 1, **shared}, "generated_beam": beam}
     asked |= {f"generations.{index}.ids": generation for index, generation in enumerate(generations)}
+    asked = {} if forward_only else asked
     for name, generation in asked.items():
         tensors[name], scores = stages.generate(**generation)
         tensors[f"{name.removesuffix('.ids')}{'.' if '.' in name else '_'}scores"] = scores
@@ -107,7 +111,7 @@ def make_reference(
         for name, generation in asked.items():
             if not torch.equal(exact.generate(**generation)[0], tensors[name]):
                 raise SystemExit(f"{out}: {name} differs in f64, {generation}: draw other weights")
-    tensors |= gradients(model, stages.loss)
+    tensors |= {} if forward_only else gradients(model, stages.loss)
     if bfloat16 is not None:
         halved = Stages(bfloat16, pixel_values.bfloat16(), fusion, input_ids, input_mask, labels)
         tensors["logits_bfloat16"] = halved.logits
@@ -152,6 +156,7 @@ def main():
     parser.add_argument("--min-new-tokens", type=int)
     parser.add_argument("--early-stopping", action="store_true", default=None)
     parser.add_argument("--end-tokens", type=int, nargs="+", help="instead of the model's own")
+    parser.add_argument("--forward-only", action="store_true", help="no generation, no gradients")
     parser.add_argument("--bfloat16", action="store_true", help="logits in bf16 too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -175,6 +180,7 @@ def main():
         early_stopping=given.early_stopping,
         end_tokens=given.end_tokens,
         bfloat16=load_model(given.checkpoint, torch.bfloat16) if given.bfloat16 else None,
+        forward_only=given.forward_only,
         seed=given.seed,
         command=" ".join(["python", *sys.argv]),
     )

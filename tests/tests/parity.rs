@@ -75,7 +75,7 @@ fn llama_equals_transformers() {
 }
 
 #[test]
-fn weights_in_bf16_give_the_logits_of_f32_to_two_hundredths() {
+fn weights_in_bf16_give_the_features_and_logits_of_f32_to_their_tolerances() {
     for checkpoint in ["opt", "t5-flan", "llama-grouped"] {
         let folder = fixtures().join(checkpoint);
         let reference = Reference::read(&folder.join("frames3-concat-prompt.safetensors")).unwrap();
@@ -83,6 +83,7 @@ fn weights_in_bf16_give_the_logits_of_f32_to_two_hundredths() {
         let comparison = verify(&subject, &reference, &device()).unwrap();
         println!("{checkpoint}\n{}", comparison.to_text());
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
+        assert_eq!(comparison.tensors.len(), 5, "every stage and the logits");
     }
 }
 

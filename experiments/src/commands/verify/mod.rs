@@ -16,7 +16,7 @@ use model::parameters::{gradient, set_trainable};
 use model::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 
 pub use compare::{Compared, Comparison};
-use compare::{GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
+use compare::{FEATURES_IN_BF16, GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
 pub use reference::Reference;
 use reference::{HostTensor, Values, generation};
 
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     reference: PathBuf,
-    /// Store ViT and language model in bf16: only the logits are compared, to 2e-2
+    /// Store ViT and language model in bf16: features are compared to 5e-2, logits to 2e-2
     #[arg(long)]
     bf16: bool,
     #[command(flatten)]
@@ -103,9 +103,9 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
     inputs.check(&config)?;
 
     let mut comparison = Comparison::new();
-    let logits = forward(&blip2, &inputs, reference, &mut comparison, bf16)?;
-    let tolerance = if bf16 { LOGITS_IN_BF16 } else { TENSOR };
-    compare_logits(&logits, &inputs, reference, tolerance, &mut comparison)?;
+    let (features, scores) = if bf16 { (FEATURES_IN_BF16, LOGITS_IN_BF16) } else { (TENSOR, TENSOR) };
+    let logits = forward(&blip2, &inputs, reference, features, &mut comparison)?;
+    compare_logits(&logits, &inputs, reference, scores, &mut comparison)?;
     if bf16 {
         return Ok(comparison);
     }
@@ -186,25 +186,24 @@ impl Inputs {
     }
 }
 
-/// Runs the model stage by stage; returns the logits.
+/// Runs the model stage by stage, and compares the stages; returns the logits.
 fn forward(
     blip2: &Blip2,
     inputs: &Inputs,
     reference: &Reference,
+    tolerance: f64,
     comparison: &mut Comparison,
-    only_logits: bool,
 ) -> anyhow::Result<Tensor<3>> {
     let features = blip2.normed_features(inputs.visual());
     let [b, f, p, d] = features.dims();
     let fused = blip2.fuse(features.clone());
     let queries = blip2.query(&fused, f, inputs.prompt.instruction.as_ref())?;
     let projected = blip2.language_projection.forward(queries.clone());
-    if !only_logits {
-        comparison.floats("vision_features", reference, features.reshape([b * f, p, d]), TENSOR)?;
-        comparison.floats("fused_features", reference, fused, TENSOR)?;
-        comparison.floats("query_output", reference, frame_by_frame(queries, reference)?, TENSOR)?;
-        comparison.floats("projected", reference, projected.clone(), TENSOR)?;
-    }
+    let queries = frame_by_frame(queries, reference)?;
+    comparison.floats("vision_features", reference, features.reshape([b * f, p, d]), tolerance)?;
+    comparison.floats("fused_features", reference, fused, tolerance)?;
+    comparison.floats("query_output", reference, queries, tolerance)?;
+    comparison.floats("projected", reference, projected.clone(), tolerance)?;
     let prefix = blip2.with_prompt(projected, inputs.prompt.text.as_ref());
     Ok(blip2.language_model.score(prefix, inputs.targets.ids.clone())?)
 }
