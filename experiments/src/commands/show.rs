@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::options::{ConfigOptions, MemoryOption};
 use super::{Outcome, Usage};
@@ -22,6 +23,9 @@ pub(super) struct Arguments {
     config: ConfigOptions,
     #[command(flatten)]
     memory: MemoryOption,
+    /// Print one JSON array, an object a variant, instead of tables; sizes in bytes
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
@@ -34,6 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .map(|(variant, config)| Ok((*variant, Plan::of(config, machine.parallel)?)))
         .collect::<anyhow::Result<Vec<_>>>()
         .usage()?;
+    if arguments.json {
+        let all: Vec<Value> = plans.iter().map(as_json).collect();
+        println!("{}", serde_json::to_string_pretty(&all).context("a plan as JSON").failure()?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let paper = if ablation.paper.is_empty() { "not in the paper" } else { &ablation.paper };
     println!("# {} ({paper}): {}\n", ablation.name, ablation.question);
     println!("{}\n", variants(&plans).to_text());
@@ -63,6 +72,32 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 type Planned<'a> = (&'a Variant, Plan);
+
+fn as_json((variant, plan): &Planned<'_>) -> Value {
+    let stage = |stage: &Stage| {
+        let Memory { weights, gradients, optimizer, activations } = stage.memory;
+        json!({
+            "name": stage.name,
+            "steps": stage.steps,
+            "weights": weights,
+            "gradients": gradients,
+            "optimizer": optimizer,
+            "activations": activations,
+            "total": stage.memory.total(),
+            "operations": stage.work(),
+        })
+    };
+    let Disk { best, states, held_out, training } = plan.disk;
+    let cached = |Cached { frames, features }: Cached| json!({ "frames": frames, "features": features });
+    json!({
+        "variant": variant.name,
+        "trained": plan.trained(),
+        "parameters": plan.values(),
+        "examples": plan.examples,
+        "stages": plan.stages.iter().map(stage).collect::<Vec<_>>(),
+        "disk": { "best": best, "states": states, "held_out": cached(held_out), "training": cached(training) },
+    })
+}
 
 fn variants(plans: &[Planned<'_>]) -> Table {
     let mut table =
