@@ -42,7 +42,7 @@ VICUNA_7B = dict(
     pad_token_id=32000,
 )  # fmt: skip
 
-# name -> (class of the model, class of the text config, its sizes, class of the language model, folder of the tokenizer)
+# name -> (class of the model, class of the text config, its sizes, class of the language model, tokenizer)
 MODELS = {
     "blip2-flan-t5-xl": ("Blip2", "T5", T5_XL, "T5ForConditionalGeneration", "t5"),
     "blip2-opt-2.7b": ("Blip2", "OPT", OPT_2B7, "OPTForCausalLM", "opt"),

@@ -14,8 +14,9 @@ pub(super) const TENSOR: f64 = 1e-4;
 pub(super) const LOSS: f64 = 1e-5;
 /// The same for gradients, which pass twice as many layers.
 pub(super) const GRADIENT: f64 = 1e-3;
-/// The same for features of bf16 weights against f32. Rounding adds up over the blocks of the ViT: behind its 39
-/// at full size, transformers in bf16 differs from itself in f32 by 2.5e-2 (docs/results/rehearsal.md).
+/// The same for features of bf16 weights against f32. Rounding adds up over the blocks of the ViT: behind
+/// its 39 at full size, transformers in bf16 differs from itself in f32 by 2.5e-2
+/// (docs/results/rehearsal.md).
 pub(super) const FEATURES_IN_BF16: f64 = 5e-2;
 /// The same for logits of bf16 weights against f32: bf16 has 8 bits of precision.
 pub(super) const LOGITS_IN_BF16: f64 = 2e-2;
