@@ -9,9 +9,9 @@
 # SHARED  has tokenizers/, clips/ and annotations/msrvtt/ (docs/results/rehearsal.md)
 # PYTHON  has torch 2.15, transformers 5.23 and safetensors
 #
-# Each variant: two clips to learn from in one step of two micro-batches, one clip of validation and one of
-# test. RESUMED are interrupted after the first of two steps and resumed. Prints the tables for
-# docs/results/rehearsal.md.
+# Each variant: one step on one clip, one clip of validation and one of test. RESUMED have two steps of two
+# clips each, in two micro-batches at a time; they are interrupted after the first step and resumed. Prints the
+# tables for docs/results/rehearsal.md.
 set -euo pipefail
 work=$(mkdir -p "$1" && cd "$1" && pwd)
 shared=$(cd "$2" && pwd)
@@ -68,7 +68,8 @@ rehearse() {
   for stage in train scst.train; do
     [[ $stage == scst.train && $stages != *self-critical* ]] && continue
     sets+=(--set "$stage.steps=$steps" --set "$stage.evaluate_every=$steps" --set "$stage.save_every=1")
-    sets+=(--set "$stage.batch_size=2" --set "$stage.micro_batches=2")
+    sets+=(--set "$stage.keep_checkpoints=$steps")
+    sets+=(--set "$stage.batch_size=$steps" --set "$stage.micro_batches=$steps")
   done
   [[ -n ${DRY:-} ]] && echo "$study/$variant: $stages" && return
   local options=(--profile paper --dataset "$dataset" "${sets[@]}")
@@ -79,11 +80,15 @@ rehearse() {
     interrupt "$run/checkpoints" /usr/bin/time -v -a -o peak.log "${command[@]}" > log.txt 2>&1 || true
   fi
   /usr/bin/time -v -a -o peak.log "${command[@]}" >> log.txt 2>&1 || true
-  local note
-  note=$(grep -o "needs .* of memory, and there is [0-9.]* GB" log.txt | head -1 || true)
-  [[ -z $note && ! -f $run/result.json ]] && note="failed: $(tail -1 log.txt)"
-  [[ -n $note ]] || note=$(grep -q "which was copied" log.txt && echo "the equal run of another study" || true)
-  [[ $steps == 2 ]] && note="interrupted and resumed"
+  local note=""
+  if [[ ! -f $run/result.json ]]; then
+    note=$(grep -o "$variant.*needs .* of memory, and there is [0-9.]* GB" log.txt | head -1 || true)
+    [[ -n $note ]] || note="failed: $(grep -v "^$" log.txt | tail -1)"
+  elif grep -q "which was copied" log.txt; then
+    note="the equal run of another study"
+  elif [[ $steps == 2 ]]; then
+    note="interrupted and resumed"
+  fi
   python3 "$scripts/rehearsal.py" record "$study" "$variant" plan.json "$run" runs "$note" peak.log >> results.jsonl
   tail -1 results.jsonl
 }

@@ -1,0 +1,227 @@
+"""A BLIP-2 around a real language model, SmolLM2-135M-Instruct: what scripts/smollm2.sh needs of Python.
+
+    python scripts/reference/smollm2.py make MODEL.gguf WORK     # checkpoint, adapter, pictures with captions, settings
+    python scripts/reference/smollm2.py caption WORK             # captions of the pictures by transformers, as JSON
+    python scripts/reference/smollm2.py train WORK               # 100 steps in PyTorch
+    python scripts/reference/smollm2.py compare WORK RUN         # against Recap's run: losses, weights, ids
+
+The ViT and the Q-Former are small and random, the language model and its tokenizer are SmolLM2's (LLaMA's architecture,
+grouped keys, byte-level BPE, tied embeddings), dequantised from GGUF to f32. LoRA of rank 8 on its queries and values is
+PEFT's. Each step learns from all 16 pictures, so the order of examples has no effect but rounding.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+import training
+from recap_reference import IGNORED, Stages, gradients, load_model  # noqa: F401
+from train_captioner import file_name, pad
+
+STEPS = 100
+SIZE = 56
+PROMPT = "a video of"
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
+SETTINGS = {
+    "schedule": "cosine",
+    "learning_rate": 5e-4,
+    "min_learning_rate": 5e-5,
+    "warmup_steps": 10,
+    "max_grad_norm": 1.0,
+    "beta_1": 0.9,
+    "beta_2": 0.999,
+    "epsilon": 1e-8,
+    "weight_decay": 0.05,
+}
+
+
+def make(gguf, work):
+    torch.manual_seed(3)
+    work.mkdir(parents=True, exist_ok=True)
+    options = {"gguf_file": gguf.name}
+    language_model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
+    vision = dict(hidden_size=96, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4)
+    qformer = dict(hidden_size=96, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4)
+    config = transformers.Blip2Config(
+        vision_config=vision | dict(image_size=SIZE, patch_size=14, initializer_range=0.1),
+        qformer_config=qformer | dict(encoder_hidden_size=96),
+        text_config=language_model.config.to_dict(),
+        num_query_tokens=8,
+    )
+    model = transformers.Blip2ForConditionalGeneration(config)
+    model.language_model = language_model
+    torch.nn.init.normal_(model.query_tokens, std=1.0)
+    model.save_pretrained(work / "source")
+    tokenizer.save_pretrained(work / "source")
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
+    get_peft_model(model.language_model, lora).save_pretrained(work / "adapter")
+    pictures(work / "pictures")
+    (work / "train.toml").write_text(settings(work))
+
+
+def pictures(folder):
+    """Shapes in colours at the ViT's own size, so that nothing is resized; the captions name both."""
+    folder.mkdir(exist_ok=True)
+    colours = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (40, 70, 210), "yellow": (220, 200, 50)}
+    rows = []
+    for colour, value in colours.items():
+        for shape in ("circle", "square", "triangle", "bar"):
+            image = Image.new("RGB", (SIZE, SIZE), (235, 235, 230))
+            draw = ImageDraw.Draw(image)
+            box = (12, 12, 44, 44)
+            if shape == "circle":
+                draw.ellipse(box, fill=value)
+            elif shape == "square":
+                draw.rectangle(box, fill=value)
+            elif shape == "triangle":
+                draw.polygon([(28, 10), (46, 44), (10, 44)], fill=value)
+            else:
+                draw.rectangle((6, 24, 50, 32), fill=value)
+            name = f"{colour}-{shape}.png"
+            image.save(folder / name)
+            rows += [{"video": name, "caption": f"a {colour} {shape} on a pale wall", "split": "train"}]
+    rows += [rows[0] | {"video": "test.png", "split": "test"}, rows[5] | {"video": "validate.png", "split": "validate"}]
+    for row, source in ((rows[-2], rows[0]), (rows[-1], rows[5])):
+        # one pixel differs: equal clips of two splits are refused
+        image = Image.open(folder / source["video"])
+        image.putpixel((0, 0), (0, 0, 0))
+        image.save(folder / row["video"])
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def settings(work):
+    train = "".join(f"{key} = {json.dumps(value)}\n" for key, value in SETTINGS.items())
+    return f"""checkpoint = "{work}/start"
+dataset = {{ name = "own", directory = "{work}/pictures" }}
+frames.count = 1
+model.fusion = "concat"
+model.dropout = 0.0
+text = {{ prompt = "{PROMPT}", max_tokens = 32 }}
+generate = {{ max_new_tokens = 16, min_new_tokens = 0, num_beams = 3 }}
+
+[train]
+steps = {STEPS}
+evaluate_every = {STEPS}
+batch_size = 16
+micro_batches = 1
+warmup_learning_rate = 0.0
+group_by_length = false
+parameters = {{ "vision_model.*" = "frozen", "language_model.*" = "frozen", "*.lora.*" = 1.0 }}
+{train}"""
+
+
+def examples(work, split):
+    lines = (work / "pictures/captions.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def pixels(work, rows):
+    """`[b, 1, 3, S, S]`, normalised as CLIP's."""
+    images = [np.asarray(Image.open(work / "pictures" / row["video"]).convert("RGB")) for row in rows]
+    values = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    values = (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return values[:, None]
+
+
+def prompt_ids(tokenizer, count):
+    return torch.tensor([tokenizer(PROMPT).input_ids] * count)
+
+
+def caption(work, model=None):
+    """Beam search over the projected queries and the prompt, decoded by the tokenizer."""
+    model = model or load_model(work / "source")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(work / "source")
+    rows = examples(work, "train")[:4]
+    stages = Stages(model, pixels(work, rows), "concat", prompt_ids(tokenizer, len(rows)))
+    ids = stages.generate(num_beams=3, max_new_tokens=16)[0]
+    return {row["video"]: text.strip() for row, text in zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True))}
+
+
+def train(work):
+    training.STEPS = STEPS
+    model = load_model(work / "source")
+    model.language_model = PeftModel.from_pretrained(model.language_model, work / "adapter", is_trainable=True)
+    model.eval()
+    for name, parameter in model.named_parameters():
+        is_vit = name.startswith("vision_model.") and "post_layernorm" not in name
+        is_base = name.startswith("language_model.") and "lora_" not in name
+        parameter.requires_grad = not (is_vit or is_base)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(work / "source")
+    rows = examples(work, "train")
+    end = model.config.text_config.eos_token_id
+    # the caption continues the prompt: its first token contains the space
+    labels = pad([tokenizer(" " + row["caption"]).input_ids + [end] for row in rows], IGNORED)
+    seen, ids = pixels(work, rows), prompt_ids(tokenizer, len(rows))
+
+    def parts(_):
+        logits = Stages(model, seen, "concat", ids, None, labels).logits
+        yield torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+    steps, _ = training.train(parameters, parts, SETTINGS, None)
+    weights = {file_name(name): value.detach().clone().contiguous() for name, value in parameters.items()}
+    save_file(weights, work / "trained.safetensors")
+    losses = [step["loss"] for step in steps]
+    (work / "trained.json").write_text(json.dumps({"losses": losses, "captions": caption(work, model)}))
+    print(f"PyTorch: loss {losses[0]:.6f} to {losses[-1]:.6f}")
+
+
+def recap_losses(run):
+    """The losses that the dashboard's log has, one a step."""
+    losses = []
+    for file in sorted((run / "dashboard").rglob("Loss.log")):
+        if "valid" not in str(file):
+            losses += [float(line.split(",")[0]) for line in file.read_text().splitlines()]
+    return losses
+
+
+def compare(work, run):
+    ours = load_file(run / "best/trained.safetensors")
+    for file in (run / "best").glob("adapter_model.safetensors"):
+        ours |= load_file(file)
+    theirs, start = load_file(work / "trained.safetensors"), load_file(work / "source/model.safetensors")
+    expected = json.loads((work / "trained.json").read_text())
+    worst = (0.0, "")
+    still = [name for name in theirs if name.endswith("key.bias")]
+    for name, value in theirs.items():
+        if name in still:
+            continue
+        difference = (ours[name] - value).abs().max().item() / value.abs().max().item()
+        worst = max(worst, (difference, name))
+    moved = max((theirs[name] - start[name]).abs().max().item() for name in theirs if name in start)
+    losses = recap_losses(run)
+    loss = max(abs(a - b) / b for a, b in zip(losses, expected["losses"])) if losses else float("nan")
+    print(f"{len(theirs) - len(still)} tensors, largest movement {moved:.1e}; largest difference of a weight, of its tensor's "
+          f"largest: {worst[0]:.1e} ({worst[1]}); of a loss ({len(losses)} steps): {loss:.1e}")
+    if worst[0] > 1e-2 or not loss < 1e-3:
+        raise SystemExit("training differs")
+
+
+def main():
+    torch.set_num_threads(2)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    match sys.argv[1:]:
+        case ["make", gguf, work]:
+            make(Path(gguf), Path(work))
+        case ["caption", work]:
+            print(json.dumps(caption(Path(work)), indent=1))
+        case ["train", work]:
+            train(Path(work))
+        case ["compare", work, run]:
+            compare(Path(work), Path(run))
+        case _:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
