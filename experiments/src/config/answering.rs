@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct AnswerConfig {
     /// Prompt that the language model reads after the video; `{}` is replaced by the question.
     pub prompt: String,
+    /// Prompts of training: each example draws one in each epoch, for language model and Q-Former, as in
+    /// LAVIS's instruction tuning. Validation and test use `prompt`; without any, so does training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<String>,
     /// Instruction that an InstructBLIP's Q-Former reads, with `{}` for the question; by default the prompt,
     /// as in LAVIS. An empty one is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,6 +31,7 @@ impl Default for AnswerConfig {
     fn default() -> Self {
         Self {
             prompt: QUESTION_PROMPT.to_owned(),
+            templates: Vec::new(),
             instruction: None,
             max_prompt_tokens: 128,
             max_answer_tokens: 32,
@@ -41,14 +46,18 @@ impl Default for AnswerConfig {
 }
 
 impl AnswerConfig {
-    /// Refuses a prompt without exactly one place for the question, and an instruction with several.
+    /// Refuses a prompt or template without exactly one place for the question, and an instruction with
+    /// several.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let places = |text: &str| text.matches("{}").count();
-        let (prompt, count) = (&self.prompt, places(&self.prompt));
-        ensure!(
-            count == 1,
-            "the prompt {prompt:?} has {count} places for the question; put one {{}} into it"
-        );
+        let templates = self.templates.iter().map(|template| ("template", template));
+        for (kind, prompt) in std::iter::once(("prompt", &self.prompt)).chain(templates) {
+            let count = places(prompt);
+            ensure!(
+                count == 1,
+                "the {kind} {prompt:?} has {count} places for the question; put one {{}} into it"
+            );
+        }
         if let Some(instruction) = &self.instruction {
             let count = places(instruction);
             ensure!(

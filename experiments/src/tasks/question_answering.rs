@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use captioner::{Checkpoint, Context, HostPrompts, HostTokens, PromptIds, Shown, Videos};
 use data::datasets::{Clip, Question, Split, VideoSet};
+use data::random::RandomStream;
 use data::text::{Tokenizer, ask, clean_question};
 use data::tiny_world::{World, WorldConfig};
 use model::Blip2Config;
@@ -33,7 +34,8 @@ impl QuestionAnswering {
         Self { config: config.clone(), evaluate: run.evaluate.clone() }
     }
 
-    fn questions(&self, inputs: Inputs<'_>) -> anyhow::Result<Questions> {
+    /// The questions of a split; with a seed they draw their prompts from the templates.
+    fn questions(&self, inputs: Inputs<'_>, seed: Option<u64>) -> anyhow::Result<Questions> {
         let Inputs { clips, split, videos, context } = inputs;
         let reader = Reader::new(
             self.config.clone(),
@@ -41,7 +43,7 @@ impl QuestionAnswering {
             context.tokenizer.clone(),
             context.qformer_tokenizer.clone(),
         )?;
-        Questions::new(videos, &clips.split(split), reader)
+        Questions::new(videos, &clips.split(split), reader, seed)
     }
 }
 
@@ -78,13 +80,13 @@ impl Task for QuestionAnswering {
         })
     }
 
-    fn training(&self, inputs: Inputs<'_>, _seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
-        Ok(Arc::new(self.questions(inputs)?))
+    fn training(&self, inputs: Inputs<'_>, seed: u64) -> anyhow::Result<Arc<dyn Examples>> {
+        Ok(Arc::new(self.questions(inputs, Some(seed))?))
     }
 
     fn evaluation(&self, inputs: Inputs<'_>) -> anyhow::Result<Validation> {
         let (clips, split) = (inputs.clips, inputs.split);
-        let questions = self.questions(inputs)?;
+        let questions = self.questions(inputs, None)?;
         Ok(Validation {
             split,
             ids: questions.asked.iter().map(|(_, question)| question.id.clone()).collect(),
@@ -139,10 +141,10 @@ impl Reader {
     /// The questions in their prompts.
     fn prompts<'a>(
         &self,
-        questions: impl Iterator<Item = &'a Question> + Clone,
+        questions: impl Iterator<Item = (&'a str, &'a Question)> + Clone,
     ) -> data::Result<HostPrompts> {
-        let prompt = |question: &Question| {
-            let text = ask(&self.config.prompt, &clean_question(&question.text));
+        let prompt = |(prompt, question): (&str, &Question)| {
+            let text = ask(prompt, &clean_question(&question.text));
             self.tokenizer.encode_as_published(&text, self.config.max_prompt_tokens)
         };
         let ids = questions.clone().map(prompt).collect::<data::Result<Vec<_>>>()?;
@@ -153,15 +155,15 @@ impl Reader {
     /// What the Q-Former reads beside its queries, cut at its positions as LAVIS cuts it at a maximum.
     fn instructions<'a>(
         &self,
-        questions: impl Iterator<Item = &'a Question>,
+        questions: impl Iterator<Item = (&'a str, &'a Question)>,
     ) -> data::Result<Option<HostTokens>> {
         let Some((tokenizer, max)) = &self.qformer else { return Ok(None) };
-        let template = self.config.instruction.as_ref().unwrap_or(&self.config.prompt);
-        if template.is_empty() {
+        let own = self.config.instruction.as_deref();
+        if own.is_some_and(str::is_empty) {
             return Ok(None);
         }
-        let instruction = |question: &Question| {
-            let text = ask(template, &clean_question(&question.text));
+        let instruction = |(prompt, question): (&str, &Question)| {
+            let text = ask(own.unwrap_or(prompt), &clean_question(&question.text));
             tokenizer.encode_as_published(&text, (*max).min(self.config.max_prompt_tokens))
         };
         let ids = questions.map(instruction).collect::<data::Result<Vec<_>>>()?;
@@ -186,11 +188,13 @@ struct Questions {
     /// Each with its clip, and its number among the questions about it.
     asked: Vec<(Shown, Question)>,
     reader: Reader,
+    /// Of the templates that are drawn; none where every question has the same prompt.
+    seed: Option<u64>,
 }
 
 impl Questions {
     /// The questions about the clips of a split, in order; `videos` are the same clips.
-    fn new(videos: Videos, clips: &[&Clip], reader: Reader) -> anyhow::Result<Self> {
+    fn new(videos: Videos, clips: &[&Clip], reader: Reader, seed: Option<u64>) -> anyhow::Result<Self> {
         let shown: Vec<&str> = videos.ids().iter().map(String::as_str).collect();
         let annotated: Vec<&str> = clips.iter().map(|clip| clip.id.as_str()).collect();
         ensure!(
@@ -206,7 +210,17 @@ impl Questions {
         };
         let asked: Vec<(Shown, Question)> = clips.iter().enumerate().flat_map(of_clip).collect();
         ensure!(!asked.is_empty(), "nothing is asked about any of {} clips", clips.len());
-        Ok(Self { videos, asked, reader })
+        Ok(Self { videos, asked, reader, seed })
+    }
+
+    /// The prompt of an example in an epoch, before the question is in it.
+    fn template(&self, epoch: usize, item: usize) -> &str {
+        let AnswerConfig { prompt, templates, .. } = &self.reader.config;
+        let draw = |seed| {
+            let mut random = RandomStream::new(seed, &format!("epoch {epoch}: template"), item as u64);
+            templates.get(random.below(templates.len()))
+        };
+        self.seed.and_then(draw).unwrap_or(prompt)
     }
 }
 
@@ -217,11 +231,12 @@ impl Examples for Questions {
 
     fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
         let questions = || items.iter().map(|&item| &self.asked[item].1);
+        let asked = items.iter().map(|&item| (self.template(epoch, item), &self.asked[item].1));
         // every question draws its own view, as in LAVIS
         let shown: Vec<Shown> = items.iter().map(|&item| self.asked[item].0).collect();
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &shown)?,
-            prompts: Some(self.reader.prompts(questions())?),
+            prompts: Some(self.reader.prompts(asked)?),
             captions: Some(self.reader.targets(questions())?),
             texts: questions().map(|question| question.answer.clone()).collect(),
             clips: shown.iter().map(|shown| shown.clip).collect(),

@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use captioner::{FrameConfig, FrameSource};
 use data::datasets::{DataSet, annotations};
 use data::sampling::Sampling;
+use data::text::QUESTION_PROMPT;
 use data::tiny_world::config::{ClipCounts, PairCounts};
 use data::tiny_world::{WorldConfig, vocabulary};
 use model::lm::llama::LlamaConfig;
@@ -139,8 +140,10 @@ fn two_steps_of_instruction_tuning_and_answers_of_every_language_model() {
         let answering = AnswerConfig::default();
         let reader = Reader::new(answering.clone(), &config, words(), None).unwrap();
         let learned =
-            Questions::new(videos(&training, None, cache.path()), &training, reader.clone()).unwrap();
-        let asked = Questions::new(videos(&validation, None, cache.path()), &validation, reader).unwrap();
+            Questions::new(videos(&training, None, cache.path()), &training, reader.clone(), Some(1))
+                .unwrap();
+        let asked =
+            Questions::new(videos(&validation, None, cache.path()), &validation, reader, None).unwrap();
         let questions = asked.len();
         assert_eq!(questions, validation.iter().map(|clip| clip.questions.len()).sum::<usize>());
         let scorer = AnswerScorer::new(Some(&world), &validation).unwrap();
@@ -209,15 +212,44 @@ fn prompts_are_padded_where_the_language_model_does_not_continue() {
     for text_config in language_models() {
         let is_t5 = matches!(text_config, LanguageModelConfig::T5(_));
         let reader = Reader::new(AnswerConfig::default(), &model_config(text_config), words(), None).unwrap();
-        let read = reader.prompts(asked.iter()).unwrap();
+        let read = reader.prompts(asked.iter().map(|question| (QUESTION_PROMPT, question))).unwrap();
         let expected = if is_t5 { HostTokens::pad(&prompts) } else { HostTokens::pad_start(&prompts) };
         assert_eq!(read, HostPrompts { text: Some(expected), instruction: None });
         assert_eq!(reader.targets(asked.iter()).unwrap(), HostTokens::pad(&[ids("yes"), ids("ring")]));
     }
 }
 
+/// As in LAVIS, where a text processor draws a template each time that an example is read.
+#[test]
+fn training_draws_a_template_for_each_example_and_epoch_and_evaluation_does_not() {
+    let cache = tempfile::tempdir().unwrap();
+    let set = world(cache.path()).questions().unwrap();
+    let clips = set.split(Split::Train);
+    let [t5, ..] = language_models();
+    let templates = ["what is {} ?", "answer: {}", "{}"].map(str::to_owned).to_vec();
+    let config = AnswerConfig { templates: templates.clone(), ..AnswerConfig::default() };
+    let reader = Reader::new(config, &model_config(t5), words(), None).unwrap();
+    let questions =
+        |seed| Questions::new(videos(&clips, None, cache.path()), &clips, reader.clone(), seed).unwrap();
+    let drawn = |seed, epoch| {
+        let questions = questions(Some(seed));
+        (0..questions.len()).map(|item| questions.template(epoch, item).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn(1, 1), drawn(1, 1), "the same wherever it is asked for");
+    assert_ne!(drawn(1, 1), drawn(1, 2), "an epoch draws its own");
+    assert_ne!(drawn(1, 1), drawn(2, 1), "and so does a seed");
+    assert!(templates.iter().all(|template| drawn(1, 1).contains(template)), "{:?}", drawn(1, 1));
+    let Batch::Caption { prompts, .. } = questions(Some(1)).batch(1, &[0]).unwrap() else { panic!() };
+    let questions = questions(None);
+    assert!((0..questions.len()).all(|item| questions.template(1, item) == QUESTION_PROMPT));
+    let Batch::Caption { prompts: fixed, .. } = questions.batch(1, &[0]).unwrap() else { panic!() };
+    assert_ne!(prompts, fixed, "the template is what the model reads");
+}
+
 #[test]
 fn a_prompt_without_a_place_for_the_question_is_refused() {
+    let config = AnswerConfig { templates: vec!["{}".into(), "Q: A:".into()], ..AnswerConfig::default() };
+    assert!(config.check().unwrap_err().to_string().contains("the template \"Q: A:\" has 0 places"));
     let config = AnswerConfig { prompt: "Answer:".into(), ..AnswerConfig::default() };
     assert!(config.check().unwrap_err().to_string().contains("has 0 places"));
     let config = AnswerConfig { prompt: "{} {}".into(), ..AnswerConfig::default() };
@@ -235,7 +267,7 @@ fn questions_about_other_clips_or_none_are_refused() {
         Reader::new(AnswerConfig::default(), &model_config(t5), words(), None).unwrap()
     };
     let refused = |clips: &[&Clip], shown: &[&Clip]| {
-        Questions::new(videos(shown, None, cache.path()), clips, reader()).err().unwrap().to_string()
+        Questions::new(videos(shown, None, cache.path()), clips, reader(), None).err().unwrap().to_string()
     };
     assert!(refused(&training, &test).contains("not of the same clips"));
     let captioned = world.videos().unwrap();
@@ -339,7 +371,7 @@ fn prompt_and_answer_are_together_what_the_published_tokenizers_make_of_the_whol
             Reader::new(AnswerConfig::default(), &model_config(text_config), tokenizer.clone(), None)
                 .unwrap();
         assert_eq!(reader.targets([&asked].into_iter()).unwrap(), HostTokens::pad(&[answer]), "{file}");
-        let prompts = reader.prompts([&asked].into_iter()).unwrap();
+        let prompts = reader.prompts([(reader.config.prompt.as_str(), &asked)].into_iter()).unwrap();
         assert_eq!(prompts.text, Some(HostTokens::pad(&[read])), "{file}");
     }
 }
@@ -372,7 +404,7 @@ fn published_questions_become_examples() {
         let videos = videos(&clips, Some(Sampling::Random), cache.path());
         let [t5, ..] = language_models();
         let reader = Reader::new(AnswerConfig::default(), &model_config(t5), tokenizer, None).unwrap();
-        let examples = Questions::new(videos, &clips, reader).unwrap();
+        let examples = Questions::new(videos, &clips, reader, None).unwrap();
         assert_eq!(examples.len(), expected, "{dataset}");
         let Batch::Caption { prompts, captions, texts, .. } = examples.batch(1, &[0, 1, 2]).unwrap() else {
             panic!("questions are captions with prompts")
@@ -401,7 +433,7 @@ fn an_instructblips_qformer_reads_the_prompt_or_its_own_instruction() {
         let answering =
             AnswerConfig { instruction: instruction.map(str::to_owned), ..AnswerConfig::default() };
         let reader = Reader::new(answering, &config, words(), qformer)?;
-        anyhow::Ok(reader.prompts(asked.iter())?)
+        anyhow::Ok(reader.prompts(asked.iter().map(|question| (QUESTION_PROMPT, question)))?)
     };
     let ids = |text: &str| words().encode_as_published(text, 7).unwrap();
     let padded = |texts: [&str; 2]| Some(HostTokens::pad(&texts.map(ids)));
