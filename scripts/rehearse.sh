@@ -10,8 +10,8 @@
 # PYTHON  has torch 2.15, transformers 5.23 and safetensors
 #
 # Each variant: one step on one clip, one clip of validation and one of test. RESUMED have two steps of two
-# clips each, in two micro-batches at a time; they are interrupted after the first step and resumed. Prints the
-# tables for docs/results/rehearsal.md.
+# clips each, in two micro-batches at a time; they are interrupted after the first step and resumed. Prints
+# the tables for docs/results/rehearsal.md.
 set -euo pipefail
 work=$(mkdir -p "$1" && cd "$1" && pwd)
 shared=$(cd "$2" && pwd)
