@@ -177,6 +177,20 @@ fn typed_variant(
     typed(merged(layers, recipe, sets), sets, &place)
 }
 
+/// Stages and tasks that some variants of a study have.
+const PARTS: [&str; 2] = ["scst", "answering"];
+
+/// The settings that apply to a variant: one of a part that it lacks, as `scst.train.steps`, is for the other
+/// variants, if any of the study has that part.
+fn sets_for(layers: &[Table], all: &[Vec<Table>], sets: &[String]) -> Vec<String> {
+    let has = |layers: &[Table], part: &str| layers.iter().any(|layer| layer.contains_key(part));
+    let applies = |set: &&String| {
+        let part = PARTS.into_iter().find(|part| set.trim_start().starts_with(&format!("{part}.")));
+        part.is_none_or(|part| has(layers, part) || !all.iter().any(|other| has(other, part)))
+    };
+    sets.iter().filter(applies).cloned().collect()
+}
+
 /// The configurations of all of an ablation's variants that a profile has.
 pub(crate) fn resolve_all<'a>(
     profile: &'a str,
@@ -187,10 +201,11 @@ pub(crate) fn resolve_all<'a>(
     // a fault of the profile or of --set is the same in every variant, and reported once
     let mut errors: Vec<(ConfigError, usize)> = Vec::new();
     let (mut resolved, mut has_recipe) = (Vec::new(), recipe == Recipe::Paper);
-    for variant in ablation.variants_in(profile) {
-        let layers = layers(profile, variant)?;
+    let variants: Vec<&Variant> = ablation.variants_in(profile).collect();
+    let all = variants.iter().map(|variant| layers(profile, variant)).collect::<anyhow::Result<Vec<_>>>()?;
+    for (&variant, layers) in variants.iter().zip(&all) {
         has_recipe |= layers.iter().any(|layer| names_recipe(layer, recipe));
-        match typed_variant(&layers, recipe, profile, variant, sets) {
+        match typed_variant(layers, recipe, profile, variant, &sets_for(layers, &all, sets)) {
             Ok(config) => resolved.push((variant, config)),
             Err(error) => match errors.iter_mut().find(|(known, _)| known.faults == error.faults) {
                 Some((_, others)) => *others += 1,

@@ -175,6 +175,24 @@ fn questions_are_trained_and_answered_as_in_instructblip() {
     }
 }
 
+/// A study of rewards also has variants without; the settings of the others do not break them.
+#[test]
+fn settings_of_a_stage_apply_to_the_variants_that_have_it() {
+    let study = find_ablation("scst").unwrap();
+    let steps = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let all = resolve_all("paper", &study, &sets).unwrap();
+        all.into_iter().map(|(_, config)| config.scst.map(|scst| scst.train.steps)).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&["scst.train.steps=3"]), [None, Some(Some(3)), None, Some(Some(3))]);
+    let error = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        resolve_all("paper", &find_ablation("fusion").unwrap(), &sets).unwrap_err().to_string()
+    };
+    assert!(error(&["scst.train.steps=3"]).contains("reward"), "no variant has the stage: it lacks a reward");
+    assert!(error(&["scst.train.stepps=3"]).contains("stepps"));
+}
+
 #[test]
 fn rewards_are_those_of_rennie_in_the_paper_recipe_and_the_tiny_worlds_own_on_tiny() {
     use train::scst::Baseline;
