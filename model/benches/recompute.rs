@@ -26,7 +26,7 @@ use model::lora::LoraConfig;
 use model::loss::Targets;
 use model::parameters::{count, draw, set_trainable};
 use model::qformer::QFormerConfig;
-use model::recompute::{Recompute, backward};
+use model::recompute::{Draws, Recompute, backward};
 use model::vit::VitConfig;
 use model::{Blip2, Blip2Config, Fusion, Prompt, Visual};
 
@@ -181,7 +181,7 @@ fn measure(case: Case, model: &Blip2, recompute: Recompute) -> Result<Measured, 
     };
     let (start, cpu_start) = (Instant::now(), cpu_seconds()?);
     let forward = || model.caption_loss(visual, &Prompt::default(), &targets);
-    let (peak, step) = peak_of(|| backward(model, recompute, 0, forward));
+    let (peak, step) = peak_of(|| backward(model, recompute, Draws::of_batch(0, 1), forward));
     let (seconds, cpu_seconds) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu_start);
     let (loss, gradients) = step?;
     drop(gradients);

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::blip2::{Blip2, Visual, frame_features};
 use crate::input::InputError;
-use crate::layers::{Activation, LayerNorm, LayerNormConfig, Linear, LinearConfig, cast, product};
+use crate::layers::{
+    Activation, LayerNorm, LayerNormConfig, Layout, Linear, LinearConfig, cast, product, with_layout,
+};
 use crate::loss::{Targets, cross_entropy};
 use crate::qformer::{QFormer, QFormerConfig, QFormerText, TextAttention};
 use crate::vit::{Vit, VitConfig};
@@ -241,7 +243,8 @@ impl Pretraining {
     ) -> Result<Tensor<1>, InputError> {
         let [b, _] = pairs.ids.dims();
         let device = pairs.ids.device().inner();
-        let logits = self.itm_logits(&pairs.with_negatives(all, negatives))?;
+        let pairs = pairs.with_negatives(all, negatives);
+        let logits = with_layout(Layout::Stacked, || self.itm_logits(&pairs))?;
         let labels: Vec<i32> = (0..3 * b).map(|row| i32::from(row < b)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [3 * b, 1]), &device);
         let targets = Targets { ids, mask: Tensor::ones([3 * b, 1], &device) };

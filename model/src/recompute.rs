@@ -18,7 +18,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Gradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{RandomStream, cast};
+pub use crate::layers::Draws;
+use crate::layers::{Layout, RandomStream, cast, layout};
 use crate::parameters::{draw, is_frozen};
 
 /// The parts of a model whose blocks are recomputed; none by default.
@@ -59,8 +60,9 @@ pub(crate) enum ModelPart {
 /// `recompute` changes only memory and time: the loss is the same, and the gradients are equal up to
 /// rounding. Without any part they are those of `GradientsParams::from_grads(loss.backward(), model)`.
 ///
-/// `seed` selects the random numbers of dropout, independent of `recompute` and of other threads. (On a
-/// device other than the CPU the generator is the device's: run one step at a time there.)
+/// `draws` selects the random numbers of dropout, independent of `recompute`, of other threads and of the
+/// batch's other rows. (On a device other than the CPU the generator is the device's: run one step at a time
+/// there.)
 ///
 /// `forward` must not call `backward` or enable Burn's gradient checkpointing. A tensor with a graph that
 /// enters a recomputed part several times must go through [`share`] first.
@@ -70,13 +72,13 @@ pub(crate) enum ModelPart {
 pub fn backward<M: Module, E>(
     model: &M,
     recompute: Recompute,
-    seed: u64,
+    draws: Draws,
     forward: impl FnOnce() -> Result<Tensor<1>, E>,
 ) -> Result<(Tensor<1>, GradientsParams), E> {
     let device = model.devices().into_iter().next().unwrap_or_default();
-    let recording = Recording::start(recompute, seed);
+    let recording = Recording::start(recompute, draws.clone());
     // the blocks use streams 1, 2, ...
-    let loss = RandomStream { device, seed, number: 0 }.run(forward)?;
+    let loss = RandomStream { device, draws, layout: Layout::default(), number: 0 }.run(forward)?;
     let gradients = recording.finish().backward(loss.backward(), model);
     Ok((loss.without_autodiff(), gradients))
 }
@@ -140,15 +142,15 @@ pub(crate) fn stack<B: Module + 'static>(
     let streams = Recording::with(|recording| {
         let first = recording.streams + 1;
         recording.streams += blocks.len() as u64;
-        (recording.seed, first, recording.recompute.has(part))
+        (recording.draws.clone(), first, recording.recompute.has(part))
     });
-    let Some((seed, first, is_chosen)) = streams else {
+    let Some((draws, first, is_chosen)) = streams else {
         return run_through(blocks, input, forward);
     };
     let forward = Rc::new(forward);
     let mut input = if is_chosen { cut(input) } else { input };
     for (number, block) in (first..).zip(blocks) {
-        let stream = RandomStream { device: device.clone(), seed, number };
+        let stream = RandomStream { device: device.clone(), draws: draws.clone(), layout: layout(), number };
         let has_gradients = input.is_tracked() || !is_frozen(block);
         input.hidden = if is_chosen && has_gradients {
             record(block, input.clone(), stream, forward.clone())
@@ -220,15 +222,15 @@ thread_local! {
 /// A step whose forward pass runs in this thread.
 struct Recording {
     recompute: Recompute,
-    seed: u64,
+    draws: Draws,
     /// Number of streams of random numbers in use.
     streams: u64,
     tape: Tape,
 }
 
 impl Recording {
-    fn start(recompute: Recompute, seed: u64) -> Started {
-        let recording = Self { recompute, seed, streams: 0, tape: Tape::default() };
+    fn start(recompute: Recompute, draws: Draws) -> Started {
+        let recording = Self { recompute, draws, streams: 0, tape: Tape::default() };
         Started { interrupted: RECORDING.replace(Some(recording)) }
     }
 

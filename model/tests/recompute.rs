@@ -19,7 +19,7 @@ use model::loss::Targets;
 use model::parameters::{FieldPath, draw, set_trainable};
 use model::pretraining::{HardNegatives, Pairs, PretrainingConfig};
 use model::qformer::QFormerConfig;
-use model::recompute::{Recompute, backward, share};
+use model::recompute::{Draws, Recompute, backward, share};
 use model::{Blip2, Blip2Config, Fusion, Prompt, PromptTokens, Visual};
 
 use small::{captioner, language_models, qformer, vision, with_lora};
@@ -112,7 +112,7 @@ fn step<M: Module, E: std::fmt::Debug>(
     seed: u64,
     loss: impl Fn(&M) -> Result<Tensor<1>, E>,
 ) -> (f32, Named) {
-    let (loss, gradients) = backward(model, recompute, seed, || loss(model)).unwrap();
+    let (loss, gradients) = backward(model, recompute, Draws::of_batch(seed, 3), || loss(model)).unwrap();
     assert!(!loss.is_autodiff());
     (loss.into_scalar(), named(model, &gradients))
 }
@@ -383,7 +383,7 @@ fn the_first_stage_of_pretraining_is_too_where_its_image_is_shared() {
 #[test]
 fn a_forward_pass_that_fails_leaves_nothing_behind() {
     let model = model(&captioner(language_models().remove(0)), |_| true);
-    let failed = backward(&model, Recompute::ALL, 5, || {
+    let failed = backward(&model, Recompute::ALL, Draws::of_batch(5, 3), || {
         caption_loss(&model).unwrap();
         Err::<Tensor<1>, _>("no such clip")
     });

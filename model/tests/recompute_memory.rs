@@ -15,7 +15,7 @@ use model::lm::opt::OptConfig;
 use model::lm::{LanguageModelConfig, Prefix};
 use model::lora::{LoraConfig, attach};
 use model::parameters::{draw, set_trainable};
-use model::recompute::{Recompute, backward};
+use model::recompute::{Draws, Recompute, backward};
 use model::vit::VitConfig;
 
 use counting::{Counting, peak_of};
@@ -30,7 +30,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn peak<M: Module>(model: &M, recompute: Recompute, loss: impl Fn(&M) -> Tensor<1>) -> usize {
     let mut peak = 0;
     for _ in 0..2 {
-        let step = || backward(model, recompute, 0, || Ok::<_, ()>(loss(model))).unwrap();
+        let step = || backward(model, recompute, Draws::of_batch(0, 1), || Ok::<_, ()>(loss(model))).unwrap();
         (peak, _) = peak_of(step);
     }
     peak

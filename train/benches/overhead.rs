@@ -3,6 +3,7 @@
 //!
 //!     cargo bench -p train --bench overhead
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -49,7 +50,8 @@ impl Examples for Noise {
         self.captions.len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
+        let items = &items[own];
         let [f, p, d] = self.shape;
         let each = f * p * d;
         let mut values = Vec::with_capacity(items.len() * each);
@@ -117,7 +119,8 @@ fn main() -> Result<(), Failure> {
     let scst = Scst::new(context, rewards.clone());
     let (each, _) = time(model.clone(), scst.clone(), examples.clone(), 8)?;
     let items: Vec<usize> = (0..32).collect();
-    let scored = scst.generate(&model, &scst.encode(&model, examples.batch(1, &items)?)?, 1)?;
+    let scored =
+        scst.generate(&model, &scst.encode(&model, examples.batch(1, &items, 0..items.len())?)?, 1)?;
     let rows: Vec<usize> = (0..scored.sequences.len()).map(|row| row / scored.candidates).collect();
     let decode = |ids: &Vec<u32>| examples.tokenizer.decode(ids);
     let captions = scored.sequences.iter().map(decode).collect::<data::Result<Vec<_>>>()?;

@@ -77,6 +77,14 @@ pub enum TrainError {
         /// Why its state is not saved.
         unsaved: Box<TrainError>,
     },
+    /// Another process failed; all stop.
+    #[error("process {rank} failed: {message}")]
+    Peer {
+        /// Its number.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
     /// The best model would be chosen on the test split.
     #[error(
         "a run may not select its best model on the test split: that score would say nothing about new videos. \

@@ -10,13 +10,13 @@ use data::files;
 use data::loader::Order;
 use model::Blip2;
 
-use crate::TrainError;
 use crate::cross_entropy::CrossEntropy;
 use crate::loader::{Examples, Loader};
 use crate::metrics::{LOSS, MetricSpec, Metrics};
 use crate::objective::{Evaluation, Objective};
 use crate::prediction::{Prediction, Scorer, coco_results};
-use crate::processes::{ProcessGroup, SingleProcess, gather_json};
+use crate::processes::{ProcessGroup, SingleProcess, agree, gather_json};
+use crate::{Batch, TrainError};
 
 /// A split for evaluation.
 #[derive(Clone)]
@@ -82,15 +82,15 @@ pub fn evaluate<O: Objective>(
     let loader = Loader::new(split.examples.clone(), split.batch_size, Order::Sequential, processes.clone());
     let (mut predictions, mut sums, mut done) = (Vec::new(), Metrics::default(), 0);
     for batch in loader.once() {
-        let batch = batch?;
-        let items = batch.items().len();
         // the last batch may have fewer rows than there are processes
-        if items > 0 {
-            let mut evaluated = objective.evaluate(model, batch)?;
-            predictions.append(&mut evaluated.predictions);
-            sums.add(&evaluated.metrics.times(items as f64));
-            done += items;
-        }
+        let evaluate = |batch: Batch| match batch.items().len() {
+            0 => Ok((0, Evaluation::default())),
+            items => Ok((items, objective.evaluate(model, batch)?)),
+        };
+        let (items, mut evaluated) = agree(&**processes, batch.and_then(evaluate))?;
+        predictions.append(&mut evaluated.predictions);
+        sums.add(&evaluated.metrics.times(items as f64));
+        done += items;
         if !go_on(done)? {
             return Ok(None);
         }
@@ -100,16 +100,17 @@ pub fn evaluate<O: Objective>(
     sums.sum_over(&**processes)?;
     let mut metrics = sums.times(1.0 / count[0].max(1.0));
     let predictions = gather_predictions(&**processes, predictions)?;
-    if processes.rank() == 0
-        && !predictions.is_empty()
-        && let Some(path) = path
-    {
-        let results = match &split.scorer {
-            Some(scorer) => scorer.results(&predictions, &split.ids),
-            None => coco_results(&predictions, &split.ids),
-        };
-        files::replace_json(path, &results)?;
-    }
+    let saved = match path.filter(|_| processes.rank() == 0 && !predictions.is_empty()) {
+        Some(path) => {
+            let results = match &split.scorer {
+                Some(scorer) => scorer.results(&predictions, &split.ids),
+                None => coco_results(&predictions, &split.ids),
+            };
+            files::replace_json(path, &results).map_err(TrainError::from)
+        }
+        None => Ok(()),
+    };
+    agree(&**processes, saved)?;
     if let Some(scorer) = &split.scorer {
         metrics.extend(scorer.score_predictions(&predictions)?);
     }

@@ -1,5 +1,6 @@
 //! Videos as examples: with captions for training, without for evaluation.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use captioner::{Context, HostTokens, Shown, Videos};
@@ -26,7 +27,8 @@ impl Examples for Videos {
         self.ids().len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
+        let items = &items[own];
         let visual = self.visual(epoch, &Shown::once(items))?;
         Ok(Batch::Caption {
             visual,
@@ -107,15 +109,15 @@ impl Examples for Captioned {
         self.every.as_ref().map_or(self.captions.len(), Vec::len)
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         let places: Vec<(usize, usize)> = items.iter().map(|&item| self.place(epoch, item)).collect();
-        let clips: Vec<usize> = places.iter().map(|(clip, _)| *clip).collect();
+        let clips: Vec<usize> = places[own.clone()].iter().map(|(clip, _)| *clip).collect();
         // every caption draws its own view, as in LAVIS
         let shown = |&(clip, caption): &(usize, usize)| Shown {
             clip,
             example: if self.every.is_some() { caption } else { 0 },
         };
-        let shown: Vec<Shown> = places.iter().map(shown).collect();
+        let shown: Vec<Shown> = places[own.clone()].iter().map(shown).collect();
         let texts: Vec<String> =
             places.iter().map(|&(clip, caption)| self.captions[clip][caption].clone()).collect();
         let target = |text: &String| {
@@ -130,10 +132,10 @@ impl Examples for Captioned {
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &shown)?,
             prompts: None,
-            captions: Some(HostTokens::pad(&ids)),
-            texts,
+            captions: Some(HostTokens::pad(&ids).rows(&own)),
+            texts: texts[own.clone()].to_vec(),
             clips,
-            items: items.to_vec(),
+            items: items[own].to_vec(),
         })
     }
 

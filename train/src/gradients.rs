@@ -1,15 +1,16 @@
 //! Loss and gradients of a step, computed in micro-batches.
 
+use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use captioner::host::device_of;
-use model::recompute::{Recompute, backward};
+use model::recompute::{Draws, Recompute, backward};
 
 use crate::metrics::{LOSS, Metrics};
 use crate::objective::{Objective, StepContext};
-use crate::processes::sum_gradients;
+use crate::processes::{agree, row_counts, sum_gradients};
 use crate::{Batch, TrainError};
 
 /// How a batch is split.
@@ -37,8 +38,11 @@ pub struct Step {
 /// micro-batches use the cores of a CPU: the operations of a small model are too small to be split among
 /// them.
 ///
+/// Dropout depends on the step's seed and a row's place in the whole batch: its masks are the same for every
+/// number of micro-batches and of processes. (On a GPU they depend on the rows that are computed together.)
+///
 /// # Errors
-/// As [`Objective::loss`].
+/// As [`Objective::loss`], on every process where one fails.
 pub fn gradients<O: Objective>(
     objective: &O,
     model: &O::Model,
@@ -49,6 +53,8 @@ pub fn gradients<O: Objective>(
     let mut total = [objective.weight(&batch)];
     context.processes.sum(&mut total)?;
     let total = total[0].max(1.0);
+    let before: usize =
+        row_counts(context.processes, batch.items().len())?[..context.processes.rank()].iter().sum();
     let MicroBatches { count, in_parallel, recompute } = micro_batches;
     let count = if objective.can_split() { count } else { 1 };
     // the last batch of an epoch may have fewer rows than there are processes
@@ -57,19 +63,22 @@ pub fn gradients<O: Objective>(
         0 | 1 => vec![batch],
         _ => batch.into_parts(count),
     };
-    let parts: Vec<MicroBatch> = batches
-        .into_iter()
-        .enumerate()
-        .map(|(number, batch)| MicroBatch { number, weight: objective.weight(&batch) / total, batch })
-        .collect();
+    let mut first = before;
+    let part = |(number, batch): (usize, Batch)| {
+        let rows = first..first + batch.items().len();
+        first = rows.end;
+        MicroBatch { number, weight: objective.weight(&batch) / total, rows, batch }
+    };
+    let parts: Vec<MicroBatch> = batches.into_iter().enumerate().map(part).collect();
     let mut sum = Sum { model, accumulator: GradientsAccumulator::new(), metrics: Metrics::default() };
     let threads = if in_parallel { threads().min(parts.len()) } else { 1 };
     let work = Work { objective, recompute, context };
-    if threads > 1 {
-        in_threads(model, parts, threads, &work, |step| sum.add(step))?;
+    let computed = if threads > 1 {
+        in_threads(model, parts, threads, &work, |step| sum.add(step))
     } else {
-        parts.into_iter().try_for_each(|part| work.gradients(model, part).map(|step| sum.add(step)))?;
-    }
+        parts.into_iter().try_for_each(|part| work.gradients(model, part).map(|step| sum.add(step)))
+    };
+    agree(context.processes, computed)?;
     let Sum { mut accumulator, mut metrics, .. } = sum;
     let gradients = sum_gradients(context.processes, model, accumulator.grads())?;
     metrics.sum_over(context.processes)?;
@@ -145,6 +154,8 @@ fn in_threads<O: Objective>(
 struct MicroBatch {
     number: usize,
     weight: f64,
+    /// Its rows in the batch of all processes.
+    rows: Range<usize>,
     batch: Batch,
 }
 
@@ -158,13 +169,10 @@ struct Work<'a, O: Objective> {
 impl<O: Objective> Work<'_, O> {
     /// The weighted part of the step that a micro-batch is, computed with `model`, the model or a fork of it.
     fn gradients(&self, model: &O::Model, part: MicroBatch) -> Result<Step, TrainError> {
-        let MicroBatch { number, weight, batch } = part;
+        let MicroBatch { weight, rows, batch, .. } = part;
         let mut metrics = Metrics::default();
-        // Dropout must differ between the micro-batches of a step. The seeds of steps are hashes, so that the
-        // sum of a seed and a number is the seed of another step only by chance. Changing it would change
-        // every result.
-        let seed = self.context.seed.wrapping_add(number as u64);
-        let (loss, gradients) = backward(model, self.recompute, seed, || {
+        let draws = Draws { seed: self.context.seed, rows };
+        let (loss, gradients) = backward(model, self.recompute, draws, || {
             let loss = self.objective.loss(model, batch, self.context)?;
             metrics = loss.metrics;
             Ok::<_, TrainError>(loss.value.mul_scalar(weight))

@@ -1,6 +1,7 @@
 //! Batches of examples. Their order is a function of (seed, epoch), so that a position is two numbers and a
 //! resumed run sees the same batches. `data::loader` loads them ahead of time.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use data::loader::{Batches, Order, Plan, Position, Prefetch, Saved};
@@ -18,11 +19,13 @@ pub trait Examples: Send + Sync {
         self.len() == 0
     }
 
-    /// Loads a batch. The same (epoch, items) always give the same batch.
+    /// Loads the rows `own` of a batch: all of it, or the share of a process. Texts are padded to the longest
+    /// of the whole batch, so that shares are computed as the batch is. The same (epoch, items) always give
+    /// the same batch.
     ///
     /// # Errors
     /// When an example cannot be loaded; it is never skipped.
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError>;
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError>;
 
     /// Name of an example, for messages.
     fn name(&self, item: usize) -> String {
@@ -131,7 +134,7 @@ impl Stream {
         let Loader { examples, plan, prefetch, processes } = &self.loader;
         let (examples, processes) = (examples.clone(), processes.clone());
         let make = move |epoch: u64, items: &[usize]| {
-            examples.batch(epoch as usize, &items[own_rows(&*processes, items.len())])
+            examples.batch(epoch as usize, items, own_rows(&*processes, items.len()))
         };
         Ok(plan.load(self.position, *prefetch, Arc::new(make))?)
     }
@@ -187,12 +190,13 @@ mod tests {
             self.0
         }
 
-        fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+        fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
             if items.contains(&99) {
                 return Err(TrainError::Data(format!("99 is gone in epoch {epoch}")));
             }
             let tokens = HostTokens::pad(&items.iter().map(|&item| vec![item as u32]).collect::<Vec<_>>());
-            Ok(Batch::Text { source: tokens.clone(), target: tokens, items: items.to_vec() })
+            let tokens = tokens.rows(&own);
+            Ok(Batch::Text { source: tokens.clone(), target: tokens, items: items[own].to_vec() })
         }
     }
 
@@ -242,9 +246,9 @@ mod tests {
                 4
             }
 
-            fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+            fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
                 self.0.fetch_add(usize::from(epoch == 2), Ordering::SeqCst);
-                Numbers(4).batch(epoch, items)
+                Numbers(4).batch(epoch, items, own)
             }
         }
         let examples = Arc::new(Counted(AtomicUsize::new(0)));

@@ -19,7 +19,7 @@ use model::recompute::share;
 
 use crate::metrics::{LOSS, MetricSpec, Metrics};
 use crate::objective::{Evaluation, Loss, Objective, StepContext};
-use crate::processes::{SingleProcess, gather_ids, gather_rows};
+use crate::processes::{SingleProcess, gather_ids, gather_rows, row_counts};
 use crate::{Batch, TrainError};
 
 /// Image-text contrastive loss.
@@ -81,10 +81,7 @@ impl FirstStage {
             text: gather_rows(context.processes, &contrast.text)?,
         };
         let [b, _] = own.ids.dims();
-        let mut before = vec![0.0; context.processes.world_size()];
-        before[context.processes.rank()] = b as f64;
-        context.processes.sum(&mut before)?;
-        let first = before[..context.processes.rank()].iter().sum::<f64>() as usize;
+        let first: usize = row_counts(context.processes, b)?[..context.processes.rank()].iter().sum();
         let similarities = model.similarities(&contrast, &all);
         let by_image = rows_of(&similarities.image_to_text)?;
         let retrieved =

@@ -1,6 +1,8 @@
 //! Data-parallel training: gradients, sums of metrics and contrastive negatives pass through a
 //! [`ProcessGroup`], and the rest of the crate does not depend on the number of processes.
 
+use std::collections::VecDeque;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -30,6 +32,20 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When a process is gone.
     fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError>;
+
+    /// As [`sum`](Self::sum), for a tensor on any device: by way of the host, unless a group has a faster one.
+    ///
+    /// # Shapes
+    /// - input and output: `[n]`
+    ///
+    /// # Errors
+    /// When a process is gone, or the device fails.
+    fn sum_tensor(&self, own: Tensor<1>) -> Result<Tensor<1>, TrainError> {
+        let (device, dims) = (own.device(), own.dims());
+        let mut values = own.into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
+        self.sum_floats(&mut values)?;
+        Ok(Tensor::from_data(TensorData::new(values, dims), &device))
+    }
 
     /// The bytes of each process, in the order of ranks; lengths may differ.
     ///
@@ -81,8 +97,45 @@ pub fn own_rows(processes: &dyn ProcessGroup, rows: usize) -> std::ops::Range<us
     rank * rows / count..(rank + 1) * rows / count
 }
 
-/// Replaces every gradient by its sum over all processes. A parameter that no row of this process reached
-/// contributes zero: the other processes wait for it.
+/// The rows of a batch that each process has, in the order of ranks.
+///
+/// # Errors
+/// When a process is gone.
+pub(crate) fn row_counts(processes: &dyn ProcessGroup, own: usize) -> Result<Vec<usize>, TrainError> {
+    let mut counts = vec![0.0; processes.world_size()];
+    counts[processes.rank()] = own as f64;
+    processes.sum(&mut counts)?;
+    Ok(counts.into_iter().map(|count| count as usize).collect())
+}
+
+/// Returns a process's own result if all succeeded, and an error on every process otherwise, so that none
+/// waits for one that has stopped: its own, or that of the first process that failed. All processes call this
+/// wherever one of them may fail.
+///
+/// # Errors
+/// When any process failed, or is gone.
+pub(crate) fn agree<T>(processes: &dyn ProcessGroup, own: Result<T, TrainError>) -> Result<T, TrainError> {
+    if processes.world_size() == 1 {
+        return own;
+    }
+    let mut failed = [f64::from(u8::from(own.is_err()))];
+    processes.sum(&mut failed)?;
+    if failed[0] == 0.0 {
+        return own;
+    }
+    let message = own.as_ref().err().map(ToString::to_string);
+    let all = gather_json(processes, &message, "the outcome")?;
+    let value = own?;
+    let first = all.into_iter().enumerate().find_map(|(rank, message)| Some((rank, message?)));
+    first.map_or(Ok(value), |(rank, message)| Err(TrainError::Peer { rank, message }))
+}
+
+/// Bytes of gradients that are summed at a time: large enough that the time of a transfer is that of its
+/// bytes, as in PyTorch's DDP.
+const BUCKET: usize = 25 << 20;
+
+/// Replaces every gradient by its sum over all processes, in buckets of at least 25 MiB. A parameter that no
+/// row of this process reached contributes zero: the other processes wait for it.
 ///
 /// # Errors
 /// When a process is gone, or the device fails.
@@ -94,36 +147,74 @@ pub fn sum_gradients<M: Module>(
     if processes.world_size() == 1 {
         return Ok(gradients);
     }
-    let mut sums = Sums { processes, gradients, failure: None };
-    model.visit(&mut sums);
-    sums.failure.map_or(Ok(sums.gradients), Err)
+    let mut buckets =
+        Buckets { processes, gradients, open: Vec::new(), bytes: 0, sums: VecDeque::new(), failure: None };
+    model.visit(&mut buckets);
+    buckets.close();
+    let Buckets { gradients, sums, failure, .. } = buckets;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let mut summed = Summed { gradients, sums };
+    model.visit(&mut summed);
+    Ok(summed.gradients)
 }
 
-struct Sums<'a> {
+/// Collects gradients as flat tensors, and sums each bucket when it is full.
+struct Buckets<'a> {
     processes: &'a dyn ProcessGroup,
     gradients: GradientsParams,
+    /// The gradients of the open bucket.
+    open: Vec<Tensor<1>>,
+    bytes: usize,
+    /// Sums of closed buckets, gradient by gradient.
+    sums: VecDeque<Tensor<1>>,
     failure: Option<TrainError>,
 }
 
-impl Sums<'_> {
-    fn sum<const D: usize>(&self, own: Tensor<D>) -> Result<Tensor<D>, TrainError> {
-        let (device, dims) = (own.device(), own.dims());
-        let mut values = own.into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
-        self.processes.sum_floats(&mut values)?;
-        Ok(Tensor::from_data(TensorData::new(values, dims), &device))
+impl Buckets<'_> {
+    fn close(&mut self) {
+        if self.open.is_empty() || self.failure.is_some() {
+            return;
+        }
+        let gradients = std::mem::take(&mut self.open);
+        self.bytes = 0;
+        let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
+        match self.processes.sum_tensor(Tensor::cat(gradients, 0)) {
+            Ok(sum) => self.sums.extend(sum.split_with_sizes(lengths, 0)),
+            Err(failure) => self.failure = Some(failure),
+        }
     }
 }
 
-impl ModuleVisitor for Sums<'_> {
+impl ModuleVisitor for Buckets<'_> {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         if self.failure.is_some() || !parameter.val().is_require_grad() {
             return;
         }
         let own = self.gradients.remove::<D>(parameter.id);
         let own = own.unwrap_or_else(|| parameter.val().inner().zeros_like());
-        match self.sum(own) {
-            Ok(sum) => self.gradients.register::<D>(parameter.id, sum),
-            Err(failure) => self.failure = Some(failure),
+        let length = own.shape().num_elements();
+        self.open.push(own.reshape([length]));
+        self.bytes += 4 * length;
+        if self.bytes >= BUCKET {
+            self.close();
+        }
+    }
+}
+
+/// Gives each parameter its sum, in the order in which they were collected.
+struct Summed {
+    gradients: GradientsParams,
+    sums: VecDeque<Tensor<1>>,
+}
+
+impl ModuleVisitor for Summed {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if parameter.val().is_require_grad()
+            && let Some(sum) = self.sums.pop_front()
+        {
+            self.gradients.register::<D>(parameter.id, sum.reshape(parameter.val().shape()));
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::loader::{Examples, Loader, Stream, shuffled};
 use crate::metrics::{GRADIENT_NORM, LOSS, Metrics};
 use crate::objective::{Evaluation, Objective, StepContext};
 use crate::optimizer::{ParameterGroups, clip_global_norm};
-use crate::processes::ProcessGroup;
+use crate::processes::{ProcessGroup, agree};
 use crate::schedule::Schedule;
 use crate::{Batch, TrainError};
 
@@ -184,7 +184,7 @@ impl<O: Objective> Run<O> {
         while self.state.step < end {
             let started = Instant::now();
             let nothing = || Err(TrainError::Data("there are no training examples".to_owned()));
-            let batch = stream.next().unwrap_or_else(nothing);
+            let batch = agree(&*self.fit.processes, stream.next().unwrap_or_else(nothing));
             self.state.seconds.data += started.elapsed().as_secs_f64();
             let step = match batch.and_then(|batch| self.gradients(&model, batch)) {
                 Ok(step) => step,

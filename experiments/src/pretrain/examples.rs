@@ -1,5 +1,6 @@
 //! Sentences and image-text pairs as training examples.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use captioner::{HostPrompts, HostTokens, Shown, Videos};
@@ -81,11 +82,11 @@ impl Examples for Sentences {
         self.sentences.len() + self.exercises.len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         let (sources, targets): (Vec<_>, Vec<_>) =
             items.iter().map(|&item| self.example(epoch, item)).unzip();
-        let (source, target) = (HostTokens::pad(&sources), HostTokens::pad(&targets));
-        Ok(Batch::Text { source, target, items: items.to_vec() })
+        let pad = |ids: &[Vec<u32>]| HostTokens::pad(ids).rows(&own);
+        Ok(Batch::Text { source: pad(&sources), target: pad(&targets), items: items[own.clone()].to_vec() })
     }
 
     /// Length of the source. Exercises are read whole, so that they and sentences come in different batches.
@@ -145,12 +146,12 @@ impl Examples for PairTexts {
         self.captions.len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         let texts = items.iter().map(|&item| self.text(item)).collect::<data::Result<Vec<_>>>();
         Ok(Batch::Pairs {
-            visual: self.images.visual(epoch, &Shown::once(items))?,
-            texts: HostTokens::pad(&texts?),
-            items: items.to_vec(),
+            visual: self.images.visual(epoch, &Shown::once(&items[own.clone()]))?,
+            texts: HostTokens::pad(&texts?).rows(&own),
+            items: items[own].to_vec(),
         })
     }
 
@@ -209,17 +210,18 @@ impl Examples for PairCaptions {
         self.captions.len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         let parts = items.iter().map(|&item| self.parts(epoch, item)).collect::<data::Result<Vec<_>>>();
         let (prefixes, rests): (Vec<_>, Vec<_>) = parts?.into_iter().unzip();
         let reads = prefixes.iter().any(|prefix| !prefix.is_empty());
+        let pad = |ids: &[Vec<u32>]| HostTokens::pad(ids).rows(&own);
         Ok(Batch::Caption {
-            visual: self.images.visual(epoch, &Shown::once(items))?,
-            prompts: reads.then(|| HostPrompts { text: Some(HostTokens::pad(&prefixes)), instruction: None }),
-            captions: Some(HostTokens::pad(&rests)),
+            visual: self.images.visual(epoch, &Shown::once(&items[own.clone()]))?,
+            prompts: reads.then(|| HostPrompts { text: Some(pad(&prefixes)), instruction: None }),
+            captions: Some(pad(&rests)),
             texts: Vec::new(),
             clips: Vec::new(),
-            items: items.to_vec(),
+            items: items[own.clone()].to_vec(),
         })
     }
 
@@ -281,7 +283,9 @@ mod tests {
     fn the_class_token_comes_first_the_end_last_and_padding_does_not_count() {
         let captions = ["a b c", "d", "a b c d e f"].map(str::to_owned).to_vec();
         let texts = PairTexts::new(images(3), captions, tokenizer(), 5).unwrap();
-        let Batch::Pairs { texts, items, .. } = texts.batch(1, &[1, 0, 2]).unwrap() else { panic!("pairs") };
+        let Batch::Pairs { texts, items, .. } = texts.batch(1, &[1, 0, 2], 0..3).unwrap() else {
+            panic!("pairs")
+        };
         assert_eq!(ids(&texts), [vec![9, 6, 1], vec![9, 3, 4, 5, 1], vec![9, 3, 4, 5, 1]]);
         assert_eq!(items, [1, 0, 2]);
         assert!(PairTexts::new(images(2), vec!["a".into()], tokenizer(), 5).is_err(), "a caption is missing");
@@ -322,13 +326,14 @@ mod tests {
 
     #[test]
     fn a_batch_reads_prefixes_and_writes_the_rest() {
-        let Batch::Caption { prompts, captions: rests, .. } = captions(1.0, 3).batch(2, &[1, 2]).unwrap()
+        let Batch::Caption { prompts, captions: rests, .. } =
+            captions(1.0, 3).batch(2, &[1, 2], 0..2).unwrap()
         else {
             panic!("captions")
         };
         assert_eq!(ids(&prompts.unwrap().text.unwrap()), [vec![3], vec![]]);
         assert_eq!(ids(&rests.unwrap()), [vec![4, 1], vec![5, 1]]);
-        let Batch::Caption { prompts, .. } = captions(0.0, 3).batch(2, &[0, 1, 2]).unwrap() else {
+        let Batch::Caption { prompts, .. } = captions(0.0, 3).batch(2, &[0, 1, 2], 0..3).unwrap() else {
             panic!("captions")
         };
         assert!(prompts.is_none(), "whole captions need none");

@@ -2,6 +2,7 @@
 //! is the target, as LAVIS and InstructBLIP train on questions. Answers are generated freely. They are right
 //! when they equal the published answer after the normalisation of the VQA challenge.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::ensure;
@@ -229,18 +230,19 @@ impl Examples for Questions {
         self.asked.len()
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         let questions = || items.iter().map(|&item| &self.asked[item].1);
         let asked = items.iter().map(|&item| (self.template(epoch, item), &self.asked[item].1));
+        let own_items = &items[own.clone()];
         // every question draws its own view, as in LAVIS
-        let shown: Vec<Shown> = items.iter().map(|&item| self.asked[item].0).collect();
+        let shown: Vec<Shown> = own_items.iter().map(|&item| self.asked[item].0).collect();
         Ok(Batch::Caption {
             visual: self.videos.visual(epoch, &shown)?,
-            prompts: Some(self.reader.prompts(asked)?),
-            captions: Some(self.reader.targets(questions())?),
-            texts: questions().map(|question| question.answer.clone()).collect(),
+            prompts: Some(self.reader.prompts(asked)?.rows(&own)),
+            captions: Some(self.reader.targets(questions())?.rows(&own)),
+            texts: own_items.iter().map(|&item| self.asked[item].1.answer.clone()).collect(),
             clips: shown.iter().map(|shown| shown.clip).collect(),
-            items: items.to_vec(),
+            items: own_items.to_vec(),
         })
     }
 

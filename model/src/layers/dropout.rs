@@ -1,9 +1,12 @@
-//! Dropout with reproducible random numbers, so that a forward pass can be repeated.
+//! Dropout with reproducible random numbers, so that a forward pass can be repeated, and split.
 //!
 //! Burn's CPU backend has one generator for all threads. Within a [`RandomStream`] dropout uses the stream's
-//! numbers, which depend neither on other threads nor on earlier draws.
+//! numbers, which depend neither on other threads nor on earlier draws. A row's numbers depend on the row's
+//! place in the batch, and not on the rows that are computed with it: micro-batches and processes draw what
+//! one pass over the whole batch draws.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
@@ -13,41 +16,103 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::cast;
 
 thread_local! {
-    static GENERATOR: RefCell<Option<ChaCha8Rng>> = const { RefCell::new(None) };
+    static ACTIVE: RefCell<Option<Active>> = const { RefCell::new(None) };
+}
+
+/// The random numbers of a training step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draws {
+    /// Selects all numbers of the step.
+    pub seed: u64,
+    /// The rows of the whole batch that are computed here.
+    pub rows: Range<usize>,
+}
+
+impl Draws {
+    /// Those of a batch that is computed at once.
+    pub fn of_batch(seed: u64, rows: usize) -> Self {
+        Self { seed, rows: 0..rows }
+    }
+}
+
+/// How a tensor with several rows for each row of the batch has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Layout {
+    /// Those of a row one after the other: frames, or candidates.
+    #[default]
+    Consecutive,
+    /// A whole batch after the other.
+    Stacked,
 }
 
 /// A stream of random numbers, selected by seed and number.
 #[derive(Debug, Clone)]
 pub(crate) struct RandomStream {
     pub device: Device,
-    pub seed: u64,
+    pub draws: Draws,
+    pub layout: Layout,
     pub number: u64,
+}
+
+/// The stream that dropout draws from, and how often it has.
+struct Active {
+    generator: ChaCha8Rng,
+    rows: Range<usize>,
+    layout: Layout,
+    calls: u128,
 }
 
 impl RandomStream {
     /// Runs `work` with this stream's numbers, from the first on. A stream that is active already continues
     /// afterwards.
     ///
-    /// On a device other than the CPU this seeds the device's generator; nothing else may use it at the same
-    /// time.
+    /// On a device other than the CPU this seeds the device's generator, so that only equal rows draw equal
+    /// numbers; nothing else may use it at the same time.
     pub(crate) fn run<R>(&self, work: impl FnOnce() -> R) -> R {
-        let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
+        let Draws { seed, rows } = self.draws.clone();
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(self.number);
         if !is_host(&self.device) {
+            generator.set_word_pos(position(0, rows.start));
             self.device.clone().inner().seed(generator.next_u64());
         }
-        let _interrupted = Interrupted(GENERATOR.replace(Some(generator)));
+        let active = Active { generator, rows, layout: self.layout, calls: 0 };
+        let _interrupted = Interrupted(ACTIVE.replace(Some(active)));
         work()
     }
 }
 
+/// Runs `work` with tensors whose rows are in this layout.
+pub(crate) fn with_layout<R>(layout: Layout, work: impl FnOnce() -> R) -> R {
+    let set = |layout| {
+        let of = |active: &mut Option<Active>| {
+            active.as_mut().map(|active| std::mem::replace(&mut active.layout, layout))
+        };
+        ACTIVE.with_borrow_mut(of)
+    };
+    let before = set(layout);
+    let result = work();
+    before.map(set);
+    result
+}
+
+/// The layout of the active stream.
+pub(crate) fn layout() -> Layout {
+    ACTIVE.with_borrow(|active| active.as_ref().map(|active| active.layout)).unwrap_or_default()
+}
+
 /// Restores the outer stream at the end of an inner one, also after a panic.
-struct Interrupted(Option<ChaCha8Rng>);
+struct Interrupted(Option<Active>);
 
 impl Drop for Interrupted {
     fn drop(&mut self) {
-        GENERATOR.set(self.0.take());
+        ACTIVE.set(self.0.take());
     }
+}
+
+/// Where a stream has the numbers of a row in a call of dropout: a row has 2³² words of 4 bytes.
+fn position(call: u128, row: usize) -> u128 {
+    (call << 56) | ((row as u128) << 32)
 }
 
 fn is_host(device: &Device) -> bool {
@@ -91,7 +156,7 @@ impl Dropout {
         }
         let keep = 1.0 - self.prob;
         if is_host(&input.device())
-            && let Some(mask) = draw(input.shape().num_elements(), keep)
+            && let Some(mask) = draw(input.shape().num_elements(), input.dims()[0], keep)
         {
             let mask = Tensor::<D>::from_data(TensorData::new(mask, input.shape()), &Device::flex());
             let dtype: FloatDType = input.dtype().into();
@@ -102,14 +167,29 @@ impl Dropout {
     }
 }
 
-/// The factor of each value, from the active stream; `None` without one.
-fn draw(len: usize, keep: f64) -> Option<Vec<f32>> {
+/// The factor of each of `len` values in `rows` rows, from the active stream; `None` without one.
+fn draw(len: usize, rows: usize, keep: f64) -> Option<Vec<f32>> {
     // the share of the generator's 2³² values that is nearest to the probability
     let below = (keep * 2f64.powi(32)) as u32;
     let scale = (1.0 / keep) as f32;
-    GENERATOR.with_borrow_mut(|generator| {
-        let generator = generator.as_mut()?;
-        Some((0..len).map(|_| if generator.next_u32() < below { scale } else { 0.0 }).collect())
+    ACTIVE.with_borrow_mut(|active| {
+        let Active { generator, rows: of_batch, layout, calls } = active.as_mut()?;
+        let call = *calls;
+        *calls += 1;
+        let examples = of_batch.len();
+        let mut values = Vec::with_capacity(len);
+        let is_by_row = examples > 0 && rows > 0 && rows.is_multiple_of(examples);
+        let (count, length) = if is_by_row { (rows, len / rows) } else { (1, len) };
+        for row in 0..count {
+            let (example, place) = match layout {
+                _ if !is_by_row => (0, 0),
+                Layout::Consecutive => (of_batch.start + row / (rows / examples), row % (rows / examples)),
+                Layout::Stacked => (of_batch.start + row % examples, row / examples),
+            };
+            generator.set_word_pos(position(call, example) + (place * length) as u128);
+            values.extend((0..length).map(|_| if generator.next_u32() < below { scale } else { 0.0 }));
+        }
+        Some(values)
     })
 }
 
@@ -118,7 +198,44 @@ mod tests {
     use super::*;
 
     fn stream(seed: u64, number: u64) -> RandomStream {
-        RandomStream { device: Device::flex(), seed, number }
+        RandomStream {
+            device: Device::flex(),
+            draws: Draws::of_batch(seed, 100),
+            layout: Layout::default(),
+            number,
+        }
+    }
+
+    /// The values of an input of ones of so many rows in the part `rows` of a batch.
+    fn part(rows: Range<usize>, of_each: usize, layout: Layout) -> Vec<Vec<f32>> {
+        let count = rows.len() * of_each;
+        let stream = RandomStream { draws: Draws { seed: 7, rows }, layout, ..stream(7, 3) };
+        let layer = DropoutConfig::new(0.5).init();
+        stream.run(|| {
+            let input = || Tensor::<3>::ones([count, 3, 5], &Device::flex().autodiff());
+            layer.forward(input());
+            let values: Vec<f32> = layer.forward(input()).into_data().try_to_vec().unwrap();
+            values.chunks(15).map(<[f32]>::to_vec).collect()
+        })
+    }
+
+    #[test]
+    fn a_row_draws_the_same_numbers_whatever_rows_are_computed_with_it() {
+        for of_each in [1, 2, 3] {
+            let whole = part(0..6, of_each, Layout::Consecutive);
+            let parts = [0..1, 1..4, 4..6].map(|rows| part(rows, of_each, Layout::Consecutive)).concat();
+            assert_eq!(whole, parts, "{of_each} rows for each row of the batch");
+            let stacked = part(0..6, of_each, Layout::Stacked);
+            let halves = [0..2, 2..6].map(|rows| part(rows, of_each, Layout::Stacked));
+            for block in 0..of_each {
+                let of_block = [&halves[0][block * 2..][..2], &halves[1][block * 4..][..4]].concat();
+                assert_eq!(stacked[block * 6..][..6], of_block, "{of_each}, block {block}");
+            }
+            let mut distinct = whole.clone();
+            distinct.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            distinct.dedup();
+            assert_eq!(distinct.len(), whole.len(), "no two rows draw the same");
+        }
     }
 
     fn dropped(layer: &Dropout) -> Vec<f32> {

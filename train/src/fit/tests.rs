@@ -1,8 +1,8 @@
 //! Whole runs of a tiny captioner: stopped and resumed, split among processes, failing in every way.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param};
@@ -15,14 +15,16 @@ use serde_json::json;
 
 use crate::dashboard::Dashboard;
 use crate::fit::fit;
-use crate::metrics::{CIDER, LOSS};
+use crate::metrics::CIDER;
 use crate::objective::{Evaluation, Loss, Objective, StepContext};
-use crate::processes::{ProcessGroup, SingleProcess};
+use crate::processes::SingleProcess;
 use crate::testing::{DRAWING, batch, blip2, language_models};
 use crate::{
     Batch, CrossEntropy, Examples, Fit, Metrics, Outcome, Prediction, Scorer, SelectionMetric, TrainConfig,
     TrainError, Validation,
 };
+
+mod processes;
 
 /// Clips of noise; the run is stopped, or an example is gone, after so many batches.
 struct Clips {
@@ -44,7 +46,7 @@ impl Examples for Clips {
         self.count
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
         if self.gone.is_some_and(|gone| epoch == 2 && items.contains(&gone)) {
             return Err(TrainError::Data(format!("clip {} is gone", self.gone.unwrap_or_default())));
         }
@@ -54,7 +56,7 @@ impl Examples for Clips {
         {
             stop.store(true, Ordering::Relaxed);
         }
-        let mut batch = batch(items);
+        let mut batch = batch(&items[own]);
         if let Batch::Caption { visual: HostVisual::Frames { values, .. }, .. } = &mut batch
             && self.poisoned
             && epoch == 2
@@ -300,109 +302,6 @@ fn selecting_on_the_test_split_or_by_an_unknown_figure_is_refused() {
     let by_spice = TrainConfig { select: SelectionMetric::parse("spice"), ..config() };
     let error = train(run_of(folder.path(), by_spice)).unwrap_err().to_string();
     assert!(error.contains("spice") && error.contains(CIDER), "{error}");
-}
-
-/// One of several threads that play processes: what they say goes round in the order of ranks.
-#[derive(Debug)]
-struct Party {
-    rank: usize,
-    to: Vec<Sender<Vec<u8>>>,
-    from: Mutex<Vec<Receiver<Vec<u8>>>>,
-}
-
-impl Party {
-    fn of(count: usize) -> Vec<Arc<dyn ProcessGroup>> {
-        let mut senders: Vec<Vec<Sender<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
-        let mut receivers: Vec<Vec<Receiver<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
-        for sender in &mut senders {
-            for receiver in &mut receivers {
-                let (to, from) = channel();
-                sender.push(to);
-                receiver.push(from);
-            }
-        }
-        let party = |(rank, (to, from))| {
-            Arc::new(Party { rank, to, from: Mutex::new(from) }) as Arc<dyn ProcessGroup>
-        };
-        senders.into_iter().zip(receivers).enumerate().map(party).collect()
-    }
-}
-
-impl ProcessGroup for Party {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn world_size(&self) -> usize {
-        self.to.len()
-    }
-
-    fn sum(&self, values: &mut [f64]) -> Result<(), TrainError> {
-        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
-        values.fill(0.0);
-        for part in parts {
-            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(8)) {
-                *sum += f64::from_le_bytes(bytes.try_into().unwrap());
-            }
-        }
-        Ok(())
-    }
-
-    fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError> {
-        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
-        values.fill(0.0);
-        for part in parts {
-            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(4)) {
-                *sum += f32::from_le_bytes(bytes.try_into().unwrap());
-            }
-        }
-        Ok(())
-    }
-
-    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
-        for to in &self.to {
-            to.send(bytes.clone()).unwrap();
-        }
-        Ok(self.from.lock().unwrap().iter().map(|from| from.recv().unwrap()).collect())
-    }
-}
-
-/// Three processes learn what one does, each from its own rows: 1e-4 relative, as gradients are summed in
-/// another order over nine steps.
-#[test]
-fn several_processes_learn_what_one_does() {
-    let alone = tempfile::tempdir().unwrap();
-    let without_dropout = |run: Fit<CrossEntropy>| {
-        let (model, objective) = task(0.0);
-        fit(model, Fit { objective, ..run }).unwrap()
-    };
-    let expected = without_dropout(run_of(alone.path(), config()));
-    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let outcomes: Vec<Outcome<Blip2>> = std::thread::scope(|scope| {
-        let running: Vec<_> = Party::of(3)
-            .into_iter()
-            .zip(&folders)
-            .map(|(processes, folder)| {
-                let run = Fit { processes, ..run_of(folder.path(), config()) };
-                scope.spawn(move || without_dropout(run))
-            })
-            .collect();
-        running.into_iter().map(|run| run.join().unwrap()).collect()
-    });
-    for outcome in &outcomes {
-        assert_eq!(outcome.history.len(), expected.history.len());
-        for (record, expected) in outcome.history.iter().zip(&expected.history) {
-            assert!((record.loss - expected.loss).abs() < 1e-4 * expected.loss, "{record:?} {expected:?}");
-            assert_eq!(
-                record.validation.get(CIDER),
-                outcomes[0].history[record.epoch - 1].validation.get(CIDER)
-            );
-        }
-    }
-    let writes: Vec<bool> =
-        folders.iter().map(|folder| folder.path().join("metrics.jsonl").is_file()).collect();
-    assert_eq!(writes, [true, false, false], "the first writes for all");
-    assert!(expected.history[2].loss < expected.history[0].loss, "and it learns: {LOSS} falls");
 }
 
 /// Counts the copies of a model that are alive.

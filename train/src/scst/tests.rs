@@ -199,13 +199,13 @@ fn invalid_settings_are_named() {
 /// blocks enter it through one leaf: gradients as of a pass for each, up to the order of sums.
 #[test]
 fn one_encoding_a_step_gives_the_gradients_of_separate_passes_with_and_without_recomputing() {
-    use model::recompute::{Recompute, backward};
+    use model::recompute::{Draws, Recompute, backward};
     for language_model in language_models(0.0) {
         let (model, context) = blip2(language_model, 9);
         let scst = Scst::new(context, rewards(standard(|settings| settings.cross_entropy = 0.5)));
         let model = model.fork(&Device::flex().autodiff()).train();
         let scored = scst.generate(&model, &scst.encode(&model, batch(&[0, 1])).unwrap(), 4).unwrap();
-        let separate = backward(&model, Recompute::default(), 0, || {
+        let separate = backward(&model, Recompute::default(), Draws::of_batch(0, 2), || {
             let encode = || scst.encode(&model, batch(&[0, 1])).unwrap();
             let policy = scst.policy_loss(&model, &encode(), &scored)?;
             let Clips { prefix, captions, .. } = encode();
@@ -215,7 +215,7 @@ fn one_encoding_a_step_gives_the_gradients_of_separate_passes_with_and_without_r
         let expected = crate::testing::gradients_of(&model, separate);
         for recompute in [Recompute::default(), Recompute::ALL] {
             let context = StepContext { seed: 4, processes: &crate::processes::SingleProcess };
-            let shared = backward(&model, recompute, 0, || {
+            let shared = backward(&model, recompute, Draws::of_batch(0, 2), || {
                 scst.loss(&model, batch(&[0, 1]), &context).map(|loss| loss.value)
             });
             let (same, shared) = shared.unwrap();

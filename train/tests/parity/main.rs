@@ -11,6 +11,7 @@ mod first_stage;
 mod fixture;
 mod watched;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,7 +36,7 @@ impl<F: Fn(usize, Vec<usize>) -> Batch + Send + Sync> Examples for Batches<F> {
         self.rows
     }
 
-    fn batch(&self, epoch: usize, items: &[usize]) -> Result<Batch, TrainError> {
+    fn batch(&self, epoch: usize, items: &[usize], _own: Range<usize>) -> Result<Batch, TrainError> {
         assert_eq!(items.len(), self.rows, "a whole batch");
         let step = epoch - 1;
         Ok((self.batch)(step, (step * self.rows..(step + 1) * self.rows).collect()))

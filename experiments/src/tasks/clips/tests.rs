@@ -71,7 +71,7 @@ fn rows(visual: &HostVisual) -> Vec<Vec<u8>> {
 /// Clip and frames, or features, of every example of an epoch.
 fn epoch(examples: &dyn Examples, epoch: usize) -> Vec<(usize, Vec<u8>)> {
     let items: Vec<usize> = (0..examples.len()).collect();
-    let Batch::Caption { visual, clips, .. } = examples.batch(epoch, &items).unwrap() else {
+    let Batch::Caption { visual, clips, .. } = examples.batch(epoch, &items, 0..items.len()).unwrap() else {
         panic!("captions")
     };
     clips.into_iter().zip(rows(&visual)).collect()

@@ -239,10 +239,10 @@ fn training_draws_a_template_for_each_example_and_epoch_and_evaluation_does_not(
     assert_ne!(drawn(1, 1), drawn(1, 2), "an epoch draws its own");
     assert_ne!(drawn(1, 1), drawn(2, 1), "and so does a seed");
     assert!(templates.iter().all(|template| drawn(1, 1).contains(template)), "{:?}", drawn(1, 1));
-    let Batch::Caption { prompts, .. } = questions(Some(1)).batch(1, &[0]).unwrap() else { panic!() };
+    let Batch::Caption { prompts, .. } = questions(Some(1)).batch(1, &[0], 0..1).unwrap() else { panic!() };
     let questions = questions(None);
     assert!((0..questions.len()).all(|item| questions.template(1, item) == QUESTION_PROMPT));
-    let Batch::Caption { prompts: fixed, .. } = questions.batch(1, &[0]).unwrap() else { panic!() };
+    let Batch::Caption { prompts: fixed, .. } = questions.batch(1, &[0], 0..1).unwrap() else { panic!() };
     assert_ne!(prompts, fixed, "the template is what the model reads");
 }
 
@@ -406,7 +406,8 @@ fn published_questions_become_examples() {
         let reader = Reader::new(AnswerConfig::default(), &model_config(t5), tokenizer, None).unwrap();
         let examples = Questions::new(videos, &clips, reader, None).unwrap();
         assert_eq!(examples.len(), expected, "{dataset}");
-        let Batch::Caption { prompts, captions, texts, .. } = examples.batch(1, &[0, 1, 2]).unwrap() else {
+        let Batch::Caption { prompts, captions, texts, .. } = examples.batch(1, &[0, 1, 2], 0..3).unwrap()
+        else {
             panic!("questions are captions with prompts")
         };
         assert_eq!((captions.unwrap().len(), texts.len(), prompts.unwrap().text.unwrap().len()), (3, 3, 3));

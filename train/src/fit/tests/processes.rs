@@ -1,0 +1,168 @@
+//! Runs that are split among processes, here threads.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::metrics::LOSS;
+use crate::processes::ProcessGroup;
+
+/// One of several threads that play processes: what they say goes round in the order of ranks.
+#[derive(Debug)]
+struct Party {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Mutex<Vec<Receiver<Vec<u8>>>>,
+}
+
+impl Party {
+    fn of(count: usize) -> Vec<Arc<dyn ProcessGroup>> {
+        let mut senders: Vec<Vec<Sender<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
+        let mut receivers: Vec<Vec<Receiver<Vec<u8>>>> = (0..count).map(|_| Vec::new()).collect();
+        for sender in &mut senders {
+            for receiver in &mut receivers {
+                let (to, from) = channel();
+                sender.push(to);
+                receiver.push(from);
+            }
+        }
+        let party = |(rank, (to, from))| {
+            Arc::new(Party { rank, to, from: Mutex::new(from) }) as Arc<dyn ProcessGroup>
+        };
+        senders.into_iter().zip(receivers).enumerate().map(party).collect()
+    }
+}
+
+impl ProcessGroup for Party {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world_size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<(), TrainError> {
+        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for part in parts {
+            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(8)) {
+                *sum += f64::from_le_bytes(bytes.try_into().unwrap());
+            }
+        }
+        Ok(())
+    }
+
+    fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError> {
+        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for part in parts {
+            for (sum, bytes) in values.iter_mut().zip(part.chunks_exact(4)) {
+                *sum += f32::from_le_bytes(bytes.try_into().unwrap());
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+        for to in &self.to {
+            to.send(bytes.clone()).unwrap();
+        }
+        Ok(self.from.lock().unwrap().iter().map(|from| from.recv().unwrap()).collect())
+    }
+}
+
+/// Runs a training in each process, in a folder of its own.
+fn runs<R: Send>(
+    count: usize,
+    run: impl Fn(usize, Fit<CrossEntropy>) -> R + Sync,
+) -> (Vec<tempfile::TempDir>, Vec<R>) {
+    let folders: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
+    let run = &run;
+    let results = std::thread::scope(|scope| {
+        let of_process = |(processes, folder): (Arc<dyn ProcessGroup>, &tempfile::TempDir)| {
+            let fit = Fit { processes: processes.clone(), ..run_of(folder.path(), config()) };
+            scope.spawn(move || run(processes.rank(), fit))
+        };
+        let running: Vec<_> = Party::of(count).into_iter().zip(&folders).map(of_process).collect();
+        running.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    (folders, results)
+}
+
+/// Processes learn what one does, each from its own rows, with dropout: 1e-6 relative, as gradients are summed
+/// in another order over nine steps. Batches have four rows, the last of an epoch two: of three processes one
+/// has none.
+#[test]
+fn several_processes_learn_what_one_does() {
+    let alone = tempfile::tempdir().unwrap();
+    let expected = train(run_of(alone.path(), config())).unwrap();
+    for count in [2, 3] {
+        let (folders, outcomes) = runs(count, |_, run| train(run).unwrap());
+        for outcome in &outcomes {
+            assert_eq!(outcome.history.len(), expected.history.len());
+            for (record, expected) in outcome.history.iter().zip(&expected.history) {
+                let difference = (record.loss - expected.loss).abs() / expected.loss;
+                assert!(difference < 1e-6, "{count} processes: {record:?} {expected:?}");
+            }
+        }
+        let writes: Vec<bool> =
+            folders.iter().map(|folder| folder.path().join("metrics.jsonl").is_file()).collect();
+        assert!(
+            writes.iter().enumerate().all(|(rank, writes)| *writes == (rank == 0)),
+            "the first writes for all"
+        );
+        for epoch in 1..=3 {
+            let file = format!("predictions/validate-epoch-{epoch}.json");
+            let read = |folder: &Path| std::fs::read(folder.join(&file)).unwrap();
+            assert!(read(folders[0].path()) == read(alone.path()), "{count} processes: {file} differs");
+        }
+    }
+    assert!(expected.history[2].loss < expected.history[0].loss, "and it learns: {LOSS} falls");
+}
+
+/// The number of micro-batches does not change what dropout draws either.
+#[test]
+fn micro_batches_learn_what_whole_batches_do() {
+    let outcome = |micro_batches| {
+        let folder = tempfile::tempdir().unwrap();
+        train(run_of(folder.path(), TrainConfig { micro_batches, ..config() })).unwrap()
+    };
+    let (whole, split) = (outcome(1), outcome(4));
+    for (one, other) in whole.history.iter().zip(&split.history) {
+        assert!((one.loss - other.loss).abs() < 1e-6 * one.loss, "{one:?} {other:?}");
+    }
+}
+
+/// All stop with an error, and the first saves the state before the step that failed.
+#[test]
+fn an_error_of_one_process_stops_all() {
+    for failing in [0, 1] {
+        let (folders, errors) = runs(2, |rank, run| {
+            let gone = Clips { gone: (rank == failing).then_some(4), ..Clips::new(10) };
+            train(Fit { train: Arc::new(gone), ..run }).unwrap_err().to_string()
+        });
+        for (rank, error) in errors.iter().enumerate() {
+            assert!(error.contains("clip 4 is gone"), "{error}");
+            assert_eq!(error.contains(&format!("process {failing} failed")), rank != failing, "{error}");
+        }
+        let (_, outcomes) = (&folders, train(run_of(folders[0].path(), config())).unwrap());
+        assert_eq!((outcomes.steps, outcomes.history.len()), (9, 3), "one process goes on where two stopped");
+    }
+}
+
+/// Only one process gets the signal; all stop after the same step.
+#[test]
+fn a_stop_of_one_process_stops_all_and_another_number_of_processes_goes_on() {
+    let (folders, stopped) = runs(3, |rank, run| {
+        let stop_after = (rank == 2).then(|| (4, run.stop.clone()));
+        let outcome = train(Fit { train: Arc::new(Clips { stop_after, ..Clips::new(10) }), ..run }).unwrap();
+        (outcome.interrupted, outcome.steps)
+    });
+    assert!(stopped.iter().all(|one| *one == stopped[0]) && stopped[0].0, "{stopped:?}");
+    let alone = tempfile::tempdir().unwrap();
+    let expected = train(run_of(alone.path(), config())).unwrap();
+    let outcome = train(run_of(folders[0].path(), config())).unwrap();
+    for (record, expected) in outcome.history.iter().zip(&expected.history) {
+        assert!((record.loss - expected.loss).abs() < 1e-6 * expected.loss, "{record:?} {expected:?}");
+    }
+}
