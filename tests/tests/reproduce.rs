@@ -51,6 +51,23 @@ fn a_run_is_repeated_to_the_last_digit_and_what_differs_is_listed() {
     assert!(!desk.path("elsewhere/checkpoints").exists(), "nothing is trained");
 }
 
+/// Low-rank updates are drawn at the start of a run: from its seed, and not from the clock.
+#[test]
+fn a_run_with_low_rank_updates_is_repeated_and_another_seed_draws_others() {
+    let desk = Desk::new();
+    let lora = "model.lora={ r = 2, lora_alpha = 4.0, lora_dropout = 0.1, target_modules = [\"q\", \"v\"] }";
+    let study = ["ablation", "fusion", "--profile", "smoke", "--only", "concat", "--no-tui", "--set", lora];
+    assert_eq!(desk.run(&[&study[..], &["--seeds", "2"]].concat()).code, Some(0));
+    let again = desk.run(&["reproduce", "runs/fusion/concat/seed-1", "--no-tui"]);
+    assert_eq!(again.code, Some(0), "{}{}", again.out, again.err);
+    let adapter = |run: &str| {
+        let path = desk.path(&format!("runs/fusion/concat/{run}/best/adapter_model.safetensors"));
+        std::fs::read(path).unwrap()
+    };
+    assert!(adapter("seed-1") == adapter("seed-1.again"), "bit for bit");
+    assert!(adapter("seed-1") != adapter("seed-2"));
+}
+
 #[test]
 fn a_folder_that_is_no_run_is_refused() {
     let ran = Desk::new().run(&["reproduce", "nowhere"]);

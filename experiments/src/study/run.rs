@@ -173,9 +173,13 @@ impl Stages<'_> {
         Ok(Arc::new(checkpoint::Trained::new(&found, &config.checkpoint, hash, names.collect())?))
     }
 
-    /// A checkpoint as the run trains it.
+    /// A checkpoint as the run trains it. What it lacks, such as low-rank updates, is drawn from the run's
+    /// seed.
     fn open(&self, directory: &Path, dropout: Option<f64>) -> anyhow::Result<(Blip2, Context)> {
+        self.session.device.seed(self.run.config.drawn_seed(self.run.seed));
         let checkpoint = open_checkpoint(directory, self.run.config, dropout, &self.session.device)?;
+        // a parameter is drawn when it is read for the first time
+        model::parameters::draw(&checkpoint.model);
         let context = self.run.task.context(&checkpoint)?;
         Ok((checkpoint.model, context))
     }
