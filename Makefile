@@ -1,6 +1,6 @@
 # Everything a newcomer types. Each target installs what is missing first; `make setup` alone only does that.
 
-.PHONY: demo test check bench docs fuzz setup tools meteor-data
+.PHONY: demo test check bench docs fuzz setup tools meteor-data mpi
 .NOTPARALLEL:
 
 # A cargo that `setup` has just installed is not on the PATH of the shell that called make.
@@ -32,6 +32,10 @@ docs: tools
 MINUTES ?= 60
 fuzz: setup tools
 	scripts/fuzz.sh $(MINUTES)
+
+# The program for several processes, in target/mpi; see docs/cluster.md.
+mpi: setup
+	scripts/mpi.sh
 
 setup:
 	scripts/setup.sh

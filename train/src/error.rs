@@ -85,6 +85,21 @@ pub enum TrainError {
         /// Its error.
         message: String,
     },
+    /// The processes cannot talk to each other.
+    #[error("a process is gone, or cannot be reached: {0}")]
+    Process(String),
+    /// The processes do not do the same.
+    #[error("{what} differs among the processes: {first} in process 0, {other} in process {rank}")]
+    Differs {
+        /// What they were asked for.
+        what: &'static str,
+        /// Process 0's.
+        first: String,
+        /// The first process with another.
+        rank: usize,
+        /// What it has.
+        other: String,
+    },
     /// The best model would be chosen on the test split.
     #[error(
         "a run may not select its best model on the test split: that score would say nothing about new videos. \

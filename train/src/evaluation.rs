@@ -1,6 +1,7 @@
 //! Evaluation of a model on a split. Predictions are saved before they are scored, so that a failing scorer
 //! loses nothing. The best model is selected on the validation split; the test split is scored once.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,8 +51,8 @@ impl Validation {
     }
 }
 
-/// Generates and scores the captions of a split, in one process; saves the predictions to `path` if there is
-/// one.
+/// Generates and scores the captions of a split, each process those of its rows; the first saves the
+/// predictions to `path` if there is one.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -60,10 +61,10 @@ pub fn evaluate_captions(
     model: &Blip2,
     split: &Validation,
     path: Option<&Path>,
+    processes: &Arc<dyn ProcessGroup>,
 ) -> Result<Evaluation, TrainError> {
     let objective = CrossEntropy::new(context.clone(), 0.0);
-    let processes: Arc<dyn ProcessGroup> = Arc::new(SingleProcess);
-    Ok(evaluate(&objective, model, split, &processes, path, |_| Ok(true))?.unwrap_or_default())
+    Ok(evaluate(&objective, model, split, processes, path, |_| Ok(true))?.unwrap_or_default())
 }
 
 /// Evaluates a model, which must not be in training, on a split. `go_on` is called with the number of
@@ -79,10 +80,15 @@ pub fn evaluate<O: Objective>(
     path: Option<&Path>,
     mut go_on: impl FnMut(usize) -> Result<bool, TrainError>,
 ) -> Result<Option<Evaluation>, TrainError> {
-    let loader = Loader::new(split.examples.clone(), split.batch_size, Order::Sequential, processes.clone());
+    let examples = Arc::new(WholeBatches {
+        examples: split.examples.clone(),
+        batch_size: split.batch_size.max(1),
+        processes: processes.clone(),
+    });
+    let loader = Loader::new(examples, split.batch_size, Order::Sequential, Arc::new(SingleProcess));
     let (mut predictions, mut sums, mut done) = (Vec::new(), Metrics::default(), 0);
     for batch in loader.once() {
-        // the last batch may have fewer rows than there are processes
+        // another process evaluates it
         let evaluate = |batch: Batch| match batch.items().len() {
             0 => Ok((0, Evaluation::default())),
             items => Ok((items, objective.evaluate(model, batch)?)),
@@ -115,6 +121,31 @@ pub fn evaluate<O: Objective>(
         metrics.extend(scorer.score_predictions(&predictions)?);
     }
     Ok(Some(Evaluation { metrics, predictions }))
+}
+
+/// Every batch is evaluated whole by one process, so that means over a batch do not depend on their number:
+/// the others get none of its rows.
+struct WholeBatches {
+    examples: Arc<dyn Examples>,
+    batch_size: usize,
+    processes: Arc<dyn ProcessGroup>,
+}
+
+impl Examples for WholeBatches {
+    fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn batch(&self, epoch: usize, items: &[usize], _own: Range<usize>) -> Result<Batch, TrainError> {
+        // batches are in the examples' order
+        let number = items.first().map_or(0, |first| first / self.batch_size);
+        let is_own = number % self.processes.world_size() == self.processes.rank();
+        self.examples.batch(epoch, items, 0..if is_own { items.len() } else { 0 })
+    }
+
+    fn name(&self, item: usize) -> String {
+        self.examples.name(item)
+    }
 }
 
 /// The predictions of all processes, in the examples' order.

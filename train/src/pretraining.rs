@@ -68,11 +68,13 @@ impl FirstStage {
         negatives: Option<HardNegatives>,
         context: &StepContext<'_>,
     ) -> Result<Losses, TrainError> {
-        let Batch::Pairs { visual, texts, .. } = batch else {
+        let Batch::Pairs { visual, texts, items } = batch else {
             let (task, batch) = ("the first stage of pretraining", "anything but image-text pairs");
             return Err(TrainError::WrongBatch { task, batch });
         };
         let device = device_of(model);
+        // the first token of a text is not predicted
+        let tokens = texts.count() - items.len() as f64;
         let Targets { ids, mask } = texts.upload(&device);
         let own = Pairs { image: share(model.image_tokens(visual.upload(&device))), ids, mask };
         let contrast = model.itc_features(&own)?;
@@ -81,7 +83,15 @@ impl FirstStage {
             text: gather_rows(context.processes, &contrast.text)?,
         };
         let [b, _] = own.ids.dims();
-        let first: usize = row_counts(context.processes, b)?[..context.processes.rank()].iter().sum();
+        let counts = row_counts(context.processes, b)?;
+        let rows: usize = counts.iter().sum();
+        if counts.contains(&0) {
+            let processes = counts.len();
+            return Err(TrainError::Data(format!(
+                "{processes} processes cannot share a batch of {rows} pairs"
+            )));
+        }
+        let first: usize = counts[..context.processes.rank()].iter().sum();
         let similarities = model.similarities(&contrast, &all);
         let by_image = rows_of(&similarities.image_to_text)?;
         let retrieved =
@@ -103,10 +113,23 @@ impl FirstStage {
         Ok(Losses {
             itc: model.itc_loss(&similarities, first),
             itm: model.itm_loss(&own, &all_pairs, &negatives)?,
-            itg: model.itg_loss(&own, self.start_token)?,
+            itg: share_of_tokens(model.itg_loss(&own, self.start_token)?, [tokens, b as f64], context)?,
             recall_at_1: retrieved as f64 / b.max(1) as f64,
         })
     }
+}
+
+/// The mean over the tokens of this process, weighted so that its mean over the rows of all processes is the
+/// mean over their tokens. `own` are the numbers of its tokens and rows.
+fn share_of_tokens(
+    mean: Tensor<1>,
+    own: [f64; 2],
+    context: &StepContext<'_>,
+) -> Result<Tensor<1>, TrainError> {
+    let mut all = own;
+    context.processes.sum(&mut all)?;
+    let [tokens, rows] = [own[0] / all[0].max(1.0), own[1] / all[1]];
+    Ok(if context.processes.world_size() == 1 { mean } else { mean * (tokens / rows) })
 }
 
 /// Values on the host, row by row.

@@ -33,7 +33,8 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     /// When a process is gone.
     fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError>;
 
-    /// As [`sum`](Self::sum), for a tensor on any device: by way of the host, unless a group has a faster one.
+    /// As [`sum`](Self::sum), for a tensor on any device: by way of the host, unless a group has a faster
+    /// one.
     ///
     /// # Shapes
     /// - input and output: `[n]`
@@ -114,7 +115,10 @@ pub(crate) fn row_counts(processes: &dyn ProcessGroup, own: usize) -> Result<Vec
 ///
 /// # Errors
 /// When any process failed, or is gone.
-pub(crate) fn agree<T>(processes: &dyn ProcessGroup, own: Result<T, TrainError>) -> Result<T, TrainError> {
+pub fn agree<T, E>(processes: &dyn ProcessGroup, own: Result<T, E>) -> Result<T, E>
+where
+    E: ToString + From<TrainError>,
+{
     if processes.world_size() == 1 {
         return own;
     }
@@ -127,7 +131,34 @@ pub(crate) fn agree<T>(processes: &dyn ProcessGroup, own: Result<T, TrainError>)
     let all = gather_json(processes, &message, "the outcome")?;
     let value = own?;
     let first = all.into_iter().enumerate().find_map(|(rank, message)| Some((rank, message?)));
-    first.map_or(Ok(value), |(rank, message)| Err(TrainError::Peer { rank, message }))
+    first.map_or(Ok(value), |(rank, message)| Err(TrainError::Peer { rank, message }.into()))
+}
+
+/// Refuses a value that is not the same in all processes.
+///
+/// # Errors
+/// With the values, on every process; or when a process is gone.
+pub fn check_same(processes: &dyn ProcessGroup, what: &'static str, own: &str) -> Result<(), TrainError> {
+    let all = gather_json(processes, &own.to_owned(), what)?;
+    let first = all[0].clone();
+    match all.into_iter().enumerate().find(|(_, value)| *value != first) {
+        None => Ok(()),
+        Some((rank, other)) => Err(TrainError::Differs { what, first, rank, other }),
+    }
+}
+
+/// The first process's value, on all processes.
+///
+/// # Errors
+/// When a process is gone, or the value cannot be sent.
+pub fn share_first<T: Serialize + DeserializeOwned>(
+    processes: &dyn ProcessGroup,
+    own: T,
+) -> Result<T, TrainError> {
+    if processes.world_size() == 1 {
+        return Ok(own);
+    }
+    Ok(gather_json(processes, &own, "a value of the first process")?.swap_remove(0))
 }
 
 /// Bytes of gradients that are summed at a time: large enough that the time of a transfer is that of its

@@ -72,9 +72,9 @@ fn run_study(ablation: &Ablation, only: &[String], arguments: &StudyArguments) -
     let request = Request { ablation, profile, variants, seeds, resume, reuse, runs, machine };
     let status = study::run(&request, &session).failure()?;
     if status != Status::Interrupted {
-        report::save(&request.folder(), &session.caches).failure()?;
+        session.once(|| report::save(&request.folder(), &session.caches)).failure()?;
     }
-    Ok(exit_code(status))
+    Ok(exit_code(status, &session))
 }
 
 /// Refuses `--only` with a name that no variant has.

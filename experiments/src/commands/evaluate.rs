@@ -52,14 +52,21 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
     let Evaluated { config, changes } = evaluated;
     let directory = find_checkpoint(&config.checkpoint)?;
     let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
-    for change in changes.iter().cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
+    let changes = changes.iter().filter(|_| session.is_first());
+    for change in changes.cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
         eprintln!("changed: {change}");
     }
     let task = tasks::of(config);
-    let clips = Clips::open(config, &*task, image_size(config)?, &session.caches, Some(arguments.split))?;
+    let size = image_size(config)?;
+    let open = || Clips::open(config, &*task, size, &session.caches, Some(arguments.split));
+    let clips = session.in_turn(open)?;
     let context = task.context(&checkpoint)?;
     let predictions = arguments.predictions.as_deref();
-    let metrics = study::evaluate(config, &clips, arguments.split, &checkpoint.model, &context, predictions)?;
+    let (split, model) = (arguments.split, &checkpoint.model);
+    let metrics = study::evaluate(config, &clips, split, model, &context, predictions, session)?;
+    if !session.is_first() {
+        return Ok(());
+    }
     if arguments.json {
         println!("{}", serde_json::to_string(&metrics)?);
         return Ok(());

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use train::dashboard::Dashboard;
 
-use crate::runtime::{Caches, Session, Status, device};
+use crate::runtime::{Caches, Session, Status, device, processes};
 use crate::text::error_chain;
 use options::{CacheOption, DecodingOptions, DeviceOption};
 
@@ -131,6 +131,21 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Outcome {
         self.decoding.apply().failure()?;
+        let trains = matches!(
+            self.command,
+            Command::Ablation(_) | Command::Train(_) | Command::Pretrain(_) | Command::Evaluate(_)
+        );
+        if !trains {
+            processes::refuse_several().usage()?;
+        }
+        let outcome = self.run_command();
+        if outcome.is_ok() {
+            processes::leave();
+        }
+        outcome
+    }
+
+    fn run_command(self) -> Outcome {
         match self.command {
             Command::List => list::run(),
             Command::Show(arguments) => show::run(&arguments),
@@ -159,12 +174,14 @@ fn verdict(is_fine: bool) -> ExitCode {
     if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn exit_code(status: Status) -> ExitCode {
+fn exit_code(status: Status, session: &Session) -> ExitCode {
     match status {
         Status::Finished => ExitCode::SUCCESS,
         Status::Failed => ExitCode::FAILURE,
         Status::Interrupted => {
-            eprintln!("stopped; the same command with --resume continues from here");
+            if session.is_first() {
+                eprintln!("stopped; the same command with --resume continues from here");
+            }
             ExitCode::from(INTERRUPTED)
         }
     }
@@ -173,8 +190,14 @@ fn exit_code(status: Status) -> ExitCode {
 /// Selects the device and handles Ctrl-C: training stops at the next step whose state can be saved, and at
 /// once when it is pressed again. Before training everything is written under temporary names, so that
 /// stopping at once loses nothing.
+///
+/// Joins the other processes where a launcher started several; only the first shows and writes anything.
 fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<Session, Failure> {
-    let device::Selected { device, word: device_word, .. } = device::select(&device.device).usage()?;
+    let processes = processes::join().usage()?;
+    let word = device::select(&device.device).usage()?.word;
+    let visible = device::count(&word);
+    let word = processes::device_of(&word, &processes, visible, device.share_devices).usage()?;
+    let device::Selected { device, word: device_word, .. } = device::select(&word).usage()?;
     let stop = Arc::new(AtomicBool::new(false));
     let pressed = stop.clone();
     let handler = move || {
@@ -183,6 +206,8 @@ fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<S
         }
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
-    let (dashboard, caches) = (Dashboard::choose(no_tui), Caches::new(cache.cache.as_deref()));
-    Ok(Session { device, device_word, stop, dashboard, caches })
+    let caches = Caches::new(cache.cache.as_deref());
+    let is_first = processes.group.rank() == 0;
+    let dashboard = if is_first { Dashboard::choose(no_tui) } else { Dashboard::Silent };
+    Ok(Session { device, device_word, stop, dashboard, caches, processes: processes.group })
 }

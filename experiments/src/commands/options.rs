@@ -18,6 +18,9 @@ use crate::runtime::memory;
 pub(super) struct DeviceOption {
     #[arg(long, default_value = "auto", help = format!("Device that computes: {WORDS}"))]
     pub(super) device: String,
+    /// Let several processes of one machine share a device
+    #[arg(long, hide_short_help = true)]
+    pub(super) share_devices: bool,
 }
 
 /// `--cache`

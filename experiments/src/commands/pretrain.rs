@@ -29,5 +29,5 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = PretrainConfig::find(name, sets).usage()?;
     let session = session(&run.device, &run.cache, run.no_tui)?;
     let status = pretrain::run(name, &config, out, &run.runs, run.resume, &session).failure()?;
-    Ok(exit_code(status))
+    Ok(exit_code(status, &session))
 }

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     std::fs::create_dir_all(&out).map_err(anyhow::Error::from).failure()?;
     let _lock = FolderLock::or_fail(&out).failure()?;
     let repeated = recorded.repeat(&out, arguments.anyway, &session).failure()?;
-    let Some((result, provenance)) = repeated else { return Ok(exit_code(Status::Interrupted)) };
+    let Some((result, provenance)) = repeated else { return Ok(exit_code(Status::Interrupted, &session)) };
     let differences = recorded.differences(&result, &out).failure()?;
     if differences.is_empty() {
         println!("identical: every metric and caption of {}", arguments.run.display());

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use captioner::{TOKENIZER_FILE, hex, weights_hash};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use train::processes::{check_same, share_first};
 use train::{SelectionMetric, files};
 
 use crate::config::{PretrainConfig, find_checkpoint};
@@ -42,16 +43,20 @@ pub(crate) fn run(
     if folder.exists() && !resume {
         bail!("{} holds an earlier pretraining; --resume continues it, or move it away", folder.display());
     }
-    let pairs = open_pairs(config, session.caches.folder())?;
-    let _lock = FolderLock::or_fail(&folder)?;
-    files::replace(&folder.join(CONFIG), toml::to_string_pretty(config)?.as_bytes())?;
+    let pairs = session.in_turn(|| open_pairs(config, session.caches.folder()))?;
+    let lock = session.agree(session.is_first().then(|| FolderLock::or_fail(&folder)).transpose());
+    let _lock = lock?;
+    session.once(|| Ok(files::replace(&folder.join(CONFIG), toml::to_string_pretty(config)?.as_bytes())?))?;
     let [text, first_stage, second_stage] = STAGES.map(|stage| folder.join(stage));
     let folders = Folders { text, first_stage, second_stage };
     let identity = identity(config, &pairs)?;
     let Some(made) = Stages::new(config, session, &pairs, &identity, &folders)?.run()? else {
         return Ok(Status::Interrupted);
     };
-    save(&made, &Provenance::of(&session.device_word, identity), out)?;
+    session.once(|| save(&made, &Provenance::of(&session.device_word, identity), out))?;
+    if !session.is_first() {
+        return Ok(Status::Finished);
+    }
     let metrics = &made.metrics;
     let stages = [
         ("sentences", &metrics.text),
@@ -74,16 +79,18 @@ pub(crate) fn run(
 /// that differ in their language models only share the first stage.
 pub(crate) fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::Result<Option<PathBuf>> {
     let cache = session.caches.folder();
-    let pairs = open_pairs(config, cache)?;
-    let identity = identity(config, &pairs)?;
+    let pairs = session.in_turn(|| open_pairs(config, cache))?;
+    let identity = session.agree(identity(config, &pairs))?;
+    check_same(&*session.processes, "the hash of the pretraining", &identity.config_hash)?;
     let finished = cache.join(format!("pretrained-{}", identity.config_hash));
-    let is_finished = || finished.join(PROVENANCE).is_file();
-    if is_finished() {
+    let is_finished = || share_first(&*session.processes, finished.join(PROVENANCE).is_file());
+    if is_finished()? {
         return Ok(Some(finished));
     }
-    let _lock = FolderLock::wait(&cache.join("pretraining"))?;
-    if is_finished() {
-        return Ok(Some(finished)); // by the process that held the lock
+    let lock = session.is_first().then(|| FolderLock::wait(&cache.join("pretraining"))).transpose();
+    let _lock = session.agree(lock)?;
+    if is_finished()? {
+        return Ok(Some(finished)); // by the program that held the lock
     }
     let work = cache.join(format!("pretraining-{}", identity.config_hash));
     let shared = |stage: &str, settings: Value| {
@@ -97,12 +104,14 @@ pub(crate) fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::
     let Some(made) = Stages::new(config, session, &pairs, &identity, &folders)?.run()? else {
         return Ok(None);
     };
-    let complete = work.join("checkpoint");
-    save(&made, &Provenance::of(&session.device_word, identity), &complete)?;
-    std::fs::rename(&complete, &finished).with_context(|| {
-        format!("cannot move the checkpoint {} to {}", complete.display(), finished.display())
+    session.once(|| {
+        let complete = work.join("checkpoint");
+        save(&made, &Provenance::of(&session.device_word, identity), &complete)?;
+        std::fs::rename(&complete, &finished).with_context(|| {
+            format!("cannot move the checkpoint {} to {}", complete.display(), finished.display())
+        })?;
+        std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
     })?;
-    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     Ok(Some(finished))
 }
 
@@ -164,13 +173,7 @@ mod tests {
     use super::*;
 
     fn session(cache: &Path) -> Session {
-        Session {
-            device: burn::tensor::Device::flex(),
-            device_word: "cpu".to_owned(),
-            stop: std::sync::Arc::default(),
-            dashboard: train::dashboard::Dashboard::Silent,
-            caches: crate::runtime::Caches::new(Some(cache)),
-        }
+        Session::with_cache(cache)
     }
 
     #[test]

@@ -18,7 +18,6 @@ use model::{Blip2, Blip2Config};
 use serde::Serialize;
 use serde_json::{Value, json};
 use train::pretraining::FirstStage;
-use train::processes::SingleProcess;
 use train::{CrossEntropy, Examples, Fit, Metrics, Objective, Scorer, TrainConfig, Validation, fit};
 
 use super::examples::{CLASS, PairCaptions, PairTexts, Sentences};
@@ -256,7 +255,7 @@ impl<'a> Stages<'a> {
             settings,
             stop: self.session.stop.clone(),
             dashboard: self.session.dashboard,
-            processes: Arc::new(SingleProcess),
+            processes: self.session.processes.clone(),
         };
         let outcome = fit(model, run).with_context(|| format!("pretraining, {name}"))?;
         if outcome.interrupted {

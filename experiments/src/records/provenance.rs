@@ -60,6 +60,11 @@ impl Provenance {
         }
     }
 
+    /// Version and commit of this program.
+    pub(crate) fn program() -> String {
+        format!("{} {}", env!("CARGO_PKG_VERSION"), env!("RECAP_COMMIT"))
+    }
+
     /// Whether the program was built from a commit without changes, so that it can be built again.
     pub(crate) fn is_reproducible(&self) -> bool {
         self.commit != UNKNOWN && !self.commit.ends_with(CHANGED)

@@ -44,6 +44,13 @@ pub fn select(word: &str) -> anyhow::Result<Selected> {
     Ok(Selected { device, word: word.to_owned(), burn_name })
 }
 
+/// How many devices this machine has of the kind that a word names; 0 of the CPU.
+pub fn count(word: &str) -> usize {
+    let kind = word.split(':').next().unwrap_or_default();
+    let built = BUILT.iter().find(|(name, ..)| *name == kind);
+    built.map_or(0, |(_, kind, _)| Device::enumerate(kind.clone()).len())
+}
+
 /// The name, the type and the constructor of an accelerator; the constructor takes the device's number.
 type Accelerator = (&'static str, DeviceType, fn(usize) -> Device);
 

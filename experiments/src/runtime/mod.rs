@@ -5,13 +5,18 @@ pub mod cache;
 pub mod device;
 mod lock;
 pub mod memory;
+#[cfg(feature = "mpi")]
+mod mpi;
+pub mod processes;
 mod progress;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
+use train::TrainError;
 use train::dashboard::Dashboard;
+use train::processes::{ProcessGroup, agree};
 
 pub use cache::Caches;
 pub use lock::FolderLock;
@@ -29,12 +34,74 @@ pub struct Session {
     pub dashboard: Dashboard,
     /// Shared caches.
     pub caches: Caches,
+    /// The processes that run the command together.
+    pub processes: Arc<dyn ProcessGroup>,
 }
 
 impl Session {
+    /// One process on the CPU, silent, with caches in a temporary folder.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::with_cache(&std::env::temp_dir())
+    }
+
+    /// The same with caches in a folder.
+    #[cfg(test)]
+    pub(crate) fn with_cache(cache: &std::path::Path) -> Self {
+        Self {
+            device: Device::flex(),
+            device_word: "cpu".to_owned(),
+            stop: Arc::default(),
+            dashboard: Dashboard::Silent,
+            caches: Caches::new(Some(cache)),
+            processes: Arc::new(train::processes::SingleProcess),
+        }
+    }
+
     /// Whether Ctrl-C was pressed.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is the process that writes files and prints for all.
+    pub fn is_first(&self) -> bool {
+        self.processes.rank() == 0
+    }
+
+    /// A process's own result if all succeeded, else an error on all: [`train::processes::agree`].
+    ///
+    /// # Errors
+    /// When a process failed, or is gone.
+    pub fn agree<T>(&self, own: anyhow::Result<T>) -> anyhow::Result<T> {
+        struct Chain(anyhow::Error);
+        impl std::fmt::Display for Chain {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(formatter, "{:#}", self.0)
+            }
+        }
+        impl From<TrainError> for Chain {
+            fn from(error: TrainError) -> Self {
+                Self(error.into())
+            }
+        }
+        agree(&*self.processes, own.map_err(Chain)).map_err(|Chain(error)| error)
+    }
+
+    /// Lets the first process work before the others, which find what it left in a shared folder.
+    ///
+    /// # Errors
+    /// Those of `work`, on all processes.
+    pub fn in_turn<T>(&self, work: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let first = self.agree(if self.is_first() { work().map(Some) } else { Ok(None) })?;
+        self.agree(first.map_or_else(work, Ok))
+    }
+
+    /// Does something in the first process only, for all: writing a file.
+    ///
+    /// # Errors
+    /// Those of `work`, on all processes.
+    pub fn once(&self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.agree(if self.is_first() { work() } else { Ok(()) })
     }
 }
 

@@ -18,13 +18,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use data::datasets::Split;
 use train::dashboard::Dashboard;
+use train::processes::{check_same, share_first};
 use train::{BEST, files};
 
 use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, find_checkpoint, image_size};
 use crate::plan::{Machine, shortage};
 use crate::pretrain;
 use crate::records::{
-    Failure, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder,
+    Failure, Provenance, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder,
 };
 use crate::runtime::{FolderLock, Session, Status};
 use crate::tasks::{self, Clips};
@@ -58,6 +59,17 @@ impl Request<'_> {
         self.runs.join(&self.ablation.name)
     }
 
+    /// Refuses processes that do not run the same: another program, or other settings.
+    fn check_processes(&self, session: &Session) -> anyhow::Result<()> {
+        let processes = &*session.processes;
+        check_same(processes, "the program", &Provenance::program())?;
+        let hash = |(variant, config): &Resolved<'_>| Ok(format!("{} {}", variant.name, config.hash(1)?));
+        let variants: Vec<String> = session.agree(self.variants.iter().map(hash).collect())?;
+        let Self { seeds, resume, reuse, .. } = self;
+        let request = format!("{}, seeds {seeds}, resume {resume}, reuse {reuse}", variants.join(", "));
+        Ok(check_same(processes, "the study", &request)?)
+    }
+
     /// Refuses a study with a variant that does not fit into the device's memory, before anything is
     /// computed.
     fn check_memory(&self) -> anyhow::Result<()> {
@@ -88,23 +100,26 @@ impl Request<'_> {
 /// Runs a study. A failed run is reported, and the others are run.
 pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
     let Request { ablation, profile, variants, .. } = request;
-    for (name, reason) in ablation.left_out(profile) {
+    for (name, reason) in ablation.left_out(profile).filter(|_| session.is_first()) {
         eprintln!("{name} is not in profile {profile}: {reason}");
     }
     let Some((_, first)) = variants.first() else {
         bail!("profile {profile} has none of the chosen variants of {}", ablation.name)
     };
-    request.check_memory()?;
+    session.agree(request.check_memory())?;
     let folder = request.folder();
-    let _lock = FolderLock::or_fail(&folder)?;
-    prepare_folder(&folder, request.resume)?;
+    request.check_processes(session)?;
+    let lock = session.agree(session.is_first().then(|| FolderLock::or_fail(&folder)).transpose());
+    let _lock = lock?;
+    session.once(|| prepare_folder(&folder, request.resume))?;
+    check_shared(&folder, session)?;
 
     let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
     let models = Models::new(session, &folder, earlier);
     let mut study = Study { request, session, folder: &folder, models, clips: None, learned: HashMap::new() };
     let Some(first) = with_checkpoint(first, session)? else { return Ok(Status::Interrupted) };
     let (task, loaded) = (tasks::of(&first), study.clips(&first)?);
-    clips::save(&folder, &task.test_clips(&loaded))?;
+    session.once(|| clips::save(&folder, &task.test_clips(&loaded)))?;
     let data_hash = Some(loaded.hash().to_owned());
     let baselines = match study.models.earlier(data_hash.as_ref()) {
         Some(earlier) => earlier.baselines.clone(),
@@ -158,26 +173,32 @@ impl Study<'_> {
     /// all have ended.
     fn run(&mut self, summary: &mut Summary) -> anyhow::Result<bool> {
         let path = self.folder.join(SUMMARY);
-        files::replace_json(&path, summary)?;
+        self.save(&path, summary)?;
         for (index, (variant, config)) in self.request.variants.iter().enumerate() {
             for seed in 1..=self.request.seeds {
-                let outcome = without_panic(|| self.one(variant, config, seed, summary));
-                match outcome {
+                let outcome = without_panic(self.session, || self.one(variant, config, seed, summary));
+                match self.session.agree(outcome) {
                     Ok(Some(result)) => summary.variants[index].runs.push(result),
                     Ok(None) => return Ok(false),
                     Err(error) => {
                         let reason = error_chain(&error);
-                        eprintln!("{} seed {seed} failed, the others are run: {reason}", variant.name);
+                        if self.session.is_first() {
+                            eprintln!("{} seed {seed} failed, the others are run: {reason}", variant.name);
+                        }
                         summary.variants[index].failures.push(Failure { seed, reason });
                     }
                 }
-                files::replace_json(&path, summary)?;
-                if self.session.is_stopped() {
+                self.save(&path, summary)?;
+                if share_first(&*self.session.processes, self.session.is_stopped())? {
                     return Ok(false);
                 }
             }
         }
         Ok(true)
+    }
+
+    fn save(&self, path: &Path, summary: &Summary) -> anyhow::Result<()> {
+        self.session.once(|| Ok(files::replace_json(path, summary)?))
     }
 
     /// One run, or its result where it is finished; none where it was interrupted.
@@ -190,7 +211,8 @@ impl Study<'_> {
     ) -> anyhow::Result<Option<RunResult>> {
         let directory = run_folder(self.folder, &variant.name, seed);
         let run = Run::new(&variant.name, config, seed, directory.clone());
-        let result = match run.finished()? {
+        let finished = self.session.agree(run.finished())?;
+        let result = match share_first(&*self.session.processes, finished)? {
             Some(finished) if self.models.keep(&variant.name, summary) => Some(finished),
             finished => {
                 if self.session.dashboard != Dashboard::Silent && finished.is_none() {
@@ -216,16 +238,26 @@ impl Study<'_> {
     fn train(&mut self, run: &Run<'_>, clips: &Clips) -> anyhow::Result<Option<RunResult>> {
         let provenance =
             run.provenance(self.session, clips, self.models.weights_hash(&run.config.checkpoint)?)?;
+        let processes = &*self.session.processes;
+        check_same(processes, "the hash of the settings", &provenance.config_hash)?;
+        check_same(processes, "the hash of the data", &provenance.data_hash)?;
+        check_same(
+            processes,
+            "the hash of the weights",
+            provenance.weights_hash.as_deref().unwrap_or_default(),
+        )?;
         // a run that was started here continues here
-        if self.request.reuse
-            && !run.directory.exists()
-            && let Some(equal) = reuse::find(self.request.runs, self.folder, &provenance)?
-        {
-            reuse::copy_run(&equal, &run.directory)?;
+        let may_reuse = self.request.reuse && !run.directory.exists();
+        let equal = may_reuse.then(|| reuse::find(self.request.runs, self.folder, &provenance)).transpose();
+        let equal = share_first(processes, self.session.agree(equal)?.flatten())?;
+        if let Some(equal) = equal {
+            self.session.once(|| reuse::copy_run(&equal, &run.directory))?;
             let (variant, seed, equal) = (run.variant, run.seed, equal.display());
-            eprintln!(
-                "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
-            );
+            if self.session.is_first() {
+                eprintln!(
+                    "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
+                );
+            }
             return run.finished();
         }
         // self-critical training starts from a run of this study that has the same first stage
@@ -240,7 +272,8 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let clips = Clips::open(config, &*task, size, &self.session.caches, None)?;
+        let session = self.session;
+        let clips = session.in_turn(|| Clips::open(config, &*task, size, &session.caches, None))?;
         Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 }
@@ -255,13 +288,37 @@ fn with_checkpoint(config: &RunConfig, session: &Session) -> anyhow::Result<Opti
 }
 
 /// Makes an error of a panic, such as that of a GPU's memory pool which cannot grow: the other runs of a
-/// study go on.
-fn without_panic<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+/// study go on. With several processes the program ends: the others wait for this one, and the launcher stops
+/// them.
+fn without_panic<T>(session: &Session, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        if session.processes.world_size() > 1 {
+            eprintln!("process {} ended in a panic: {text}", session.processes.rank());
+            std::process::exit(1);
+        }
         Err(anyhow!("the run ended in a panic: {text}"))
     })
+}
+
+/// Refuses a folder that the processes do not share: the first writes what the others read.
+fn check_shared(folder: &Path, session: &Session) -> anyhow::Result<()> {
+    let mark = folder.join(".processes");
+    session.once(|| Ok(files::replace(&mark, b"")?))?;
+    let is_there = mark.exists();
+    let found = ensure_shared(is_there, folder, session.processes.rank());
+    session.agree(found)?;
+    session.once(|| std::fs::remove_file(&mark).context("cannot write to the folder of the run"))
+}
+
+fn ensure_shared(is_there: bool, folder: &Path, rank: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        is_there,
+        "{} is not the folder that process 0 writes to: all processes need one shared folder (process {rank})",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// Moves an earlier run of the study aside, unless it is resumed, and makes the folder.
@@ -285,11 +342,13 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_run_is_its_error() {
-        let message = |work: fn() -> anyhow::Result<()>| without_panic(work).unwrap_err().to_string();
+        let session = Session::for_tests();
+        let message =
+            |work: fn() -> anyhow::Result<()>| without_panic(&session, work).unwrap_err().to_string();
         let (size, constant) =
             (message(|| panic!("cannot allocate {} bytes", 5)), message(|| panic!("full")));
         assert_eq!(size, "the run ended in a panic: cannot allocate 5 bytes");
         assert_eq!(constant, "the run ended in a panic: full");
-        assert_eq!(without_panic(|| Ok(3)).unwrap(), 3);
+        assert_eq!(without_panic(&session, || Ok(3)).unwrap(), 3);
     }
 }

@@ -63,7 +63,8 @@ impl<'a> Models<'a> {
         clips: &Clips,
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
-        let hash = self.weights_hash(&config.checkpoint)?;
+        let hash = self.weights_hash(&config.checkpoint);
+        let hash = self.session.agree(hash)?;
         let earlier = self.earlier(summary.world.as_ref()).map_or(&[][..], |earlier| &earlier.models);
         let known = summary.models.iter().chain(earlier).find(|model| model.weights_hash == hash);
         let model = match known.cloned() {
@@ -74,18 +75,27 @@ impl<'a> Models<'a> {
         Ok(())
     }
 
+    /// Evaluates a checkpoint with all processes.
     fn evaluate(
         &self,
         config: &RunConfig,
         clips: &Clips,
         weights_hash: String,
     ) -> anyhow::Result<ModelSummary> {
-        let directory = find_checkpoint(&config.checkpoint)?;
-        let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &self.session.device)?;
-        report_unknown_words(&checkpoint, clips)?;
-        let context = tasks::of(config).context(&checkpoint)?;
+        let session = self.session;
+        let open = || {
+            let directory = find_checkpoint(&config.checkpoint)?;
+            let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
+            if session.is_first() {
+                report_unknown_words(&checkpoint, clips)?;
+            }
+            let context = tasks::of(config).context(&checkpoint)?;
+            Ok((checkpoint, context))
+        };
+        let (checkpoint, context) = session.agree(open())?;
         let predictions = self.folder.join(format!("predictions/pretrained-{weights_hash}.json"));
-        let test = evaluate(config, clips, Split::Test, &checkpoint.model, &context, Some(&predictions))?;
+        let (model, predictions) = (&checkpoint.model, Some(predictions.as_path()));
+        let test = evaluate(config, clips, Split::Test, model, &context, predictions, session)?;
         Ok(ModelSummary {
             weights_hash,
             checkpoint: config.checkpoint.display().to_string(),

@@ -11,7 +11,6 @@ use model::Blip2;
 use model::checkpoint::{self, Constraints};
 use serde_json::json;
 use train::evaluation::evaluate_captions;
-use train::processes::SingleProcess;
 use train::scst::{Rewards, Scst};
 use train::{BEST, CrossEntropy, Fit, Metrics, Objective, Outcome, TrainConfig, files, fit};
 
@@ -89,8 +88,10 @@ impl<'a> Run<'a> {
         start: Option<&Path>,
     ) -> anyhow::Result<Option<RunResult>> {
         let (started, memory) = (Instant::now(), PeakMemory::watch());
-        files::replace(&self.directory.join(CONFIG), self.config.to_toml()?.as_bytes())?;
-        files::replace_json(&self.directory.join(PROVENANCE), provenance)?;
+        session.once(|| {
+            files::replace(&self.directory.join(CONFIG), self.config.to_toml()?.as_bytes())?;
+            Ok(files::replace_json(&self.directory.join(PROVENANCE), provenance)?)
+        })?;
 
         let weights_hash = provenance.weights_hash.clone().unwrap_or_default();
         let stages = Stages { run: self, session, clips, weights_hash };
@@ -109,7 +110,8 @@ impl<'a> Run<'a> {
         }
         let training = self.config.last_stage();
         let predictions = self.directory.join(TEST_PREDICTIONS);
-        let test = evaluate(self.config, clips, Split::Test, &outcome.best, &context, Some(&predictions))?;
+        let (best, predictions) = (&outcome.best, Some(predictions.as_path()));
+        let test = evaluate(self.config, clips, Split::Test, best, &context, predictions, session)?;
         let count = |choose: &dyn Fn(&str) -> bool| Some(model::parameters::count(&outcome.best, choose));
         let result = RunResult {
             config_hash: provenance.config_hash.clone(),
@@ -127,8 +129,10 @@ impl<'a> Run<'a> {
             peak_memory: memory.bytes(),
             device_memory: memory::of_device(&session.device),
         };
-        files::replace_json(&self.directory.join(TIMING), &timing)?;
-        files::replace_json(&self.directory.join(RESULT), &result)?;
+        session.once(|| {
+            files::replace_json(&self.directory.join(TIMING), &timing)?;
+            Ok(files::replace_json(&self.directory.join(RESULT), &result)?)
+        })?;
         Ok(Some(result))
     }
 }
@@ -148,9 +152,13 @@ struct Stages<'a> {
 impl Stages<'_> {
     /// Cross-entropy training of the pretrained model.
     fn cross_entropy(&self, config: &RunConfig, directory: &Path) -> anyhow::Result<Trained> {
-        let start = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
-        let objective = CrossEntropy::new(start.1.clone(), config.train.label_smoothing)
-            .saving(self.trained(config, &start.0)?);
+        let prepare = || {
+            let start = self.open(&find_checkpoint(&config.checkpoint)?, config.model.dropout)?;
+            let objective = CrossEntropy::new(start.1.clone(), config.train.label_smoothing)
+                .saving(self.trained(config, &start.0)?);
+            Ok((start, objective))
+        };
+        let (start, objective) = self.session.agree(prepare())?;
         self.train(start, objective, config, &config.train, directory, "")
     }
 
@@ -158,11 +166,16 @@ impl Stages<'_> {
     fn self_critical(&self, scst: &ScstStage, start: &Path) -> anyhow::Result<Trained> {
         let (run, config) = (self.run, self.run.config);
         let dropout = if scst.reward.settings().dropout { config.model.dropout } else { Some(0.0) };
-        let start = self.open(start, dropout)?;
-        let training = self.clips.split(Split::Train);
-        let references: Vec<Vec<String>> = training.into_iter().map(|clip| clip.captions.clone()).collect();
-        let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
-        let objective = Scst::new(start.1.clone(), rewards).saving(self.trained(config, &start.0)?);
+        let prepare = || {
+            let start = self.open(start, dropout)?;
+            let training = self.clips.split(Split::Train);
+            let references: Vec<Vec<String>> =
+                training.into_iter().map(|clip| clip.captions.clone()).collect();
+            let rewards = Arc::new(Rewards::new(scst.reward.clone(), &references)?);
+            let objective = Scst::new(start.1.clone(), rewards).saving(self.trained(config, &start.0)?);
+            Ok((start, objective))
+        };
+        let (start, objective) = self.session.agree(prepare())?;
         self.train(start, objective, config, &scst.train, &run.directory, ", self-critical")
     }
 
@@ -202,8 +215,11 @@ impl Stages<'_> {
             let videos = clips.videos(split, &model, training, seed)?;
             anyhow::Ok(Inputs { clips, split, videos, context: &context })
         };
-        let train = run.task.training(inputs(Split::Train)?, seed)?;
-        let validation = run.task.evaluation(inputs(Split::Validate)?)?;
+        // features of a frozen ViT are cached by the first process
+        let train = run.task.training(session.in_turn(|| inputs(Split::Train))?, seed);
+        let train = session.agree(train)?;
+        let validation = run.task.evaluation(session.in_turn(|| inputs(Split::Validate))?);
+        let validation = session.agree(validation)?;
         let settings = Fit {
             config: training.clone(),
             objective,
@@ -216,10 +232,13 @@ impl Stages<'_> {
             settings: json!({ "config": run.config, "seed": run.seed, "data": clips.hash() }),
             stop: session.stop.clone(),
             dashboard: session.dashboard,
-            processes: Arc::new(SingleProcess),
+            processes: session.processes.clone(),
         };
         let outcome = fit(model, settings)?;
-        if !outcome.interrupted {
+        if outcome.interrupted {
+            return Ok((outcome, context));
+        }
+        session.once(|| {
             let best = directory.join(BEST);
             context.tokenizer.save(&best.join(TOKENIZER_FILE))?;
             if let Some(tokenizer) = &context.qformer_tokenizer {
@@ -234,14 +253,14 @@ impl Stages<'_> {
                 saved.generate =
                     saved.generate.with_constraints(&Constraints::of_settings(&context.generate));
             }
-            files::replace(&best.join(SETTINGS_FILE), saved.to_toml()?.as_bytes())?;
-        }
+            Ok(files::replace(&best.join(SETTINGS_FILE), saved.to_toml()?.as_bytes())?)
+        })?;
         Ok((outcome, context))
     }
 }
 
-/// The metrics of a model on a split, as a run with this configuration computes them; the predictions are
-/// saved where a file is named.
+/// The metrics of a model on a split, as a run with this configuration computes them, by all processes; the
+/// predictions are saved where a file is named.
 pub(crate) fn evaluate(
     config: &RunConfig,
     clips: &Clips,
@@ -249,8 +268,10 @@ pub(crate) fn evaluate(
     model: &Blip2,
     context: &Context,
     predictions: Option<&Path>,
+    session: &Session,
 ) -> anyhow::Result<Metrics> {
-    let videos = clips.videos(split, model, config.last_stage(), None)?;
-    let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context })?;
-    Ok(evaluate_captions(context, model, &examples, predictions)?.metrics)
+    let videos = session.in_turn(|| clips.videos(split, model, config.last_stage(), None))?;
+    let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context });
+    let examples = session.agree(examples)?;
+    Ok(evaluate_captions(context, model, &examples, predictions, &session.processes)?.metrics)
 }

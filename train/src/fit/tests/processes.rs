@@ -89,9 +89,9 @@ fn runs<R: Send>(
     (folders, results)
 }
 
-/// Processes learn what one does, each from its own rows, with dropout: 1e-6 relative, as gradients are summed
-/// in another order over nine steps. Batches have four rows, the last of an epoch two: of three processes one
-/// has none.
+/// Processes learn what one does, each from its own rows, with dropout: 1e-6 relative, as gradients are
+/// summed in another order over nine steps. Batches have four rows, the last of an epoch two: of three
+/// processes one has none.
 #[test]
 fn several_processes_learn_what_one_does() {
     let alone = tempfile::tempdir().unwrap();

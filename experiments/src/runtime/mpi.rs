@@ -1,0 +1,96 @@
+//! Processes that talk by MPI.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use ferrompi::{Communicator, Mpi, ReduceOp, ThreadLevel};
+use train::TrainError;
+use train::processes::ProcessGroup;
+
+use super::processes::Processes;
+
+thread_local! {
+    /// MPI itself, which ends on the thread that started it. It is not ended by a process that fails: ending
+    /// waits for the others, which may wait for this one.
+    static MPI: RefCell<Option<ManuallyDrop<Mpi>>> = const { RefCell::new(None) };
+}
+
+/// Starts MPI.
+///
+/// # Errors
+/// When the library fails, or does not let several threads call it in turn.
+pub(super) fn start() -> anyhow::Result<Processes> {
+    // the training loop is in a thread of its own
+    let mpi = Mpi::init_thread(ThreadLevel::Serialized).context("MPI cannot be started")?;
+    ensure!(
+        mpi.thread_level() >= ThreadLevel::Serialized,
+        "this MPI allows calls from the main thread only; install one that was built with thread support"
+    );
+    let world = mpi.world();
+    let node = world.split_shared().context("MPI cannot tell which processes are on this machine")?;
+    let [rank_on_node, size_on_node] = [node.rank(), node.size()].map(|number| number as usize);
+    MPI.set(Some(ManuallyDrop::new(mpi)));
+    Ok(Processes { group: Arc::new(MpiGroup { world }), rank_on_node, size_on_node })
+}
+
+/// Ends MPI, after all processes have come to their end.
+pub(super) fn finish() {
+    if let Some(mpi) = MPI.take() {
+        drop(ManuallyDrop::into_inner(mpi));
+    }
+}
+
+/// All processes of a launch.
+struct MpiGroup {
+    world: Communicator,
+}
+
+impl std::fmt::Debug for MpiGroup {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "process {} of {}", self.rank(), self.world_size())
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn failed(error: ferrompi::Error) -> TrainError {
+    TrainError::Process(error.to_string())
+}
+
+impl ProcessGroup for MpiGroup {
+    fn rank(&self) -> usize {
+        self.world.rank() as usize
+    }
+
+    fn world_size(&self) -> usize {
+        self.world.size() as usize
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<(), TrainError> {
+        self.world.allreduce_inplace(values, ReduceOp::Sum).map_err(failed)
+    }
+
+    fn sum_floats(&self, values: &mut [f32]) -> Result<(), TrainError> {
+        self.world.allreduce_inplace(values, ReduceOp::Sum).map_err(failed)
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+        let too_long = |_| TrainError::Process(format!("{} bytes are too many for MPI", bytes.len()));
+        let own = [i32::try_from(bytes.len()).map_err(too_long)?];
+        let mut lengths = vec![0; self.world_size()];
+        self.world.allgather(&own, &mut lengths).map_err(failed)?;
+        let mut places = Vec::with_capacity(lengths.len());
+        let mut total: i32 = 0;
+        for &length in &lengths {
+            places.push(total);
+            total = total.checked_add(length).ok_or_else(|| {
+                TrainError::Process("the processes send more than 2 GB together".to_owned())
+            })?;
+        }
+        let mut all = vec![0u8; total as usize];
+        self.world.allgatherv(&bytes, &mut all, &lengths, &places).map_err(failed)?;
+        let part = |(&place, &length): (&i32, &i32)| all[place as usize..(place + length) as usize].to_vec();
+        Ok(places.iter().zip(&lengths).map(part).collect())
+    }
+}

@@ -1,0 +1,181 @@
+//! The processes that run one command together: one, or those that `mpirun` or `srun` started.
+
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use train::processes::{ProcessGroup, SingleProcess};
+
+/// The processes of a command, and those of them on this machine.
+#[derive(Debug, Clone)]
+pub struct Processes {
+    /// All of them.
+    pub group: Arc<dyn ProcessGroup>,
+    /// Number of this process among those on its machine, from 0.
+    pub rank_on_node: usize,
+    /// Processes on this machine.
+    pub size_on_node: usize,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self { group: Arc::new(SingleProcess), rank_on_node: 0, size_on_node: 1 }
+    }
+}
+
+/// The variables by which launchers tell a process how many there are: Open MPI, MPICH's Hydra, Slurm's step.
+const LAUNCHERS: [(&str, &str); 3] = [
+    ("OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
+    ("PMI_SIZE", "MPICH's mpirun"),
+    ("SLURM_STEP_NUM_TASKS", "srun"),
+];
+
+/// How many processes the launcher started, and its name; none where there is no launcher.
+fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(usize, &'static str)> {
+    LAUNCHERS.into_iter().find_map(|(name, launcher)| Some((variable(name)?.trim().parse().ok()?, launcher)))
+}
+
+/// Joins the other processes, if a launcher started several; shares the cores of the machine with those on
+/// it. Called once, before anything is computed.
+///
+/// # Errors
+/// When the program was built without MPI, or with another MPI than the launcher's.
+pub fn join() -> anyhow::Result<Processes> {
+    let Some((count, launcher)) = launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1)
+    else {
+        return Ok(Processes::default());
+    };
+    let processes = start(count, launcher)?;
+    let found = processes.group.world_size();
+    ensure!(
+        found == count,
+        "{launcher} started {count} processes, and the MPI of this program finds {found}: it was built with \
+         another MPI than the launcher's. Build it with the launcher's, as in \
+         `MPI_PKG_CONFIG=ompi cargo build -p experiments --features mpi`"
+    );
+    share_cores(&processes);
+    Ok(processes)
+}
+
+/// Refuses to run a command, which uses one process, in several.
+///
+/// # Errors
+/// When a launcher started several processes.
+pub fn refuse_several() -> anyhow::Result<()> {
+    let several = launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1);
+    if let Some((count, launcher)) = several {
+        bail!(
+            "{launcher} started {count} processes; only ablation, train, pretrain and evaluate run in several"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(feature = "mpi")]
+fn start(_: usize, _: &str) -> anyhow::Result<Processes> {
+    super::mpi::start()
+}
+
+#[cfg(not(feature = "mpi"))]
+fn start(count: usize, launcher: &str) -> anyhow::Result<Processes> {
+    bail!(
+        "{launcher} started {count} processes, and this program was built without MPI: each would run alone and \
+         write to the same folders. `make mpi` builds one with it"
+    )
+}
+
+/// Ends the use of MPI after a success. After a failure the program ends without it: the launcher then stops
+/// the processes that still wait.
+pub fn leave() {
+    #[cfg(feature = "mpi")]
+    super::mpi::finish();
+}
+
+/// Gives each process of a machine its share of the cores, unless `RAYON_NUM_THREADS` says otherwise.
+fn share_cores(processes: &Processes) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = sysinfo::System::physical_core_count().map_or(cores, |physical| physical.max(cores));
+    let Processes { group, size_on_node, .. } = processes;
+    if cores * size_on_node < all && group.rank() == 0 {
+        eprintln!(
+            "each process is bound to {cores} of {all} cores; `mpirun --bind-to none` lets all of them be used"
+        );
+    }
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        let share = if cores >= *size_on_node { cores / size_on_node } else { 1 };
+        // fails only where a pool exists already, which then keeps its size
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(share.max(1)).build_global();
+    }
+}
+
+/// The device word of a process: one accelerator each, by the number of the process on its machine. Where a
+/// scheduler shows each process one accelerator only, it is that one.
+///
+/// # Errors
+/// When a machine has fewer accelerators than processes, unless they may share them.
+pub fn device_of(
+    word: &str,
+    processes: &Processes,
+    visible: usize,
+    may_share: bool,
+) -> anyhow::Result<String> {
+    let Processes { rank_on_node, size_on_node, .. } = processes;
+    if *size_on_node == 1 || word == "cpu" || word.contains(':') && may_share {
+        return Ok(word.to_owned());
+    }
+    ensure!(
+        !word.contains(':'),
+        "--device {word}: {size_on_node} processes of this machine would share one device; leave the number out, or \
+         add --share-devices"
+    );
+    match visible {
+        1 if is_bound_by_scheduler() => Ok(format!("{word}:0")),
+        _ if *size_on_node <= visible => Ok(format!("{word}:{rank_on_node}")),
+        _ if may_share && visible > 0 => Ok(format!("{word}:{}", rank_on_node % visible)),
+        _ => bail!(
+            "this machine has {visible} {word} devices for {size_on_node} processes; start at most {visible} on it, or \
+             add --share-devices"
+        ),
+    }
+}
+
+/// Whether Slurm shows each task its own devices only.
+fn is_bound_by_scheduler() -> bool {
+    std::env::var_os("SLURM_STEP_GPUS").is_some() || std::env::var_os("SLURM_GPUS_PER_TASK").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_tell_the_number_of_processes() {
+        let of = |pairs: &'static [(&str, &str)]| {
+            launched(move |name| {
+                pairs.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("OMPI_COMM_WORLD_SIZE", "4")]), Some((4, "Open MPI's mpirun")));
+        assert_eq!(of(&[("PMI_SIZE", "2"), ("SLURM_STEP_NUM_TASKS", "2")]), Some((2, "MPICH's mpirun")));
+        assert_eq!(of(&[("SLURM_STEP_NUM_TASKS", "16")]), Some((16, "srun")));
+        // a batch script has SLURM_NTASKS too, before it starts any step
+        assert_eq!(of(&[("SLURM_NTASKS", "16")]), None);
+        assert_eq!(of(&[("PMI_SIZE", "many")]), None);
+    }
+
+    #[test]
+    fn each_process_of_a_machine_has_its_own_device() {
+        let process =
+            |rank_on_node, size_on_node| Processes { rank_on_node, size_on_node, ..Processes::default() };
+        let device = |word, of: (usize, usize), visible, may_share| {
+            device_of(word, &process(of.0, of.1), visible, may_share).map_err(|error| error.to_string())
+        };
+        assert_eq!(device("cuda", (0, 1), 8, false).unwrap(), "cuda");
+        assert_eq!(device("cuda", (3, 8), 8, false).unwrap(), "cuda:3");
+        assert_eq!(device("cpu", (3, 8), 0, false).unwrap(), "cpu");
+        assert!(device("cuda", (1, 4), 2, false).unwrap_err().contains("--share-devices"));
+        assert_eq!(device("cuda", (3, 4), 2, true).unwrap(), "cuda:1");
+        assert!(device("cuda:1", (0, 2), 2, false).unwrap_err().contains("leave the number out"));
+        assert_eq!(device("cuda:1", (0, 2), 2, true).unwrap(), "cuda:1");
+    }
+}
