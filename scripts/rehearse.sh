@@ -25,7 +25,7 @@ fi
 cd "$work"
 
 MODELS=(blip2-flan-t5-xl blip2-opt-2.7b instructblip-vicuna-7b)
-STUDIES=(freeze_vit scst lm_size vqa resolution fusion temporal frames headline pretraining_size seeds)
+STUDIES=(fusion temporal vqa lm_size frames resolution headline pretraining_size seeds freeze_vit scst)
 RESUMED=" freeze_vit/qformer_only scst/scst vqa/qformer_only "
 
 for model in "${MODELS[@]}"; do

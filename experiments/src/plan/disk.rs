@@ -47,8 +47,10 @@ impl Disk {
         let so_far =
             |stage: usize| trained_by(&|name| steps[..=stage].iter().any(|step| step.is_trained(name)));
         let state = |step: &Step<'_>| {
+            let kept = step.train.keep_checkpoints.max(1);
             let trained = trained_by(&|name| step.is_trained(name));
-            4 * trained * (3 * step.train.keep_checkpoints.max(1) + 1)
+            let with_moments = trained_by(&|name| step.has_gradient(name));
+            4 * (trained * (kept + 1) + 2 * with_moments * kept)
         };
         let is_vit_frozen = steps.iter().any(|step| !step.vit().has_graph);
         let is_on_disk = config.frames.storage == Storage::Disk;
@@ -104,6 +106,24 @@ mod tests {
         let all = disk(&["train.parameters={}"]);
         assert_eq!(all.best, 4 * (985_894_528 + 106_739_968 + 2_849_757_184));
         assert_eq!(all.held_out.features, 0);
+    }
+
+    #[test]
+    fn the_text_path_of_a_qformer_without_an_instruction_has_no_moments() {
+        let states = |prompt: &str| {
+            let prompt = format!("text.prompt=\"{prompt}\"");
+            disk(&[
+                FROZEN,
+                "checkpoint=Salesforce/instructblip-vicuna-7b",
+                &prompt,
+                "train.keep_checkpoints=1",
+            ])
+        };
+        // word and position embeddings, and the two matrices of 12 blocks with biases and norm
+        let text = (30_523 + 512) * 768 + 12 * (2 * 768 * 3072 + 3072 + 3 * 768);
+        let (plain, instructed) = (states(""), states("a video of"));
+        assert_eq!(instructed.states - plain.states, 4 * 2 * text);
+        assert_eq!(instructed.best, plain.best, "its weights are saved all the same");
     }
 
     #[test]

@@ -78,6 +78,20 @@ impl<'a> Step<'a> {
         self.train.parameters.trains(name)
     }
 
+    /// Whether a step gives a parameter a gradient, and the optimizer moments: the text path of a Q-Former
+    /// that is trained, and reads no instruction, has none.
+    pub(super) fn has_gradient(&self, name: &str) -> bool {
+        let block = name.strip_prefix("qformer.layers.").and_then(|rest| rest.split_once('.'));
+        let is_text = name.starts_with("qformer.text.")
+            || block
+                .is_some_and(|(_, rest)| rest.starts_with("intermediate.") || rest.starts_with("output."));
+        let reads = match &self.config.answering {
+            Some(answering) => answering.instruction.as_deref() != Some(""),
+            None => !self.config.text.prompt.trim().is_empty(),
+        };
+        self.is_trained(name) && (reads || !is_text)
+    }
+
     pub(super) fn parts(&self, recompute: Recompute) -> Vec<Part> {
         parts(self.config, self.sizes, self.parameters, self.texts, |name| self.is_trained(name), recompute)
     }
@@ -124,7 +138,7 @@ impl<'a> Step<'a> {
         let count = |choose: &dyn Fn(&Parameter) -> bool| -> usize {
             self.parameters.iter().filter(|parameter| choose(parameter)).map(Parameter::len).sum()
         };
-        let trained = count(&|parameter| self.is_trained(&parameter.name));
+        let trained = count(&|parameter| self.has_gradient(&parameter.name));
         let is_asked = self.config.model.frozen_type == FrozenType::Bf16;
         let half = |start: &str| {
             let is_own = |own: &Parameter| own.name.starts_with(start) && !own.name.contains(".lora.");
