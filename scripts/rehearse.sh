@@ -25,7 +25,7 @@ fi
 cd "$work"
 
 MODELS=(blip2-flan-t5-xl blip2-opt-2.7b instructblip-vicuna-7b)
-STUDIES=(fusion temporal vqa lm_size frames resolution headline pretraining_size seeds freeze_vit scst)
+STUDIES=(lm_size vqa frames resolution headline pretraining_size seeds fusion temporal freeze_vit scst)
 RESUMED=" freeze_vit/qformer_only scst/scst vqa/qformer_only "
 
 for model in "${MODELS[@]}"; do
@@ -81,7 +81,9 @@ rehearse() {
   fi
   /usr/bin/time -v -a -o peak.log "${command[@]}" >> log.txt 2>&1 || true
   local note=""
-  if [[ ! -f $run/result.json ]]; then
+  if [[ ! -f $run/result.json ]] && grep -q "terminated by signal 9" log.txt peak.log; then
+    note="ended by the system, which had no more memory"
+  elif [[ ! -f $run/result.json ]]; then
     note=$(grep -o "$variant.*needs .* of memory, and there is [0-9.]* GB" log.txt | head -1 || true)
     [[ -n $note ]] || note="failed: $(grep -v "^$" log.txt | tail -1)"
   elif grep -q "which was copied" log.txt; then
@@ -91,6 +93,8 @@ rehearse() {
   fi
   python3 "$scripts/rehearsal.py" record "$study" "$variant" plan.json "$run" runs "$note" peak.log >> results.jsonl
   tail -1 results.jsonl
+  # the states of a run with everything trained take 20 GB
+  rm -rf "$run/checkpoints" "$run/cross_entropy/checkpoints"
 }
 
 for study in "${STUDIES[@]}"; do
