@@ -201,14 +201,16 @@ fn a_killed_process_ends_all_and_the_run_goes_on_as_if_nothing_had_been() {
             .unwrap();
         more = vec!["--resume"];
         // later each time, so that other moments are met
-        std::thread::sleep(Duration::from_millis(1500 + 700 * kills));
+        while newest_state(&killed) < 10 * (kills + 1) && running.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let processes = children(running.id());
         let is_over = running.try_wait().unwrap().is_some();
         if is_over || kills == 3 || processes.is_empty() {
             assert!(running.wait().unwrap().success());
             break;
         }
-        let victim = processes[kills as usize % processes.len()];
+        let victim = processes[kills % processes.len()];
         let _ = Command::new("kill").args(["-9", &victim.to_string()]).status();
         let since = Instant::now();
         assert!(!running.wait().unwrap().success(), "the launcher reports it");
@@ -223,6 +225,13 @@ fn a_killed_process_ends_all_and_the_run_goes_on_as_if_nothing_had_been() {
         let [one, other] = [&whole, &killed].map(|desk| std::fs::read(desk.path(&file)).unwrap());
         assert!(one == other, "{file} differs after {kills} kills");
     }
+}
+
+/// The step of the newest saved state of the run that is killed; 0 where there is none.
+fn newest_state(desk: &Desk) -> usize {
+    let Ok(states) = std::fs::read_dir(desk.path("runs/study/words/seed-1/checkpoints")) else { return 0 };
+    let names = states.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
 }
 
 /// The ranks that a launcher started: its children with the program's name, or theirs.
