@@ -34,4 +34,9 @@ fi
 cargo build -p experiments --features mpi
 mkdir -p target/mpi
 cp target/debug/experiments target/mpi/experiments
+# another build of the plain program may have come in between
+if ! ldd target/mpi/experiments | grep -q libmpi; then
+  echo "error: target/mpi/experiments has no MPI: another build was running; run make mpi again" >&2
+  exit 1
+fi
 echo "target/mpi/experiments, for: mpirun --bind-to none -n 2 target/mpi/experiments ablation freeze_vit"
