@@ -22,7 +22,7 @@ thread_local! {
 /// # Errors
 /// When the library fails, or does not let several threads call it in turn.
 pub(super) fn start() -> anyhow::Result<Processes> {
-    // the training loop is in a thread of its own
+    // the training loop runs in a separate thread
     let mpi = Mpi::init_thread(ThreadLevel::Serialized).context("MPI cannot be started")?;
     ensure!(
         mpi.thread_level() >= ThreadLevel::Serialized,

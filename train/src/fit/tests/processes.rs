@@ -71,7 +71,7 @@ impl ProcessGroup for Party {
     }
 }
 
-/// Runs a training in each process, in a folder of its own.
+/// Trains in each process, each in a separate folder.
 fn runs<R: Send>(
     count: usize,
     run: impl Fn(usize, Fit<CrossEntropy>) -> R + Sync,
