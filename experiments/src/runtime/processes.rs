@@ -34,16 +34,18 @@ fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(usize, &'stati
     LAUNCHERS.into_iter().find_map(|(name, launcher)| Some((variable(name)?.trim().parse().ok()?, launcher)))
 }
 
+/// The same of this process, where the launcher started more than one.
+fn several() -> Option<(usize, &'static str)> {
+    launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1)
+}
+
 /// Joins the other processes, if a launcher started several; shares the cores of the machine with those on
 /// it. Called once, before anything is computed.
 ///
 /// # Errors
 /// When the program was built without MPI, or with another MPI than the launcher's.
 pub fn join() -> anyhow::Result<Processes> {
-    let Some((count, launcher)) = launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1)
-    else {
-        return Ok(Processes::default());
-    };
+    let Some((count, launcher)) = several() else { return Ok(Processes::default()) };
     let processes = start(count, launcher)?;
     let found = processes.group.world_size();
     ensure!(
@@ -61,8 +63,7 @@ pub fn join() -> anyhow::Result<Processes> {
 /// # Errors
 /// When a launcher started several processes.
 pub fn refuse_several() -> anyhow::Result<()> {
-    let several = launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1);
-    if let Some((count, launcher)) = several {
+    if let Some((count, launcher)) = several() {
         bail!(
             "{launcher} started {count} processes; only ablation, train, pretrain and evaluate run in several"
         );
@@ -101,9 +102,9 @@ fn share_cores(processes: &Processes) {
         );
     }
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-        let share = if cores >= *size_on_node { cores / size_on_node } else { 1 };
+        let share = (cores / size_on_node).max(1);
         // fails only where a pool exists already, which then keeps its size
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(share.max(1)).build_global();
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(share).build_global();
     }
 }
 

@@ -306,19 +306,15 @@ fn without_panic<T>(session: &Session, work: impl FnOnce() -> anyhow::Result<T>)
 fn check_shared(folder: &Path, session: &Session) -> anyhow::Result<()> {
     let mark = folder.join(".processes");
     session.once(|| Ok(files::replace(&mark, b"")?))?;
-    let is_there = mark.exists();
-    let found = ensure_shared(is_there, folder, session.processes.rank());
+    let found = mark.exists().then_some(()).with_context(|| {
+        format!(
+            "{} is not the folder that process 0 writes to: all processes need one shared folder (process {})",
+            folder.display(),
+            session.processes.rank()
+        )
+    });
     session.agree(found)?;
     session.once(|| std::fs::remove_file(&mark).context("cannot write to the folder of the run"))
-}
-
-fn ensure_shared(is_there: bool, folder: &Path, rank: usize) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        is_there,
-        "{} is not the folder that process 0 writes to: all processes need one shared folder (process {rank})",
-        folder.display()
-    );
-    Ok(())
 }
 
 /// Moves an earlier run of the study aside, unless it is resumed, and makes the folder.
