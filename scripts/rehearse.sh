@@ -91,7 +91,7 @@ rehearse() {
   elif [[ $steps == 2 ]]; then
     note="interrupted and resumed"
   fi
-  python3 "$scripts/rehearsal.py" record "$study" "$variant" plan.json "$run" runs "$note" peak.log >> results.jsonl
+  python3 "$scripts/rehearsal.py" record "$study" "$variant" plan.json "$run" "$note" peak.log >> results.jsonl
   tail -1 results.jsonl
   # the states of a run with everything trained take 20 GB
   rm -rf "$run/checkpoints" "$run/cross_entropy/checkpoints"

@@ -62,7 +62,7 @@ def size(folder):
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
 
 
-def record(study, name, plan, run, runs, note, peak_log):
+def record(study, name, plan, run, note, peak_log):
     """One line: the plan of a variant, and what its run took, or why it did not run."""
     own = next(variant for variant in json.loads(plan.read_text()) if variant["variant"] == name)
     line = {"study": study, "variant": name, "note": note}
@@ -116,8 +116,8 @@ def main():
     elif command == "variants":
         variants(Path(given[0]))
     elif command == "record":
-        study, name, plan, run, runs, note, peak_log = given
-        record(study, name, Path(plan), Path(run), Path(runs), note, Path(peak_log))
+        study, name, plan, run, note, peak_log = given
+        record(study, name, Path(plan), Path(run), note, Path(peak_log))
     elif command == "table":
         table(Path(given[0]))
     else:
