@@ -51,7 +51,7 @@ impl Validation {
     }
 }
 
-/// Generates and scores the captions of a split, each process those of its rows; the first saves the
+/// Generates and scores the captions of a split, each process those of whole batches; the first saves the
 /// predictions to `path` if there is one.
 ///
 /// # Errors

@@ -113,23 +113,31 @@ impl FirstStage {
         Ok(Losses {
             itc: model.itc_loss(&similarities, first),
             itm: model.itm_loss(&own, &all_pairs, &negatives)?,
-            itg: share_of_tokens(model.itg_loss(&own, self.start_token)?, [tokens, b as f64], context)?,
+            itg: share_of_tokens(
+                model.itg_loss(&own, self.start_token)?,
+                tokens,
+                b as f64 / rows as f64,
+                context,
+            )?,
             recall_at_1: retrieved as f64 / b.max(1) as f64,
         })
     }
 }
 
-/// The mean over the tokens of this process, weighted so that its mean over the rows of all processes is the
-/// mean over their tokens. `own` are the numbers of its tokens and rows.
+/// The mean over the `tokens` of this process, which has a share of all rows, weighted so that its mean over
+/// the rows of all processes is the mean over their tokens.
 fn share_of_tokens(
     mean: Tensor<1>,
-    own: [f64; 2],
+    tokens: f64,
+    share_of_rows: f64,
     context: &StepContext<'_>,
 ) -> Result<Tensor<1>, TrainError> {
-    let mut all = own;
+    if context.processes.world_size() == 1 {
+        return Ok(mean);
+    }
+    let mut all = [tokens];
     context.processes.sum(&mut all)?;
-    let [tokens, rows] = [own[0] / all[0].max(1.0), own[1] / all[1]];
-    Ok(if context.processes.world_size() == 1 { mean } else { mean * (tokens / rows) })
+    Ok(mean * (tokens / all[0].max(1.0) / share_of_rows))
 }
 
 /// Values on the host, row by row.

@@ -44,8 +44,7 @@ pub(crate) fn run(
         bail!("{} holds an earlier pretraining; --resume continues it, or move it away", folder.display());
     }
     let pairs = session.in_turn(|| open_pairs(config, session.caches.folder()))?;
-    let lock = session.agree(session.is_first().then(|| FolderLock::or_fail(&folder)).transpose());
-    let _lock = lock?;
+    let _lock = session.first(|| FolderLock::or_fail(&folder))?;
     session.once(|| Ok(files::replace(&folder.join(CONFIG), toml::to_string_pretty(config)?.as_bytes())?))?;
     let [text, first_stage, second_stage] = STAGES.map(|stage| folder.join(stage));
     let folders = Folders { text, first_stage, second_stage };
@@ -87,8 +86,7 @@ pub(crate) fn checkpoint(config: &PretrainConfig, session: &Session) -> anyhow::
     if is_finished()? {
         return Ok(Some(finished));
     }
-    let lock = session.is_first().then(|| FolderLock::wait(&cache.join("pretraining"))).transpose();
-    let _lock = session.agree(lock)?;
+    let _lock = session.first(|| FolderLock::wait(&cache.join("pretraining")))?;
     if is_finished()? {
         return Ok(Some(finished)); // by the program that held the lock
     }

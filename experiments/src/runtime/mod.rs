@@ -92,7 +92,7 @@ impl Session {
     /// # Errors
     /// Those of `work`, on all processes.
     pub fn in_turn<T>(&self, work: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let first = self.agree(if self.is_first() { work().map(Some) } else { Ok(None) })?;
+        let first = self.first(&work)?;
         self.agree(first.map_or_else(work, Ok))
     }
 
@@ -101,7 +101,15 @@ impl Session {
     /// # Errors
     /// Those of `work`, on all processes.
     pub fn once(&self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        self.agree(if self.is_first() { work() } else { Ok(()) })
+        self.first(work).map(|_| ())
+    }
+
+    /// The same with a value, which the first process alone gets: a lock.
+    ///
+    /// # Errors
+    /// Those of `work`, on all processes.
+    pub fn first<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        self.agree(self.is_first().then(work).transpose())
     }
 }
 

@@ -109,8 +109,7 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     session.agree(request.check_memory())?;
     let folder = request.folder();
     request.check_processes(session)?;
-    let lock = session.agree(session.is_first().then(|| FolderLock::or_fail(&folder)).transpose());
-    let _lock = lock?;
+    let _lock = session.first(|| FolderLock::or_fail(&folder))?;
     session.once(|| prepare_folder(&folder, request.resume))?;
     check_shared(&folder, session)?;
 
