@@ -33,7 +33,7 @@ MINUTES ?= 60
 fuzz: setup tools
 	scripts/fuzz.sh $(MINUTES)
 
-# The program for several processes, in target/mpi; see docs/cluster.md.
+# The program for several processes, target/debug/experiments-mpi; see docs/cluster.md.
 mpi: setup
 	scripts/mpi.sh
 

@@ -8,6 +8,7 @@ use data::preprocess::Preprocess;
 use half::bf16;
 use model::loss::Targets;
 use model::{Prompt, PromptTokens, Visual};
+use serde::{Deserialize, Serialize};
 
 /// Frames, or the output of a frozen ViT.
 #[derive(Debug, Clone)]
@@ -178,7 +179,7 @@ impl HostPrompts {
 }
 
 /// Token sequences padded to the longest.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostTokens {
     ids: Vec<i32>,
     mask: Vec<f32>,
@@ -232,6 +233,18 @@ impl HostTokens {
             ids: self.ids[place.clone()].to_vec(),
             mask: self.mask[place].to_vec(),
             shape: [rows.len(), t],
+        }
+    }
+
+    /// The rows of parts of a batch, one part after the other. Parts that have rows are padded to the same
+    /// length.
+    #[must_use]
+    pub fn join(parts: &[Self]) -> Self {
+        let t = parts.iter().find(|part| !part.is_empty()).map_or(1, |part| part.shape[1]);
+        Self {
+            ids: parts.iter().flat_map(|part| part.ids.iter().copied()).collect(),
+            mask: parts.iter().flat_map(|part| part.mask.iter().copied()).collect(),
+            shape: [parts.iter().map(Self::len).sum(), t],
         }
     }
 

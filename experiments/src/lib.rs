@@ -8,6 +8,7 @@ pub mod commands;
 mod config;
 mod plan;
 mod pretrain;
+pub mod program;
 mod records;
 mod report;
 pub mod runtime;

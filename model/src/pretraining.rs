@@ -7,6 +7,8 @@
 //!   other;
 //! - ITG, image-grounded text generation: the next token of the text, given the queries.
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::blip2::{Blip2, Visual, frame_features};
 use crate::input::InputError;
 use crate::layers::{
-    Activation, LayerNorm, LayerNormConfig, Layout, Linear, LinearConfig, cast, product, with_layout,
+    Activation, LayerNorm, LayerNormConfig, Layout, Linear, LinearConfig, RowDraws, cast, product, with_layout,
 };
 use crate::loss::{Targets, cross_entropy};
 use crate::qformer::{QFormer, QFormerConfig, QFormerText, TextAttention};
@@ -142,13 +144,22 @@ pub struct Similarities {
 }
 
 /// Hard negatives: for every pair of a batch, the rows of a similar image and of a similar text of other
-/// pairs.
-#[derive(Debug, Clone)]
+/// pairs. Both are empty for a batch of a single pair.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct HardNegatives {
     /// The negative image of each text.
     pub images: Vec<usize>,
     /// The negative text of each image.
     pub texts: Vec<usize>,
+}
+
+/// The texts of a whole batch, of which a process may have the images of some rows only.
+#[derive(Debug, Clone)]
+pub struct Texts {
+    /// `[b, t]`, the CLS token first.
+    pub ids: Tensor<2, Int>,
+    /// `[b, t]`, 1 where there is a token.
+    pub mask: Tensor<2>,
 }
 
 impl Pretraining {
@@ -200,23 +211,33 @@ impl Pretraining {
 
     /// The similarity of every image to every text. `all` may hold the pairs of other processes.
     pub fn similarities(&self, own: &ItcFeatures, all: &ItcFeatures) -> Similarities {
-        let best = |images: &Tensor<3>, texts: &Tensor<2>| {
-            let ([n, q, e], [texts_count, _]) = (images.dims(), texts.dims());
-            let each = product(images.clone().reshape([n * q, e]), texts.clone(), None);
-            each.reshape([n, q, texts_count]).max_dim(1).reshape([n, texts_count])
-        };
-        let temperature = self.temperature.val().unsqueeze::<2>();
-        Similarities {
-            image_to_text: best(&own.image, &all.text) / temperature.clone(),
-            text_to_image: best(&all.image, &own.text).transpose() / temperature,
-        }
+        similarities(own, all, self.temperature.val())
     }
 
-    /// The ITC loss, in both directions. `first` is the index of this process's first pair among all pairs.
+    /// The ITC loss of this process's rows, in both directions. Its gradient, summed over all processes with
+    /// each weighted by its share of the rows, is that of the loss of all rows.
+    ///
+    /// `own` are the rows of `all` from `first` on. LAVIS lets no gradient pass to the rows of other
+    /// processes, so that what it learns depends on their number. Here every process computes the loss of all
+    /// rows, with a graph for its own features: the gradient of a row's feature comes from every similarity
+    /// that it enters, and no gradient needs to be sent.
     ///
     /// # Shapes
     /// - output: `[1]`
-    pub fn itc_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
+    pub fn itc_loss(&self, own: &ItcFeatures, all: &ItcFeatures, first: usize) -> Tensor<1> {
+        let ([b, _], [total, _]) = (own.text.dims(), all.text.dims());
+        if b == total {
+            return self.contrastive_loss(&self.similarities(own, own), 0);
+        }
+        let value = self.contrastive_loss(&self.similarities(&own.constant(), all), first);
+        let all = all.with_rows(own, first);
+        let temperature = self.temperature.val().without_autodiff();
+        let whole = self.contrastive_loss(&similarities(&all, &all, temperature), 0);
+        let whole = whole * (total as f64 / b as f64);
+        value + whole.clone() - whole.without_autodiff()
+    }
+
+    fn contrastive_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
         let loss = |similarities: &Tensor<2>| {
             let [b, all] = similarities.dims();
             let device = similarities.device().inner();
@@ -227,8 +248,11 @@ impl Pretraining {
         (loss(&similarities.image_to_text) + loss(&similarities.text_to_image)) / 2.0
     }
 
-    /// The ITM loss: matching pairs against images with wrong texts and texts with wrong images. Negatives
-    /// are rows of `all`, which may hold the pairs of other processes.
+    /// The ITM loss: matching pairs against images with wrong texts and texts with wrong images.
+    ///
+    /// `own` are the rows of the batch from `first` on, `texts` and `negatives` those of the whole batch. A
+    /// text and its negative image are computed by the process that has the image. The mean over the
+    /// processes, each weighted by its share of the rows, is the mean over all pairs.
     ///
     /// # Shapes
     /// - output: `[1]`
@@ -237,18 +261,23 @@ impl Pretraining {
     /// If the Q-Former has no text path.
     pub fn itm_loss(
         &self,
-        pairs: &Pairs,
-        all: &Pairs,
+        own: &Pairs,
+        first: usize,
+        texts: &Texts,
         negatives: &HardNegatives,
     ) -> Result<Tensor<1>, InputError> {
-        let [b, _] = pairs.ids.dims();
-        let device = pairs.ids.device().inner();
-        let pairs = pairs.with_negatives(all, negatives);
-        let logits = with_layout(Layout::Stacked, || self.itm_logits(&pairs))?;
-        let labels: Vec<i32> = (0..3 * b).map(|row| i32::from(row < b)).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [3 * b, 1]), &device);
-        let targets = Targets { ids, mask: Tensor::ones([3 * b, 1], &device) };
-        Ok(cross_entropy(logits.reshape([3 * b, 1, 2]), &targets, 0.0))
+        let ([b, _], [total, _]) = (own.ids.dims(), texts.ids.dims());
+        let device = own.ids.device().inner();
+        let rows = MatchingRows::new(first..first + b, negatives);
+        let n = rows.texts.len();
+        let pairs = rows.pairs(own, texts);
+        let logits = with_layout(Layout::Rows(rows.draws.into()), || self.itm_logits(&pairs))?;
+        let labels: Vec<i32> = (0..n).map(|row| i32::from(row < b)).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(labels, [n, 1]), &device);
+        let targets = Targets { ids, mask: Tensor::ones([n, 1], &device) };
+        let of_all = total + negatives.images.len() + negatives.texts.len();
+        let weight = (n * total) as f64 / (b * of_all) as f64;
+        Ok(cross_entropy(logits.reshape([n, 1, 2]), &targets, 0.0) * weight)
     }
 
     /// The ITM logits of each pair, "no match" and "match": `[b, 2]`.
@@ -308,28 +337,84 @@ impl Pretraining {
 }
 
 impl Pairs {
+    /// The texts of pairs that are the whole batch.
+    pub fn texts(&self) -> Texts {
+        Texts { ids: self.ids.clone(), mask: self.mask.clone() }
+    }
+
     fn text(&self, attention: TextAttention) -> QFormerText {
         QFormerText { ids: self.ids.clone(), mask: Some(self.mask.clone()), attention }
     }
+}
 
-    /// The pairs, then every text with its negative image, then every image with its negative text: `3·b`
-    /// rows.
-    fn with_negatives(&self, all: &Self, negatives: &HardNegatives) -> Self {
-        let device = self.ids.device().inner();
-        let rows = |rows: &[usize]| {
-            let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-            Tensor::<1, Int>::from_ints(rows.as_slice(), &device)
-        };
-        let (images, texts) = (rows(&negatives.images), rows(&negatives.texts));
-        let wrong_ids = all.ids.clone().select(0, texts.clone());
-        let wrong_mask = all.mask.clone().select(0, texts);
+fn similarities(own: &ItcFeatures, all: &ItcFeatures, temperature: Tensor<1>) -> Similarities {
+    let best = |images: &Tensor<3>, texts: &Tensor<2>| {
+        let ([n, q, e], [texts_count, _]) = (images.dims(), texts.dims());
+        let each = product(images.clone().reshape([n * q, e]), texts.clone(), None);
+        each.reshape([n, q, texts_count]).max_dim(1).reshape([n, texts_count])
+    };
+    let temperature = temperature.unsqueeze::<2>();
+    Similarities {
+        image_to_text: best(&own.image, &all.text) / temperature.clone(),
+        text_to_image: best(&all.image, &own.text).transpose() / temperature,
+    }
+}
+
+impl ItcFeatures {
+    fn constant(&self) -> Self {
+        Self { image: self.image.clone().without_autodiff(), text: self.text.clone().without_autodiff() }
+    }
+
+    /// The same features, but for those from `first` on, which are `rows`.
+    fn with_rows(&self, rows: &Self, first: usize) -> Self {
+        let ([_, q, e], [b, _]) = (self.image.dims(), rows.text.dims());
+        let place = first..first + b;
         Self {
-            image: Tensor::cat(
-                vec![self.image.clone(), all.image.clone().select(0, images), self.image.clone()],
-                0,
-            ),
-            ids: Tensor::cat(vec![self.ids.clone(), self.ids.clone(), wrong_ids], 0),
-            mask: Tensor::cat(vec![self.mask.clone(), self.mask.clone(), wrong_mask], 0),
+            image: self.image.clone().slice_assign([place.clone(), 0..q, 0..e], rows.image.clone()),
+            text: self.text.clone().slice_assign([place, 0..e], rows.text.clone()),
+        }
+    }
+}
+
+/// The rows that a process computes the matching loss of: its own pairs, then the texts whose negative images
+/// it has, then its images with their negative texts.
+struct MatchingRows {
+    /// Rows among the process's own images.
+    images: Vec<i32>,
+    /// Rows among all texts.
+    texts: Vec<i32>,
+    /// What each row draws for dropout: the same in whatever process.
+    draws: Vec<RowDraws>,
+}
+
+impl MatchingRows {
+    fn new(own: Range<usize>, negatives: &HardNegatives) -> Self {
+        let mut rows = Self { images: Vec::new(), texts: Vec::new(), draws: Vec::new() };
+        let mut add = |image: usize, text: usize, row: usize, place: usize| {
+            rows.images.push((image - own.start) as i32);
+            rows.texts.push(text as i32);
+            rows.draws.push(RowDraws { row, place });
+        };
+        for row in own.clone() {
+            add(row, row, row, 0);
+        }
+        for (text, &image) in negatives.images.iter().enumerate().filter(|(_, image)| own.contains(image)) {
+            add(image, text, text, 1);
+        }
+        for image in own.clone().filter(|&image| image < negatives.texts.len()) {
+            add(image, negatives.texts[image], image, 2);
+        }
+        rows
+    }
+
+    fn pairs(&self, own: &Pairs, texts: &Texts) -> Pairs {
+        let device = own.ids.device().inner();
+        let rows = |rows: &[i32]| Tensor::<1, Int>::from_ints(rows, &device);
+        let of_texts = rows(&self.texts);
+        Pairs {
+            image: own.image.clone().select(0, rows(&self.images)),
+            ids: texts.ids.clone().select(0, of_texts.clone()),
+            mask: texts.mask.clone().select(0, of_texts),
         }
     }
 }

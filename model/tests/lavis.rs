@@ -139,8 +139,8 @@ fn the_three_losses_and_their_gradients_are_lavis() {
     let model = load(&device).train();
     let pairs = fixture.pairs(image(&model, &fixture));
     let contrast = model.itc_features(&pairs).unwrap();
-    let contrastive = model.itc_loss(&model.similarities(&contrast, &contrast), 0);
-    let matching = model.itm_loss(&pairs, &pairs, &fixture.negatives()).unwrap();
+    let contrastive = model.itc_loss(&contrast, &contrast, 0);
+    let matching = model.itm_loss(&pairs, 0, &pairs.texts(), &fixture.negatives()).unwrap();
     let generation = model.itg_loss(&pairs, START).unwrap();
     let plain = |loss: &Tensor<1>| loss.clone().without_autodiff();
     fixture.check("loss_itc", plain(&contrastive), 1e-5);

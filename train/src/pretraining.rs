@@ -4,22 +4,24 @@
 //!
 //! [`model::pretraining`] computes the parts; this file sums the losses and draws hard negatives. As in LAVIS
 //! (`blip2_qformer.py`), images and texts are compared with those of all processes, and hard negatives are
-//! drawn from them in proportion to their similarity. One difference: they are drawn on the host from the
-//! step's seed, so that a resumed run draws the same.
+//! drawn from them in proportion to their similarity. Two differences: negatives are drawn on the host from
+//! the step's seed, so that a resumed run draws the same; and the gradients are those of the whole batch,
+//! whatever the number of processes.
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use captioner::HostTokens;
 use captioner::host::device_of;
 use data::random::RandomStream;
 use model::checkpoint::save_pretraining;
 use model::loss::Targets;
-use model::pretraining::{HardNegatives, Pairs, Pretraining};
-use model::recompute::share;
+use model::pretraining::{HardNegatives, ItcFeatures, Pairs, Pretraining, Texts};
+use model::recompute;
 
 use crate::metrics::{LOSS, MetricSpec, Metrics};
 use crate::objective::{Evaluation, Loss, Objective, StepContext};
-use crate::processes::{SingleProcess, gather_ids, gather_rows, row_counts};
+use crate::processes::{ProcessGroup, SingleProcess, gather_json, gather_rows};
 use crate::{Batch, TrainError};
 
 /// Image-text contrastive loss.
@@ -68,36 +70,33 @@ impl FirstStage {
         negatives: Option<HardNegatives>,
         context: &StepContext<'_>,
     ) -> Result<Losses, TrainError> {
-        let Batch::Pairs { visual, texts, items } = batch else {
+        let Batch::Pairs { visual, texts, .. } = batch else {
             let (task, batch) = ("the first stage of pretraining", "anything but image-text pairs");
             return Err(TrainError::WrongBatch { task, batch });
         };
-        let device = device_of(model);
-        // the first token of a text is not predicted
-        let tokens = texts.count() - items.len() as f64;
-        let Targets { ids, mask } = texts.upload(&device);
-        let own = Pairs { image: share(model.image_tokens(visual.upload(&device))), ids, mask };
-        let contrast = model.itc_features(&own)?;
-        let all = model::pretraining::ItcFeatures {
-            image: gather_rows(context.processes, &contrast.image)?,
-            text: gather_rows(context.processes, &contrast.text)?,
-        };
-        let [b, _] = own.ids.dims();
-        let counts = row_counts(context.processes, b)?;
-        let rows: usize = counts.iter().sum();
-        if counts.contains(&0) {
-            let processes = counts.len();
-            return Err(TrainError::Data(format!(
-                "{processes} processes cannot share a batch of {rows} pairs"
-            )));
+        let share = Share::new(texts, context.processes)?;
+        if share.is_empty() {
+            return share.without_rows(&device_of(model), context.processes);
         }
-        let first: usize = counts[..context.processes.rank()].iter().sum();
+        let device = device_of(model);
+        let Targets { ids, mask } = share.own().upload(&device);
+        let own = Pairs { image: recompute::share(model.image_tokens(visual.upload(&device))), ids, mask };
+        let contrast = model.itc_features(&own)?;
+        let all = ItcFeatures {
+            image: gather_rows(context.processes, Some(&contrast.image), &device)?,
+            text: gather_rows(context.processes, Some(&contrast.text), &device)?,
+        };
+        let Targets { ids, mask } = HostTokens::join(&share.texts).upload(&device);
+        let all_texts = Texts { ids, mask };
         let similarities = model.similarities(&contrast, &all);
         let by_image = rows_of(&similarities.image_to_text)?;
+        let first = share.first();
         let retrieved =
             by_image.iter().enumerate().filter(|(row, scores)| most_similar(scores) == first + row).count();
-        let negatives = match negatives {
+        let drawn = match negatives {
             Some(negatives) => negatives,
+            // a single pair has no negatives
+            None if share.rows() == 1 => HardNegatives::default(),
             None => {
                 let by_text = rows_of(&similarities.text_to_image)?;
                 let texts = draw(&by_image, first, context.seed, "texts that look as if they belonged");
@@ -105,39 +104,85 @@ impl FirstStage {
                 HardNegatives { texts, images }
             }
         };
-        let all_pairs = Pairs {
-            image: gather_rows(context.processes, &own.image)?,
-            ids: gather_ids(context.processes, &own.ids)?,
-            mask: gather_rows(context.processes, &own.mask)?,
-        };
+        let negatives = gather_negatives(context.processes, &drawn)?;
         Ok(Losses {
-            itc: model.itc_loss(&similarities, first),
-            itm: model.itm_loss(&own, &all_pairs, &negatives)?,
-            itg: share_of_tokens(
-                model.itg_loss(&own, self.start_token)?,
-                tokens,
-                b as f64 / rows as f64,
-                context,
-            )?,
-            recall_at_1: retrieved as f64 / b.max(1) as f64,
+            itc: model.itc_loss(&contrast, &all, first),
+            itm: model.itm_loss(&own, first, &all_texts, &negatives)?,
+            itg: model.itg_loss(&own, self.start_token)? * share.share_of_tokens(),
+            recall_at_1: retrieved as f64 / share.own().len() as f64,
         })
     }
 }
 
-/// The mean over the `tokens` of this process, which has a share of all rows, weighted so that its mean over
-/// the rows of all processes is the mean over their tokens.
-fn share_of_tokens(
-    mean: Tensor<1>,
-    tokens: f64,
-    share_of_rows: f64,
-    context: &StepContext<'_>,
-) -> Result<Tensor<1>, TrainError> {
-    if context.processes.world_size() == 1 {
-        return Ok(mean);
+/// The rows of a batch that a process has, and the texts of all.
+struct Share {
+    /// Those of each process, in the order of ranks.
+    texts: Vec<HostTokens>,
+    rank: usize,
+}
+
+impl Share {
+    fn new(own: HostTokens, processes: &dyn ProcessGroup) -> Result<Self, TrainError> {
+        let texts = match processes.world_size() {
+            1 => vec![own],
+            _ => gather_json(processes, &own, "the texts")?,
+        };
+        Ok(Self { texts, rank: processes.rank() })
     }
-    let mut all = [tokens];
-    context.processes.sum(&mut all)?;
-    Ok(mean * (tokens / all[0].max(1.0) / share_of_rows))
+
+    fn own(&self) -> HostTokens {
+        self.texts[self.rank].clone()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.texts[self.rank].is_empty()
+    }
+
+    /// Of all processes.
+    fn rows(&self) -> usize {
+        self.texts.iter().map(HostTokens::len).sum()
+    }
+
+    /// The first row of this process among those of all.
+    fn first(&self) -> usize {
+        self.texts[..self.rank].iter().map(HostTokens::len).sum()
+    }
+
+    /// What the mean over this process's tokens is multiplied by, so that its mean over the rows of all
+    /// processes is the mean over all tokens.
+    fn share_of_tokens(&self) -> f64 {
+        // the first token of a text is not predicted
+        let tokens = |texts: &HostTokens| texts.count() - texts.len() as f64;
+        let own = &self.texts[self.rank];
+        let share_of_rows = own.len() as f64 / self.rows() as f64;
+        tokens(own) / self.texts.iter().map(tokens).sum::<f64>().max(1.0) / share_of_rows
+    }
+
+    /// Takes part in the exchanges of a step without computing anything: the last batch of an epoch may have
+    /// fewer rows than there are processes.
+    fn without_rows(&self, device: &Device, processes: &dyn ProcessGroup) -> Result<Losses, TrainError> {
+        gather_rows::<3>(processes, None, device)?;
+        gather_rows::<2>(processes, None, device)?;
+        gather_negatives(processes, &HardNegatives::default())?;
+        let zero = Tensor::zeros([1], &device.clone().inner()).autodiff().require_grad();
+        Ok(Losses { itc: zero.clone(), itm: zero.clone(), itg: zero, recall_at_1: 0.0 })
+    }
+}
+
+/// Those of all rows.
+fn gather_negatives(
+    processes: &dyn ProcessGroup,
+    own: &HardNegatives,
+) -> Result<HardNegatives, TrainError> {
+    if processes.world_size() == 1 {
+        return Ok(own.clone());
+    }
+    let mut all = HardNegatives::default();
+    for part in gather_json(processes, own, "the hard negatives")? {
+        all.images.extend(part.images);
+        all.texts.extend(part.texts);
+    }
+    Ok(all)
 }
 
 /// Values on the host, row by row.
@@ -236,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_sum_of_three_and_other_batches_are_refused() {
-        let (model, stage) = first_stage(4);
+        let (model, stage) = first_stage(4, 0.0);
         let context = StepContext { seed: 1, processes: &SingleProcess };
         let Loss { value, metrics } = stage.loss(&model, pairs(&[0, 1, 2, 3]), &context).unwrap();
         let sum: f64 = [ITC, ITM, ITG].iter().map(|name| metrics.get(name).unwrap()).sum();
@@ -249,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_draws_the_same_negatives() {
-        let (model, stage) = first_stage(5);
+        let (model, stage) = first_stage(5, 0.0);
         let loss = |seed| {
             let context = StepContext { seed, processes: &SingleProcess };
             stage.loss(&model, pairs(&[0, 1, 2, 3, 4, 5]), &context).unwrap().metrics.get(ITM).unwrap()

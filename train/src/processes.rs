@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -250,44 +250,40 @@ impl ModuleVisitor for Summed {
     }
 }
 
-/// As [`gather_rows`], for token ids.
-///
-/// # Errors
-/// When a process is gone, or the device fails.
-pub fn gather_ids(processes: &dyn ProcessGroup, own: &Tensor<2, Int>) -> Result<Tensor<2, Int>, TrainError> {
-    if processes.world_size() == 1 {
-        return Ok(own.clone());
-    }
-    // integers up to 2^24 are exact in f32, and no vocabulary is larger
-    Ok(gather_rows(processes, &own.clone().float())?.int())
-}
-
-/// The rows of all processes as constants, in the order of ranks, for contrastive negatives. As in LAVIS no
-/// gradient flows to the rows of other processes.
+/// The rows of all processes as constants, in the order of ranks; `own` is `None` where there are none.
 ///
 /// # Shapes
 /// - input: `[rows, ...]`
-/// - output: `[rows of all, ...]`
+/// - output: `[rows of all, ...]`, on the device without a graph
 ///
 /// # Errors
 /// When a process is gone, or the device fails.
 pub fn gather_rows<const D: usize>(
     processes: &dyn ProcessGroup,
-    own: &Tensor<D>,
+    own: Option<&Tensor<D>>,
+    device: &Device,
 ) -> Result<Tensor<D>, TrainError> {
-    if processes.world_size() == 1 {
+    let own = own.map(|own| own.clone().without_autodiff());
+    if let (1, Some(own)) = (processes.world_size(), &own) {
         return Ok(own.clone());
     }
-    let mut dims = own.dims();
-    let row: usize = dims[1..].iter().product();
-    let values =
-        own.clone().without_autodiff().into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
+    let own = own.map(|own| {
+        let dims = own.dims().to_vec();
+        own.into_data().try_to_vec::<f32>().map(|values| (dims, values)).map_err(TrainError::device)
+    });
+    // the numbers of rows may differ, and a process without rows does not know their shape
+    let (dims, values) = own.transpose()?.unwrap_or_default();
+    let shapes = gather_json(processes, &dims, "the shape of a tensor")?;
     let all = processes.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
     let all: Vec<f32> = all
         .concat()
         .chunks_exact(4)
         .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
         .collect();
-    dims[0] = all.len() / row.max(1);
-    Ok(Tensor::from_data(TensorData::new(all, dims), &own.device().inner()))
+    let mut dims = [0; D];
+    for shape in shapes.iter().filter(|shape| shape.len() == D) {
+        dims.copy_from_slice(shape);
+    }
+    dims[0] = shapes.iter().filter_map(|shape| shape.first()).sum();
+    Ok(Tensor::from_data(TensorData::new(all, dims), &device.clone().inner()))
 }

@@ -117,13 +117,42 @@ fn qformer(dropout: f64) -> QFormerConfig {
 }
 
 /// The gradients of a model's parameters by name.
-pub(crate) fn gradients_of<M: Module>(model: &M, gradients: GradientsParams) -> BTreeMap<String, Vec<f32>> {
-    struct Collector {
+pub(crate) fn gradients_of<M: Module>(
+    model: &M,
+    mut gradients: GradientsParams,
+) -> BTreeMap<String, Vec<f32>> {
+    struct Gradients<'a>(&'a mut GradientsParams);
+    impl Of for Gradients<'_> {
+        fn of<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) -> Option<Tensor<D>> {
+            self.0.remove::<D>(parameter.id)
+        }
+    }
+    collect(model, Gradients(&mut gradients))
+}
+
+/// The values of a model's parameters by name.
+pub(crate) fn values_of<M: Module>(model: &M) -> BTreeMap<String, Vec<f32>> {
+    struct Values;
+    impl Of for Values {
+        fn of<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) -> Option<Tensor<D>> {
+            Some(parameter.val())
+        }
+    }
+    collect(model, Values)
+}
+
+/// A tensor of each parameter, or none.
+trait Of {
+    fn of<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) -> Option<Tensor<D>>;
+}
+
+fn collect<M: Module>(model: &M, of: impl Of) -> BTreeMap<String, Vec<f32>> {
+    struct Collector<T> {
         path: FieldPath,
-        gradients: GradientsParams,
+        of: T,
         found: BTreeMap<String, Vec<f32>>,
     }
-    impl ModuleVisitor for Collector {
+    impl<T: Of> ModuleVisitor for Collector<T> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.path.enter(name, container);
         }
@@ -133,18 +162,18 @@ pub(crate) fn gradients_of<M: Module>(model: &M, gradients: GradientsParams) -> 
         }
 
         fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.gradients.remove::<D>(parameter.id) {
-                self.found.insert(self.path.name(), gradient.into_data().try_to_vec::<f32>().unwrap());
+            if let Some(tensor) = self.of.of(parameter) {
+                self.found.insert(self.path.name(), tensor.into_data().try_to_vec::<f32>().unwrap());
             }
         }
     }
-    let mut collector = Collector { path: FieldPath::default(), gradients, found: BTreeMap::new() };
+    let mut collector = Collector { path: FieldPath::default(), of, found: BTreeMap::new() };
     model.visit(&mut collector);
     collector.found
 }
 
 /// A model of the first stage of pretraining with weights of a seed, on a plain device, and its objective.
-pub(crate) fn first_stage(seed: u64) -> (Pretraining, FirstStage) {
+pub(crate) fn first_stage(seed: u64, dropout: f64) -> (Pretraining, FirstStage) {
     let vocab_size = WORDS.len() + 4;
     let config = PretrainingConfig {
         vision_config: vision(),
@@ -152,7 +181,7 @@ pub(crate) fn first_stage(seed: u64) -> (Pretraining, FirstStage) {
             reads_text: true,
             vocab_size,
             max_position_embeddings: 16,
-            ..qformer(0.0)
+            ..qformer(dropout)
         },
         num_query_tokens: 3,
         embed_dim: 8,

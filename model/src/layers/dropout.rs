@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData};
@@ -36,13 +37,22 @@ impl Draws {
 }
 
 /// How a tensor with several rows for each row of the batch has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Layout {
     /// Those of a row one after the other: frames, or candidates.
     #[default]
     Consecutive,
-    /// A whole batch after the other.
-    Stacked,
+    /// In any order, which may include rows of other processes.
+    Rows(Rc<[RowDraws]>),
+}
+
+/// The draws of one row of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowDraws {
+    /// Row of the whole batch.
+    pub row: usize,
+    /// Number among the rows of a tensor that belong to this row of the batch.
+    pub place: usize,
 }
 
 /// A stream of random numbers, selected by seed and number.
@@ -76,7 +86,7 @@ impl RandomStream {
             generator.set_word_pos(position(0, rows.start));
             self.device.clone().inner().seed(generator.next_u64());
         }
-        let active = Active { generator, rows, layout: self.layout, calls: 0 };
+        let active = Active { generator, rows, layout: self.layout.clone(), calls: 0 };
         let _interrupted = Interrupted(ACTIVE.replace(Some(active)));
         work()
     }
@@ -98,7 +108,7 @@ pub(crate) fn with_layout<R>(layout: Layout, work: impl FnOnce() -> R) -> R {
 
 /// The layout of the active stream.
 pub(crate) fn layout() -> Layout {
-    ACTIVE.with_borrow(|active| active.as_ref().map(|active| active.layout)).unwrap_or_default()
+    ACTIVE.with_borrow(|active| active.as_ref().map(|active| active.layout.clone())).unwrap_or_default()
 }
 
 /// Restores the outer stream at the end of an inner one, also after a panic.
@@ -176,15 +186,22 @@ fn draw(len: usize, rows: usize, keep: f64) -> Option<Vec<f32>> {
         let Active { generator, rows: of_batch, layout, calls } = active.as_mut()?;
         let call = *calls;
         *calls += 1;
-        let examples = of_batch.len();
         let mut values = Vec::with_capacity(len);
+        let examples = match layout {
+            Layout::Consecutive => of_batch.len(),
+            Layout::Rows(rows) => rows.len(),
+        };
         let is_by_row = examples > 0 && rows > 0 && rows.is_multiple_of(examples);
         let (count, length) = if is_by_row { (rows, len / rows) } else { (1, len) };
         for row in 0..count {
             let (example, place) = match layout {
                 _ if !is_by_row => (0, 0),
                 Layout::Consecutive => (of_batch.start + row / (rows / examples), row % (rows / examples)),
-                Layout::Stacked => (of_batch.start + row % examples, row / examples),
+                Layout::Rows(draws) => {
+                    let of_each = rows / examples;
+                    let RowDraws { row: example, place } = draws[row / of_each];
+                    (example, place * of_each + row % of_each)
+                }
             };
             generator.set_word_pos(position(call, example) + (place * length) as u128);
             values.extend((0..length).map(|_| if generator.next_u32() < below { scale } else { 0.0 }));
@@ -225,11 +242,14 @@ mod tests {
             let whole = part(0..6, of_each, Layout::Consecutive);
             let parts = [0..1, 1..4, 4..6].map(|rows| part(rows, of_each, Layout::Consecutive)).concat();
             assert_eq!(whole, parts, "{of_each} rows for each row of the batch");
-            let stacked = part(0..6, of_each, Layout::Stacked);
-            let halves = [0..2, 2..6].map(|rows| part(rows, of_each, Layout::Stacked));
-            for block in 0..of_each {
-                let of_block = [&halves[0][block * 2..][..2], &halves[1][block * 4..][..4]].concat();
-                assert_eq!(stacked[block * 6..][..6], of_block, "{of_each}, block {block}");
+            let places = |rows: &[usize]| -> Layout {
+                let of_row = |&row: &usize| (0..of_each).map(move |place| RowDraws { row, place });
+                Layout::Rows(rows.iter().flat_map(of_row).collect())
+            };
+            let mixed = part(0..2, of_each * 3, places(&[4, 0, 5, 1, 3, 2]));
+            for (place, row) in [4, 0, 5, 1, 3, 2].into_iter().enumerate() {
+                let range = |row: usize| row * of_each..(row + 1) * of_each;
+                assert_eq!(mixed[range(place)], whole[range(row)], "{of_each}, row {row} of other processes");
             }
             let mut distinct = whole.clone();
             distinct.sort_by(|a, b| a.partial_cmp(b).unwrap());

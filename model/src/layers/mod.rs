@@ -11,7 +11,7 @@ mod norm;
 pub use activation::Activation;
 pub use attention::{AttentionInput, HeadsInput, MASKED, attend, attend_heads, join_heads, split_heads};
 pub use dropout::{Draws, Dropout, DropoutConfig};
-pub(crate) use dropout::{Layout, RandomStream, layout, with_layout};
+pub(crate) use dropout::{Layout, RandomStream, RowDraws, layout, with_layout};
 pub(crate) use linear::product;
 pub use linear::{Linear, LinearConfig};
 pub use lora::{Lora, LoraConfig};

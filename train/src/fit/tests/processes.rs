@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::*;
 use crate::metrics::LOSS;
 use crate::processes::ProcessGroup;
+use crate::testing::{first_stage, pairs, values_of};
 
 /// One of several threads that play processes: what they say goes round in the order of ranks.
 #[derive(Debug)]
@@ -71,22 +72,32 @@ impl ProcessGroup for Party {
     }
 }
 
-/// Trains in each process, each in a separate folder.
-fn runs<R: Send>(
+/// Runs in each process, each in a separate folder.
+fn each<R: Send>(
     count: usize,
-    run: impl Fn(usize, Fit<CrossEntropy>) -> R + Sync,
+    run: impl Fn(Arc<dyn ProcessGroup>, &Path) -> R + Sync,
 ) -> (Vec<tempfile::TempDir>, Vec<R>) {
     let folders: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
     let run = &run;
     let results = std::thread::scope(|scope| {
         let of_process = |(processes, folder): (Arc<dyn ProcessGroup>, &tempfile::TempDir)| {
-            let fit = Fit { processes: processes.clone(), ..run_of(folder.path(), config()) };
-            scope.spawn(move || run(processes.rank(), fit))
+            let folder = folder.path().to_owned();
+            scope.spawn(move || run(processes, &folder))
         };
         let running: Vec<_> = Party::of(count).into_iter().zip(&folders).map(of_process).collect();
         running.into_iter().map(|run| run.join().unwrap()).collect()
     });
     (folders, results)
+}
+
+/// Trains a captioner in each process.
+fn runs<R: Send>(
+    count: usize,
+    run: impl Fn(usize, Fit<CrossEntropy>) -> R + Sync,
+) -> (Vec<tempfile::TempDir>, Vec<R>) {
+    each(count, |processes, folder| {
+        run(processes.rank(), Fit { processes: processes.clone(), ..run_of(folder, config()) })
+    })
 }
 
 /// Processes learn what one does, each from its own rows, with dropout: 1e-6 relative, as gradients are
@@ -118,6 +129,63 @@ fn several_processes_learn_what_one_does() {
         }
     }
     assert!(expected.history[2].loss < expected.history[0].loss, "and it learns: {LOSS} falls");
+}
+
+/// Image-text pairs of noise.
+struct NoisePairs;
+
+impl Examples for NoisePairs {
+    fn len(&self) -> usize {
+        10
+    }
+
+    fn batch(&self, _epoch: usize, items: &[usize], own: Range<usize>) -> Result<Batch, TrainError> {
+        Ok(pairs(&items[own]))
+    }
+}
+
+/// The contrastive and matching losses compare the rows of all processes: their gradients are those of the
+/// whole batch too. With dropout, and one process without a row at the end of an epoch, as above. Adam divides
+/// a gradient by its size, which for the smallest is that of rounding: 1e-5 of a tensor's largest weight.
+#[test]
+fn several_processes_learn_to_match_images_and_texts_as_one_does() {
+    let train = |processes: Arc<dyn ProcessGroup>, folder: &Path| {
+        let (model, objective) = first_stage(6, 0.1);
+        let run = Fit {
+            config: TrainConfig { micro_batches: 1, ..config() },
+            objective,
+            train: Arc::new(NoisePairs),
+            validation: None,
+            directory: folder.to_owned(),
+            device: Device::flex(),
+            seed: 11,
+            label: "test".to_owned(),
+            settings: json!({ "seed": 11 }),
+            stop: Arc::new(AtomicBool::new(false)),
+            dashboard: Dashboard::Silent,
+            processes,
+        };
+        let outcome = fit(model, run).unwrap();
+        let losses: Vec<f64> = outcome.history.iter().map(|record| record.loss).collect();
+        (losses, values_of(&outcome.best))
+    };
+    let alone = tempfile::tempdir().unwrap();
+    let (expected, weights) = train(Arc::new(SingleProcess), alone.path());
+    for count in [2, 3] {
+        for (losses, own) in each(count, train).1 {
+            for (loss, expected) in losses.iter().zip(&expected) {
+                assert!((loss - expected).abs() < 1e-6 * expected, "{count} processes: {loss} {expected}");
+            }
+            for (name, weights) in &weights {
+                let most = weights.iter().fold(1e-3, |most: f32, weight| most.max(weight.abs()));
+                let apart = weights.iter().zip(&own[name]).map(|(a, b)| (a - b).abs() / most);
+                let apart = apart.fold(0.0, f32::max);
+                assert!(name.ends_with("key.bias") || apart < 1e-5, "{count} processes, {name}: {apart}");
+            }
+        }
+    }
+    assert_eq!(expected.len(), 3);
+    assert!(weights.len() > 20 && expected[2] < expected[0], "and it learns: {expected:?}");
 }
 
 /// The number of micro-batches does not change what dropout draws either.
