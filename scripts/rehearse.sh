@@ -75,9 +75,9 @@ rehearse() {
   local options=(--profile paper --dataset "$dataset" "${sets[@]}")
   "$RECAP" show "$study" "${options[@]}" --json > plan.json
   local command=("$RECAP" ablation "$study" --only "$variant" --resume --no-tui --device cpu --cache cache "${options[@]}")
-  rm -f peak.log && touch peak.log
+  rm -f peak.log log.txt && touch peak.log log.txt
   if [[ $steps == 2 ]]; then
-    interrupt "$run/checkpoints" /usr/bin/time -v -a -o peak.log "${command[@]}" > log.txt 2>&1 || true
+    interrupt "$run/checkpoints" /usr/bin/time -v -a -o peak.log "${command[@]}" >> log.txt 2>&1 || true
   fi
   /usr/bin/time -v -a -o peak.log "${command[@]}" >> log.txt 2>&1 || true
   local note=""

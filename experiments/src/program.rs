@@ -27,7 +27,9 @@ pub fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", error.message());
+            if !error.is_reported() {
+                eprintln!("error: {}", error.message());
+            }
             ExitCode::from(error.code)
         }
     }

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::blip2::{Blip2, Visual, frame_features};
 use crate::input::InputError;
 use crate::layers::{
-    Activation, LayerNorm, LayerNormConfig, Layout, Linear, LinearConfig, RowDraws, cast, product, with_layout,
+    Activation, LayerNorm, LayerNormConfig, Layout, Linear, LinearConfig, RowDraws, cast, product,
+    with_layout,
 };
 use crate::loss::{Targets, cross_entropy};
 use crate::qformer::{QFormer, QFormerConfig, QFormerText, TextAttention};

@@ -88,7 +88,7 @@ def gigabytes(count):
 
 
 def ratio(measured, planned):
-    return f"{100 * (measured / planned - 1):+.0f} %"
+    return f"{100 * (measured / planned - 1):+.1f} %"
 
 
 def table(results):
@@ -100,7 +100,9 @@ def table(results):
         row = [f"{line['study']}, {line['variant']}", gigabytes(line["planned_memory"])]
         if "memory" in line:
             row += [gigabytes(line["memory"]), ratio(line["memory"], line["planned_memory"])]
-            row += [gigabytes(line["planned_disk"]), gigabytes(line["disk"]), ratio(line["disk"], line["planned_disk"])]
+            # a copied run has no states
+            disk = [] if "equal run" in line["note"] else [gigabytes(line["disk"]), ratio(line["disk"], line["planned_disk"])]
+            row += [gigabytes(line["planned_disk"]), *(disk or ["", ""])]
             row += [f"{line['seconds'] / 60:.1f}", line["note"]]
         else:
             row += ["", "", gigabytes(line["planned_disk"]), "", "", "", line["note"]]

@@ -19,15 +19,14 @@ fn with_mpi() -> Option<&'static Path> {
             Command::new(name).args(arguments).output().is_ok_and(|output| output.status.success())
         };
         let has_library = has("pkg-config", &["--exists", "ompi"]) || has("mpicc", &["--version"]);
-        let is_asked = std::env::var_os("RECAP_TEST_MPI").is_some();
-        if !(is_asked && has("mpirun", &["--version"]) && has_library) {
-            eprintln!("skipped: needs RECAP_TEST_MPI=1 and an MPI; `make mpi` installs one");
+        if !(has("mpirun", &["--version"]) && has_library) {
+            eprintln!("skipped: needs an MPI; `make mpi` installs one");
             return None;
         }
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let built = Command::new("scripts/mpi.sh").current_dir(&workspace).output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(workspace.join("target/mpi/experiments").canonicalize().unwrap())
+        Some(program().with_file_name("experiments-mpi").canonicalize().unwrap())
     };
     PROGRAM.get_or_init(build).as_deref()
 }
@@ -45,6 +44,10 @@ fn run(desk: &Desk, count: usize, arguments: &[&str]) -> Ran {
     Ran::from(launch(desk, count).arg(with_mpi().unwrap()).args(arguments).output().unwrap())
 }
 
+/// Relative to a loss, or to 1 where it is smaller: sums run in another order. At the paper's learning rates and
+/// ten times theirs; at a hundred times, those of the tiny world, Adam amplifies rounding to 1e-5.
+const TOLERANCE: f64 = 1e-6;
+
 /// A study of the tiny world: cross-entropy with dropout and low-rank updates, then rewards.
 const STUDY: &str = r#"
 question = "Do several processes learn what one learns?"
@@ -55,6 +58,7 @@ model.dropout = 0.1
 model.lora = { r = 2, lora_alpha = 4.0, lora_dropout = 0.1, target_modules = ["q", "v"] }
 [variants.words.set.train]
 steps = 50
+learning_rate = 1e-4
 evaluate_every = 25
 batch_size = 6
 micro_batches = 1
@@ -62,10 +66,10 @@ parameters = { "vision_model.*" = "frozen", "language_model.*" = "frozen", "*.lo
 [variants.rewarded]
 description = "then captions of a high CIDEr-D become likelier"
 [variants.rewarded.set]
-train.parameters = { "vision_model.*" = "frozen" }
+train = { learning_rate = 1e-4, parameters = { "vision_model.*" = "frozen" } }
 [variants.rewarded.set.scst]
 reward = { mode = "standard", candidates = 3, baseline = "leave_one_out", cross_entropy = 0.2 }
-train = { epochs = 2, batch_size = 4, micro_batches = 2 }
+train = { steps = 50, learning_rate = 1e-5, evaluate_every = 25, batch_size = 4, micro_batches = 2 }
 "#;
 
 const QUESTIONS: &str = r#"
@@ -74,7 +78,7 @@ question = "Do several processes learn to answer what one learns?"
 description = "questions"
 [variants.questions.set]
 answering = {}
-train = { steps = 10, evaluate_every = 5, batch_size = 7, select = "accuracy" }
+train = { steps = 50, learning_rate = 1e-4, evaluate_every = 25, batch_size = 7, select = "accuracy" }
 "#;
 
 const ARGUMENTS: [&str; 5] = ["ablation", "study.toml", "--profile", "smoke", "--no-tui"];
@@ -115,8 +119,7 @@ fn difference(one: &Path, other: &Path) -> f64 {
     one.tensors().into_iter().filter(has_gradient).map(of_tensor).fold(0.0, f64::max)
 }
 
-/// Sums run in another order: 1e-6 of a loss over 50 steps, 1e-4 of a weight. A policy's loss is near zero,
-/// so that its difference is compared with 1.
+/// Losses agree within [`TOLERANCE`] over 50 steps, weights within 1e-4, and predictions are the same bytes.
 #[test]
 fn two_and_three_processes_learn_what_one_learns() {
     if with_mpi().is_none() {
@@ -140,7 +143,7 @@ fn two_and_three_processes_learn_what_one_learns() {
             let (one, more) = (losses(&alone, &place), losses(&several, &place));
             assert_eq!(one.len(), more.len());
             for (one, more) in one.iter().zip(&more) {
-                let allowed = 5e-6 * one.abs().max(if variant == "rewarded" { 1.0 } else { 0.0 });
+                let allowed = TOLERANCE * one.abs().max(1.0);
                 assert!((one - more).abs() <= allowed, "{variant}, {count} processes: {one} {more}");
             }
             let weights = ["best/model.safetensors", "best/trained.safetensors"];
@@ -160,22 +163,41 @@ fn two_and_three_processes_learn_what_one_learns() {
     }
 }
 
-/// As in LAVIS no gradient flows from the contrastive loss to the rows of another process, so that the first
-/// stage learns something else than in one process (docs/cluster.md); the stage before it does not.
+/// Both stages: contrast and matching compare the rows of all processes. The tolerance is that of training.
 #[test]
-fn two_processes_pretrain_and_one_saves() {
+fn two_and_three_processes_pretrain_what_one_pretrains_and_one_saves() {
     if with_mpi().is_none() {
         return;
     }
-    let (alone, several) = (desk(), desk());
-    let pretrain = ["pretrain", "smoke", "--out", "made", "--no-tui"];
+    let alone = desk();
+    let mut pretrain = vec!["pretrain", "smoke", "--out", "made", "--no-tui"];
+    for set in [
+        "text.learning_rate=1e-4",
+        "first_stage.train.learning_rate=1e-4",
+        "first_stage.train.steps=50",
+        "second_stage.train.learning_rate=1e-4",
+    ] {
+        pretrain.extend(["--set", set]);
+    }
     assert_eq!(alone.run(&pretrain).code, Some(0));
-    let ran = run(&several, 2, &pretrain);
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert_eq!(ran.out.matches("checkpoint: made").count(), 1, "{}", ran.out);
-    let loss = |desk: &Desk| json(desk, "made/pretraining.json")["text"]["Loss"].as_f64().unwrap();
-    let (one, two) = (loss(&alone), loss(&several));
-    assert!((one - two).abs() < 5e-6 * one, "{one} {two}");
+    for count in [2, 3] {
+        let several = desk();
+        let ran = run(&several, count, &pretrain);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(ran.out.matches("checkpoint: made").count(), 1, "{}", ran.out);
+        let [one, more] = [&alone, &several].map(|desk| json(desk, "made/pretraining.json"));
+        for (stage, metrics) in one.as_object().unwrap() {
+            let Some(loss) = metrics["Loss"].as_f64() else { continue };
+            let other = more[stage]["Loss"].as_f64().unwrap();
+            assert!(
+                (loss - other).abs() < TOLERANCE * loss.max(1.0),
+                "{stage}, {count} processes: {loss} {other}"
+            );
+        }
+        let file = "made/model.safetensors";
+        let apart = difference(&alone.path(file), &several.path(file));
+        assert!(apart < 1e-4, "{count} processes: {apart}");
+    }
 }
 
 /// Whatever the killed process was doing, the others end too, and the run goes on to the same weights, bit
@@ -258,7 +280,7 @@ fn processes_that_do_not_run_the_same_are_refused_before_the_first_step() {
     command.args([":", "-n", "1"]).arg(program).args(ARGUMENTS).args(["--set", "train.learning_rate=0.5"]);
     let ran = Ran::from(command.output().unwrap());
     assert_ne!(ran.code, Some(0));
-    assert!(ran.err.contains("the study differs among the processes"), "{}", ran.err);
+    assert_eq!(ran.err.matches("the study differs among the processes").count(), 1, "{}", ran.err);
     assert!(!desk.path("runs/study/words").exists(), "nothing was begun");
 
     let ran = run(&desk, 2, &["list"]);
@@ -269,8 +291,6 @@ fn processes_that_do_not_run_the_same_are_refused_before_the_first_step() {
 /// No MPI is needed for this one.
 #[test]
 fn a_program_without_mpi_does_not_run_alone_under_a_launcher() {
-    // both programs are built in the same place, one after the other
-    with_mpi();
     let desk = desk();
     for (variable, launcher) in [("OMPI_COMM_WORLD_SIZE", "Open MPI"), ("SLURM_STEP_NUM_TASKS", "srun")] {
         let mut command = Command::new(program());

@@ -57,6 +57,9 @@ pub struct Seconds {
     pub steps: f64,
     /// Forward and backward passes.
     pub passes: f64,
+    /// Sums of gradients and metrics over several processes, and waiting for the slowest of them.
+    #[serde(default)]
+    pub exchange: f64,
     /// Clipping and the optimizer's update.
     pub update: f64,
     /// Waiting for batches.

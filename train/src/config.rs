@@ -32,6 +32,9 @@ pub struct TrainConfig {
     /// Activation checkpointing: blocks that are recomputed in the backward pass, for less memory and more
     /// time.
     pub recompute: Recompute,
+    /// Whether several processes send their gradients to each other in bf16, in half the bytes, not in f32.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bf16_transfer: bool,
     /// Learning-rate schedule.
     pub schedule: Shape,
     /// Peak learning rate.
@@ -80,6 +83,7 @@ impl Default for TrainConfig {
             group_by_length: false,
             micro_batches: 1,
             recompute: Recompute::default(),
+            bf16_transfer: false,
             schedule: Shape::Cosine,
             learning_rate: 1e-3,
             min_learning_rate: 1e-4,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
+use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -10,7 +11,7 @@ use model::recompute::{Draws, Recompute, backward};
 
 use crate::metrics::{LOSS, Metrics};
 use crate::objective::{Objective, StepContext};
-use crate::processes::{agree, row_counts, sum_gradients};
+use crate::processes::{Transfer, agree, row_counts, sum_gradients};
 use crate::{Batch, TrainError};
 
 /// How a batch is split.
@@ -22,6 +23,8 @@ pub struct MicroBatches {
     pub in_parallel: bool,
     /// Which blocks are recomputed in the backward pass.
     pub recompute: Recompute,
+    /// How the gradients of several processes are sent.
+    pub transfer: Transfer,
 }
 
 /// Gradients and metrics of a step.
@@ -30,6 +33,8 @@ pub struct Step {
     pub gradients: GradientsParams,
     /// The loss and other metrics.
     pub metrics: Metrics,
+    /// Seconds in which gradients and metrics were summed over the processes.
+    pub exchange: f64,
 }
 
 /// Loss and gradients of a batch. The gradients of its micro-batches are weighted so that every token (or
@@ -55,7 +60,7 @@ pub fn gradients<O: Objective>(
     let total = total[0].max(1.0);
     let before: usize =
         row_counts(context.processes, batch.items().len())?[..context.processes.rank()].iter().sum();
-    let MicroBatches { count, in_parallel, recompute } = micro_batches;
+    let MicroBatches { count, in_parallel, recompute, transfer } = micro_batches;
     let count = if objective.can_split() { count } else { 1 };
     // the last batch of an epoch may have fewer rows than there are processes
     let batches = match count {
@@ -80,9 +85,10 @@ pub fn gradients<O: Objective>(
     };
     agree(context.processes, computed)?;
     let Sum { mut accumulator, mut metrics, .. } = sum;
-    let gradients = sum_gradients(context.processes, model, accumulator.grads())?;
+    let started = Instant::now();
+    let gradients = sum_gradients(context.processes, model, accumulator.grads(), transfer)?;
     metrics.sum_over(context.processes)?;
-    Ok(Step { gradients, metrics })
+    Ok(Step { gradients, metrics, exchange: started.elapsed().as_secs_f64() })
 }
 
 /// The gradients of the micro-batches so far, as one buffer.
@@ -180,6 +186,6 @@ impl<O: Objective> Work<'_, O> {
             Ok::<_, TrainError>(loss.value.mul_scalar(weight))
         })?;
         let loss = loss.try_into_scalar::<f64>().map_err(TrainError::device)?;
-        Ok(Step { gradients, metrics: metrics.times(weight).with(LOSS, loss) })
+        Ok(Step { gradients, metrics: metrics.times(weight).with(LOSS, loss), exchange: 0.0 })
     }
 }

@@ -170,10 +170,7 @@ impl Share {
 }
 
 /// Those of all rows.
-fn gather_negatives(
-    processes: &dyn ProcessGroup,
-    own: &HardNegatives,
-) -> Result<HardNegatives, TrainError> {
+fn gather_negatives(processes: &dyn ProcessGroup, own: &HardNegatives) -> Result<HardNegatives, TrainError> {
     if processes.world_size() == 1 {
         return Ok(own.clone());
     }

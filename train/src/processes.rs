@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -48,11 +48,40 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
         Ok(Tensor::from_data(TensorData::new(values, dims), &device))
     }
 
+    /// As [`sum`](Self::sum), in two bytes a value. Sums are computed in f32 and rounded once, in the same
+    /// way for all processes.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    fn sum_halves(&self, values: &mut [bf16]) -> Result<(), TrainError> {
+        let parts = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        sum_of_halves(&parts, values);
+        Ok(())
+    }
+
     /// The bytes of each process, in the order of ranks; lengths may differ.
     ///
     /// # Errors
     /// When a process is gone.
     fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError>;
+}
+
+/// The sums of values in bf16, little-endian, of which each part has one; computed in f32 and rounded once.
+pub fn sum_of_halves(parts: &[&[u8]], sums: &mut [bf16]) {
+    for (place, sum) in sums.iter_mut().enumerate() {
+        let of = |part: &&[u8]| bf16::from_le_bytes([part[2 * place], part[2 * place + 1]]).to_f32();
+        *sum = bf16::from_f32(parts.iter().map(of).sum());
+    }
+}
+
+/// The type in which gradients are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// As they are.
+    F32,
+    /// In half the bytes.
+    Bf16,
 }
 
 /// A single process.
@@ -174,12 +203,20 @@ pub fn sum_gradients<M: Module>(
     processes: &dyn ProcessGroup,
     model: &M,
     gradients: GradientsParams,
+    transfer: Transfer,
 ) -> Result<GradientsParams, TrainError> {
     if processes.world_size() == 1 {
         return Ok(gradients);
     }
-    let mut buckets =
-        Buckets { processes, gradients, open: Vec::new(), bytes: 0, sums: VecDeque::new(), failure: None };
+    let mut buckets = Buckets {
+        processes,
+        transfer,
+        gradients,
+        open: Vec::new(),
+        bytes: 0,
+        sums: VecDeque::new(),
+        failure: None,
+    };
     model.visit(&mut buckets);
     buckets.close();
     let Buckets { gradients, sums, failure, .. } = buckets;
@@ -194,6 +231,7 @@ pub fn sum_gradients<M: Module>(
 /// Collects gradients as flat tensors, and sums each bucket when it is full.
 struct Buckets<'a> {
     processes: &'a dyn ProcessGroup,
+    transfer: Transfer,
     gradients: GradientsParams,
     /// The gradients of the open bucket.
     open: Vec<Tensor<1>>,
@@ -204,6 +242,18 @@ struct Buckets<'a> {
 }
 
 impl Buckets<'_> {
+    fn sum(&self, own: Tensor<1>) -> Result<Tensor<1>, TrainError> {
+        if self.transfer == Transfer::F32 {
+            return self.processes.sum_tensor(own);
+        }
+        let (device, dims) = (own.device(), own.dims());
+        let mut values =
+            own.cast(FloatDType::BF16).into_data().try_to_vec::<bf16>().map_err(TrainError::device)?;
+        self.processes.sum_halves(&mut values)?;
+        let sums: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
+        Ok(Tensor::from_data(TensorData::new(sums, dims), &device))
+    }
+
     fn close(&mut self) {
         if self.open.is_empty() || self.failure.is_some() {
             return;
@@ -211,7 +261,7 @@ impl Buckets<'_> {
         let gradients = std::mem::take(&mut self.open);
         self.bytes = 0;
         let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
-        match self.processes.sum_tensor(Tensor::cat(gradients, 0)) {
+        match self.sum(Tensor::cat(gradients, 0)) {
             Ok(sum) => self.sums.extend(sum.split_with_sizes(lengths, 0)),
             Err(failure) => self.failure = Some(failure),
         }

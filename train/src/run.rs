@@ -25,7 +25,7 @@ use crate::loader::{Examples, Loader, Stream, shuffled};
 use crate::metrics::{GRADIENT_NORM, LOSS, Metrics};
 use crate::objective::{Evaluation, Objective, StepContext};
 use crate::optimizer::{ParameterGroups, clip_global_norm};
-use crate::processes::{ProcessGroup, agree};
+use crate::processes::{ProcessGroup, Transfer, agree};
 use crate::schedule::Schedule;
 use crate::{Batch, TrainError};
 
@@ -227,12 +227,14 @@ impl<O: Objective> Run<O> {
             count: config.micro_batches,
             in_parallel: self.fit.device == Device::flex(),
             recompute: config.recompute,
+            transfer: if config.bf16_transfer { Transfer::Bf16 } else { Transfer::F32 },
         };
         let started = Instant::now();
         let context = StepContext { seed, processes: &*self.fit.processes };
-        let Step { mut gradients, metrics } =
+        let Step { mut gradients, metrics, exchange } =
             gradients(&self.fit.objective, model, batch, micro_batches, &context)?;
-        self.state.seconds.passes += started.elapsed().as_secs_f64();
+        self.state.seconds.passes += started.elapsed().as_secs_f64() - exchange;
+        self.state.seconds.exchange += exchange;
         let started = Instant::now();
         let norm = clip_global_norm(model, &mut gradients, config.max_grad_norm)?;
         let loss = metrics.get(LOSS).unwrap_or(f64::NAN);
@@ -248,7 +250,7 @@ impl<O: Objective> Run<O> {
         }
         self.state.seconds.update += started.elapsed().as_secs_f64();
         self.state.last = Some((loss, norm));
-        Ok(Step { gradients, metrics: metrics.with(GRADIENT_NORM, norm) })
+        Ok(Step { gradients, exchange, metrics: metrics.with(GRADIENT_NORM, norm) })
     }
 
     /// Updates the weights; returns the step's metrics too.

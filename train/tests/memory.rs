@@ -16,7 +16,7 @@ use captioner::{HostTokens, HostVisual};
 use model::recompute::Recompute;
 use train::gradients::{MicroBatches, gradients, threads};
 use train::objective::{Evaluation, Loss, Objective, StepContext};
-use train::processes::SingleProcess;
+use train::processes::{SingleProcess, Transfer};
 use train::{Batch, TrainError};
 
 use counting::{Counting, peak_of};
@@ -82,7 +82,8 @@ fn sixty_four_micro_batches_take_no_more_memory_than_four() {
     let context = StepContext { seed: 1, processes: &SingleProcess };
     let buffer = model.num_params() * 4;
     let peak = |count: usize, in_parallel: bool| {
-        let micro_batches = MicroBatches { count, in_parallel, recompute: Recompute::default() };
+        let micro_batches =
+            MicroBatches { count, in_parallel, recompute: Recompute::default(), transfer: Transfer::F32 };
         let step = || gradients(&MeanSquare, &model, batch(2 * count), micro_batches, &context).unwrap();
         // the first step sets things up
         drop(step());

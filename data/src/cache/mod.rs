@@ -5,9 +5,12 @@
 //! share a folder, and an interrupted run continues after its last complete shard. Unused shards can be
 //! deleted.
 
+mod claim;
 mod shard;
 
 pub(crate) use shard::Writer;
+
+use claim::Claim;
 
 use crate::digest::hex;
 use crate::error::{Error, Result};
@@ -58,7 +61,8 @@ impl Contents {
     }
 
     /// Opens the shards in `folder`. Those that are missing or damaged are made first: `make` receives the
-    /// items' numbers, puts each item into the writer by its place in that range, and counts it.
+    /// items' numbers, puts each item into the writer by its place in that range, and counts it. Processes
+    /// that open the same shards at the same time share the work.
     ///
     /// # Errors
     /// Those of `make`; a folder that cannot be written.
@@ -77,26 +81,36 @@ impl Contents {
                 Ok((folder.join(format!("{}-{}.shard", self.kind, header.key)), range, header))
             })
             .collect::<Result<_>>()?;
-        let found: Vec<Option<Shard>> = wanted
-            .par_iter()
-            .map(|(path, _, header)| {
-                let shard = Shard::open(path).ok().filter(|shard| shard.header == *header)?;
-                shard.verify().is_ok().then_some(shard)
-            })
-            .collect();
+        let mut found: Vec<Option<Shard>> =
+            wanted.par_iter().map(|(path, _, header)| complete(path, header)).collect();
         let kept = found.iter().flatten().map(|shard| shard.header.ids.len()).sum();
-        let counter = (kept < count).then(|| Counter::new(stage, count, on_progress));
-        counter.iter().for_each(|counter| counter.add(kept));
-        let mut shards = Vec::with_capacity(wanted.len());
-        for ((path, range, header), found) in wanted.into_iter().zip(found) {
-            if let (None, Some(counter)) = (&found, &counter) {
-                let writer = Writer::create(&path, &header)?;
-                make(&writer, range, counter)?;
-                writer.finish()?;
+        if kept < count {
+            let counter = Counter::new(stage, count, on_progress);
+            counter.add(kept);
+            let mut left: Vec<usize> = (0..found.len()).filter(|&number| found[number].is_none()).collect();
+            // first what no other process makes, then what the others were making
+            for is_waited_for in [false, true] {
+                for number in std::mem::take(&mut left) {
+                    let (path, range, header) = &wanted[number];
+                    let claim = if is_waited_for { Some(Claim::wait(path)) } else { Claim::attempt(path) };
+                    if claim.is_none() {
+                        left.push(number);
+                        continue;
+                    }
+                    if let Some(shard) = complete(path, header) {
+                        counter.add(range.len());
+                        found[number] = Some(shard);
+                        continue;
+                    }
+                    let writer = Writer::create(path, header)?;
+                    make(&writer, range.clone(), &counter)?;
+                    writer.finish()?;
+                }
             }
-            shards.push(found.map_or_else(|| Shard::open(&path), Ok)?);
         }
-        Ok(Shards { shards, per_shard: self.per_shard, kept })
+        let opened = wanted.into_iter().zip(found);
+        let shards = opened.map(|((path, ..), found)| found.map_or_else(|| Shard::open(&path), Ok));
+        Ok(Shards { shards: shards.collect::<Result<_>>()?, per_shard: self.per_shard, kept })
     }
 
     fn header(&self, range: Range<usize>) -> Result<Header> {
@@ -110,6 +124,12 @@ impl Contents {
             ids: items.iter().map(|item| item.id.clone()).collect(),
         })
     }
+}
+
+/// A shard on disk that has this header and is not damaged.
+fn complete(path: &Path, header: &Header) -> Option<Shard> {
+    let shard = Shard::open(path).ok().filter(|shard| shard.header == *header)?;
+    shard.verify().is_ok().then_some(shard)
 }
 
 fn no_json(error: serde_json::Error) -> Error {
@@ -177,6 +197,53 @@ mod tests {
         let shards = shards.unwrap();
         assert_eq!((made.len(), shards.kept), (0, 5));
         assert_eq!((shards.item(4), shards.item(5), shards.item(6)), (&[4, 7][..], &[][..], &[][..]));
+    }
+
+    #[test]
+    fn processes_that_open_the_same_shards_share_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids: Vec<String> = (0..40).map(|item| item.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let contents = contents("a", &ids);
+        let makes = || {
+            let mut made = Vec::new();
+            let shards = contents.open(folder.path(), "testing", &|_| {}, |writer, range, _| {
+                for (place, item) in range.enumerate() {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    writer.put(place, &[item as u8, 7])?;
+                    made.push(item);
+                }
+                Ok::<_, Error>(())
+            });
+            let shards = shards.unwrap();
+            assert!((0..40).all(|item| shards.item(item) == [item as u8, 7]));
+            made
+        };
+        let made: Vec<Vec<usize>> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..3).map(|_| scope.spawn(makes)).collect();
+            running.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        let mut all = made.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..40).collect::<Vec<_>>(), "each item is made once");
+        assert!(made.iter().all(|own| !own.is_empty()), "none waits for all others: {made:?}");
+        assert_eq!(files(folder.path()).len(), 20, "no claim is left");
+    }
+
+    /// What a process that failed was making is made by one that waited for it.
+    #[test]
+    fn a_shard_whose_maker_failed_is_made_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let contents = contents("a", &["x", "y"]);
+        let path = folder.path().join(format!("frames-{}.shard", contents.header(0..2).unwrap().key));
+        let claim = Claim::attempt(&path).unwrap();
+        assert!(Claim::attempt(&path).is_none());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| open(&contents, folder.path(), 9).0);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(claim);
+            assert_eq!(waiting.join().unwrap(), [0, 1]);
+        });
     }
 
     #[test]

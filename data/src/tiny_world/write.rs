@@ -75,7 +75,8 @@ pub fn synthesize(config: &WorldConfig, directory: &Path, on_progress: OnProgres
     write_json(&unfinished.path().join(TRUTH), &truth)?;
 
     if directory.exists() {
-        std::fs::remove_dir(directory).map_err(Error::io("replace the empty directory", directory))?;
+        // fails where another process has made the world since: then the renaming below fails too
+        let _ = std::fs::remove_dir(directory);
     }
     let unfinished = unfinished.keep();
     if let Err(error) = std::fs::rename(&unfinished, directory) {

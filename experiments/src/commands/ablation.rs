@@ -41,6 +41,10 @@ pub(super) struct StudyArguments {
     /// Run with seeds 1 to N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
+    /// Run this seed only, as one of several jobs that share the folder of the study: a finished run is kept, an
+    /// interrupted one continues, and `report` merges the jobs
+    #[arg(long, value_name = "N", conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=100))]
+    seed: Option<u64>,
     /// Retrain even if another study has an identical finished run
     #[arg(long)]
     no_reuse: bool,
@@ -61,15 +65,16 @@ pub(super) fn train(arguments: &TrainArguments) -> Outcome {
 }
 
 fn run_study(ablation: &Ablation, only: &[String], arguments: &StudyArguments) -> Outcome {
-    let StudyArguments { config, seeds, no_reuse, memory, run } = arguments;
+    let StudyArguments { config, seeds, seed, no_reuse, memory, run } = arguments;
     let profile = config.profile.or_tiny();
     let mut variants = resolve_all(profile, ablation, &config.sets().usage()?).usage()?;
     check_only(ablation, only).usage()?;
     variants.retain(|(variant, _)| only.is_empty() || only.contains(&variant.name));
     let session = session(&run.device, &run.cache, run.no_tui)?;
-    let (seeds, resume, reuse, runs) = (*seeds, run.resume, !no_reuse, run.runs.as_path());
+    let (seeds, is_part) = (seed.map_or(1..=*seeds, |seed| seed..=seed), seed.is_some());
+    let (resume, reuse, runs) = (run.resume || is_part, !no_reuse, run.runs.as_path());
     let machine = memory.machine(&session.device);
-    let request = Request { ablation, profile, variants, seeds, resume, reuse, runs, machine };
+    let request = Request { ablation, profile, variants, seeds, is_part, resume, reuse, runs, machine };
     let status = study::run(&request, &session).failure()?;
     if status != Status::Interrupted {
         session.once(|| report::save(&request.folder(), &session.caches)).failure()?;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::options::{CacheOption, CheckpointOption, DeviceOption, ProfileOptions, parse_split};
 use super::{Outcome, Usage, done, session};
 use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
-use crate::runtime::Session;
+use crate::runtime::{Session, note};
 use crate::study;
 use crate::tasks::{self, Clips};
 use crate::text::Table;
@@ -52,14 +52,12 @@ fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> 
     let Evaluated { config, changes } = evaluated;
     let directory = find_checkpoint(&config.checkpoint)?;
     let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
-    let changes = changes.iter().filter(|_| session.is_first());
-    for change in changes.cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
-        eprintln!("changed: {change}");
+    for change in changes.iter().cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
+        note(&format!("changed: {change}"));
     }
     let task = tasks::of(config);
     let size = image_size(config)?;
-    let open = || Clips::open(config, &*task, size, &session.caches, Some(arguments.split));
-    let clips = session.in_turn(open)?;
+    let clips = Clips::open_together(config, &*task, size, session, Some(arguments.split))?;
     let context = task.context(&checkpoint)?;
     let predictions = arguments.predictions.as_deref();
     let (split, model) = (arguments.split, &checkpoint.model);

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use train::dashboard::Dashboard;
 
-use crate::runtime::{Caches, Session, Status, device, processes};
+use crate::runtime::{Caches, Reported, Session, Status, device, processes};
 use crate::text::error_chain;
 use options::{CacheOption, DecodingOptions, DeviceOption};
 
@@ -82,6 +82,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether another process prints it.
+    pub fn is_reported(&self) -> bool {
+        self.reason.downcast_ref::<Reported>().is_some()
+    }
+
     /// The error and its causes.
     pub fn message(&self) -> String {
         error_chain(&self.reason)

@@ -9,7 +9,7 @@ mod stages;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use captioner::{TOKENIZER_FILE, hex, weights_hash};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -40,9 +40,10 @@ pub(crate) fn run(
 ) -> anyhow::Result<Status> {
     let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("own");
     let folder = runs.join(format!("pretrain-{stem}"));
-    if folder.exists() && !resume {
-        bail!("{} holds an earlier pretraining; --resume continues it, or move it away", folder.display());
-    }
+    let is_free = (resume || !folder.exists()).then_some(()).with_context(|| {
+        format!("{} holds an earlier pretraining; --resume continues it, or move it away", folder.display())
+    });
+    session.agree(is_free)?;
     let pairs = session.in_turn(|| open_pairs(config, session.caches.folder()))?;
     let _lock = session.first(|| FolderLock::or_fail(&folder))?;
     session.once(|| Ok(files::replace(&folder.join(CONFIG), toml::to_string_pretty(config)?.as_bytes())?))?;

@@ -19,6 +19,8 @@ pub(crate) use summary::{
 
 /// The scores of a study.
 pub(crate) const SUMMARY: &str = "summary.json";
+/// Folder of the summaries of jobs that run parts of a study.
+pub(crate) const PARTS: &str = "parts";
 /// The test clips of a study.
 pub(crate) const CLIPS: &str = "clips.json";
 /// The result of a run, written last.

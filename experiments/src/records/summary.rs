@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use train::Metrics;
 use train::checkpoint::{EpochRecord, Seconds};
 
-use super::{RESTORE, SUMMARY, read_json};
+use super::{PARTS, RESTORE, SUMMARY, read_json};
 use crate::config::Published;
 
 /// `summary.json`: every score of a study. It holds no times, so that the same command writes the same file.
@@ -143,13 +143,78 @@ pub(crate) struct Timing {
 impl Summary {
     /// Reads the summary of a study's folder.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join(SUMMARY);
-        let summary: Self = read_json(&path)?.with_context(|| {
+        Self::find(folder)?.with_context(|| {
             let folder = folder.display();
             format!("there is no summary.json in {folder}; expected the folder of an ablation, such as runs/freeze_vit")
-        })?;
-        check(&summary).with_context(|| format!("{} was changed; {RESTORE}", path.display()))?;
-        Ok(summary)
+        })
+    }
+
+    /// The summary of a study's folder, if it has one: `summary.json` and those of jobs that ran parts of the
+    /// study, merged.
+    pub(crate) fn find(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let mut paths = vec![folder.join(SUMMARY)];
+        if let Ok(parts) = std::fs::read_dir(folder.join(PARTS)) {
+            let parts = parts.map(|entry| entry.map(|entry| entry.path()));
+            let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
+            parts.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+            parts.sort();
+            paths.extend(parts);
+        }
+        let mut merged: Option<Self> = None;
+        for path in paths {
+            let Some(summary) = read_json::<Self>(&path)? else { continue };
+            check(&summary).with_context(|| format!("{} was changed; {RESTORE}", path.display()))?;
+            match &mut merged {
+                None => merged = Some(summary),
+                Some(merged) => merged.add(summary).with_context(|| path.display().to_string())?,
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Adds what another job found out about the same study.
+    fn add(&mut self, part: Self) -> anyhow::Result<()> {
+        for (what, own, other) in [
+            ("study", Some(&self.ablation), Some(&part.ablation)),
+            ("profile", Some(&self.profile), Some(&part.profile)),
+            ("data", self.world.as_ref(), part.world.as_ref()),
+        ] {
+            let [own, other] = [own, other].map(|value| value.map_or("none", String::as_str));
+            ensure!(
+                own == other,
+                "it is of another {what} than the rest of the folder: {other}, not {own}; move it away"
+            );
+        }
+        self.seeds = self.seeds.max(part.seeds);
+        for model in part.models {
+            match self.models.iter_mut().find(|known| known.weights_hash == model.weights_hash) {
+                None => self.models.push(model),
+                Some(known) => {
+                    let new = model.variants.into_iter().filter(|name| !known.variants.contains(name));
+                    known.variants.extend(new.collect::<Vec<_>>());
+                }
+            }
+        }
+        for variant in part.variants {
+            match self.variants.iter_mut().find(|known| known.name == variant.name) {
+                None => self.variants.push(variant),
+                Some(known) => known.add(variant),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl VariantSummary {
+    fn add(&mut self, part: Self) {
+        let is_new = |run: &RunResult| self.runs.iter().all(|known| known.seed != run.seed);
+        let runs: Vec<RunResult> = part.runs.into_iter().filter(is_new).collect();
+        self.runs.extend(runs);
+        self.runs.sort_by_key(|run| run.seed);
+        self.failures.extend(part.failures);
+        self.failures.sort_by_key(|failure| failure.seed);
+        self.failures.dedup_by_key(|failure| failure.seed);
+        self.failures.retain(|failure| self.runs.iter().all(|run| run.seed != failure.seed));
     }
 }
 
@@ -182,4 +247,80 @@ fn check(summary: &Summary) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use train::files;
+
+    fn run(seed: u64) -> RunResult {
+        RunResult { seed, config_hash: format!("c{seed}"), ..RunResult::default() }
+    }
+
+    /// What a job writes that has run `seed` of `variant`.
+    fn part(variant: &str, seed: u64) -> Summary {
+        let of = |name: &str| VariantSummary {
+            name: name.to_owned(),
+            runs: if name == variant { vec![run(seed)] } else { Vec::new() },
+            ..VariantSummary::default()
+        };
+        let model = ModelSummary {
+            weights_hash: "w".to_owned(),
+            checkpoint: "c".to_owned(),
+            parameters: 1,
+            variants: vec![variant.to_owned()],
+            test: Metrics::default(),
+        };
+        Summary {
+            ablation: "study".to_owned(),
+            profile: "tiny".to_owned(),
+            world: Some("data".to_owned()),
+            seeds: Some(seed),
+            variants: ["one", "two"].map(of).to_vec(),
+            models: vec![model],
+            ..Summary::default()
+        }
+    }
+
+    fn write(folder: &Path, name: &str, summary: &Summary) {
+        std::fs::create_dir_all(folder.join(PARTS)).unwrap();
+        files::replace_json(&folder.join(PARTS).join(name), summary).unwrap();
+    }
+
+    #[test]
+    fn the_parts_of_a_study_are_merged_in_whatever_order_they_end() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Summary::find(folder.path()).unwrap(), None);
+        write(folder.path(), "b.json", &part("one", 2));
+        write(folder.path(), "a.json", &part("two", 1));
+        let mut failed = part("one", 1);
+        failed.variants[0].runs.clear();
+        failed.variants[0].failures = [1, 2].map(|seed| Failure { seed, reason: "no".to_owned() }).to_vec();
+        write(folder.path(), "c.json", &failed);
+        std::fs::write(folder.path().join(PARTS).join("notes.txt"), "not a part").unwrap();
+        let merged = Summary::read(folder.path()).unwrap();
+        let seeds = |variant: usize| merged.variants[variant].runs.iter().map(|run| run.seed);
+        assert_eq!(seeds(0).collect::<Vec<_>>(), [2]);
+        assert_eq!(seeds(1).collect::<Vec<_>>(), [1]);
+        let failures: Vec<u64> = merged.variants[0].failures.iter().map(|failure| failure.seed).collect();
+        assert_eq!(failures, [1], "seed 2 was run by another job");
+        assert_eq!((merged.seeds, merged.variants.len(), merged.models.len()), (Some(2), 2, 1));
+        assert_eq!(merged.models[0].variants, ["two", "one"]);
+        files::replace_json(&folder.path().join(SUMMARY), &part("two", 3)).unwrap();
+        let merged = Summary::read(folder.path()).unwrap();
+        assert_eq!(merged.variants[1].runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn a_part_of_another_study_is_refused_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.json", &part("one", 1));
+        write(folder.path(), "b.json", &Summary { profile: "paper".to_owned(), ..part("two", 1) });
+        let error = format!("{:#}", Summary::read(folder.path()).unwrap_err());
+        assert!(error.contains("b.json") && error.contains("profile") && error.contains("paper"), "{error}");
+        write(folder.path(), "b.json", &Summary { world: None, ..part("two", 1) });
+        let error = format!("{:#}", Summary::read(folder.path()).unwrap_err());
+        assert!(error.contains("another data") && error.contains("none, not data"), "{error}");
+    }
 }

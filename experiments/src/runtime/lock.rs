@@ -6,7 +6,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 /// A locked folder; dropping the value unlocks it.
 #[derive(Debug)]
@@ -19,12 +19,21 @@ impl FolderLock {
     /// When another process holds the lock, or the lock file cannot be written.
     pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
         let (lock, is_held) = Self::attempt(folder)?;
-        let shown = folder.display();
-        ensure!(
-            is_held,
-            "another process is at work in {shown}; wait for it, or choose another folder with --runs"
-        );
+        ensure!(is_held, "{}", at_work(folder));
         Ok(lock)
+    }
+
+    /// Locks a folder for this process and others that share it, and against those that do not.
+    ///
+    /// # Errors
+    /// As [`or_fail`](Self::or_fail).
+    pub fn share_or_fail(folder: &Path) -> anyhow::Result<Self> {
+        let file = open(folder)?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => bail!("{}", at_work(folder)),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),
+        }
     }
 
     /// Locks a folder; waits, with a message, while another process holds the lock.
@@ -42,14 +51,7 @@ impl FolderLock {
 
     /// The opened file, and whether it could be locked; another process holds the lock where it could not.
     fn attempt(folder: &Path) -> anyhow::Result<(Self, bool)> {
-        let path = lock_of(folder);
-        let open = || {
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            File::options().create(true).truncate(false).write(true).open(&path)
-        };
-        let file = open().with_context(|| cannot_lock(folder))?;
+        let file = open(folder)?;
         match file.try_lock() {
             Ok(()) => Ok((Self(file), true)),
             Err(TryLockError::WouldBlock) => Ok((Self(file), false)),
@@ -58,11 +60,30 @@ impl FolderLock {
     }
 }
 
+fn open(folder: &Path) -> anyhow::Result<File> {
+    let path = lock_of(folder);
+    let open = || {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        File::options().create(true).truncate(false).write(true).open(&path)
+    };
+    open().with_context(|| cannot_lock(folder))
+}
+
 fn lock_of(folder: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(folder.file_name().unwrap_or_default());
     name.push(".lock");
     folder.with_file_name(name)
+}
+
+fn at_work(folder: &Path) -> String {
+    let shown = folder.display();
+    format!(
+        "another process is at work in {shown}; wait for it, or choose another folder with --runs. Jobs that each run \
+         one seed (--seed) may share a folder"
+    )
 }
 
 fn cannot_lock(folder: &Path) -> String {
@@ -73,6 +94,17 @@ fn cannot_lock(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_shared_by_several_or_held_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = folder.path().join("one");
+        let shared = [FolderLock::share_or_fail(&one).unwrap(), FolderLock::share_or_fail(&one).unwrap()];
+        assert!(FolderLock::or_fail(&one).unwrap_err().to_string().contains("--seed"));
+        drop(shared);
+        let _held = FolderLock::or_fail(&one).unwrap();
+        FolderLock::share_or_fail(&one).unwrap_err();
+    }
 
     #[test]
     fn a_folder_is_held_by_one_at_a_time_and_free_afterwards() {

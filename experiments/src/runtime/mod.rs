@@ -20,7 +20,7 @@ use train::processes::{ProcessGroup, agree};
 
 pub use cache::Caches;
 pub use lock::FolderLock;
-pub use progress::{ProgressBars, open_world, synthesize};
+pub use progress::{ProgressBars, note, open_world, synthesize};
 
 /// What the runs of one command share.
 pub struct Session {
@@ -84,7 +84,8 @@ impl Session {
                 Self(error.into())
             }
         }
-        agree(&*self.processes, own.map_err(Chain)).map_err(|Chain(error)| error)
+        let reported = |Chain(error)| if self.is_first() { error } else { Reported(error).into() };
+        agree(&*self.processes, own.map_err(Chain)).map_err(reported)
     }
 
     /// Lets the first process work before the others, which find what it left in a shared folder.
@@ -112,6 +113,18 @@ impl Session {
         self.agree(self.is_first().then(work).transpose())
     }
 }
+
+/// An error of another process than the first, which knows of it and prints it for all.
+#[derive(Debug)]
+pub struct Reported(anyhow::Error);
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:#}", self.0)
+    }
+}
+
+impl std::error::Error for Reported {}
 
 /// How a study or pretraining ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,6 +54,9 @@ pub fn join() -> anyhow::Result<Processes> {
          another MPI than the launcher's. Build it with the launcher's, as in \
          `MPI_PKG_CONFIG=ompi cargo build -p experiments --features mpi`"
     );
+    if processes.group.rank() > 0 {
+        super::progress::silence();
+    }
     share_cores(&processes);
     Ok(processes)
 }

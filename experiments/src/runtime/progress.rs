@@ -1,6 +1,7 @@
-//! Progress bars, and the making of tiny worlds, which shows them.
+//! Notes and progress bars, which the first process shows for all, and the making of tiny worlds.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,6 +9,20 @@ use anyhow::Context;
 use data::progress::Progress;
 use data::tiny_world::{self, World, WorldConfig};
 use indicatif::{ProgressBar, ProgressStyle};
+
+static IS_SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Shows no more notes and progress of this process.
+pub(super) fn silence() {
+    IS_SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Prints a line that no other program reads, if this is the first process.
+pub fn note(line: &str) {
+    if !IS_SILENT.load(Ordering::Relaxed) {
+        eprintln!("{line}");
+    }
+}
 
 /// Opens the world of a configuration in the cache folder, or makes it there.
 ///
@@ -44,6 +59,9 @@ struct Stage {
 impl ProgressBars {
     /// Shows the progress of a stage; may be called from any thread.
     pub fn update(&self, progress: Progress) {
+        if IS_SILENT.load(Ordering::Relaxed) {
+            return;
+        }
         let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if stage.as_ref().is_none_or(|stage| stage.name != progress.stage) {
             let style = ProgressStyle::with_template("{msg:<18} {wide_bar} {pos}/{len} {eta}");

@@ -11,6 +11,7 @@ mod reuse;
 mod run;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::config::{Ablation, PretrainConfig, Resolved, RunConfig, Variant, find
 use crate::plan::{Machine, shortage};
 use crate::pretrain;
 use crate::records::{
-    Failure, Provenance, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, read_json, run_folder,
+    Failure, PARTS, Provenance, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, run_folder,
 };
 use crate::runtime::{FolderLock, Session, Status};
 use crate::tasks::{self, Clips};
@@ -42,8 +43,10 @@ pub(crate) struct Request<'a> {
     pub profile: &'a str,
     /// The variants to be run, in the study's order.
     pub variants: Vec<Resolved<'a>>,
-    /// Seeds of each variant: 1 to this.
-    pub seeds: u64,
+    /// Seeds of each variant.
+    pub seeds: RangeInclusive<u64>,
+    /// Whether this is one job of several that run parts of the study in the same folder.
+    pub is_part: bool,
     /// Whether finished runs are skipped and an interrupted one continues.
     pub resume: bool,
     /// Whether equal runs of other studies are copied.
@@ -59,6 +62,48 @@ impl Request<'_> {
         self.runs.join(&self.ablation.name)
     }
 
+    /// Where the summary is written: a part has one of its own.
+    fn summary(&self) -> PathBuf {
+        if !self.is_part {
+            return self.folder().join(SUMMARY);
+        }
+        let names: Vec<&str> = self.variants.iter().map(|(variant, _)| variant.name.as_str()).collect();
+        let name =
+            if names.len() == self.ablation.variants.len() { "all".to_owned() } else { names.join("+") };
+        self.folder().join(PARTS).join(format!("{name}.seed-{}.json", self.seeds.start()))
+    }
+
+    /// Locks the folder: the whole study for one job, or for all jobs that run parts of it.
+    fn lock(&self) -> anyhow::Result<FolderLock> {
+        if self.is_part {
+            FolderLock::share_or_fail(&self.folder())
+        } else {
+            FolderLock::or_fail(&self.folder())
+        }
+    }
+
+    /// The variants of the summary: a part has the others too, without runs, so that they are known to be
+    /// missing.
+    fn summarised(&self) -> Vec<VariantSummary> {
+        let started = |variant: &Variant| VariantSummary {
+            name: variant.name.clone(),
+            description: variant.description.clone(),
+            ..VariantSummary::default()
+        };
+        let is_left_out =
+            |variant: &&Variant| self.ablation.left_out(self.profile).any(|(name, _)| *name == variant.name);
+        if self.is_part {
+            return self
+                .ablation
+                .variants
+                .iter()
+                .filter(|variant| !is_left_out(variant))
+                .map(started)
+                .collect();
+        }
+        self.variants.iter().map(|(variant, _)| started(variant)).collect()
+    }
+
     /// Refuses processes that do not run the same: another program, or other settings.
     fn check_processes(&self, session: &Session) -> anyhow::Result<()> {
         let processes = &*session.processes;
@@ -66,8 +111,9 @@ impl Request<'_> {
         let hash = |(variant, config): &Resolved<'_>| Ok(format!("{} {}", variant.name, config.hash(1)?));
         let variants: Vec<String> = session.agree(self.variants.iter().map(hash).collect())?;
         let Self { seeds, resume, reuse, .. } = self;
-        let request = format!("{}, seeds {seeds}, resume {resume}, reuse {reuse}", variants.join(", "));
-        Ok(check_same(processes, "the study", &request)?)
+        let request = format!("{}, seeds {seeds:?}, resume {resume}, reuse {reuse}", variants.join(", "));
+        check_same(processes, "the study", &request)?;
+        Ok(())
     }
 
     /// Refuses a study with a variant that does not fit into the device's memory, before anything is
@@ -76,7 +122,7 @@ impl Request<'_> {
         let mut faults = Vec::new();
         for (variant, config) in &self.variants {
             let is_finished = |seed| run_folder(&self.folder(), &variant.name, seed).join(RESULT).exists();
-            if self.resume && (1..=self.seeds).all(is_finished) {
+            if self.resume && self.seeds.clone().all(is_finished) {
                 continue;
             }
             // a checkpoint that is not there is reported when it is opened
@@ -108,12 +154,12 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
     };
     session.agree(request.check_memory())?;
     let folder = request.folder();
-    request.check_processes(session)?;
-    let _lock = session.first(|| FolderLock::or_fail(&folder))?;
+    session.agree(request.check_processes(session))?;
+    let _lock = session.first(|| request.lock())?;
     session.once(|| prepare_folder(&folder, request.resume))?;
     check_shared(&folder, session)?;
 
-    let earlier = if request.resume { read_json::<Summary>(&folder.join(SUMMARY))? } else { None };
+    let earlier = if request.resume { Summary::find(&folder)? } else { None };
     let models = Models::new(session, &folder, earlier);
     let mut study = Study { request, session, folder: &folder, models, clips: None, learned: HashMap::new() };
     let Some(first) = with_checkpoint(first, session)? else { return Ok(Status::Interrupted) };
@@ -125,11 +171,6 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
         None => task.baselines(&loaded)?,
     };
     let count = |split| loaded.split(split).len();
-    let started = |(variant, _): &Resolved<'_>| VariantSummary {
-        name: variant.name.clone(),
-        description: variant.description.clone(),
-        ..VariantSummary::default()
-    };
     let mut summary = Summary {
         ablation: ablation.name.clone(),
         question: ablation.question.clone(),
@@ -139,8 +180,8 @@ pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<St
         clips: Some([count(Split::Train), count(Split::Validate), count(Split::Test)]),
         baselines,
         models: Vec::new(),
-        seeds: Some(request.seeds),
-        variants: variants.iter().map(started).collect(),
+        seeds: Some(*request.seeds.end()),
+        variants: request.summarised(),
         published: ablation.published.clone(),
         world: data_hash,
     };
@@ -171,20 +212,23 @@ impl Study<'_> {
     /// All runs. The summary is saved after each, so that a report can be made at any time; returns whether
     /// all have ended.
     fn run(&mut self, summary: &mut Summary) -> anyhow::Result<bool> {
-        let path = self.folder.join(SUMMARY);
+        let path = self.request.summary();
         self.save(&path, summary)?;
-        for (index, (variant, config)) in self.request.variants.iter().enumerate() {
-            for seed in 1..=self.request.seeds {
+        for (variant, config) in &self.request.variants {
+            for seed in self.request.seeds.clone() {
                 let outcome = without_panic(self.session, || self.one(variant, config, seed, summary));
-                match self.session.agree(outcome) {
-                    Ok(Some(result)) => summary.variants[index].runs.push(result),
+                let outcome = self.session.agree(outcome);
+                let entry = summary.variants.iter_mut().find(|entry| entry.name == variant.name);
+                let entry = entry.context("a variant is not in the summary")?;
+                match outcome {
+                    Ok(Some(result)) => entry.runs.push(result),
                     Ok(None) => return Ok(false),
                     Err(error) => {
                         let reason = error_chain(&error);
                         if self.session.is_first() {
                             eprintln!("{} seed {seed} failed, the others are run: {reason}", variant.name);
                         }
-                        summary.variants[index].failures.push(Failure { seed, reason });
+                        entry.failures.push(Failure { seed, reason });
                     }
                 }
                 self.save(&path, summary)?;
@@ -209,6 +253,9 @@ impl Study<'_> {
         summary: &mut Summary,
     ) -> anyhow::Result<Option<RunResult>> {
         let directory = run_folder(self.folder, &variant.name, seed);
+        // another job may run another part of the study, but not this run
+        let lock = || self.request.is_part.then(|| FolderLock::or_fail(&directory)).transpose();
+        let _lock = self.session.first(lock)?;
         let run = Run::new(&variant.name, config, seed, directory.clone());
         let finished = self.session.agree(run.finished())?;
         let result = match share_first(&*self.session.processes, finished)? {
@@ -238,13 +285,14 @@ impl Study<'_> {
         let provenance =
             run.provenance(self.session, clips, self.models.weights_hash(&run.config.checkpoint)?)?;
         let processes = &*self.session.processes;
-        check_same(processes, "the hash of the settings", &provenance.config_hash)?;
-        check_same(processes, "the hash of the data", &provenance.data_hash)?;
-        check_same(
-            processes,
-            "the hash of the weights",
-            provenance.weights_hash.as_deref().unwrap_or_default(),
-        )?;
+        let weights = provenance.weights_hash.as_deref().unwrap_or_default();
+        for (what, own) in [
+            ("the hash of the settings", provenance.config_hash.as_str()),
+            ("the hash of the data", &provenance.data_hash),
+            ("the hash of the weights", weights),
+        ] {
+            check_same(processes, what, own)?;
+        }
         // a run that was started here continues here
         let may_reuse = self.request.reuse && !run.directory.exists();
         let equal = may_reuse.then(|| reuse::find(self.request.runs, self.folder, &provenance)).transpose();
@@ -271,8 +319,7 @@ impl Study<'_> {
             return Ok(clips.clone());
         }
         self.clips = None;
-        let session = self.session;
-        let clips = session.in_turn(|| Clips::open(config, &*task, size, &session.caches, None))?;
+        let clips = Clips::open_together(config, &*task, size, self.session, None)?;
         Ok(self.clips.insert(Arc::new(clips)).clone())
     }
 }
@@ -303,7 +350,9 @@ fn without_panic<T>(session: &Session, work: impl FnOnce() -> anyhow::Result<T>)
 
 /// Refuses a folder that the processes do not share: the first writes what the others read.
 fn check_shared(folder: &Path, session: &Session) -> anyhow::Result<()> {
-    let mark = folder.join(".processes");
+    // several jobs may do this at the same time
+    let name = format!(".processes-{}-{}", std::process::id(), time::OffsetDateTime::now_utc().nanosecond());
+    let mark = folder.join(share_first(&*session.processes, name)?);
     session.once(|| Ok(files::replace(&mark, b"")?))?;
     let found = mark.exists().then_some(()).with_context(|| {
         format!(
@@ -327,8 +376,8 @@ fn prepare_folder(folder: &Path, resume: bool) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot write to the folder of the run: {}", folder.display()))?;
     // a folder that cannot be written to is reported before the first run, not after it
-    files::replace(&folder.join(".writable"), b"")?;
-    std::fs::remove_file(folder.join(".writable")).context("cannot write to the folder of the run")
+    tempfile::NamedTempFile::new_in(folder).context("cannot write to the folder of the run")?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -215,10 +215,10 @@ impl Stages<'_> {
             let videos = clips.videos(split, &model, training, seed)?;
             anyhow::Ok(Inputs { clips, split, videos, context: &context })
         };
-        // features of a frozen ViT are cached by the first process
-        let train = run.task.training(session.in_turn(|| inputs(Split::Train))?, seed);
+        // the processes share the features that the cache lacks
+        let train = run.task.training(session.agree(inputs(Split::Train))?, seed);
         let train = session.agree(train)?;
-        let validation = run.task.evaluation(session.in_turn(|| inputs(Split::Validate))?);
+        let validation = run.task.evaluation(session.agree(inputs(Split::Validate))?);
         let validation = session.agree(validation)?;
         let settings = Fit {
             config: training.clone(),
@@ -270,7 +270,7 @@ pub(crate) fn evaluate(
     predictions: Option<&Path>,
     session: &Session,
 ) -> anyhow::Result<Metrics> {
-    let videos = session.in_turn(|| clips.videos(split, model, config.last_stage(), None))?;
+    let videos = session.agree(clips.videos(split, model, config.last_stage(), None))?;
     let examples = tasks::of(config).evaluation(Inputs { clips, split, videos, context });
     let examples = session.agree(examples)?;
     Ok(evaluate_captions(context, model, &examples, predictions, &session.processes)?.metrics)

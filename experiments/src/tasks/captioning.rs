@@ -13,6 +13,7 @@ use super::caption_scorer::{CaptionScorer, chance_metrics};
 use super::{Clips, Inputs, Task, TextLengths};
 use crate::config::RunConfig;
 use crate::records::{Baselines, TestClip};
+use crate::runtime::note;
 
 /// The configuration of a run that captions.
 pub(super) struct Captioning {
@@ -51,7 +52,7 @@ impl Task for Captioning {
     fn context(&self, checkpoint: &Checkpoint) -> anyhow::Result<Context> {
         let generate = self.config.generate.for_model(checkpoint.end_tokens.clone(), &checkpoint.constraints);
         if generate.encoder_no_repeat_ngram_size > 0 {
-            eprintln!("note: {}", model::generate::NO_ENCODER_IDS);
+            note(&format!("note: {}", model::generate::NO_ENCODER_IDS));
         }
         let context = checkpoint.context(&self.config.text.prompt, generate)?;
         context.check_length(self.config.frames.count)?;

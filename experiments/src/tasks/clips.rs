@@ -16,7 +16,7 @@ use train::TrainConfig;
 
 use super::Task;
 use crate::config::{DatasetConfig, RunConfig};
-use crate::runtime::{Caches, ProgressBars, open_world};
+use crate::runtime::{Caches, ProgressBars, Session, note, open_world};
 
 /// Annotated clips with the frames of a configuration. The frames of a split are decoded when they are first
 /// needed; views of training clips are drawn for each run, from its seed.
@@ -66,7 +66,7 @@ impl Clips {
         let (world, set, hash) = match &config.dataset {
             Some(dataset) => {
                 let mut set = open(&dataset.place())?;
-                set.notes.iter().for_each(|note| eprintln!("note: {note}"));
+                set.notes.iter().for_each(|line| note(&format!("note: {line}")));
                 for split in needed {
                     let is_trained_on = split == Split::Train && evaluated.is_none();
                     let place = if is_trained_on { &trained } else { &decoded[split as usize] };
@@ -75,7 +75,7 @@ impl Clips {
                     frames.map(|frames| place.get_or_init(|| Arc::new(frames)));
                 }
                 for split in Split::ALL {
-                    eprintln!("{:<9} {}", split.name(), set.usage(split));
+                    note(&format!("{:<9} {}", split.name(), set.usage(split)));
                 }
                 // the folder of the decoded frames has the digests of the same files
                 let hash = set.content_hash(&caches.folder().join("frames"))?;
@@ -89,6 +89,18 @@ impl Clips {
         };
         let (key, batch_size) = (Key::of(config, task, size), config.evaluate.batch_size);
         Ok(Self { key, world, set, hash, batch_size, caches: caches.clone(), frames: decoded, trained })
+    }
+
+    /// The same in all processes, which share what is to be decoded. The tiny world is made by the first.
+    pub(crate) fn open_together(
+        config: &RunConfig,
+        task: &dyn Task,
+        size: usize,
+        session: &Session,
+        evaluated: Option<Split>,
+    ) -> anyhow::Result<Self> {
+        let open = || Self::open(config, task, size, &session.caches, evaluated);
+        if config.dataset.is_some() { session.agree(open()) } else { session.in_turn(open) }
     }
 
     /// Whether a configuration reads the same frames of the same clips.
@@ -198,7 +210,7 @@ fn decode_or_leave_out(
         bail!("none of the {count} {split} clips of {name} can be decoded, first: {}", first.error);
     }
     for clip in &found {
-        eprintln!("warning: left out of {split}: {}: {}", clip.id, clip.error);
+        note(&format!("warning: left out of {split}: {}: {}", clip.id, clip.error));
     }
     set.leave_out(found);
     Ok(None)
