@@ -24,6 +24,34 @@ pub fn program() -> &'static Path {
     })
 }
 
+/// The program with MPI, built if it is not; none, with a message, where no MPI is installed.
+///
+/// # Panics
+/// When the program does not build.
+pub fn with_mpi() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let has = |name: &str, arguments: &[&str]| {
+            std::process::Command::new(name)
+                .args(arguments)
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        let has_library = has("pkg-config", &["--exists", "ompi"]) || has("mpicc", &["--version"]);
+        if !(has("mpirun", &["--version"]) && has_library) {
+            eprintln!("skipped: needs an MPI; `make mpi` installs one");
+            return None;
+        }
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let built = std::process::Command::new("scripts/mpi.sh").current_dir(&workspace).output();
+        let built = built.unwrap_or_else(|error| panic!("scripts/mpi.sh: {error}"));
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let built = program().with_file_name("experiments-mpi");
+        Some(built.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", built.display())))
+    };
+    PROGRAM.get_or_init(build).as_deref()
+}
+
 /// An empty folder in which the program runs.
 pub struct Desk {
     folder: TempDir,

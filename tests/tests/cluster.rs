@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Desk, program};
+use tests::{Desk, program, with_mpi};
 
 const STUDY: &str = r#"
 question = "Do jobs that each run a part make one study?"
@@ -130,42 +130,89 @@ fn jobs_of_a_slurm_array_run_one_study_in_one_folder_at_the_same_time() {
     assert_eq!(summary["variants"][1]["runs"].as_array().unwrap().len(), 2);
 }
 
+/// A state is saved after every step.
+const EVERY_STEP: &str = "--profile smoke --device cpu --set train.save_every=1";
+
+/// Sends SIGTERM to the program that a job runs, once it has saved a state, and waits for the job.
+fn stopped(desk: &Desk, mut job: Child, state: &str) -> (Option<i32>, String) {
+    while !desk.path(state).exists() {
+        assert!(job.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let tasks = tasks(job.id());
+    assert!(!tasks.is_empty());
+    for task in tasks {
+        assert!(Command::new("kill").args(["-TERM", &task.to_string()]).status().unwrap().success());
+    }
+    ended(job)
+}
+
+/// The processes of the program among a process and its descendants.
+fn tasks(of: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-eo", "pid,ppid,comm"]).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut family = vec![of];
+    let mut tasks = Vec::new();
+    // a parent is listed before its children
+    for line in text.lines().skip(1) {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok()).unwrap();
+        let (pid, parent) = (number(), number());
+        if pid == of || family.contains(&parent) {
+            family.push(pid);
+            tasks.extend(words.next().is_some_and(|name| name.starts_with("experiments")).then_some(pid));
+        }
+    }
+    tasks
+}
+
+/// The job for the GPUs of a node, with `mpirun` in the place of Slurm's own launch of the tasks.
+#[test]
+fn a_slurm_job_of_several_processes_stops_before_its_limit_and_goes_on() {
+    let Some(program) = with_mpi() else { return };
+    let desk = desk();
+    let srun = "[[ $* == *--mpi=pmix* && $* == *--kill-on-bad-exit=1* ]] || exit 9
+while [[ $1 == -* ]]; do shift; done
+export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_NODEID=0
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+exec mpirun --oversubscribe --bind-to none -n 2 env -u OMPI_COMM_WORLD_SIZE \"$@\"";
+    stand_in(&desk, "srun", srun);
+    let job = || {
+        let mut command = bash(&desk);
+        command.arg(scripts().join("slurm-job.sh")).env("RECAP", program).env("OPTIONS", EVERY_STEP);
+        command.env("SLURM_JOB_ID", "7").env("SLURM_NTASKS", "2").env("SLURM_NTASKS_PER_NODE", "2");
+        command.spawn().unwrap()
+    };
+    let (code, err) = stopped(&desk, job(), "runs/study/one/seed-1/checkpoints/step-1");
+    assert_eq!(code, Some(0), "the batch script: {err}");
+    assert_eq!(desk.read("scontrol.log"), "requeue 7\n");
+    assert!(!desk.path("runs/study/one/seed-1/result.json").exists());
+    let (code, err) = ended(job());
+    assert_eq!(code, Some(0), "{err}");
+    let summary = json(&desk, "runs/study/summary.json");
+    for variant in summary["variants"].as_array().unwrap() {
+        assert_eq!(variant["runs"].as_array().unwrap().len(), 1, "{summary}");
+    }
+}
+
 /// Slurm sends SIGTERM to the tasks before the time limit; Kubernetes to the pod before it is moved.
 #[test]
 fn a_job_that_is_stopped_is_queued_again_and_goes_on() {
     let desk = desk();
-    let stopped = |mut job: Child, state: &str| {
-        while !desk.path(state).exists() {
-            assert!(job.try_wait().unwrap().is_none(), "it ended before it could be stopped");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let tree = Command::new("ps").args(["-eo", "pid,ppid,comm"]).output().unwrap();
-        let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
-        let of = |line: &str| {
-            let mut words = line.split_whitespace();
-            let (pid, parent) = (words.next()?.parse::<u32>().ok()?, words.next()?.parse::<u32>().ok()?);
-            let is_program = words.next()?.starts_with("experiments");
-            (is_program && (parent == job.id() || pid == job.id())).then_some(pid)
-        };
-        let task = tree.lines().find_map(of).unwrap();
-        assert!(Command::new("kill").args(["-TERM", &task.to_string()]).status().unwrap().success());
-        ended(job)
-    };
-    let every_step = "--profile smoke --device cpu --set train.save_every=1";
     let mut job = array_job(&desk, 3);
-    let job = job.env("OPTIONS", every_step).spawn().unwrap();
-    let (code, err) = stopped(job, "runs/study/two/seed-2/checkpoints/step-1");
+    let job = job.env("OPTIONS", EVERY_STEP).spawn().unwrap();
+    let (code, err) = stopped(&desk, job, "runs/study/two/seed-2/checkpoints/step-1");
     assert_eq!(code, Some(0), "the batch script: {err}");
     assert_eq!(desk.read("scontrol.log"), "requeue 100_3\n");
     assert!(!desk.path("runs/study/two/seed-2/result.json").exists());
     let pod_of = |index| {
         let mut command = pod(&desk, index);
-        command.env("OPTIONS", every_step).spawn().unwrap()
+        command.env("OPTIONS", EVERY_STEP).spawn().unwrap()
     };
-    let (code, err) = stopped(pod_of(0), "runs/study/one/seed-1/checkpoints/step-1");
+    let (code, err) = stopped(&desk, pod_of(0), "runs/study/one/seed-1/checkpoints/step-1");
     assert_eq!(code, Some(130), "a pod that fails is started again: {err}");
     for job in
-        [array_job(&desk, 3).env("OPTIONS", every_step).spawn().unwrap(), pod_of(0), pod_of(1), pod_of(2)]
+        [array_job(&desk, 3).env("OPTIONS", EVERY_STEP).spawn().unwrap(), pod_of(0), pod_of(1), pod_of(2)]
     {
         let (code, err) = ended(job);
         assert_eq!(code, Some(0), "{err}");

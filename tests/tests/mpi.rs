@@ -3,33 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Desk, Ran, program};
-
-/// The program with MPI; none where no MPI is installed.
-fn with_mpi() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
-        let has = |name: &str, arguments: &[&str]| {
-            Command::new(name).args(arguments).output().is_ok_and(|output| output.status.success())
-        };
-        let has_library = has("pkg-config", &["--exists", "ompi"]) || has("mpicc", &["--version"]);
-        if !(has("mpirun", &["--version"]) && has_library) {
-            eprintln!("skipped: needs an MPI; `make mpi` installs one");
-            return None;
-        }
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let built = Command::new("scripts/mpi.sh").current_dir(&workspace).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(program().with_file_name("experiments-mpi").canonicalize().unwrap())
-    };
-    PROGRAM.get_or_init(build).as_deref()
-}
+use tests::{Desk, Ran, program, with_mpi};
 
 /// `mpirun` in a test's folder, for so many processes; the cores are shared.
 fn launch(desk: &Desk, count: usize) -> Command {
@@ -282,6 +261,14 @@ fn processes_that_do_not_run_the_same_are_refused_before_the_first_step() {
     assert_ne!(ran.code, Some(0));
     assert_eq!(ran.err.matches("the study differs among the processes").count(), 1, "{}", ran.err);
     assert!(!desk.path("runs/study/words").exists(), "nothing was begun");
+
+    let mut command = launch(&desk, 1);
+    command.arg(program).args(ARGUMENTS);
+    command.args([":", "-n", "1"]).arg(program).args(ARGUMENTS).args(["--runs", "elsewhere"]);
+    let ran = Ran::from(command.output().unwrap());
+    assert_ne!(ran.code, Some(0));
+    assert_eq!(ran.err.matches("all processes need one shared folder (process 1)").count(), 1, "{}", ran.err);
+    assert!(!desk.path("runs/study/words").exists() && !desk.path("elsewhere/study").exists());
 
     let ran = run(&desk, 2, &["list"]);
     assert_ne!(ran.code, Some(0));

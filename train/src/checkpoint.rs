@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
+use burn::tensor::Bytes;
 use data::files;
 use data::loader::Saved;
 use serde::{Deserialize, Serialize};
@@ -242,7 +243,8 @@ pub fn restore<M: Module>(
     optimizer: impl FnOnce(&M) -> ModuleOptimizer,
 ) -> Result<(M, ModuleOptimizer), TrainError> {
     let model = restore_trained(path, model)?;
-    let optimizer = optimizer(&model).load(path.join(OPTIMIZER)).map_err(|error| damaged(&error, path))?;
+    let moments = read(&path.join(OPTIMIZER))?;
+    let optimizer = optimizer(&model).from_bytes(moments).map_err(|error| damaged(&error, path))?;
     Ok((model, optimizer))
 }
 
@@ -254,8 +256,15 @@ pub fn restore_best<M: Module>(directory: &Path, step: usize, model: M) -> Resul
     restore_trained(&directory.join(format!("{BEST}{step}")), model)
 }
 
+/// The whole of a file. Burn would read each tensor when it is first used, by the file's name: the first process
+/// may have replaced the file by then.
+fn read(path: &Path) -> Result<Bytes, TrainError> {
+    std::fs::read(path).map(Bytes::from_bytes_vec).map_err(TrainError::io("read a saved state", path))
+}
+
 fn restore_trained<M: Module>(path: &Path, model: M) -> Result<M, TrainError> {
-    let record = ModuleRecord::load(path.join(TRAINED)).map_err(|error| damaged(&error, path))?;
+    let record =
+        ModuleRecord::from_bytes(read(&path.join(TRAINED))?).map_err(|error| damaged(&error, path))?;
     model.try_load_record(record.allow_partial(true)).map_err(|error| damaged(&error, path))
 }
 

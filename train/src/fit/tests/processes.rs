@@ -151,6 +151,24 @@ fn gradients_sent_in_bf16_train_nearly_the_same() {
     }
 }
 
+/// All stop in the evaluation after an epoch. Going on, the first process evaluates and saves the state of the
+/// same step again, which the others have just restored.
+#[test]
+fn several_processes_go_on_from_a_state_that_the_first_replaces() {
+    let (_, expected) = runs(2, |_, run| train(run).unwrap().history);
+    let (folders, stopped) = runs(2, |_, run| {
+        let examples = Arc::new(Clips { stop_after: Some((1, run.stop.clone())), ..Clips::new(3) });
+        let validation = Some(Validation { examples, ..validation(Split::Validate) });
+        train(Fit { validation, ..run }).unwrap().steps
+    });
+    assert_eq!(stopped, [3, 3]);
+    let shared = folders[0].path();
+    let (_, resumed) = each(2, |processes, _| {
+        train(Fit { processes: processes.clone(), ..run_of(shared, config()) }).unwrap().history
+    });
+    assert!(resumed == expected, "{resumed:?} {expected:?}");
+}
+
 /// Image-text pairs of noise.
 struct NoisePairs;
 
