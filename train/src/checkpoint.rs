@@ -256,8 +256,8 @@ pub fn restore_best<M: Module>(directory: &Path, step: usize, model: M) -> Resul
     restore_trained(&directory.join(format!("{BEST}{step}")), model)
 }
 
-/// The whole of a file. Burn would read each tensor when it is first used, by the file's name: the first process
-/// may have replaced the file by then.
+/// The whole of a file. Burn would read each tensor when it is first used, by the file's name: the first
+/// process may have replaced the file by then.
 fn read(path: &Path) -> Result<Bytes, TrainError> {
     std::fs::read(path).map(Bytes::from_bytes_vec).map_err(TrainError::io("read a saved state", path))
 }

@@ -41,8 +41,8 @@ pub(super) struct StudyArguments {
     /// Run with seeds 1 to N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
-    /// Run this seed only, as one of several jobs that share the folder of the study: a finished run is kept, an
-    /// interrupted one continues, and `report` merges the jobs
+    /// Run this seed only, as one of several jobs that share the folder of the study: a finished run is kept,
+    /// an interrupted one continues, and `report` merges the jobs
     #[arg(long, value_name = "N", conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=100))]
     seed: Option<u64>,
     /// Retrain even if another study has an identical finished run

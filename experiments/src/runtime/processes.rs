@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use train::processes::{ProcessGroup, SingleProcess};
+
+use super::Reported;
 
 /// The processes of a command, and those of them on this machine.
 #[derive(Debug, Clone)]
@@ -22,21 +24,34 @@ impl Default for Processes {
     }
 }
 
-/// The variables by which launchers tell a process how many there are: Open MPI, MPICH's Hydra, Slurm's step.
-const LAUNCHERS: [(&str, &str); 3] = [
-    ("OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
-    ("PMI_SIZE", "MPICH's mpirun"),
-    ("SLURM_STEP_NUM_TASKS", "srun"),
+/// The variables by which launchers tell a process how many there are and which it is: Open MPI, MPICH's
+/// Hydra, Slurm's step.
+const LAUNCHERS: [(&str, &str, &str); 3] = [
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun"),
+    ("PMI_SIZE", "PMI_RANK", "MPICH's mpirun"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
 ];
 
-/// How many processes the launcher started, and its name; none where there is no launcher.
-fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(usize, &'static str)> {
-    LAUNCHERS.into_iter().find_map(|(name, launcher)| Some((variable(name)?.trim().parse().ok()?, launcher)))
+/// What a launcher says about this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Launched {
+    count: usize,
+    rank: usize,
+    launcher: &'static str,
+}
+
+/// What the launcher says; none where there is no launcher.
+fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<Launched> {
+    let number = |name: &str| variable(name)?.trim().parse().ok();
+    let of = |(count, rank, launcher)| {
+        Some(Launched { count: number(count)?, rank: number(rank).unwrap_or(0), launcher })
+    };
+    LAUNCHERS.into_iter().find_map(of)
 }
 
 /// The same of this process, where the launcher started more than one.
-fn several() -> Option<(usize, &'static str)> {
-    launched(|name| std::env::var(name).ok()).filter(|(count, _)| *count > 1)
+fn several() -> Option<Launched> {
+    launched(|name| std::env::var(name).ok()).filter(|launched| launched.count > 1)
 }
 
 /// Joins the other processes, if a launcher started several; shares the cores of the machine with those on
@@ -45,7 +60,16 @@ fn several() -> Option<(usize, &'static str)> {
 /// # Errors
 /// When the program was built without MPI, or with another MPI than the launcher's.
 pub fn join() -> anyhow::Result<Processes> {
-    let Some((count, launcher)) = several() else { return Ok(Processes::default()) };
+    let Some(launched) = several() else { return Ok(Processes::default()) };
+    join_launched(launched).map_err(|error| reported_by_first(launched, error))
+}
+
+/// An error that all processes have, and the first prints.
+fn reported_by_first(launched: Launched, error: anyhow::Error) -> anyhow::Error {
+    if launched.rank == 0 { error } else { Reported(error).into() }
+}
+
+fn join_launched(Launched { count, launcher, .. }: Launched) -> anyhow::Result<Processes> {
     let processes = start(count, launcher)?;
     let found = processes.group.world_size();
     ensure!(
@@ -66,12 +90,12 @@ pub fn join() -> anyhow::Result<Processes> {
 /// # Errors
 /// When a launcher started several processes.
 pub fn refuse_several() -> anyhow::Result<()> {
-    if let Some((count, launcher)) = several() {
-        bail!(
-            "{launcher} started {count} processes; only ablation, train, pretrain and evaluate run in several"
-        );
-    }
-    Ok(())
+    let Some(launched) = several() else { return Ok(()) };
+    let Launched { count, launcher, .. } = launched;
+    let refusal = anyhow!(
+        "{launcher} started {count} processes; only ablation, train, pretrain and evaluate run in several"
+    );
+    Err(reported_by_first(launched, refusal))
 }
 
 #[cfg(feature = "mpi")]
@@ -153,15 +177,15 @@ mod tests {
 
     #[test]
     fn launchers_tell_the_number_of_processes() {
-        let of = |pairs: &'static [(&str, &str)]| {
-            launched(move |name| {
-                pairs.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned())
-            })
+        let of = |pairs: &[(&str, &str)]| {
+            launched(|name| pairs.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned()))
         };
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("OMPI_COMM_WORLD_SIZE", "4")]), Some((4, "Open MPI's mpirun")));
-        assert_eq!(of(&[("PMI_SIZE", "2"), ("SLURM_STEP_NUM_TASKS", "2")]), Some((2, "MPICH's mpirun")));
-        assert_eq!(of(&[("SLURM_STEP_NUM_TASKS", "16")]), Some((16, "srun")));
+        let launched = |count, rank, launcher| Some(Launched { count, rank, launcher });
+        assert_eq!(of(&[("OMPI_COMM_WORLD_SIZE", "4")]), launched(4, 0, "Open MPI's mpirun"));
+        let hydra = [("PMI_SIZE", "2"), ("PMI_RANK", "1"), ("SLURM_STEP_NUM_TASKS", "2")];
+        assert_eq!(of(&hydra), launched(2, 1, "MPICH's mpirun"));
+        assert_eq!(of(&[("SLURM_STEP_NUM_TASKS", "16"), ("SLURM_PROCID", "7")]), launched(16, 7, "srun"));
         // a batch script has SLURM_NTASKS too, before it starts any step
         assert_eq!(of(&[("SLURM_NTASKS", "16")]), None);
         assert_eq!(of(&[("PMI_SIZE", "many")]), None);

@@ -151,8 +151,8 @@ fn gradients_sent_in_bf16_train_nearly_the_same() {
     }
 }
 
-/// All stop in the evaluation after an epoch. Going on, the first process evaluates and saves the state of the
-/// same step again, which the others have just restored.
+/// All stop in the evaluation after an epoch. Going on, the first process evaluates and saves the state of
+/// the same step again, which the others have just restored.
 #[test]
 fn several_processes_go_on_from_a_state_that_the_first_replaces() {
     let (_, expected) = runs(2, |_, run| train(run).unwrap().history);
@@ -183,8 +183,9 @@ impl Examples for NoisePairs {
 }
 
 /// The contrastive and matching losses compare the rows of all processes: their gradients are those of the
-/// whole batch too. With dropout, and one process without a row at the end of an epoch, as above. Adam divides
-/// a gradient by its size, which for the smallest is that of rounding: 1e-5 of a tensor's largest weight.
+/// whole batch too. With dropout, and one process without a row at the end of an epoch, as above. Adam
+/// divides a gradient by its size, which for the smallest is that of rounding: 1e-5 of a tensor's largest
+/// weight.
 #[test]
 fn several_processes_learn_to_match_images_and_texts_as_one_does() {
     let train = |processes: Arc<dyn ProcessGroup>, folder: &Path| {
