@@ -48,6 +48,11 @@ if [ -z "${MPI_PKG_CONFIG:-}" ] && [ -z "${MPICC:-}" ]; then
     export MPICC=mpicc
   fi
 fi
-cargo build -p experiments --features mpi --bin experiments-mpi
+if [[ ${MPICC:-} == "$wheel"/* ]]; then
+  # this library is in no folder that the system searches
+  cargo rustc -p experiments --features mpi --bin experiments-mpi -- -C link-arg=-Wl,-rpath,"$wheel/lib"
+else
+  cargo build -p experiments --features mpi --bin experiments-mpi
+fi
 program=${CARGO_TARGET_DIR:-target}/debug/experiments-mpi
 echo "$program, for: $(command -v mpirun) --bind-to none -n 2 $program ablation freeze_vit"
