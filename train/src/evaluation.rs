@@ -118,7 +118,7 @@ pub fn evaluate<O: Objective>(
     };
     agree(&**processes, saved)?;
     if let Some(scorer) = &split.scorer {
-        metrics.extend(scorer.score_predictions(&predictions)?);
+        metrics.extend(agree(&**processes, scorer.score_predictions(&predictions))?);
     }
     Ok(Some(Evaluation { metrics, predictions }))
 }

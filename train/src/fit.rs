@@ -8,6 +8,7 @@ use crate::dashboard::Dashboard;
 use crate::evaluation::Validation;
 use crate::metrics::{GRADIENT_NORM, LEARNING_RATE, MetricSpec};
 use crate::objective::Objective;
+use crate::processes::agree;
 use crate::run::{Fit, Outcome, Run};
 
 /// Trains `model`, which is on a plain device, from the newest saved state in the run's folder if there is
@@ -29,13 +30,14 @@ pub fn fit<O: Objective>(model: O::Model, fit: Fit<O>) -> Result<Outcome<O::Mode
     let validation = fit.validation.as_ref().map_or(Vec::new(), Validation::metrics);
     let dashboard = if fit.processes.rank() == 0 { fit.dashboard } else { Dashboard::Silent };
     let (directory, label) = (fit.directory.join("dashboard"), fit.label.clone());
-    let (mut run, model) = Run::prepare(model, fit)?;
+    let processes = fit.processes.clone();
+    let (mut run, model) = agree(&*processes, Run::prepare(model, fit))?;
     let evaluations = run.evaluations();
     let display =
         Display { dashboard, directory: &directory, label: &label, training, validation, evaluations };
     burn_train::launch(&display, move |events| {
         let (model, interrupted) = run.train(model, events)?;
-        run.finish(&model, interrupted)
+        agree(&*processes, run.finish(&model, interrupted))
     })
 }
 

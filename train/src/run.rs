@@ -158,9 +158,9 @@ impl<O: Objective> Run<O> {
                 break;
             }
             let Some(evaluation) = self.validate(&model, interval, events)? else { return Ok((model, true)) };
-            events.end_interval(interval)?;
+            self.agree(events.end_interval(interval))?;
             self.close_interval(&model, interval, evaluation)?;
-            stopped = self.must_stop(events)? && !self.is_complete();
+            stopped = self.next(events, Ok(()))?.stop && !self.is_complete();
         }
         Ok((model, stopped))
     }
@@ -178,7 +178,7 @@ impl<O: Objective> Run<O> {
     ) -> Result<(O::Model, bool), TrainError> {
         let length = self.interval_steps();
         let (start, end) = ((interval - 1) * length, (interval * length).min(self.schedule.total));
-        events.start(Phase::Training, interval, end - start)?;
+        self.agree(events.start(Phase::Training, interval, end - start))?;
         let position = self.loader.restore(&self.state.position)?;
         let mut stream = self.stream.take().unwrap_or_else(|| self.loader.stream(position));
         while self.state.step < end {
@@ -202,17 +202,17 @@ impl<O: Objective> Run<O> {
                 step: self.state.step,
                 learning_rate: Some(learning_rate),
             };
-            events.progress(Phase::Training, progress)?;
+            let shown = events.progress(Phase::Training, progress);
             self.state.seconds.steps += started.elapsed().as_secs_f64();
-            let must_stop = self.must_stop(events)?;
-            if must_stop || self.must_save() {
+            let next = self.next(events, shown)?;
+            if next.stop || next.save {
                 self.save(&model)?;
             }
-            if must_stop {
+            if next.stop {
                 return Ok((model, true));
             }
         }
-        events.end(Phase::Training, interval)?;
+        self.agree(events.end(Phase::Training, interval))?;
         self.stream = Some(stream);
         Ok((model, false))
     }
@@ -274,7 +274,7 @@ impl<O: Objective> Run<O> {
     ) -> Result<Option<Evaluation>, TrainError> {
         let Some(validation) = &self.fit.validation else { return Ok(Some(Evaluation::default())) };
         let (total, step) = (validation.examples.len(), self.state.step);
-        events.start(Phase::Validation, interval, total)?;
+        self.agree(events.start(Phase::Validation, interval, total))?;
         let file = format!("predictions/{}-epoch-{interval}.json", validation.split);
         let path = self.fit.directory.join(file);
         let show = |events: &mut Events, metrics, done| {
@@ -283,15 +283,15 @@ impl<O: Objective> Run<O> {
         };
         let (objective, processes) = (&self.fit.objective, &self.fit.processes);
         let evaluation = evaluate(objective, &model.valid(), validation, processes, Some(&path), |done| {
-            show(events, Metrics::default(), done)?;
-            Ok(!self.must_stop(events)?)
+            let shown = show(events, Metrics::default(), done);
+            Ok(!self.next(events, shown)?.stop)
         })?;
         let Some(evaluation) = evaluation else {
             self.save(model)?;
             return Ok(None);
         };
-        show(events, evaluation.metrics.clone(), total)?;
-        events.end(Phase::Validation, interval)?;
+        let shown = show(events, evaluation.metrics.clone(), total);
+        self.agree(shown.and_then(|()| events.end(Phase::Validation, interval)))?;
         Ok(Some(evaluation))
     }
 
@@ -305,9 +305,7 @@ impl<O: Objective> Run<O> {
         let is_best = self.is_best(&evaluation.metrics)?;
         if is_best {
             let best = model.valid();
-            if self.writes_files() {
-                checkpoint::save_best(&self.states(), self.state.step, &best, &self.groups)?;
-            }
+            self.in_first(|| checkpoint::save_best(&self.states(), self.state.step, &best, &self.groups))?;
             self.best = Some(best);
         }
         let training = std::mem::take(&mut self.state.sums).times(1.0 / self.state.steps.max(1) as f64);
@@ -326,18 +324,18 @@ impl<O: Objective> Run<O> {
         self.state.history.push(record);
         self.state.steps = 0;
         self.save(model)?;
-        if !self.writes_files() {
-            return Ok(());
-        }
-        if is_best {
-            checkpoint::keep_best(&self.states(), self.state.step)?;
-        }
-        let mut lines = Vec::new();
-        for record in &self.state.history {
-            let line = serde_json::to_string(record).map_err(|error| TrainError::Data(error.to_string()))?;
-            lines.push(line + "\n");
-        }
-        Ok(files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())?)
+        self.in_first(|| {
+            if is_best {
+                checkpoint::keep_best(&self.states(), self.state.step)?;
+            }
+            let mut lines = Vec::new();
+            for record in &self.state.history {
+                let line =
+                    serde_json::to_string(record).map_err(|error| TrainError::Data(error.to_string()))?;
+                lines.push(line + "\n");
+            }
+            Ok(files::replace(&self.fit.directory.join(METRICS), lines.concat().as_bytes())?)
+        })
     }
 
     /// Whether an evaluation is better than all before it; without validation every one is.
@@ -395,11 +393,20 @@ impl<O: Objective> Run<O> {
 
     fn save(&mut self, model: &O::Model) -> Result<(), TrainError> {
         self.saved = Instant::now();
-        if !self.writes_files() {
-            return Ok(());
-        }
         let keep = self.fit.config.keep_checkpoints;
-        checkpoint::save(&self.states(), keep, &self.state, model, &self.groups, &self.optimizer)
+        let save =
+            || checkpoint::save(&self.states(), keep, &self.state, model, &self.groups, &self.optimizer);
+        self.in_first(save)
+    }
+
+    /// Lets the first process write for all.
+    fn in_first(&self, write: impl FnOnce() -> Result<(), TrainError>) -> Result<(), TrainError> {
+        self.agree(if self.writes_files() { write() } else { Ok(()) })
+    }
+
+    /// An error of one process is one of all.
+    fn agree<T>(&self, own: Result<T, TrainError>) -> Result<T, TrainError> {
+        agree(&*self.fit.processes, own)
     }
 
     /// Saves the state before a step that failed; returns the failure, whether that worked or not.
@@ -414,12 +421,18 @@ impl<O: Objective> Run<O> {
         self.fit.directory.join(STATES)
     }
 
-    /// Whether any process was stopped, from outside or from the dashboard.
-    fn must_stop(&self, events: &Events) -> Result<bool, TrainError> {
-        let own = self.fit.stop.load(Ordering::Relaxed) || events.is_stopped();
-        let mut stopped = [f64::from(u8::from(own))];
-        self.fit.processes.sum(&mut stopped)?;
-        Ok(stopped[0] > 0.0)
+    /// What all processes do after a step or a batch: stop if one was stopped, from outside or from the
+    /// dashboard; save if one finds that it is time, as their clocks differ; fail if one could not show its
+    /// progress.
+    fn next(&self, events: &Events, shown: Result<(), TrainError>) -> Result<Next, TrainError> {
+        let stop = self.fit.stop.load(Ordering::Relaxed) || events.is_stopped();
+        let mut all = [stop, self.must_save(), shown.is_err()].map(|one| f64::from(u8::from(one)));
+        self.fit.processes.sum(&mut all)?;
+        let [stop, save, failed] = all.map(|count| count > 0.0);
+        if failed {
+            self.agree(shown)?;
+        }
+        Ok(Next { stop, save })
     }
 
     /// The outcome; the best weights of a complete run are saved for other programs too.
@@ -442,6 +455,12 @@ impl<O: Objective> Run<O> {
         let State { history, step, seconds, .. } = self.state;
         Ok(Outcome { best, history, interrupted, steps: step, seconds })
     }
+}
+
+/// What follows a step.
+struct Next {
+    stop: bool,
+    save: bool,
 }
 
 /// A seed that differs for every step of every run (the finaliser of SplitMix64).

@@ -257,6 +257,25 @@ fn an_error_of_one_process_stops_all() {
     }
 }
 
+/// The first writes for all: what it cannot write stops all. A file is where the folder of states, of
+/// predictions or of the best weights should be.
+#[test]
+fn a_file_that_the_first_process_cannot_write_stops_all() {
+    for name in ["checkpoints", "predictions", "metrics.jsonl/x", "best"] {
+        let (_, errors) = runs(3, |rank, run| {
+            if rank == 0 {
+                let path = run.directory.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, "in the way").unwrap();
+            }
+            train(run).map(|outcome| outcome.steps).unwrap_err().to_string()
+        });
+        for (rank, error) in errors.iter().enumerate() {
+            assert_eq!(error.contains("process 0 failed"), rank > 0, "{name}: {error}");
+        }
+    }
+}
+
 /// Only one process gets the signal; all stop after the same step.
 #[test]
 fn a_stop_of_one_process_stops_all_and_another_number_of_processes_goes_on() {
