@@ -180,3 +180,22 @@ fn a_reader_that_goes_early_is_no_panic() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
 }
+
+#[test]
+fn the_doctor_names_what_is_there_and_how_to_install_what_is_not() {
+    let desk = Desk::new();
+    let ran = desk.run(&["doctor"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    for wanted in ["device cpu", "GStreamer", "avdec_h264", "METEOR's tables", "MPI", "free"] {
+        assert!(ran.out.contains(wanted), "{wanted}: {}", ran.out);
+    }
+    assert!(ran.out.contains("--features cuda"), "{}", ran.out);
+    let ran = desk.run(&["doctor", "--json"]);
+    let findings: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(findings.as_array().unwrap().iter().all(|finding| finding["state"] != "missing"), "{}", ran.out);
+
+    let ran = desk.run(&["ablation", "freeze_vit", "--device", "list"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("device cpu") && ran.out.contains("device vulkan"), "{}", ran.out);
+    assert!(!desk.path("runs").exists(), "nothing is run");
+}

@@ -23,12 +23,14 @@ mod sequential;
 mod shared_tests;
 mod source;
 mod still;
+mod support;
 mod workers;
 
 pub use limits::{ClipLimits, limit_clips};
 pub use pipeline::{STALL_LIMIT, keep_freed_memory};
 pub use pool::limit_decoders;
 pub use resize::{Resizing, resize};
+pub use support::{Support, support};
 pub use workers::{isolate_decoding, serve_if_worker};
 
 use crate::error::{Error, Result};

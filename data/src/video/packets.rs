@@ -219,6 +219,14 @@ fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
     decoders().iter().find(|factory| factory.can_sink_all_caps(caps))?.create().build().ok()
 }
 
+/// The name of that decoder.
+pub(super) fn decoder_name(caps: &gst::Caps) -> Option<String> {
+    decoders()
+        .iter()
+        .find(|factory| factory.can_sink_all_caps(caps))
+        .map(|factory| factory.name().to_string())
+}
+
 /// The installed decoders, by descending rank. Bins are excluded: some have a high rank, match loosely and
 /// then refuse the stream without an error. Listed once, because listing takes half a millisecond.
 fn decoders() -> &'static [gst::ElementFactory] {

@@ -4,6 +4,7 @@
 mod ablation;
 mod caption;
 mod data;
+mod doctor;
 mod evaluate;
 mod image_ids;
 mod import;
@@ -43,6 +44,8 @@ pub struct Cli {
 enum Command {
     /// List ablations and profiles
     List,
+    /// Print what this machine has and lacks: devices, video decoders, METEOR's tables, caches, MPI, disk space
+    Doctor(doctor::Arguments),
     /// Print the settings of an ablation and estimate parameters, memory, steps and work; needs neither data
     /// nor weights
     Show(show::Arguments),
@@ -120,6 +123,11 @@ impl Cli {
     /// The value of `BURN_DEVICE` that makes the device of `--device` Burn's default device, for commands
     /// that compute. A wrong word is reported by the command itself.
     pub fn burn_device(&self) -> Option<&'static str> {
+        device::select(self.device()?).ok().map(|selected| selected.burn_name)
+    }
+
+    /// The word of `--device`, of commands that compute.
+    fn device(&self) -> Option<&str> {
         let device = match &self.command {
             Command::Ablation(arguments) => &arguments.study.run.device,
             Command::Train(arguments) => &arguments.study.run.device,
@@ -130,7 +138,7 @@ impl Cli {
             Command::Reproduce(arguments) => &arguments.device,
             _ => return None,
         };
-        device::select(&device.device).ok().map(|selected| selected.burn_name)
+        Some(&device.device)
     }
 
     /// Runs the command.
@@ -143,6 +151,10 @@ impl Cli {
         if !trains {
             processes::refuse_several().usage()?;
         }
+        if self.device() == Some(doctor::LIST) {
+            println!("{}", doctor::list_devices());
+            return Ok(ExitCode::SUCCESS);
+        }
         let outcome = self.run_command();
         if outcome.is_ok() {
             processes::leave();
@@ -153,6 +165,7 @@ impl Cli {
     fn run_command(self) -> Outcome {
         match self.command {
             Command::List => list::run(),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Show(arguments) => show::run(&arguments),
             Command::Ablation(arguments) => ablation::run(&arguments),
             Command::Pretrain(arguments) => pretrain::run(&arguments),

@@ -44,6 +44,14 @@ pub fn select(word: &str) -> anyhow::Result<Selected> {
     Ok(Selected { device, word: word.to_owned(), burn_name })
 }
 
+/// Every kind of accelerator, and how many this machine has; none where the program was built without it.
+pub fn accelerators() -> [(&'static str, Option<usize>); 4] {
+    ["cuda", "metal", "vulkan", "wgpu"].map(|word| {
+        let is_built = BUILT.iter().any(|(name, ..)| *name == word);
+        (word, is_built.then(|| count(word)))
+    })
+}
+
 /// How many devices this machine has of the kind that a word names; 0 of the CPU.
 pub fn count(word: &str) -> usize {
     let kind = word.split(':').next().unwrap_or_default();
