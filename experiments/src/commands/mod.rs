@@ -44,7 +44,7 @@ pub struct Cli {
 enum Command {
     /// List ablations and profiles
     List,
-    /// Print what this machine has and lacks: devices, video decoders, METEOR's tables, caches, MPI, disk space
+    /// Print what this machine has and lacks: devices, video decoders, METEOR, MPI, caches, disk space
     Doctor(doctor::Arguments),
     /// Print the settings of an ablation and estimate parameters, memory, steps and work; needs neither data
     /// nor weights
