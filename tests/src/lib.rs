@@ -24,6 +24,12 @@ pub fn program() -> &'static Path {
     })
 }
 
+/// `mpirun`: that of the MPI which `make mpi` installed in this repository, or the system's.
+pub fn mpirun() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/openmpi/bin/mpirun");
+    own.canonicalize().unwrap_or_else(|_| PathBuf::from("mpirun"))
+}
+
 /// The program with MPI, built if it is not; none, with a message, where no MPI is installed.
 ///
 /// # Panics
@@ -37,8 +43,10 @@ pub fn with_mpi() -> Option<&'static Path> {
                 .output()
                 .is_ok_and(|output| output.status.success())
         };
-        let has_library = has("pkg-config", &["--exists", "ompi"]) || has("mpicc", &["--version"]);
-        if !(has("mpirun", &["--version"]) && has_library) {
+        let mpirun = mpirun();
+        let has_library =
+            mpirun.is_absolute() || has("pkg-config", &["--exists", "ompi"]) || has("mpicc", &["--version"]);
+        if !(has(&mpirun.to_string_lossy(), &["--version"]) && has_library) {
             eprintln!("skipped: needs an MPI; `make mpi` installs one");
             return None;
         }
@@ -50,6 +58,39 @@ pub fn with_mpi() -> Option<&'static Path> {
         Some(built.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", built.display())))
     };
     PROGRAM.get_or_init(build).as_deref()
+}
+
+/// The processes of the program among a process and its descendants, of which Linux tells in `/proc`, without
+/// those that decode videos for them.
+pub fn programs_among(process: u32) -> Vec<u32> {
+    let processes: Vec<(u32, u32, String)> = std::fs::read_dir("/proc")
+        .map(|entries| {
+            let of = |entry: std::io::Result<std::fs::DirEntry>| {
+                let entry = entry.ok()?;
+                let number = entry.file_name().to_str()?.parse().ok()?;
+                // number (name) state parent ...
+                let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+                let (start, end) = (stat.find('(')?, stat.rfind(')')?);
+                let parent = stat[end + 1..].split_whitespace().nth(1)?.parse().ok()?;
+                Some((number, parent, stat[start + 1..end].to_owned()))
+            };
+            entries.filter_map(of).collect()
+        })
+        .unwrap_or_default();
+    let mut family = vec![process];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(processes.iter().filter(|(_, of, _)| *of == parent).map(|(number, ..)| *number));
+        at += 1;
+    }
+    let is_program = |number: u32| {
+        processes.iter().any(|(own, _, name)| *own == number && name.starts_with("experiments"))
+    };
+    // the program starts itself again to decode videos
+    let is_started_by_program =
+        |number: u32| processes.iter().any(|(own, parent, _)| *own == number && is_program(*parent));
+    family.retain(|&number| is_program(number) && !is_started_by_program(number));
+    family
 }
 
 /// An empty folder in which the program runs.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Desk, program, with_mpi};
+use tests::{Desk, mpirun, program, programs_among, with_mpi};
 
 const STUDY: &str = r#"
 question = "Do jobs that each run a part make one study?"
@@ -139,31 +139,12 @@ fn stopped(desk: &Desk, mut job: Child, state: &str) -> (Option<i32>, String) {
         assert!(job.try_wait().unwrap().is_none(), "it ended before it could be stopped");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let tasks = tasks(job.id());
+    let tasks = programs_among(job.id());
     assert!(!tasks.is_empty());
     for task in tasks {
         assert!(Command::new("kill").args(["-TERM", &task.to_string()]).status().unwrap().success());
     }
     ended(job)
-}
-
-/// The processes of the program among a process and its descendants.
-fn tasks(of: u32) -> Vec<u32> {
-    let listed = Command::new("ps").args(["-eo", "pid,ppid,comm"]).output().unwrap();
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let mut family = vec![of];
-    let mut tasks = Vec::new();
-    // a parent is listed before its children
-    for line in text.lines().skip(1) {
-        let mut words = line.split_whitespace();
-        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok()).unwrap();
-        let (pid, parent) = (number(), number());
-        if pid == of || family.contains(&parent) {
-            family.push(pid);
-            tasks.extend(words.next().is_some_and(|name| name.starts_with("experiments")).then_some(pid));
-        }
-    }
-    tasks
 }
 
 /// The job for the GPUs of a node, with `mpirun` in the place of Slurm's own launch of the tasks.
@@ -175,11 +156,12 @@ fn a_slurm_job_of_several_processes_stops_before_its_limit_and_goes_on() {
 while [[ $1 == -* ]]; do shift; done
 export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_NODEID=0
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-exec mpirun --oversubscribe --bind-to none -n 2 env -u OMPI_COMM_WORLD_SIZE \"$@\"";
+exec $MPIRUN --oversubscribe --bind-to none -n 2 env -u OMPI_COMM_WORLD_SIZE \"$@\"";
     stand_in(&desk, "srun", srun);
     let job = || {
         let mut command = bash(&desk);
         command.arg(scripts().join("slurm-job.sh")).env("RECAP", program).env("OPTIONS", EVERY_STEP);
+        command.env("MPIRUN", mpirun());
         command.env("SLURM_JOB_ID", "7").env("SLURM_NTASKS", "2").env("SLURM_NTASKS_PER_NODE", "2");
         command.spawn().unwrap()
     };

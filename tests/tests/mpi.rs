@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Desk, Ran, program, with_mpi};
+use tests::{Desk, Ran, mpirun, program, programs_among, with_mpi};
 
 /// `mpirun` in a test's folder, for so many processes; the cores are shared.
 fn launch(desk: &Desk, count: usize) -> Command {
-    let mut command = Command::new("mpirun");
+    let mut command = Command::new(mpirun());
     command.args(["--oversubscribe", "--bind-to", "none", "-n", &count.to_string()]);
     command.current_dir(desk.path("")).env("RECAP_CACHE", desk.path("cache"));
     command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
@@ -208,7 +208,7 @@ fn a_killed_process_ends_all_and_the_run_goes_on_as_if_nothing_had_been() {
         {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let processes = children(running.id());
+        let processes = programs_among(running.id());
         let is_over = running.try_wait().unwrap().is_some();
         if is_over || kills == wanted || processes.is_empty() {
             assert!(running.wait().unwrap().success());
@@ -237,21 +237,6 @@ fn newest_state(desk: &Desk) -> usize {
     let Ok(states) = std::fs::read_dir(desk.path("runs/study/words/seed-1/checkpoints")) else { return 0 };
     let names = states.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
-}
-
-/// The ranks that a launcher started: its children with the program's name, or theirs.
-fn children(of: u32) -> Vec<u32> {
-    let listed = Command::new("ps").args(["-eo", "pid,ppid,comm"]).output().unwrap();
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let rows: Vec<(u32, u32, String)> = text
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.to_owned()))
-        })
-        .collect();
-    let own = rows.iter().filter(|(_, parent, _)| *parent == of);
-    own.filter(|(_, _, name)| name.starts_with("experiments")).map(|(pid, ..)| *pid).collect()
 }
 
 #[test]
