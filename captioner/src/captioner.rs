@@ -1,6 +1,5 @@
 //! Captions of video files, from a checkpoint directory.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -168,7 +167,7 @@ impl Captioner {
         let request = self.settings.frames.request(self.preprocess().size);
         let plan = Plan::new(paths.len(), 1, Order::Sequential);
         let ahead = 2 * self.batch_size;
-        let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(ahead);
+        let workers = data::threads().get().min(ahead);
         let paths = paths.to_vec();
         let decode = move |_epoch: u64, items: &[usize]| {
             let path = &paths[items[0]];

@@ -29,9 +29,11 @@ pub mod random;
 pub mod sampling;
 pub mod stand_in;
 pub mod text;
+mod threads;
 pub mod tiny_world;
 pub mod video;
 pub mod views;
 
 pub use error::{Error, Result};
+pub use threads::threads;
 pub use video::probe;

@@ -144,6 +144,15 @@ pub struct Similarities {
     pub text_to_image: Tensor<2>,
 }
 
+/// Image-text contrast of the rows of a process.
+#[derive(Debug, Clone)]
+pub struct Itc {
+    /// Those of its rows to all rows.
+    pub similarities: Similarities,
+    /// `[1]`
+    pub loss: Tensor<1>,
+}
+
 /// Hard negatives: for every pair of a batch, the rows of a similar image and of a similar text of other
 /// pairs. Both are empty for a batch of a single pair.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -210,32 +219,28 @@ impl Pretraining {
         })
     }
 
-    /// The similarity of every image to every text. `all` may hold the pairs of other processes.
-    pub fn similarities(&self, own: &ItcFeatures, all: &ItcFeatures) -> Similarities {
-        similarities(own, all, self.temperature.val())
-    }
-
-    /// The ITC loss of this process's rows, in both directions. Its gradient, summed over all processes with
-    /// each weighted by its share of the rows, is that of the loss of all rows.
+    /// The similarities of this process's rows to all rows, and the ITC loss in both directions. The loss's
+    /// gradient, summed over all processes with each weighted by its share of the rows, is that of the loss
+    /// of all rows.
     ///
     /// `own` are the rows of `all` from `first` on. LAVIS lets no gradient pass to the rows of other
     /// processes, so that what it learns depends on their number. Here every process computes the loss of all
     /// rows, with a graph for its own features: the gradient of a row's feature comes from every similarity
     /// that it enters, and no gradient needs to be sent.
-    ///
-    /// # Shapes
-    /// - output: `[1]`
-    pub fn itc_loss(&self, own: &ItcFeatures, all: &ItcFeatures, first: usize) -> Tensor<1> {
+    pub fn itc(&self, own: &ItcFeatures, all: &ItcFeatures, first: usize) -> Itc {
         let ([b, _], [total, _]) = (own.text.dims(), all.text.dims());
+        let temperature = self.temperature.val();
         if b == total {
-            return self.contrastive_loss(&self.similarities(own, own), 0);
+            let similarities = similarities(own, own, temperature);
+            return Itc { loss: self.contrastive_loss(&similarities, 0), similarities };
         }
-        let value = self.contrastive_loss(&self.similarities(&own.constant(), all), first);
+        let own_similarities = similarities(&own.constant(), all, temperature.clone());
+        let value = self.contrastive_loss(&own_similarities, first);
         let all = all.with_rows(own, first);
-        let temperature = self.temperature.val().without_autodiff();
-        let whole = self.contrastive_loss(&similarities(&all, &all, temperature), 0);
-        let whole = whole * (total as f64 / b as f64);
-        value + whole.clone() - whole.without_autodiff()
+        let whole = similarities(&all, &all, temperature.without_autodiff());
+        let whole = self.contrastive_loss(&whole, 0) * (total as f64 / b as f64);
+        let loss = value + whole.clone() - whole.without_autodiff();
+        Itc { similarities: own_similarities, loss }
     }
 
     fn contrastive_loss(&self, similarities: &Similarities, first: usize) -> Tensor<1> {
@@ -348,6 +353,7 @@ impl Pairs {
     }
 }
 
+/// The similarity of every image to every text. `all` may hold the pairs of other processes.
 fn similarities(own: &ItcFeatures, all: &ItcFeatures, temperature: Tensor<1>) -> Similarities {
     let best = |images: &Tensor<3>, texts: &Tensor<2>| {
         let ([n, q, e], [texts_count, _]) = (images.dims(), texts.dims());

@@ -127,7 +127,7 @@ fn every_pass_gives_what_lavis_computes() {
     let text = model.qformer.forward_with_text(None, text, None).unwrap();
     fixture.check("text_cls", text.slice([0..4, 0..1]).reshape([4, 15]), 1e-4);
     let contrast = model.itc_features(&pairs).unwrap();
-    let similarities = model.similarities(&contrast, &contrast);
+    let similarities = model.itc(&contrast, &contrast, 0).similarities;
     fixture.check("sim_i2t", similarities.image_to_text, 1e-4);
     fixture.check("sim_t2i", similarities.text_to_image, 1e-4);
     fixture.check("lm_logits", model.itg_logits(&pairs, START).unwrap(), 1e-4);
@@ -139,7 +139,7 @@ fn the_three_losses_and_their_gradients_are_lavis() {
     let model = load(&device).train();
     let pairs = fixture.pairs(image(&model, &fixture));
     let contrast = model.itc_features(&pairs).unwrap();
-    let contrastive = model.itc_loss(&contrast, &contrast, 0);
+    let contrastive = model.itc(&contrast, &contrast, 0).loss;
     let matching = model.itm_loss(&pairs, 0, &pairs.texts(), &fixture.negatives()).unwrap();
     let generation = model.itg_loss(&pairs, START).unwrap();
     let plain = |loss: &Tensor<1>| loss.clone().without_autodiff();

@@ -368,7 +368,7 @@ fn the_first_stage_of_pretraining_is_too_where_its_image_is_shared() {
         };
         let contrast = model.itc_features(&pairs)?;
         let negatives = HardNegatives { images: vec![1, 2, 0], texts: vec![2, 0, 1] };
-        Ok(model.itc_loss(&contrast, &contrast, 0)
+        Ok(model.itc(&contrast, &contrast, 0).loss
             + model.itm_loss(&pairs, 0, &pairs.texts(), &negatives)?
             + model.itg_loss(&pairs, 4)?)
     };

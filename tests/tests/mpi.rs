@@ -243,21 +243,21 @@ fn newest_state(desk: &Desk) -> usize {
 fn processes_that_do_not_run_the_same_are_refused_before_the_first_step() {
     let Some(program) = with_mpi() else { return };
     let desk = desk();
-    let mut command = launch(&desk, 1);
-    command.arg(program).args(ARGUMENTS);
-    command.args([":", "-n", "1"]).arg(program).args(ARGUMENTS).args(["--set", "train.learning_rate=0.5"]);
-    let ran = Ran::from(command.output().unwrap());
-    assert_ne!(ran.code, Some(0));
-    assert_eq!(ran.err.matches("the study differs among the processes").count(), 1, "{}", ran.err);
-    assert!(!desk.path("runs/study/words").exists(), "nothing was begun");
-
-    let mut command = launch(&desk, 1);
-    command.arg(program).args(ARGUMENTS);
-    command.args([":", "-n", "1"]).arg(program).args(ARGUMENTS).args(["--runs", "elsewhere"]);
-    let ran = Ran::from(command.output().unwrap());
-    assert_ne!(ran.code, Some(0));
-    assert_eq!(ran.err.matches("all processes need one shared folder (process 1)").count(), 1, "{}", ran.err);
-    assert!(!desk.path("runs/study/words").exists() && !desk.path("elsewhere/study").exists());
+    // two processes, of which the second has another option too
+    let unequal = |option: [&str; 2]| {
+        let mut command = launch(&desk, 1);
+        command.arg(program).args(ARGUMENTS);
+        command.args([":", "-n", "1"]).arg(program).args(ARGUMENTS).args(option);
+        let ran = Ran::from(command.output().unwrap());
+        assert_ne!(ran.code, Some(0));
+        assert!(!desk.path("runs/study/words").exists(), "nothing was begun");
+        ran.err
+    };
+    let err = unequal(["--set", "train.learning_rate=0.5"]);
+    assert_eq!(err.matches("the study differs among the processes").count(), 1, "{err}");
+    let err = unequal(["--runs", "elsewhere"]);
+    assert_eq!(err.matches("all processes need one shared folder (process 1)").count(), 1, "{err}");
+    assert!(!desk.path("elsewhere/study").exists());
 
     let ran = run(&desk, 2, &["list"]);
     assert_ne!(ran.code, Some(0));

@@ -153,10 +153,7 @@ fn gather_predictions(
     processes: &dyn ProcessGroup,
     own: Vec<Prediction>,
 ) -> Result<Vec<Prediction>, TrainError> {
-    if processes.world_size() == 1 {
-        return Ok(own);
-    }
-    let mut all = gather_json(processes, &own, "captions")?.concat();
+    let mut all: Vec<Prediction> = gather_json(processes, own, "captions")?.into_iter().flatten().collect();
     all.sort_by_key(|prediction| prediction.item);
     Ok(all)
 }

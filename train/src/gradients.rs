@@ -107,10 +107,8 @@ impl<M: Module> Sum<'_, M> {
 
 /// Micro-batches that are computed at the same time on a CPU. Each has a separate graph, so that more threads
 /// than cores would only take memory.
-///
-/// No more than rayon's threads, which processes on one machine share the cores by.
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(rayon::current_num_threads())
+    data::threads().get()
 }
 
 /// Computes micro-batches in threads and passes each result on in the order of the micro-batches, so that

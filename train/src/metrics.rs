@@ -94,11 +94,7 @@ impl Metrics {
 
     /// Sums the metrics of all processes; a process without rows may have none.
     pub(crate) fn sum_over(&mut self, processes: &dyn ProcessGroup) -> Result<(), TrainError> {
-        if processes.world_size() == 1 {
-            return Ok(());
-        }
-        let parts = gather_json(processes, self, "metrics")?;
-        *self = Self::default();
+        let parts = gather_json(processes, std::mem::take(self), "metrics")?;
         parts.iter().for_each(|part| self.add(part));
         Ok(())
     }

@@ -75,22 +75,25 @@ impl FirstStage {
             return Err(TrainError::WrongBatch { task, batch });
         };
         let share = Share::new(texts, context.processes)?;
-        if share.is_empty() {
+        if share.own().is_empty() {
             return share.without_rows(&device_of(model), context.processes);
         }
         let device = device_of(model);
-        let Targets { ids, mask } = share.own().upload(&device);
-        let own = Pairs { image: recompute::share(model.image_tokens(visual.upload(&device))), ids, mask };
+        let (first, b) = (share.first(), share.own().len());
+        let Targets { ids, mask } = HostTokens::join(&share.texts).upload(&device);
+        let own = Pairs {
+            image: recompute::share(model.image_tokens(visual.upload(&device))),
+            ids: ids.clone().narrow(0, first, b),
+            mask: mask.clone().narrow(0, first, b),
+        };
+        let all_texts = Texts { ids, mask };
         let contrast = model.itc_features(&own)?;
         let all = ItcFeatures {
             image: gather_rows(context.processes, Some(&contrast.image), &device)?,
             text: gather_rows(context.processes, Some(&contrast.text), &device)?,
         };
-        let Targets { ids, mask } = HostTokens::join(&share.texts).upload(&device);
-        let all_texts = Texts { ids, mask };
-        let similarities = model.similarities(&contrast, &all);
-        let by_image = rows_of(&similarities.image_to_text)?;
-        let first = share.first();
+        let itc = model.itc(&contrast, &all, first);
+        let by_image = rows_of(&itc.similarities.image_to_text)?;
         let retrieved =
             by_image.iter().enumerate().filter(|(row, scores)| most_similar(scores) == first + row).count();
         let drawn = match negatives {
@@ -98,18 +101,18 @@ impl FirstStage {
             // a single pair has no negatives
             None if share.rows() == 1 => HardNegatives::default(),
             None => {
-                let by_text = rows_of(&similarities.text_to_image)?;
+                let by_text = rows_of(&itc.similarities.text_to_image)?;
                 let texts = draw(&by_image, first, context.seed, "texts that look as if they belonged");
                 let images = draw(&by_text, first, context.seed, "images that look as if they belonged");
                 HardNegatives { texts, images }
             }
         };
-        let negatives = gather_negatives(context.processes, &drawn)?;
+        let negatives = gather_negatives(context.processes, drawn)?;
         Ok(Losses {
-            itc: model.itc_loss(&contrast, &all, first),
+            itc: itc.loss,
             itm: model.itm_loss(&own, first, &all_texts, &negatives)?,
             itg: model.itg_loss(&own, self.start_token)? * share.share_of_tokens(),
-            recall_at_1: retrieved as f64 / share.own().len() as f64,
+            recall_at_1: retrieved as f64 / b as f64,
         })
     }
 }
@@ -123,19 +126,11 @@ struct Share {
 
 impl Share {
     fn new(own: HostTokens, processes: &dyn ProcessGroup) -> Result<Self, TrainError> {
-        let texts = match processes.world_size() {
-            1 => vec![own],
-            _ => gather_json(processes, &own, "the texts")?,
-        };
-        Ok(Self { texts, rank: processes.rank() })
+        Ok(Self { texts: gather_json(processes, own, "the texts")?, rank: processes.rank() })
     }
 
-    fn own(&self) -> HostTokens {
-        self.texts[self.rank].clone()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.texts[self.rank].is_empty()
+    fn own(&self) -> &HostTokens {
+        &self.texts[self.rank]
     }
 
     /// Of all processes.
@@ -153,7 +148,7 @@ impl Share {
     fn share_of_tokens(&self) -> f64 {
         // the first token of a text is not predicted
         let tokens = |texts: &HostTokens| texts.count() - texts.len() as f64;
-        let own = &self.texts[self.rank];
+        let own = self.own();
         let share_of_rows = own.len() as f64 / self.rows() as f64;
         tokens(own) / self.texts.iter().map(tokens).sum::<f64>().max(1.0) / share_of_rows
     }
@@ -163,17 +158,14 @@ impl Share {
     fn without_rows(&self, device: &Device, processes: &dyn ProcessGroup) -> Result<Losses, TrainError> {
         gather_rows::<3>(processes, None, device)?;
         gather_rows::<2>(processes, None, device)?;
-        gather_negatives(processes, &HardNegatives::default())?;
+        gather_negatives(processes, HardNegatives::default())?;
         let zero = Tensor::zeros([1], &device.clone().inner()).autodiff().require_grad();
         Ok(Losses { itc: zero.clone(), itm: zero.clone(), itg: zero, recall_at_1: 0.0 })
     }
 }
 
 /// Those of all rows.
-fn gather_negatives(processes: &dyn ProcessGroup, own: &HardNegatives) -> Result<HardNegatives, TrainError> {
-    if processes.world_size() == 1 {
-        return Ok(own.clone());
-    }
+fn gather_negatives(processes: &dyn ProcessGroup, own: HardNegatives) -> Result<HardNegatives, TrainError> {
     let mut all = HardNegatives::default();
     for part in gather_json(processes, own, "the hard negatives")? {
         all.images.extend(part.images);

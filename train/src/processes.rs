@@ -113,11 +113,14 @@ impl ProcessGroup for SingleProcess {
 /// A value of each process, in the order of ranks; `what` names the values in an error.
 pub(crate) fn gather_json<T: Serialize + DeserializeOwned>(
     processes: &dyn ProcessGroup,
-    own: &T,
+    own: T,
     what: &str,
 ) -> Result<Vec<T>, TrainError> {
+    if processes.world_size() == 1 {
+        return Ok(vec![own]);
+    }
     let unreadable = |error: serde_json::Error| TrainError::Data(format!("{what} of a process: {error}"));
-    let parts = processes.gather(serde_json::to_vec(own).map_err(unreadable)?)?;
+    let parts = processes.gather(serde_json::to_vec(&own).map_err(unreadable)?)?;
     parts.iter().map(|part| serde_json::from_slice(part).map_err(unreadable)).collect()
 }
 
@@ -157,7 +160,7 @@ where
         return own;
     }
     let message = own.as_ref().err().map(ToString::to_string);
-    let all = gather_json(processes, &message, "the outcome")?;
+    let all = gather_json(processes, message, "the outcome")?;
     let value = own?;
     let first = all.into_iter().enumerate().find_map(|(rank, message)| Some((rank, message?)));
     first.map_or(Ok(value), |(rank, message)| Err(TrainError::Peer { rank, message }.into()))
@@ -168,7 +171,7 @@ where
 /// # Errors
 /// With the values, on every process; or when a process is gone.
 pub fn check_same(processes: &dyn ProcessGroup, what: &'static str, own: &str) -> Result<(), TrainError> {
-    let all = gather_json(processes, &own.to_owned(), what)?;
+    let all = gather_json(processes, own.to_owned(), what)?;
     let first = all[0].clone();
     match all.into_iter().enumerate().find(|(_, value)| *value != first) {
         None => Ok(()),
@@ -184,10 +187,7 @@ pub fn share_first<T: Serialize + DeserializeOwned>(
     processes: &dyn ProcessGroup,
     own: T,
 ) -> Result<T, TrainError> {
-    if processes.world_size() == 1 {
-        return Ok(own);
-    }
-    Ok(gather_json(processes, &own, "a value of the first process")?.swap_remove(0))
+    Ok(gather_json(processes, own, "a value of the first process")?.swap_remove(0))
 }
 
 /// Bytes of gradients that are summed at a time: large enough that the time of a transfer is that of its
@@ -323,7 +323,7 @@ pub fn gather_rows<const D: usize>(
     });
     // the numbers of rows may differ, and a process without rows does not know their shape
     let (dims, values) = own.transpose()?.unwrap_or_default();
-    let shapes = gather_json(processes, &dims, "the shape of a tensor")?;
+    let shapes = gather_json(processes, dims, "the shape of a tensor")?;
     let all = processes.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
     let all: Vec<f32> = all
         .concat()

@@ -33,8 +33,8 @@ impl Claim {
 }
 
 impl Drop for Claim {
-    /// The file is removed while it is locked: who opens it later makes another one, finds the shard, and
-    /// makes nothing.
+    /// The file is removed while it is locked. A process that creates it again finds the shard, and makes
+    /// nothing.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }

@@ -84,28 +84,31 @@ impl Contents {
         let mut found: Vec<Option<Shard>> =
             wanted.par_iter().map(|(path, _, header)| complete(path, header)).collect();
         let kept = found.iter().flatten().map(|shard| shard.header.ids.len()).sum();
-        if kept < count {
+        let missing: Vec<usize> = (0..found.len()).filter(|&number| found[number].is_none()).collect();
+        if !missing.is_empty() {
             let counter = Counter::new(stage, count, on_progress);
             counter.add(kept);
-            let mut left: Vec<usize> = (0..found.len()).filter(|&number| found[number].is_none()).collect();
-            // first what no other process makes, then what the others were making
-            for is_waited_for in [false, true] {
-                for number in std::mem::take(&mut left) {
-                    let (path, range, header) = &wanted[number];
-                    let claim = if is_waited_for { Some(Claim::wait(path)) } else { Claim::attempt(path) };
-                    if claim.is_none() {
-                        left.push(number);
-                        continue;
-                    }
-                    if let Some(shard) = complete(path, header) {
-                        counter.add(range.len());
-                        found[number] = Some(shard);
-                        continue;
-                    }
-                    let writer = Writer::create(path, header)?;
-                    make(&writer, range.clone(), &counter)?;
-                    writer.finish()?;
+            let mut make_claimed = |number: usize, _claim: Claim| {
+                let (path, range, header) = &wanted[number];
+                found[number] = complete(path, header);
+                if found[number].is_some() {
+                    counter.add(range.len());
+                    return Ok(());
                 }
+                let writer = Writer::create(path, header)?;
+                make(&writer, range.clone(), &counter)?;
+                Ok::<(), E>(writer.finish()?)
+            };
+            // first what no other process makes, then what the others were making
+            let mut others = Vec::new();
+            for number in missing {
+                match Claim::attempt(&wanted[number].0) {
+                    Some(claim) => make_claimed(number, claim)?,
+                    None => others.push(number),
+                }
+            }
+            for number in others {
+                make_claimed(number, Claim::wait(&wanted[number].0))?;
             }
         }
         let opened = wanted.into_iter().zip(found);

@@ -52,7 +52,8 @@ pub(super) fn decode(
     choose: &dyn Fn(usize) -> Vec<usize>,
 ) -> Result<Option<Frames>> {
     let Some(stream) = demux(path, container)? else { return Ok(None) };
-    let Some(decoder) = decoder_for(&stream.caps) else { return Ok(None) };
+    let decoder = decoder_for(&stream.caps).and_then(|factory| factory.create().build().ok());
+    let Some(decoder) = decoder else { return Ok(None) };
     let indices = choose(stream.display.len());
     let wanted: BTreeSet<usize> = indices.iter().copied().collect();
     let times: BTreeMap<gst::ClockTime, usize> =
@@ -215,16 +216,8 @@ fn packet(
 }
 
 /// The installed decoder of the highest rank that accepts these caps.
-fn decoder_for(caps: &gst::Caps) -> Option<gst::Element> {
-    decoders().iter().find(|factory| factory.can_sink_all_caps(caps))?.create().build().ok()
-}
-
-/// The name of that decoder.
-pub(super) fn decoder_name(caps: &gst::Caps) -> Option<String> {
-    decoders()
-        .iter()
-        .find(|factory| factory.can_sink_all_caps(caps))
-        .map(|factory| factory.name().to_string())
+pub(super) fn decoder_for(caps: &gst::Caps) -> Option<&'static gst::ElementFactory> {
+    decoders().iter().find(|factory| factory.can_sink_all_caps(caps))
 }
 
 /// The installed decoders, by descending rank. Bins are excluded: some have a high rank, match loosely and

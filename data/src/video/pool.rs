@@ -34,19 +34,13 @@ impl Drop for Permit {
 pub(crate) fn permit() -> Permit {
     let mut pool = pool();
     loop {
-        let limit = *pool.limit.get_or_insert_with(own_cores);
+        let limit = *pool.limit.get_or_insert_with(crate::threads);
         if pool.running < limit.get() {
             pool.running += 1;
             return Permit;
         }
         pool = FREED.wait(pool).unwrap_or_else(PoisonError::into_inner);
     }
-}
-
-/// The cores that this process may use. Processes of one machine share them by the size of rayon's pool.
-fn own_cores() -> NonZeroUsize {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    NonZeroUsize::new(rayon::current_num_threads()).map_or(cores, |threads| threads.min(cores))
 }
 
 /// No code panics in the middle of a change while it holds this lock.

@@ -1,9 +1,10 @@
 //! What the installed GStreamer decodes.
 
+use gst::prelude::*;
 use gstreamer as gst;
 use serde::Serialize;
 
-use super::packets::decoder_name;
+use super::packets::decoder_for;
 use super::pipeline::initialise;
 use crate::error::Result;
 
@@ -36,7 +37,7 @@ pub fn support() -> Result<Support> {
     let (major, minor, micro, _) = gst::version();
     let decoder = |(codec, description): (&'static str, &str)| {
         let caps = description.parse::<gst::Caps>().ok();
-        (codec, caps.and_then(|caps| decoder_name(&caps)))
+        (codec, caps.and_then(|caps| Some(decoder_for(&caps)?.name().to_string())))
     };
     Ok(Support {
         version: format!("{major}.{minor}.{micro}"),

@@ -6,7 +6,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 /// A locked folder; dropping the value unlocks it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl FolderLock {
     /// # Errors
     /// When another process holds the lock, or the lock file cannot be written.
     pub fn or_fail(folder: &Path) -> anyhow::Result<Self> {
-        let (lock, is_held) = Self::attempt(folder)?;
+        let (lock, is_held) = Self::attempt(folder, File::try_lock)?;
         ensure!(is_held, "{}", at_work(folder));
         Ok(lock)
     }
@@ -28,12 +28,9 @@ impl FolderLock {
     /// # Errors
     /// As [`or_fail`](Self::or_fail).
     pub fn share_or_fail(folder: &Path) -> anyhow::Result<Self> {
-        let file = open(folder)?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => bail!("{}", at_work(folder)),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),
-        }
+        let (lock, is_held) = Self::attempt(folder, File::try_lock_shared)?;
+        ensure!(is_held, "{}", at_work(folder));
+        Ok(lock)
     }
 
     /// Locks a folder; waits, with a message, while another process holds the lock.
@@ -41,7 +38,7 @@ impl FolderLock {
     /// # Errors
     /// When the lock file cannot be written.
     pub fn wait(folder: &Path) -> anyhow::Result<Self> {
-        let (lock, is_held) = Self::attempt(folder)?;
+        let (lock, is_held) = Self::attempt(folder, File::try_lock)?;
         if !is_held {
             eprintln!("waiting for another process that is at work in {}", folder.display());
             lock.0.lock().with_context(|| cannot_lock(folder))?;
@@ -50,9 +47,12 @@ impl FolderLock {
     }
 
     /// The opened file, and whether it could be locked; another process holds the lock where it could not.
-    fn attempt(folder: &Path) -> anyhow::Result<(Self, bool)> {
+    fn attempt(
+        folder: &Path,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> anyhow::Result<(Self, bool)> {
         let file = open(folder)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok((Self(file), true)),
             Err(TryLockError::WouldBlock) => Ok((Self(file), false)),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| cannot_lock(folder)),

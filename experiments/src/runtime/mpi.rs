@@ -76,8 +76,8 @@ impl ProcessGroup for MpiGroup {
         self.world.allreduce_inplace(values, ReduceOp::Sum).map_err(failed)
     }
 
-    /// Each process sums a part of the values, so that two bytes of each go twice through the network,
-    /// whatever the number of processes. MPI has no sum of its own for bf16.
+    /// Each process sums one part of the values, so that each value is sent twice in two bytes, whatever the
+    /// number of processes. MPI does not sum bf16.
     fn sum_halves(&self, values: &mut [bf16]) -> Result<(), TrainError> {
         let count = self.world_size();
         let part = values.len().div_ceil(count);

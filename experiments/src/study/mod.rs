@@ -28,7 +28,7 @@ use crate::pretrain;
 use crate::records::{
     Failure, PARTS, Provenance, RESULT, RunResult, SUMMARY, Summary, VariantSummary, clips, run_folder,
 };
-use crate::runtime::{FolderLock, Session, Status};
+use crate::runtime::{FolderLock, Session, Status, note};
 use crate::tasks::{self, Clips};
 use crate::text::error_chain;
 use models::Models;
@@ -62,7 +62,7 @@ impl Request<'_> {
         self.runs.join(&self.ablation.name)
     }
 
-    /// Where the summary is written: a part has one of its own.
+    /// The file of the summary. Each part writes a separate one.
     fn summary(&self) -> PathBuf {
         if !self.is_part {
             return self.folder().join(SUMMARY);
@@ -146,8 +146,8 @@ impl Request<'_> {
 /// Runs a study. A failed run is reported, and the others are run.
 pub(crate) fn run(request: &Request<'_>, session: &Session) -> anyhow::Result<Status> {
     let Request { ablation, profile, variants, .. } = request;
-    for (name, reason) in ablation.left_out(profile).filter(|_| session.is_first()) {
-        eprintln!("{name} is not in profile {profile}: {reason}");
+    for (name, reason) in ablation.left_out(profile) {
+        note(&format!("{name} is not in profile {profile}: {reason}"));
     }
     let Some((_, first)) = variants.first() else {
         bail!("profile {profile} has none of the chosen variants of {}", ablation.name)
@@ -225,9 +225,7 @@ impl Study<'_> {
                     Ok(None) => return Ok(false),
                     Err(error) => {
                         let reason = error_chain(&error);
-                        if self.session.is_first() {
-                            eprintln!("{} seed {seed} failed, the others are run: {reason}", variant.name);
-                        }
+                        note(&format!("{} seed {seed} failed, the others are run: {reason}", variant.name));
                         entry.failures.push(Failure { seed, reason });
                     }
                 }
@@ -300,11 +298,9 @@ impl Study<'_> {
         if let Some(equal) = equal {
             self.session.once(|| reuse::copy_run(&equal, &run.directory))?;
             let (variant, seed, equal) = (run.variant, run.seed, equal.display());
-            if self.session.is_first() {
-                eprintln!(
-                    "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
-                );
-            }
+            note(&format!(
+                "{variant} seed {seed} is the run in {equal}, which was copied (--no-reuse would train it again)"
+            ));
             return run.finished();
         }
         // self-critical training starts from a run of this study that has the same first stage

@@ -119,11 +119,22 @@ fn train(run: Fit<CrossEntropy>) -> Result<Outcome<Blip2>, TrainError> {
 }
 
 fn run_of(directory: &Path, config: TrainConfig) -> Fit<CrossEntropy> {
+    let validation = Some(validation(Split::Validate));
+    Fit { validation, ..fit_of(directory, config, task(0.1).1, Arc::new(Clips::new(10))) }
+}
+
+/// A run without validation.
+fn fit_of<O: Objective>(
+    directory: &Path,
+    config: TrainConfig,
+    objective: O,
+    train: Arc<dyn Examples>,
+) -> Fit<O> {
     Fit {
         config,
-        objective: task(0.1).1,
-        train: Arc::new(Clips::new(10)),
-        validation: Some(validation(Split::Validate)),
+        objective,
+        train,
+        validation: None,
         directory: directory.to_owned(),
         device: Device::flex(),
         seed: 11,

@@ -190,20 +190,8 @@ impl Examples for NoisePairs {
 fn several_processes_learn_to_match_images_and_texts_as_one_does() {
     let train = |processes: Arc<dyn ProcessGroup>, folder: &Path| {
         let (model, objective) = first_stage(6, 0.1);
-        let run = Fit {
-            config: TrainConfig { micro_batches: 1, ..config() },
-            objective,
-            train: Arc::new(NoisePairs),
-            validation: None,
-            directory: folder.to_owned(),
-            device: Device::flex(),
-            seed: 11,
-            label: "test".to_owned(),
-            settings: json!({ "seed": 11 }),
-            stop: Arc::new(AtomicBool::new(false)),
-            dashboard: Dashboard::Silent,
-            processes,
-        };
+        let config = TrainConfig { micro_batches: 1, ..config() };
+        let run = Fit { processes, ..fit_of(folder, config, objective, Arc::new(NoisePairs)) };
         let outcome = fit(model, run).unwrap();
         let losses: Vec<f64> = outcome.history.iter().map(|record| record.loss).collect();
         (losses, values_of(&outcome.best))
