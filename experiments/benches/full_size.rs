@@ -11,14 +11,16 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use clap::Parser;
 use experiments::runtime::device;
+use model::checkpoint::{self, Precision};
 use model::generate::GenerateConfig;
 use model::loss::Targets;
 use model::parameters::{FieldPath, count, set_trainable};
+
 use model::presets::Preset;
-use model::{Blip2, Prompt, Visual, checkpoint};
+use model::{Blip2, Prompt, Visual};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,9 +37,9 @@ struct Arguments {
     /// Where to compute
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Hold ViT and language model in bf16
+    /// Hold ViT and language model in two bytes a weight, where the device has such a type: bf16, else f16
     #[arg(long)]
-    bf16: bool,
+    half: bool,
     /// Clips
     #[arg(long, default_value_t = 8)]
     batch: usize,
@@ -74,8 +76,10 @@ fn main() -> anyhow::Result<()> {
         bail!("InstructBLIP wants an instruction; time a BLIP-2");
     }
     device.seed(0);
-    let half = if arguments.bf16 { FloatDType::BF16 } else { FloatDType::F32 };
-    let model = config.init(&device).map(&mut Halve { path: FieldPath::default(), half });
+    let half = Precision::half(&device, &config.text_config);
+    let precision = if arguments.half { half } else { Precision::default() };
+    println!("types: {precision:?}");
+    let model = config.init(&device).map(&mut Cast { path: FieldPath::default(), precision });
     println!("parameters: {}", count(&model, |_| true));
     let size = config.vision_config.image_size;
     let shape = [arguments.batch, arguments.frames, 3, size, size];
@@ -84,13 +88,13 @@ fn main() -> anyhow::Result<()> {
     train(&arguments, model, &frames, &device)
 }
 
-/// Draws every weight, and halves those of the ViT and the language model as soon as they are drawn.
-struct Halve {
+/// Draws every weight, and casts it as soon as it is drawn.
+struct Cast {
     path: FieldPath,
-    half: FloatDType,
+    precision: Precision,
 }
 
-impl ModuleMapper for Halve {
+impl ModuleMapper for Cast {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -101,8 +105,7 @@ impl ModuleMapper for Halve {
 
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.name();
-        let is_halved = name.starts_with("vision_model.") || name.starts_with("language_model.");
-        let dtype = if is_halved { self.half } else { FloatDType::F32 };
+        let dtype = self.precision.of(&name);
         parameter.map(|tensor| tensor.cast(dtype))
     }
 }

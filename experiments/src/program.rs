@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::commands::Cli;
+use crate::runtime::device;
 
 /// Runs the command of the process's arguments. Called once, by `main`, before any other thread exists.
 ///
@@ -14,17 +15,18 @@ pub fn main() -> ExitCode {
     if let Some(code) = data::video::serve_if_worker() {
         return code;
     }
-    data::video::keep_freed_memory();
-    let cli = Cli::parse();
-    if let Some(name) = cli.burn_device() {
-        // Libraries ask Burn for its default device in places, so that it has to be the chosen one.
-        // SAFETY: no thread of this program exists yet.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::env::set_var("BURN_DEVICE", name);
-        }
+    // Everything here names its device. Library code that asks for Burn's default one gets the CPU, so that
+    // it opens no accelerator that was not chosen.
+    // SAFETY: no thread of this program exists yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("BURN_DEVICE", "flex");
     }
-    match cli.run() {
+    if let Some(code) = device::serve_if_child() {
+        return code;
+    }
+    data::video::keep_freed_memory();
+    match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
             if !error.is_reported() {

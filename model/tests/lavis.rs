@@ -66,7 +66,7 @@ impl Fixture {
     fn floats<const D: usize>(&self, name: &str) -> Tensor<D> {
         let shape: Vec<usize> = self.tensors.get(name).unwrap().shape.to_vec();
         let shape: [usize; D] = shape.try_into().unwrap();
-        Tensor::from_data(TensorData::new(self.tensors.read_f32(name).unwrap(), shape), &Device::flex())
+        Tensor::from_data(TensorData::new(self.tensors.read_f32(name).unwrap(), shape), &Device::default())
     }
 
     fn integers(&self, name: &str) -> Vec<i64> {
@@ -78,7 +78,7 @@ impl Fixture {
         let ids = self.integers("text_ids");
         let mask: Vec<f32> = ids.iter().map(|&id| f32::from(u8::from(id != 0))).collect();
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let device = Device::flex();
+        let device = Device::default();
         Pairs {
             image,
             ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [4, 7]), &device),
@@ -114,7 +114,7 @@ fn image(model: &Pretraining, fixture: &Fixture) -> Tensor<3> {
 
 #[test]
 fn every_pass_gives_what_lavis_computes() {
-    let (fixture, model) = (Fixture::open(), load(&Device::flex()));
+    let (fixture, model) = (Fixture::open(), load(&Device::default()));
     let image = image(&model, &fixture);
     fixture.check("image_embeds", image.clone(), 1e-4);
     fixture.check("query_output", model.query_output(&image), 1e-4);
@@ -135,7 +135,7 @@ fn every_pass_gives_what_lavis_computes() {
 
 #[test]
 fn the_three_losses_and_their_gradients_are_lavis() {
-    let (fixture, device) = (Fixture::open(), Device::flex().autodiff());
+    let (fixture, device) = (Fixture::open(), Device::default().autodiff());
     let model = load(&device).train();
     let pairs = fixture.pairs(image(&model, &fixture));
     let contrast = model.itc_features(&pairs).unwrap();

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The program, built if it is not. Cargo gives a test the binaries of its own package only.
+/// The program of `RECAP_PROGRAM`, or this workspace's, built if it is not. Cargo gives a test the binaries of its own package only.
 ///
 /// # Panics
 /// When the program does not build.
@@ -14,6 +14,9 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        if let Some(built) = std::env::var_os("RECAP_PROGRAM") {
+            return workspace.join(built); // one that was built with other features
+        }
         let built = std::process::Command::new(env!("CARGO"))
             .current_dir(&workspace)
             .args(["build", "--quiet", "-p", "experiments"])

@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use experiments::commands::verify::{Comparison, Reference, Subject, verify};
@@ -15,12 +14,10 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
 }
 
-/// The CPU, or what `RECAP_TEST_DEVICE` names, as in `RECAP_TEST_DEVICE=cuda cargo test -p tests --features
-/// cuda`.
+/// Burn's default device: the CPU, or what `BURN_DEVICE` names where the tests are built with it
+/// (`scripts/test-gpu.sh`).
 fn device() -> Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    let word = || std::env::var("RECAP_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    DEVICE.get_or_init(|| experiments::runtime::device::select(&word()).unwrap().device).clone()
+    Device::default()
 }
 
 /// Compares a checkpoint with the references of these names, and gives back what was compared.

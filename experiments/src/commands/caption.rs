@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use burn::tensor::FloatDType;
 use captioner::{Captioner, ClipCaptions, Options, Overrides, Settings};
 use clap::{Args, ValueEnum};
 use model::Fusion;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::image_ids::image_ids;
 use super::options::{CheckpointOption, DeviceOption};
 use super::{Outcome, Usage, verdict};
-use crate::runtime::device;
+use crate::runtime::{Caches, device};
 
 /// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
 /// recap.toml, else 8 uniform frames, no prompt and 5 beams
@@ -82,7 +81,7 @@ pub(super) struct Arguments {
     captions: usize,
     #[command(flatten)]
     pub(super) device: DeviceOption,
-    /// Store ViT and language model in bf16
+    /// Store ViT and language model in bf16, or what the device has instead: f16, and f32 for T5
     #[arg(long)]
     bf16: bool,
 }
@@ -134,10 +133,12 @@ fn coco_ids(arguments: &Arguments) -> anyhow::Result<HashMap<PathBuf, String>> {
 /// Captions every input; returns whether all of them could be decoded. `ids` are those of COCO results.
 fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Result<bool> {
     let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
-    let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
+    let device = device::open(&arguments.device.device, Caches::new(None).folder())?.device;
+    let sizes = model::checkpoint::load_config(directory)?;
+    let half = || Precision::half(&device, &sizes.text_config);
     let options = Options {
-        device: device::select(&arguments.device.device)?.device,
-        precision: if arguments.bf16 { half } else { Precision::default() },
+        precision: if arguments.bf16 { half() } else { Precision::default() },
+        device: device.clone(),
         overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
         settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),
         sample: arguments.sample.map(|temperature| Sample { temperature, seed, ..Sample::default() }),

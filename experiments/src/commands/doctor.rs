@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::options::CacheOption;
 use super::{Outcome, Usage};
 use crate::records::Provenance;
-use crate::runtime::{Caches, device, memory};
+use crate::runtime::device::{self, Adapter, Report};
+use crate::runtime::{Caches, memory};
 use crate::text::Table;
 use crate::text::numbers::bytes;
 
@@ -61,9 +62,9 @@ impl Finding {
 /// The word of `--device` that prints the devices, and runs nothing.
 pub(super) const LIST: &str = "list";
 
-/// The devices of this machine.
+/// The devices of this machine. They are not tested.
 pub(super) fn list_devices() -> String {
-    table(&devices()).to_text()
+    table(&devices(None)).to_text()
 }
 
 fn table(findings: &[Finding]) -> Table {
@@ -78,7 +79,7 @@ fn table(findings: &[Finding]) -> Table {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let caches = Caches::new(arguments.cache.cache.as_deref());
     let mut findings = vec![Finding::found("program", Provenance::program())];
-    findings.extend(devices());
+    findings.extend(devices(Some(caches.folder())));
     findings.extend(video());
     findings.push(meteor(&caches));
     findings.push(mpi());
@@ -92,22 +93,54 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(if is_missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn devices() -> Vec<Finding> {
+/// The devices, each accelerator with the result of its self-test where there is a cache to keep it in.
+fn devices(tested: Option<&Path>) -> Vec<Finding> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = format!("{cores} cores, {} of memory for a study", bytes(memory::of_machine()));
     let mut findings = vec![Finding::found("device cpu", cpu)];
-    for (name, count) in device::accelerators() {
-        let what = format!("device {name}");
-        let build = format!("cargo build -p experiments --features {name}");
-        findings.push(match count {
-            None => Finding::lacking(what, State::Absent, "not built in", build),
-            Some(0) => {
-                Finding::lacking(what, State::Absent, "built in, no device", "a driver for the device")
+    let adapters = device::list();
+    for (kind, is_built) in device::KINDS {
+        let what = format!("device {kind}");
+        if !is_built {
+            let build = format!("cargo build -p experiments --features {kind}");
+            findings.push(Finding::lacking(what, State::Absent, "not built in", build));
+            continue;
+        }
+        let next = "a driver for the device";
+        match &adapters {
+            Err(error) => findings.push(Finding::lacking(what, State::Absent, &error.to_string(), next)),
+            Ok(adapters) => {
+                let own: Vec<&Adapter> = adapters.iter().filter(|adapter| adapter.kind == kind).collect();
+                if own.is_empty() {
+                    findings.push(Finding::lacking(what, State::Absent, "built in, no device", next));
+                }
+                findings.extend(own.into_iter().map(|adapter| accelerator(adapter, tested)));
             }
-            Some(count) => Finding::found(what, format!("{count}")),
-        });
+        }
     }
     findings
+}
+
+fn accelerator(adapter: &Adapter, tested: Option<&Path>) -> Finding {
+    let what = format!("device {}", adapter.word());
+    let described = adapter.description();
+    let Some(cache) = tested else { return Finding::found(what, described) };
+    match device::examine(&adapter.word(), cache) {
+        Ok(report) if report.measured.is_empty() => {
+            Finding::found(what, format!("{described}, passed its self-test earlier"))
+        }
+        Ok(Report { measured, seconds, .. }) => {
+            let count = measured.len();
+            Finding::found(
+                what,
+                format!("{described}, passed its self-test: {count} operations in {seconds:.1} s"),
+            )
+        }
+        Err(error) => {
+            let next = "its newest driver; until then another --device";
+            Finding::lacking(what, State::Absent, &format!("{described}: {error:#}"), next)
+        }
+    }
 }
 
 fn video() -> Vec<Finding> {
@@ -201,12 +234,13 @@ mod tests {
 
     #[test]
     fn each_accelerator_is_listed_whether_it_is_built_in_or_not() {
-        let findings = devices();
+        let findings = devices(None);
         assert_eq!(findings[0].what, "device cpu");
-        let names: Vec<&str> = findings[1..].iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(names, ["device cuda", "device metal", "device vulkan", "device wgpu"]);
-        if cfg!(not(feature = "cuda")) {
-            assert!(findings[1].next.contains("--features cuda"));
+        for (kind, is_built) in device::KINDS {
+            let what = format!("device {kind}");
+            let mut own = findings.iter().filter(|finding| finding.what.starts_with(&what));
+            let first = own.next().unwrap();
+            assert!(is_built || first.next.contains(&format!("--features {kind}")), "{first:?}");
         }
     }
 }

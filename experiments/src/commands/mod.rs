@@ -120,12 +120,6 @@ impl<T> Usage<T> for anyhow::Result<T> {
 }
 
 impl Cli {
-    /// The value of `BURN_DEVICE` that makes the device of `--device` Burn's default device, for commands
-    /// that compute. A wrong word is reported by the command itself.
-    pub fn burn_device(&self) -> Option<&'static str> {
-        device::select(self.device()?).ok().map(|selected| selected.burn_name)
-    }
-
     /// The word of `--device`, of commands that compute.
     fn device(&self) -> Option<&str> {
         let device = match &self.command {
@@ -212,10 +206,9 @@ fn exit_code(status: Status, session: &Session) -> ExitCode {
 /// Joins the other processes where a launcher started several; only the first shows and writes anything.
 fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<Session, Failure> {
     let processes = processes::join().usage()?;
-    let word = device::select(&device.device).usage()?.word;
-    let visible = device::count(&word);
-    let word = processes::device_of(&word, &processes, visible, device.share_devices).usage()?;
-    let device::Selected { device, word: device_word, .. } = device::select(&word).usage()?;
+    let caches = Caches::new(cache.cache.as_deref());
+    let word = device_of_process(device, &processes).usage()?;
+    let device::Selected { device, word: device_word } = device::open(&word, caches.folder()).usage()?;
     let stop = Arc::new(AtomicBool::new(false));
     let pressed = stop.clone();
     let handler = move || {
@@ -224,8 +217,21 @@ fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<S
         }
     };
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
-    let caches = Caches::new(cache.cache.as_deref());
     let is_first = processes.group.rank() == 0;
     let dashboard = if is_first { Dashboard::choose(no_tui) } else { Dashboard::Silent };
     Ok(Session { device, device_word, stop, dashboard, caches, processes: processes.group })
+}
+
+/// The word of the device of this process, where several processes of a machine have one each.
+fn device_of_process(option: &DeviceOption, processes: &processes::Processes) -> anyhow::Result<String> {
+    let word = &option.device;
+    if processes.size_on_node == 1 || device::is_cpu(word)? {
+        return Ok(word.clone());
+    }
+    let chosen = device::select(word)?.word;
+    let kind = chosen.split(':').next().unwrap_or_default();
+    let adapters = device::adapters();
+    let visible = adapters.iter().filter(|adapter| adapter.kind == kind && !adapter.is_software).count();
+    let named = if word == "auto" { kind } else { word };
+    processes::device_of(named, processes, visible, option.share_devices)
 }

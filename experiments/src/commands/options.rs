@@ -16,7 +16,7 @@ use crate::runtime::memory;
 /// `--device`
 #[derive(Debug, Args)]
 pub(super) struct DeviceOption {
-    #[arg(long, default_value = "auto", help = format!("Device that computes: {WORDS}; list prints them and runs nothing"))]
+    #[arg(long, env = "RECAP_DEVICE", hide_env_values = true, default_value = "auto", help = format!("Device that computes: {WORDS}; list prints them and runs nothing"))]
     pub(super) device: String,
     /// Let several processes of one machine share a device
     #[arg(long, hide_short_help = true)]

@@ -12,6 +12,7 @@ use model::checkpoint::Precision;
 use model::presets::Preset;
 
 use super::{FrozenType, PretrainConfig, PretrainingChoice, RunConfig};
+use crate::runtime::note;
 
 /// The folder of a checkpoint: the path itself or in the project's folder; for the name of a repository also
 /// `checkpoints/NAME`, which is where `experiments import` puts it.
@@ -73,11 +74,14 @@ pub(crate) fn open_checkpoint(
     let mut sizes = model::checkpoint::load_config(directory)?;
     overrides.apply(&mut sizes);
     let precision = precision(config, &sizes, device);
+    if config.model.frozen_type == FrozenType::Bf16 && !device.supports_dtype(FloatDType::BF16) {
+        note(&format!("the device has no bf16: {precision:?}"));
+    }
     Checkpoint::open(directory, &overrides, precision, device)
         .with_context(|| format!("checkpoint {}", directory.display()))
 }
 
-/// The number types of ViT and language model. Weights that any stage trains are f32, and so are low-rank
+/// The number types of ViT and language model: of two bytes as far as the device has them. Weights that any stage trains are f32, and so are low-rank
 /// updates of a frozen language model.
 fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precision {
     if config.model.frozen_type == FrozenType::F32 {
@@ -85,11 +89,15 @@ fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precis
     }
     // no weight is allocated: parameters are initialised when they are first read
     let names = model::parameters::names(&sizes.init(device));
-    let of = |part: &str| {
+    let half = Precision::half(device, &sizes.text_config);
+    let of = |part: &str, half: FloatDType| {
         let mut own = names.iter().filter(|name| name.starts_with(part) && !name.contains(".lora."));
-        if own.any(|name| config.trains(name)) { FloatDType::F32 } else { FloatDType::BF16 }
+        if own.any(|name| config.trains(name)) { FloatDType::F32 } else { half }
     };
-    Precision { vision_model: of("vision_model."), language_model: of("language_model.") }
+    Precision {
+        vision_model: of("vision_model.", half.vision_model),
+        language_model: of("language_model.", half.language_model),
+    }
 }
 
 /// The sizes of a pretraining's model; its vocabulary is that of the tiny world.

@@ -1,5 +1,5 @@
 //! What the process offers to a run: the device, Ctrl-C, folder locks, shared caches, progress bars and the
-//! memory counter. It imports no other folder.
+//! memory counter. It imports `text` only.
 
 pub mod cache;
 pub mod device;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
+use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +51,29 @@ pub enum FrozenValue {
     /// Single precision.
     #[default]
     F32,
-    /// Half precision.
+    /// Half precision with the exponent of f32.
     Bf16,
+    /// Half precision of devices without bf16.
+    F16,
+}
+
+impl FrozenValue {
+    /// A value, rounded to this type.
+    pub(super) fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 => bf16::from_f32(value).to_f32(),
+            Self::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+
+    fn of(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::BF16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+            _ => Self::F32,
+        }
+    }
 }
 
 impl From<FrozenTypes> for Precision {
@@ -59,44 +81,33 @@ impl From<FrozenTypes> for Precision {
         let of = |value| match value {
             FrozenValue::F32 => FloatDType::F32,
             FrozenValue::Bf16 => FloatDType::BF16,
+            FrozenValue::F16 => FloatDType::F16,
         };
         Self { vision_model: of(types.vision_model), language_model: of(types.language_model) }
     }
 }
 
 impl FrozenTypes {
-    /// Whether a frozen tensor of this name has half precision.
-    pub(super) fn is_half(self, name: &str) -> bool {
-        let part = if name.starts_with("vision_model.") && !name.starts_with(LN_VISION) {
+    /// The type of a frozen tensor of this name.
+    pub(super) fn value(self, name: &str) -> FrozenValue {
+        if name.starts_with("vision_model.") && !name.starts_with(LN_VISION) {
             self.vision_model
         } else if name.starts_with("language_model.") {
             self.language_model
         } else {
             FrozenValue::F32
-        };
-        part == FrozenValue::Bf16
+        }
     }
 
-    /// The types of these tensors.
+    /// The types of these tensors: of a part, the one that is not f32, if any is.
     fn of(entries: &[Entry<'_>]) -> Self {
-        let part = |types: Self| {
-            let is_half = |entry: &Entry<'_>| types.is_half(&entry.name) && entry.dtype == Dtype::BF16;
-            if entries.iter().any(is_half) { FrozenValue::Bf16 } else { FrozenValue::F32 }
+        let part = |prefix: &str| {
+            let own = entries.iter().filter(|entry| entry.name.starts_with(prefix));
+            let own = own.filter(|entry| !entry.name.starts_with(LN_VISION));
+            let mut types = own.map(|entry| FrozenValue::of(entry.dtype));
+            types.find(|value| *value != FrozenValue::F32).unwrap_or_default()
         };
-        let (half, full) = (FrozenValue::Bf16, FrozenValue::F32);
-        Self {
-            vision_model: part(Self { vision_model: half, language_model: full }),
-            language_model: part(Self { vision_model: full, language_model: half }),
-        }
-    }
-
-    /// Half precision where either has it.
-    fn and(self, other: Self) -> Self {
-        let half = |one, other| if one == FrozenValue::Bf16 { one } else { other };
-        Self {
-            vision_model: half(self.vision_model, other.vision_model),
-            language_model: half(self.language_model, other.language_model),
-        }
+        Self { vision_model: part("vision_model."), language_model: part("language_model.") }
     }
 }
 
@@ -136,41 +147,22 @@ impl Base {
     }
 }
 
-/// What happens to the values of a source.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Rounded {
-    /// Nothing.
-    Not,
-    /// They are rounded as in the run, and in the runs before from whose checkpoints it started.
-    AsInRun {
-        /// Types in the run.
-        types: FrozenTypes,
-        /// The narrowest types that the values had.
-        narrowest: FrozenTypes,
-    },
-}
-
 /// A source whose tensors replace those of the sources before it.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub path: PathBuf,
-    pub rounded: Rounded,
+    /// The types that its values had in the runs that started from it, the last run's last: they are rounded
+    /// to each.
+    pub rounded: Vec<FrozenTypes>,
 }
 
 /// The sources of a checkpoint, its base before what was trained; the path alone if it is a whole one.
 pub(super) fn layers(path: &Path) -> Result<Vec<Layer>, CheckpointError> {
     let base = if path.is_dir() { Base::of(path)? } else { None };
-    let Some(base) = base else { return Ok(vec![Layer { path: path.to_owned(), rounded: Rounded::Not }]) };
+    let Some(base) = base else { return Ok(vec![Layer { path: path.to_owned(), rounded: Vec::new() }]) };
     let mut layers = layers(&base.find(path)?)?;
-    for layer in &mut layers {
-        let types = base.types;
-        let narrowest = match layer.rounded {
-            Rounded::Not => types,
-            Rounded::AsInRun { narrowest, .. } => narrowest.and(types),
-        };
-        layer.rounded = Rounded::AsInRun { types, narrowest };
-    }
-    layers.push(Layer { path: path.join(TRAINED_FILE), rounded: Rounded::Not });
+    layers.iter_mut().for_each(|layer| layer.rounded.push(base.types));
+    layers.push(Layer { path: path.join(TRAINED_FILE), rounded: Vec::new() });
     Ok(layers)
 }
 

@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 
 use crate::blip2::{Blip2, Blip2Config};
+use crate::lm::LanguageModelConfig;
 use crate::pretraining::{Pretraining, PretrainingConfig};
 use huggingface::Names;
 
@@ -168,6 +169,28 @@ pub struct Precision {
 impl Default for Precision {
     fn default() -> Self {
         Self { vision_model: FloatDType::F32, language_model: FloatDType::F32 }
+    }
+}
+
+impl Precision {
+    /// Two bytes a weight, as far as a device computes with such a type: bf16, where it has it, else f16. T5
+    /// has f32 where there is no bf16, because its activations overflow in f16.
+    pub fn half(device: &Device, language_model: &LanguageModelConfig) -> Self {
+        let is_t5 = matches!(language_model, LanguageModelConfig::T5(_));
+        Self::half_of(|dtype| device.supports_dtype(dtype), is_t5)
+    }
+
+    fn half_of(supports: impl Fn(FloatDType) -> bool, is_t5: bool) -> Self {
+        let first = |of: &[FloatDType]| of.iter().copied().find(|dtype| supports(*dtype));
+        let of = |of| first(of).unwrap_or(FloatDType::F32);
+        Self {
+            vision_model: of(&[FloatDType::BF16, FloatDType::F16]),
+            language_model: of(if is_t5 {
+                &[FloatDType::BF16]
+            } else {
+                &[FloatDType::BF16, FloatDType::F16]
+            }),
+        }
     }
 }
 

@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use half::bf16;
-
 use super::CheckpointError;
-use super::base::{Layer, Rounded, layers};
+use super::base::{FrozenTypes, FrozenValue, Layer, layers};
 use super::huggingface::held_name;
 use super::layout::{Layout, Mapped};
 use super::source::{ElementType, Source};
@@ -106,7 +104,8 @@ pub struct Parts {
 #[derive(Debug)]
 struct Opened {
     mapped: Mapped,
-    rounded: Rounded,
+    /// As in [`Layer`].
+    rounded: Vec<FrozenTypes>,
 }
 
 #[derive(Debug)]
@@ -148,10 +147,11 @@ impl Parts {
         let Location { source, name: own, .. } = self.locations.get(name)?;
         let Opened { mapped, rounded } = &self.sources[*source];
         let stored = mapped.get(own).map(|(_, element_type)| element_type)?;
-        Some(match rounded {
-            Rounded::Not => stored,
-            Rounded::AsInRun { types, .. } if types.is_half(name) => ElementType::BF16,
-            Rounded::AsInRun { .. } => ElementType::F32,
+        Some(match rounded.last().map(|types| types.value(name)) {
+            None => stored,
+            Some(FrozenValue::F32) => ElementType::F32,
+            Some(FrozenValue::Bf16) => ElementType::BF16,
+            Some(FrozenValue::F16) => ElementType::F16,
         })
     }
 
@@ -204,7 +204,7 @@ impl Parts {
                     .push(format!("{full}: {} has it, but another source is there for it", path.display()));
             }
         }
-        self.sources.push(Opened { mapped, rounded: *rounded });
+        self.sources.push(Opened { mapped, rounded: rounded.clone() });
         Ok(held)
     }
 
@@ -308,10 +308,9 @@ impl Parts {
         };
         let Opened { mapped, rounded } = &self.sources[*source];
         let mut values = mapped.read_f32(own)?;
-        if let Rounded::AsInRun { narrowest, .. } = rounded
-            && narrowest.is_half(name)
+        for value in rounded.iter().map(|types| types.value(name)).filter(|value| *value != FrozenValue::F32)
         {
-            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+            values.iter_mut().for_each(|own| *own = value.round(*own));
         }
         Ok(values)
     }

@@ -144,8 +144,8 @@ pub(super) fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
 }
 
 impl Precision {
-    /// The type of a parameter.
-    fn of(self, ours: &str) -> FloatDType {
+    /// The type of a parameter, by its name in [`crate::Blip2`].
+    pub fn of(self, ours: &str) -> FloatDType {
         if ours.starts_with("vision_model.") {
             self.vision_model
         } else if ours.starts_with("language_model.") {

@@ -103,7 +103,11 @@ impl ModuleVisitor for Collector<'_> {
         }
         let (name, slice) = self.names.location(&ours);
         let tensor = parameter.val().without_autodiff();
-        let dtype = if tensor.dtype() == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
+        let dtype = match tensor.dtype() {
+            DType::BF16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
+            _ => Dtype::F32,
+        };
         let mut shape = tensor.dims().to_vec();
         let fetch: Box<dyn Fn() -> Result<Vec<u8>, CheckpointError> + '_> = match slice {
             Slice::Whole => Box::new(move || Ok(bytes(tensor.clone()))),
@@ -125,7 +129,8 @@ impl ModuleVisitor for Collector<'_> {
 }
 
 fn bytes<const D: usize>(tensor: Tensor<D>) -> Vec<u8> {
-    let tensor = if tensor.dtype() == DType::BF16 { tensor } else { tensor.cast(FloatDType::F32) };
+    let is_half = matches!(tensor.dtype(), DType::BF16 | DType::F16);
+    let tensor = if is_half { tensor } else { tensor.cast(FloatDType::F32) };
     tensor.into_data().as_bytes().to_vec()
 }
 

@@ -36,7 +36,7 @@ struct Drawn {
 fn load(file: &Path, config: &PretrainingConfig) -> Pretraining {
     let vit = models().join("lavis/eva_vit_g.pth");
     let parts = Parts::open(&[(Role::Whole, file), (Role::Vision, &vit)]).unwrap();
-    load_pretraining(parts, config, &Device::flex()).unwrap()
+    load_pretraining(parts, config, &Device::default()).unwrap()
 }
 
 /// Our name of one of LAVIS's tensors in the Q-Former's attention.

@@ -66,7 +66,7 @@ impl<B> Case<B> {
             config.fusion = self.fusion;
         };
         let (mut config, mut blip2) =
-            model::checkpoint::load(&models().join(&self.model), adapt, &Device::flex()).unwrap();
+            model::checkpoint::load(&models().join(&self.model), adapt, &Device::default()).unwrap();
         if let Some(adapter) = &self.adapter {
             let adapter = models().join(adapter);
             let lora = model::checkpoint::load_adapter(&mut blip2, &adapter, |lora| lora.lora_dropout = 0.0);

@@ -58,7 +58,7 @@ fn trained<O: Objective>(
         train: Arc::new(Batches { rows, batch }),
         validation: None,
         directory: directory.to_owned(),
-        device: Device::flex(),
+        device: Device::default(),
         seed: 1,
         label: "parity".to_owned(),
         settings: serde_json::Value::Null,

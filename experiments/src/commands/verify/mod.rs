@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
-use model::checkpoint::{self, Precision};
+use model::checkpoint::{self, CheckpointError, Precision};
 use model::generate::GenerateConfig;
 use model::loss::{Targets, cross_entropy};
 use model::parameters::{gradient, set_trainable};
@@ -21,7 +21,7 @@ pub use reference::Reference;
 use reference::{HostTensor, Values, generation};
 
 use super::options::{CheckpointOption, DeviceOption};
-use crate::runtime::device;
+use crate::runtime::{Caches, device};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     reference: PathBuf,
-    /// Store ViT and language model in bf16: features are compared to 5e-2, logits to 2e-2
+    /// Store ViT and language model in bf16, or f16 on a device without it: features are compared to 5e-2, logits to 2e-2
     #[arg(long)]
     bf16: bool,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub struct Subject<'a> {
     pub checkpoint: &'a Path,
     /// Folder of LoRA updates for it.
     pub adapter: Option<&'a Path>,
-    /// Whether ViT and language model are stored in bf16.
+    /// Whether ViT and language model have two bytes a weight, as in [`Precision::half`].
     pub bf16: bool,
 }
 
@@ -60,7 +60,7 @@ pub struct Subject<'a> {
 /// # Errors
 /// When a file cannot be read or the reference does not fit the checkpoint.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let device = device::select(&arguments.device.device)?.device;
+    let device = device::open(&arguments.device.device, Caches::new(None).folder())?.device;
     let reference = Reference::read(&arguments.reference)?;
     let Arguments { checkpoint, adapter, bf16, .. } = arguments;
     let subject = Subject { checkpoint: &checkpoint.checkpoint, adapter: adapter.as_deref(), bf16: *bf16 };
@@ -94,8 +94,10 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
         config.vision_config.attention_dropout = 0.0;
         config.set_dropout(0.0);
     };
-    let half = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
-    let precision = if bf16 { half } else { Precision::default() };
+    let half = || {
+        Ok::<_, CheckpointError>(Precision::half(device, &checkpoint::load_config(directory)?.text_config))
+    };
+    let precision = if bf16 { half()? } else { Precision::default() };
     let (config, mut blip2) = checkpoint::load_in(directory, adapt, precision, device)?;
     if let Some(adapter) = adapter {
         checkpoint::load_adapter(&mut blip2, adapter, |lora| lora.lora_dropout = 0.0)?;
