@@ -1,6 +1,6 @@
 # Everything a newcomer types. Each target installs what is missing first; `make setup` alone only does that.
 
-.PHONY: demo test check bench docs fuzz setup tools meteor-data mpi
+.PHONY: demo test test-gpu check bench docs fuzz setup tools meteor-data mpi
 .NOTPARALLEL:
 
 # A cargo that `setup` has just installed is not on the PATH of the shell that called make.
@@ -11,6 +11,10 @@ demo: setup
 
 test: setup meteor-data
 	cargo test --workspace
+
+# The tests of accelerators, on the GPU that there is or on a software driver.
+test-gpu: setup meteor-data
+	scripts/test-gpu.sh
 
 # What a change must pass besides the tests, cheapest first.
 check: setup tools

@@ -112,17 +112,25 @@ impl HostVisual {
         }
     }
 
-    /// Uploads the array, as a constant of any graph; bytes are normalised on the device.
+    /// Uploads the array, as a constant of any graph; bytes are normalised on the device. A device that lacks a
+    /// type gets the same values in f32.
     pub fn upload(self, device: &Device) -> Visual {
         let device = device.clone().inner();
         match self {
             Self::Pixels { bytes, shape, mean, std } => {
-                let bytes = Tensor::<5, Int>::from_data(TensorData::new(bytes, shape), (&device, DType::U8));
+                let bytes = if device.supports_dtype(DType::U8) {
+                    let data = TensorData::new(bytes, shape);
+                    Tensor::<5, Int>::from_data(data, (&device, DType::U8)).float()
+                } else {
+                    // WGSL has no bytes
+                    let values: Vec<f32> = bytes.into_iter().map(f32::from).collect();
+                    Tensor::<5>::from_data(TensorData::new(values, shape), &device)
+                };
                 let each = |values: [f32; 3]| {
                     Tensor::<5>::from_data(TensorData::new(values.to_vec(), [1, 1, 3, 1, 1]), &device)
                 };
                 // the reference's order, in f32: scale, subtract, divide
-                let scaled = bytes.float().mul_scalar(1.0_f32 / 255.0);
+                let scaled = bytes.mul_scalar(1.0_f32 / 255.0);
                 Visual::Frames((scaled - each(mean)) / each(std))
             }
             Self::Frames { values, shape } => {
@@ -132,8 +140,13 @@ impl HostVisual {
                 Visual::Features(Tensor::from_data(TensorData::new(values, shape), &device))
             }
             Self::HalfFeatures { values, shape } => {
-                let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
-                Visual::Features(half.cast(FloatDType::F32))
+                Visual::Features(if device.supports_dtype(DType::BF16) {
+                    let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
+                    half.cast(FloatDType::F32)
+                } else {
+                    let values: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
+                    Tensor::from_data(TensorData::new(values, shape), &device)
+                })
             }
         }
     }
