@@ -9,6 +9,7 @@ use data::features::{FeatureItem, FeatureKey, Features};
 use data::frames::FrameStore;
 use data::preprocess::Preprocess;
 use data::progress::OnProgress;
+use model::device::DeviceError;
 use model::{Blip2, Visual};
 use sha2::{Digest, Sha256};
 
@@ -115,8 +116,9 @@ fn features(
         Visual::Features(features) => features,
     };
     // a frozen ViT may compute in bf16
-    let values = features.cast(FloatDType::F32).into_data().try_to_vec::<f32>();
-    values.map_err(|error| CaptionerError::Features(format!("{error:?}")))
+    let failed = |error: &dyn std::fmt::Debug| CaptionerError::Features(DeviceError::new(error).to_string());
+    let data = features.cast(FloatDType::F32).try_into_data().map_err(|error| failed(&error))?;
+    data.try_to_vec::<f32>().map_err(|error| failed(&error))
 }
 
 /// Hash of a ViT's weights.

@@ -10,6 +10,7 @@ pub mod checkpoint;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use checkpoint::fuzzing;
+pub mod device;
 pub mod fusion;
 pub mod generate;
 mod input;

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)] // what fails in a helper fails the test
 
 use burn::tensor::activation::gelu;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use model::loss::{Targets, cross_entropy};
 use serde_json::Value;
 use tests::Desk;
 
@@ -69,7 +70,8 @@ fn a_tensor_beyond_the_adapters_limit_is_an_error_and_not_a_crash() {
     let device = Device::default();
     let too_large = Tensor::<2>::from_data(TensorData::new(vec![1.0_f32; 50 << 20], [50 << 10, 1 << 10]), &device);
     let read = (too_large + 1.0).slice([0..1, 0..1]).try_into_data();
-    println!("{read:?}");
+    let error = format!("{:?}", read.unwrap_err());
+    assert!(error.contains("allocate buffer of size: 209715200"), "{error}");
 }
 
 #[test]
@@ -109,5 +111,31 @@ fn a_run_has_the_losses_of_the_cpu() {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
+    }
+}
+
+/// `[image_to_text, text_to_image]` as in the first stage: the most similar of `q` queries.
+fn contrastive(device: &Device, b: usize, q: usize, smoothing: f64) -> Vec<f32> {
+    let image: Tensor<3> = ramp([b, q, 8], device);
+    let text: Tensor<2> = ramp([b, 8], device) * 0.7;
+    // [b images, b texts, q] 
+    let products = image.matmul(text.swap_dims(0, 1).unsqueeze::<3>().repeat_dim(0, b)).swap_dims(1, 2);
+    let image_to_text: Tensor<2> = products.max_dim(2).squeeze_dim(2);
+    let text_to_image = image_to_text.clone().swap_dims(0, 1);
+    let loss = |similarities: Tensor<2>| {
+        let ids = Tensor::<1, Int>::arange(0..b as i64, device).reshape([b, 1]);
+        let targets = Targets { ids, mask: Tensor::ones([b, 1], device) };
+        cross_entropy(similarities.reshape([b, 1, b]), &targets, smoothing)
+    };
+    [values(loss(image_to_text)), values(loss(text_to_image))].concat()
+}
+
+#[test]
+fn cross_entropy_has_the_value_of_the_cpu_for_every_number_of_classes() {
+    for smoothing in [0.0, 0.1] {
+        for b in 2..10 {
+            let [found, expected] = [Device::default(), Device::flex()].map(|device| contrastive(&device, b, 3, smoothing));
+            println!("{smoothing} {b}: {found:?} {expected:?}");
+        }
     }
 }

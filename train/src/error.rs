@@ -182,7 +182,7 @@ impl From<LoadError<Self>> for TrainError {
 impl TrainError {
     /// The device failed to return a result.
     pub fn device(error: impl std::fmt::Debug) -> Self {
-        Self::Device(format!("{error:?}"))
+        Self::Device(model::device::DeviceError::new(error).to_string())
     }
 
     /// Names the action and the path of a failed file operation.

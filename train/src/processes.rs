@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, FloatDType, Tensor, TensorData, bf16};
+use burn::tensor::{Device, Tensor, TensorData, bf16};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -247,8 +247,10 @@ impl Buckets<'_> {
             return self.processes.sum_tensor(own);
         }
         let (device, dims) = (own.device(), own.dims());
-        let mut values =
-            own.cast(FloatDType::BF16).into_data().try_to_vec::<bf16>().map_err(TrainError::device)?;
+        // on the host: not every device has bf16
+        let values = own.try_into_data().map_err(TrainError::device)?.try_to_vec::<f32>();
+        let values = values.map_err(TrainError::device)?;
+        let mut values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
         self.processes.sum_halves(&mut values)?;
         let sums: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
         Ok(Tensor::from_data(TensorData::new(sums, dims), &device))

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use data::datasets::Split;
+use model::device::DeviceError;
 use train::dashboard::Dashboard;
 use train::processes::{check_same, share_first};
 use train::{BEST, files};
@@ -336,6 +337,7 @@ fn without_panic<T>(session: &Session, work: impl FnOnce() -> anyhow::Result<T>)
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        let text = DeviceError::new(format_args!("{text}")).to_string();
         if session.processes.world_size() > 1 {
             eprintln!("process {} ended in a panic: {text}", session.processes.rank());
             std::process::exit(1);

@@ -8,12 +8,8 @@ use super::llama::Llama;
 use super::opt::Opt;
 use super::t5::{T5, T5Cache};
 use super::{LanguageModel, Prefix};
+use crate::device::DeviceError;
 use crate::generate::NextToken;
-
-/// The device failed to return its results.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the device failed while decoding: {0}")]
-pub struct DeviceError(String);
 
 /// Sequences being generated, one or more for each prompt.
 pub struct Decoding<'a> {
@@ -105,7 +101,7 @@ impl NextToken for Decoding<'_> {
             }
             State::Causal(Causal { model, prefix, cache, .. }) => {
                 let Some(Prefix { embedded, mask }) = prefix.take() else {
-                    return Err(DeviceError("decoding was started twice".to_owned()));
+                    return Err(DeviceError::new("decoding was started twice"));
                 };
                 let [b, s, _] = embedded.dims();
                 let (positions, bias) = positions_and_bias(mask, [b, s], &self.device);
@@ -161,5 +157,6 @@ fn in_place(parents: &[usize], rows: usize) -> bool {
 }
 
 fn to_host(scores: Tensor<3>) -> Result<Vec<f32>, DeviceError> {
-    scores.into_data().try_to_vec::<f32>().map_err(|error| DeviceError(format!("{error:?}")))
+    let data = scores.try_into_data().map_err(DeviceError::new)?;
+    data.try_to_vec::<f32>().map_err(DeviceError::new)
 }

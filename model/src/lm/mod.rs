@@ -7,7 +7,7 @@ pub mod llama;
 pub mod opt;
 pub mod t5;
 
-pub use decoding::{Decoding, DeviceError};
+pub use decoding::Decoding;
 
 use burn::module::{Module, Param};
 use burn::tensor::module::embedding;

@@ -1,0 +1,73 @@
+//! Failures of a device, in words.
+
+use std::fmt::Debug;
+
+/// The device failed to compute or to return its results.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DeviceError(String);
+
+impl DeviceError {
+    /// The failure that Burn reports, or the text of a panic.
+    pub fn new(error: impl Debug) -> Self {
+        let text = format!("{error:?}");
+        Self(out_of_memory(&text).unwrap_or_else(|| first_causes(&text)))
+    }
+}
+
+/// What cubecl 0.11 says where memory runs out, before the number of bytes (`IoError` in cubecl-runtime).
+const FAILED_ALLOCATIONS: [&str; 2] = ["can't allocate buffer of size: ", "out of device memory allocating "];
+
+fn out_of_memory(text: &str) -> Option<String> {
+    let mut found = FAILED_ALLOCATIONS.iter().filter_map(|said| text.split_once(said));
+    let (_, after) = found.next()?;
+    let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    let bytes: u64 = after[..end].parse().ok()?;
+    Some(format!(
+        "the device cannot hold a tensor of {:.1} MB ({bytes} bytes): its memory is full, or its driver limits one \
+         buffer to less. Smaller batches (train.batch_size with train.micro_batches, evaluate.batch_size) and \
+         model.frozen_type=bf16 take less",
+        bytes as f64 / 1e6
+    ))
+}
+
+/// The text without empty lines and backtraces, in one line.
+fn first_causes(text: &str) -> String {
+    const NOISE: [&str; 4] = ["Backtrace", "No backtrace", "Asked at", "Caused by"];
+    let lines = text.lines().map(str::trim);
+    let told = lines.filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.starts_with(noise)));
+    let told: Vec<&str> = told.collect();
+    told.join(": ").chars().take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A debug form that is the text itself, as cubecl's errors have.
+    struct Said(&'static str);
+
+    impl Debug for Said {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str(self.0)
+        }
+    }
+
+    #[test]
+    fn a_failed_allocation_is_told_with_its_size_and_what_takes_less() {
+        for said in [
+            "An error happened\nCaused by:\n  can't allocate buffer of size: 263192576\nNo backtrace available",
+            "out of device memory allocating 263192576 bytes\n",
+        ] {
+            let told = DeviceError::new(Said(said)).to_string();
+            assert!(told.contains("263.2 MB (263192576 bytes)") && told.contains("train.micro_batches"), "{told}");
+        }
+    }
+
+    #[test]
+    fn other_failures_keep_their_causes_in_one_line() {
+        let said = "An error happened\nCaused by:\n  A kernel failed\n\nBacktrace:\nNo backtrace available\n";
+        assert_eq!(DeviceError::new(Said(said)).to_string(), "An error happened: A kernel failed");
+        assert_eq!(DeviceError::new("plain").to_string(), "\"plain\"");
+    }
+}
