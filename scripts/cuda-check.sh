@@ -15,20 +15,22 @@ if [[ ! -e $tools/lib/libnvrtc.so ]]; then
   rm -rf "$tools"
   mkdir -p "$tools/wheels" "$tools/lib" "$tools/include"
   python3 -m pip download --quiet --no-deps -d "$tools/wheels" nvidia-cuda-nvrtc-cu12==12.9.86 \
-    nvidia-cuda-runtime-cu12==12.9.79 nvidia-cuda-cccl-cu12==12.9.27
+    nvidia-cuda-runtime-cu12==12.9.79 nvidia-cuda-cccl-cu12==12.9.27 nvidia-cuda-nvcc-cu12==12.9.86
   for wheel in "$tools"/wheels/*.whl; do
     python3 -m zipfile -e "$wheel" "$tools/unpacked"
   done
   cp -r "$tools/unpacked/nvidia/cuda_runtime/include/." "$tools/include"
+  cp -r "$tools/unpacked/nvidia/cuda_nvcc/include/crt" "$tools/include/crt"
   cp -r "$tools/unpacked/nvidia/cuda_cccl/include" "$tools/include/cccl"
   cp "$tools"/unpacked/nvidia/cuda_nvrtc/lib/libnvrtc*.so* "$tools/lib"
   rm -r "$tools/wheels" "$tools/unpacked"
   ln -s libnvrtc.so.12 "$tools/lib/libnvrtc.so"
 fi
-cc -shared -fPIC -O1 -Wall -Wextra -Werror -o "$tools/lib/libcuda.so" tests/cuda/driver.c
-ln -sf libcuda.so "$tools/lib/libcuda.so.1"
+# apart from NVRTC, which looks for a libcuda.so.1 beside itself and calls more of it than this driver has
+mkdir -p "$tools/driver"
+cc -shared -fPIC -O1 -Wall -Wextra -Werror -o "$tools/driver/libcuda.so" tests/cuda/driver.c
 
-export CUDA_PATH=$tools LD_LIBRARY_PATH=$tools/lib BURN_DEVICE=cuda RECAP_COMPILE_ONLY=1
+export CUDA_PATH=$tools LD_LIBRARY_PATH=$tools/driver:$tools/lib BURN_DEVICE=cuda RECAP_COMPILE_ONLY=1
 tests=(test --quiet --profile gpu -p experiments -p model -p train -p tests --no-default-features
   --features tests/cuda,experiments/cuda,experiments/fusion --test cuda --test parity)
 LD_LIBRARY_PATH= scripts/cuda.sh "${tests[@]}" --no-run

@@ -139,15 +139,13 @@ impl HostVisual {
             Self::Features { values, shape } => {
                 Visual::Features(Tensor::from_data(TensorData::new(values, shape), &device))
             }
-            Self::HalfFeatures { values, shape } => {
-                Visual::Features(if device.supports_dtype(DType::BF16) {
-                    let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
-                    half.cast(FloatDType::F32)
-                } else {
-                    let values: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
-                    Tensor::from_data(TensorData::new(values, shape), &device)
-                })
-            }
+            Self::HalfFeatures { values, shape } => Visual::Features(if device.supports_dtype(DType::BF16) {
+                let half = Tensor::<4>::from_data(TensorData::new(values, shape), (&device, DType::BF16));
+                half.cast(FloatDType::F32)
+            } else {
+                let values: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
+                Tensor::from_data(TensorData::new(values, shape), &device)
+            }),
         }
     }
 }

@@ -8,11 +8,11 @@ pub use config::Blip2Config;
 use burn::module::{Module, Param};
 use burn::tensor::{FloatDType, Int, Tensor};
 
+use crate::device::DeviceError;
 use crate::fusion::{Fusion, TemporalEmbedding};
 use crate::generate::{self, GenerateConfig, GenerateError, Generated, PromptInfo, Request};
 use crate::input::InputError;
 use crate::layers::{LayerNorm, Linear, cast};
-use crate::device::DeviceError;
 use crate::lm::{LanguageModel, Prefix};
 use crate::loss::{Targets, cross_entropy};
 use crate::parameters::is_frozen;

@@ -33,7 +33,8 @@ fn out_of_memory(text: &str) -> Option<String> {
 
 /// The text without empty lines and backtraces, in one line.
 fn first_causes(text: &str) -> String {
-    const NOISE: [&str; 4] = ["Backtrace", "No backtrace", "Asked at", "Caused by"];
+    const NOISE: [&str; 6] =
+        ["Backtrace", "No backtrace", "Asked at", "Caused by", "skipped `", "Several failures at once"];
     let lines = text.lines().map(str::trim);
     let told = lines.filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.starts_with(noise)));
     let told: Vec<&str> = told.collect();
@@ -60,7 +61,10 @@ mod tests {
             "out of device memory allocating 263192576 bytes\n",
         ] {
             let told = DeviceError::new(Said(said)).to_string();
-            assert!(told.contains("263.2 MB (263192576 bytes)") && told.contains("train.micro_batches"), "{told}");
+            assert!(
+                told.contains("263.2 MB (263192576 bytes)") && told.contains("train.micro_batches"),
+                "{told}"
+            );
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// The program of `RECAP_PROGRAM`, or this workspace's, built if it is not. Cargo gives a test the binaries of its own package only.
+/// The program of `RECAP_PROGRAM`, or this workspace's, built if it is not. Cargo gives a test the binaries
+/// of its own package only.
 ///
 /// # Panics
 /// When the program does not build.

@@ -68,7 +68,8 @@ fn burns_gradient_of_gelu_still_needs_the_workaround() {
 #[test]
 fn a_tensor_beyond_the_adapters_limit_is_an_error_and_not_a_crash() {
     let device = Device::default();
-    let too_large = Tensor::<2>::from_data(TensorData::new(vec![1.0_f32; 50 << 20], [50 << 10, 1 << 10]), &device);
+    let too_large =
+        Tensor::<2>::from_data(TensorData::new(vec![1.0_f32; 50 << 20], [50 << 10, 1 << 10]), &device);
     let read = (too_large + 1.0).slice([0..1, 0..1]).try_into_data();
     let error = format!("{:?}", read.unwrap_err());
     assert!(error.contains("allocate buffer of size: 209715200"), "{error}");
@@ -118,7 +119,7 @@ fn a_run_has_the_losses_of_the_cpu() {
 fn contrastive(device: &Device, b: usize, q: usize, smoothing: f64) -> Vec<f32> {
     let image: Tensor<3> = ramp([b, q, 8], device);
     let text: Tensor<2> = ramp([b, 8], device) * 0.7;
-    // [b images, b texts, q] 
+    // [b images, b texts, q]
     let products = image.matmul(text.swap_dims(0, 1).unsqueeze::<3>().repeat_dim(0, b)).swap_dims(1, 2);
     let image_to_text: Tensor<2> = products.max_dim(2).squeeze_dim(2);
     let text_to_image = image_to_text.clone().swap_dims(0, 1);
@@ -134,7 +135,8 @@ fn contrastive(device: &Device, b: usize, q: usize, smoothing: f64) -> Vec<f32> 
 fn cross_entropy_has_the_value_of_the_cpu_for_every_number_of_classes() {
     for smoothing in [0.0, 0.1] {
         for b in 2..10 {
-            let [found, expected] = [Device::default(), Device::flex()].map(|device| contrastive(&device, b, 3, smoothing));
+            let [found, expected] =
+                [Device::default(), Device::flex()].map(|device| contrastive(&device, b, 3, smoothing));
             println!("{smoothing} {b}: {found:?} {expected:?}");
         }
     }

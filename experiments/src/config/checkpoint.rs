@@ -81,8 +81,8 @@ pub(crate) fn open_checkpoint(
         .with_context(|| format!("checkpoint {}", directory.display()))
 }
 
-/// The number types of ViT and language model: of two bytes as far as the device has them. Weights that any stage trains are f32, and so are low-rank
-/// updates of a frozen language model.
+/// The number types of ViT and language model: of two bytes as far as the device has them. Weights that any
+/// stage trains are f32, and so are low-rank updates of a frozen language model.
 fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precision {
     if config.model.frozen_type == FrozenType::F32 {
         return Precision::default();

@@ -19,6 +19,7 @@ mod json;
 pub mod layout;
 mod parts;
 mod peft;
+mod precision;
 mod read;
 mod save;
 pub mod source;
@@ -32,6 +33,7 @@ pub use hash::{QFORMER_TOKENIZER, SETTINGS_FILE, hex, weights_hash};
 pub use import::{Imported, image_size, import};
 pub use parts::{Parts, Role};
 pub use peft::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILES, load_adapter, load_adapter_config, save_adapter};
+pub use precision::Precision;
 pub use stand_in::stand_in;
 
 use std::path::{Path, PathBuf};
@@ -155,43 +157,6 @@ pub fn end_tokens(directory: &Path, config: &Blip2Config) -> Result<Vec<u32>, Ch
         }),
     });
     Ok(ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
-}
-
-/// The types of the weights. Everything between ViT and language model is f32, and trained weights should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Precision {
-    /// Of the ViT.
-    pub vision_model: FloatDType,
-    /// Of the language model.
-    pub language_model: FloatDType,
-}
-
-impl Default for Precision {
-    fn default() -> Self {
-        Self { vision_model: FloatDType::F32, language_model: FloatDType::F32 }
-    }
-}
-
-impl Precision {
-    /// Two bytes a weight, as far as a device computes with such a type: bf16, where it has it, else f16. T5
-    /// has f32 where there is no bf16, because its activations overflow in f16.
-    pub fn half(device: &Device, language_model: &LanguageModelConfig) -> Self {
-        let is_t5 = matches!(language_model, LanguageModelConfig::T5(_));
-        Self::half_of(|dtype| device.supports_dtype(dtype), is_t5)
-    }
-
-    fn half_of(supports: impl Fn(FloatDType) -> bool, is_t5: bool) -> Self {
-        let first = |of: &[FloatDType]| of.iter().copied().find(|dtype| supports(*dtype));
-        let of = |of| first(of).unwrap_or(FloatDType::F32);
-        Self {
-            vision_model: of(&[FloatDType::BF16, FloatDType::F16]),
-            language_model: of(if is_t5 {
-                &[FloatDType::BF16]
-            } else {
-                &[FloatDType::BF16, FloatDType::F16]
-            }),
-        }
-    }
 }
 
 /// Loads a checkpoint onto a device in f32. `adapt` may change settings that do not depend on the weights

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::{CheckpointError, Parts, Precision};
@@ -140,18 +140,5 @@ pub(super) fn nearest(name: &str, candidates: &BTreeSet<String>) -> String {
     match best.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((likeness, other)) if likeness > 0.8 => format!(" (the file has {other})"),
         _ => String::new(),
-    }
-}
-
-impl Precision {
-    /// The type of a parameter, by its name in [`crate::Blip2`].
-    pub fn of(self, ours: &str) -> FloatDType {
-        if ours.starts_with("vision_model.") {
-            self.vision_model
-        } else if ours.starts_with("language_model.") {
-            self.language_model
-        } else {
-            FloatDType::F32
-        }
     }
 }

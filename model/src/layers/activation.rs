@@ -42,8 +42,8 @@ impl Activation {
     }
 }
 
-/// GELU in a device's own operations. [`activation::gelu`] of Burn 0.22 has the derivative of the tanh formula
-/// with six digits (`ActivationOps::gelu_backward`): gradients that differ by 2e-4.
+/// GELU in a device's own operations. [`activation::gelu`] of Burn 0.22 has the derivative of the tanh
+/// formula with six digits (`ActivationOps::gelu_backward`): gradients that differ by 2e-4.
 fn on_device<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let cdf = ((x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
     x * cdf

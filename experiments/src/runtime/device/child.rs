@@ -327,7 +327,7 @@ mod tests {
             assert!(error.contains(part), "{part}: {error}");
         }
         is_cpu(word)?;
-    let refused = told(&line(&Line::Refused("no such device".to_owned()))).unwrap_err();
+        let refused = told(&line(&Line::Refused("no such device".to_owned()))).unwrap_err();
         assert_eq!(refused.to_string(), "no such device");
     }
 
