@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: tests the device, compares its results with the references of transformers, and
-# times a BLIP-2 of full size, beside transformers on the same GPU. `scripts/cuda.sh` builds programs for CUDA.
+# times a BLIP-2 of full size, beside transformers on the same GPU. `scripts/cuda.sh` builds programs for
+# CUDA.
 #
 # usage: scripts/gpu-check.sh [--device WORD] [--programs FOLDER] [--python PYTHON] [--tiny]
 #
@@ -10,8 +11,8 @@
 # --tiny             a model of a few thousand weights, for a device that computes in software
 #
 # Prints markdown for docs/benchmarks/gpu.md: machine, versions, the device's self-test, every parity
-# reference on the device, and clips per second and memory of FLAN-T5-XL BLIP-2 (random weights, bf16 where the device
-# has it, 8 frames) for beam-5 captioning and a training step of the Q-Former.
+# reference on the device, and clips per second and memory of FLAN-T5-XL BLIP-2 (random weights, bf16 where
+# the device has it, 8 frames) for beam-5 captioning and a training step of the Q-Former.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arguments=$*

@@ -112,8 +112,8 @@ impl HostVisual {
         }
     }
 
-    /// Uploads the array, as a constant of any graph; bytes are normalised on the device. A device that lacks a
-    /// type gets the same values in f32.
+    /// Uploads the array, as a constant of any graph; bytes are normalised on the device. A device that lacks
+    /// a type gets the same values in f32.
     pub fn upload(self, device: &Device) -> Visual {
         let device = device.clone().inner();
         match self {

@@ -34,7 +34,8 @@ pub(super) struct Arguments {
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     reference: PathBuf,
-    /// Store ViT and language model in bf16, or f16 on a device without it: features are compared to 5e-2, logits to 2e-2
+    /// Store ViT and language model in bf16, or f16 on a device without it: features are compared to 5e-2,
+    /// logits to 2e-2
     #[arg(long)]
     bf16: bool,
     #[command(flatten)]
