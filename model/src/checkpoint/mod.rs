@@ -38,10 +38,9 @@ pub use stand_in::stand_in;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 
 use crate::blip2::{Blip2, Blip2Config};
-use crate::lm::LanguageModelConfig;
 use crate::pretraining::{Pretraining, PretrainingConfig};
 use huggingface::Names;
 

@@ -218,11 +218,12 @@ mod tests {
 
     #[test]
     fn a_devices_operations_give_the_value_and_gradient_of_the_host() {
-        let pairs: [(Activation, fn(Tensor<1>) -> Tensor<1>); 2] =
-            [(Activation::Gelu, on_device), (Activation::GeluNew, new_on_device)];
-        for (activation, on_device) in pairs {
+        for activation in [Activation::Gelu, Activation::GeluNew] {
             let (ours, our_gradient) = value_and_gradient(|x| activation.forward(x));
-            let (theirs, their_gradient) = value_and_gradient(on_device);
+            let (theirs, their_gradient) = match activation {
+                Activation::Gelu => value_and_gradient(on_device),
+                _ => value_and_gradient(new_on_device),
+            };
             ours.into_data().assert_approx_eq::<f32>(&theirs.into_data(), Tolerance::absolute(3e-6));
             let tolerance = Tolerance::absolute(2e-5);
             our_gradient.into_data().assert_approx_eq::<f32>(&their_gradient.into_data(), tolerance);

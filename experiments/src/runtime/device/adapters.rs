@@ -24,12 +24,12 @@ pub struct Adapter {
     /// Whether a driver computes on the CPU.
     pub is_software: bool,
     /// How Burn finds it.
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// How Burn numbers an adapter: among those of its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-enum Place {
+pub(super) enum Place {
     /// By its number alone.
     #[default]
     Cuda,

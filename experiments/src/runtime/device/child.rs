@@ -326,7 +326,6 @@ mod tests {
         for part in ["wrong numbers", "softmax in f32", "9.7e-1"] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        is_cpu(word)?;
         let refused = told(&line(&Line::Refused("no such device".to_owned()))).unwrap_err();
         assert_eq!(refused.to_string(), "no such device");
     }
