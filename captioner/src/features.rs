@@ -9,8 +9,7 @@ use data::features::{FeatureItem, FeatureKey, Features};
 use data::frames::FrameStore;
 use data::preprocess::Preprocess;
 use data::progress::OnProgress;
-use model::device::DeviceError;
-use model::{Blip2, Visual};
+use model::{Blip2, Visual, device};
 use sha2::{Digest, Sha256};
 
 use crate::CaptionerError;
@@ -116,9 +115,8 @@ fn features(
         Visual::Features(features) => features,
     };
     // a frozen ViT may compute in bf16
-    let failed = |error: &dyn std::fmt::Debug| CaptionerError::Features(DeviceError::new(error).to_string());
-    let data = features.cast(FloatDType::F32).try_into_data().map_err(|error| failed(&error))?;
-    data.try_to_vec::<f32>().map_err(|error| failed(&error))
+    device::values(features.cast(FloatDType::F32))
+        .map_err(|error| CaptionerError::Features(error.to_string()))
 }
 
 /// Hash of a ViT's weights.

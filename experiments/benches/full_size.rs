@@ -18,7 +18,6 @@ use model::checkpoint::{self, Precision};
 use model::generate::GenerateConfig;
 use model::loss::Targets;
 use model::parameters::{FieldPath, count, set_trainable};
-
 use model::presets::Preset;
 use model::{Blip2, Prompt, Visual};
 

@@ -1,6 +1,17 @@
-//! Failures of a device, in words.
+//! Values that are read from a device, and what is reported where it fails.
 
 use std::fmt::Debug;
+
+use burn::tensor::Tensor;
+
+/// The values of an f32 tensor, in the host's memory. Waits for the device.
+///
+/// # Errors
+/// When the device failed to compute them.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, DeviceError> {
+    let data = tensor.try_into_data().map_err(DeviceError::new)?;
+    data.try_to_vec::<f32>().map_err(DeviceError::new)
+}
 
 /// The device failed to compute or to return its results.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +26,7 @@ impl DeviceError {
     }
 }
 
-/// What cubecl 0.11 says where memory runs out, before the number of bytes (`IoError` in cubecl-runtime).
+/// The texts of cubecl 0.11 (`IoError` in cubecl-runtime) before the number of bytes, where memory runs out.
 const FAILED_ALLOCATIONS: [&str; 2] = ["can't allocate buffer of size: ", "out of device memory allocating "];
 
 fn out_of_memory(text: &str) -> Option<String> {
@@ -36,9 +47,9 @@ fn first_causes(text: &str) -> String {
     const NOISE: [&str; 6] =
         ["Backtrace", "No backtrace", "Asked at", "Caused by", "skipped `", "Several failures at once"];
     let lines = text.lines().map(str::trim);
-    let told = lines.filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.starts_with(noise)));
-    let told: Vec<&str> = told.collect();
-    told.join(": ").chars().take(1000).collect()
+    let causes = lines.filter(|line| !line.is_empty() && !NOISE.iter().any(|noise| line.starts_with(noise)));
+    let causes: Vec<&str> = causes.collect();
+    causes.join(": ").chars().take(1000).collect()
 }
 
 #[cfg(test)]
@@ -55,15 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_allocation_is_told_with_its_size_and_what_takes_less() {
+    fn a_failed_allocation_states_its_size_and_what_takes_less() {
         for said in [
             "An error happened\nCaused by:\n  can't allocate buffer of size: 263192576\nNo backtrace available",
             "out of device memory allocating 263192576 bytes\n",
         ] {
-            let told = DeviceError::new(Said(said)).to_string();
+            let message = DeviceError::new(Said(said)).to_string();
             assert!(
-                told.contains("263.2 MB (263192576 bytes)") && told.contains("train.micro_batches"),
-                "{told}"
+                message.contains("263.2 MB (263192576 bytes)") && message.contains("train.micro_batches"),
+                "{message}"
             );
         }
     }

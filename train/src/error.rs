@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use data::loader::{LoadError, Position};
 use model::InputError;
+use model::device::DeviceError;
 
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
@@ -179,10 +180,16 @@ impl From<LoadError<Self>> for TrainError {
     }
 }
 
+impl From<DeviceError> for TrainError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error.to_string())
+    }
+}
+
 impl TrainError {
     /// The device failed to return a result.
     pub fn device(error: impl std::fmt::Debug) -> Self {
-        Self::Device(model::device::DeviceError::new(error).to_string())
+        DeviceError::new(error).into()
     }
 
     /// Names the action and the path of a failed file operation.

@@ -15,6 +15,7 @@ use captioner::HostTokens;
 use captioner::host::device_of;
 use data::random::RandomStream;
 use model::checkpoint::save_pretraining;
+use model::device;
 use model::loss::Targets;
 use model::pretraining::{HardNegatives, ItcFeatures, Pairs, Pretraining, Texts};
 use model::recompute;
@@ -177,8 +178,7 @@ fn gather_negatives(processes: &dyn ProcessGroup, own: HardNegatives) -> Result<
 /// Values on the host, row by row.
 fn rows_of(similarities: &Tensor<2>) -> Result<Vec<Vec<f32>>, TrainError> {
     let [_, columns] = similarities.dims();
-    let values = similarities.clone().without_autodiff().into_data();
-    let values = values.try_to_vec::<f32>().map_err(TrainError::device)?;
+    let values = device::values(similarities.clone().without_autodiff())?;
     Ok(values.chunks_exact(columns.max(1)).map(<[f32]>::to_vec).collect())
 }
 

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, bf16};
+use model::device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,7 +44,7 @@ pub trait ProcessGroup: std::fmt::Debug + Send + Sync {
     /// When a process is gone, or the device fails.
     fn sum_tensor(&self, own: Tensor<1>) -> Result<Tensor<1>, TrainError> {
         let (device, dims) = (own.device(), own.dims());
-        let mut values = own.into_data().try_to_vec::<f32>().map_err(TrainError::device)?;
+        let mut values = device::values(own)?;
         self.sum_floats(&mut values)?;
         Ok(Tensor::from_data(TensorData::new(values, dims), &device))
     }
@@ -247,10 +248,8 @@ impl Buckets<'_> {
             return self.processes.sum_tensor(own);
         }
         let (device, dims) = (own.device(), own.dims());
-        // on the host: not every device has bf16
-        let values = own.try_into_data().map_err(TrainError::device)?.try_to_vec::<f32>();
-        let values = values.map_err(TrainError::device)?;
-        let mut values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+        // rounded on the host: not every device has bf16
+        let mut values: Vec<bf16> = device::values(own)?.into_iter().map(bf16::from_f32).collect();
         self.processes.sum_halves(&mut values)?;
         let sums: Vec<f32> = values.into_iter().map(bf16::to_f32).collect();
         Ok(Tensor::from_data(TensorData::new(sums, dims), &device))
@@ -321,7 +320,7 @@ pub fn gather_rows<const D: usize>(
     }
     let own = own.map(|own| {
         let dims = own.dims().to_vec();
-        own.into_data().try_to_vec::<f32>().map(|values| (dims, values)).map_err(TrainError::device)
+        device::values(own).map(|values| (dims, values))
     });
     // the numbers of rows may differ, and a process without rows does not know their shape
     let (dims, values) = own.transpose()?.unwrap_or_default();

@@ -7,14 +7,13 @@ use anyhow::ensure;
 use captioner::{Captioner, ClipCaptions, Options, Overrides, Settings};
 use clap::{Args, ValueEnum};
 use model::Fusion;
-use model::checkpoint::Precision;
 use model::generate::Sample;
 use serde_json::{Value, json};
 
 use super::image_ids::image_ids;
-use super::options::{CheckpointOption, DeviceOption};
+use super::options::{CheckpointOption, DeviceOption, precision};
 use super::{Outcome, Usage, verdict};
-use crate::runtime::{Caches, device};
+use crate::runtime::Caches;
 
 /// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
 /// recap.toml, else 8 uniform frames, no prompt and 5 beams
@@ -133,12 +132,10 @@ fn coco_ids(arguments: &Arguments) -> anyhow::Result<HashMap<PathBuf, String>> {
 /// Captions every input; returns whether all of them could be decoded. `ids` are those of COCO results.
 fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Result<bool> {
     let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
-    let device = device::open(&arguments.device.device, Caches::new(None).folder())?.device;
-    let sizes = model::checkpoint::load_config(directory)?;
-    let half = || Precision::half(&device, &sizes.text_config);
+    let device = arguments.device.open(&Caches::new(None))?.device;
     let options = Options {
-        precision: if arguments.bf16 { half() } else { Precision::default() },
-        device: device.clone(),
+        precision: precision(directory, arguments.bf16, &device)?,
+        device,
         overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
         settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),
         sample: arguments.sample.map(|temperature| Sample { temperature, seed, ..Sample::default() }),

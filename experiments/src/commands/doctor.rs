@@ -98,7 +98,13 @@ fn devices(tested: Option<&Path>) -> Vec<Finding> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = format!("{cores} cores, {} of memory for a study", bytes(memory::of_machine()));
     let mut findings = vec![Finding::found("device cpu", cpu)];
-    let adapters = device::list();
+    findings.extend(accelerators(&device::list(), tested));
+    findings
+}
+
+/// Every kind of accelerator: its adapters, or what it takes to have one.
+fn accelerators(adapters: &anyhow::Result<Vec<Adapter>>, tested: Option<&Path>) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for (kind, is_built) in device::KINDS {
         let what = format!("device {kind}");
         if !is_built {
@@ -107,7 +113,7 @@ fn devices(tested: Option<&Path>) -> Vec<Finding> {
             continue;
         }
         let next = "a driver for the device";
-        match &adapters {
+        match adapters {
             Err(error) => findings.push(Finding::lacking(what, State::Absent, &error.to_string(), next)),
             Ok(adapters) => {
                 let own: Vec<&Adapter> = adapters.iter().filter(|adapter| adapter.kind == kind).collect();
@@ -234,13 +240,13 @@ mod tests {
 
     #[test]
     fn each_accelerator_is_listed_whether_it_is_built_in_or_not() {
-        let findings = devices(None);
-        assert_eq!(findings[0].what, "device cpu");
-        for (kind, is_built) in device::KINDS {
-            let what = format!("device {kind}");
-            let mut own = findings.iter().filter(|finding| finding.what.starts_with(&what));
-            let first = own.next().unwrap();
-            assert!(is_built || first.next.contains(&format!("--features {kind}")), "{first:?}");
+        let findings = accelerators(&Ok(Vec::new()), None);
+        let names: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(names, ["device cuda", "device metal", "device vulkan", "device wgpu"]);
+        for (finding, (kind, is_built)) in findings.iter().zip(device::KINDS) {
+            let next =
+                if is_built { "a driver for the device".to_owned() } else { format!("--features {kind}") };
+            assert!(finding.next.contains(&next), "{finding:?}");
         }
     }
 }

@@ -228,10 +228,10 @@ fn device_of_process(option: &DeviceOption, processes: &processes::Processes) ->
     if processes.size_on_node == 1 || device::is_cpu(word)? {
         return Ok(word.clone());
     }
-    let chosen = device::select(word)?.word;
-    let kind = chosen.split(':').next().unwrap_or_default();
     let adapters = device::adapters();
-    let visible = adapters.iter().filter(|adapter| adapter.kind == kind && !adapter.is_software).count();
+    let Some(chosen) = device::choose(word, &adapters)? else { return Ok("cpu".to_owned()) };
+    let kind = &chosen.kind;
+    let visible = adapters.iter().filter(|adapter| adapter.kind == *kind && !adapter.is_software).count();
     let named = if word == "auto" { kind } else { word };
     processes::device_of(named, processes, visible, option.share_devices)
 }

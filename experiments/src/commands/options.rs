@@ -1,17 +1,18 @@
 //! Options that several commands have.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::data::datasets::Split;
 use ::data::video::{ClipLimits, isolate_decoding, limit_clips};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
+use model::checkpoint::{Precision, load_config};
 
 use crate::config::study_sets;
 use crate::plan::Machine;
-use crate::runtime::device::WORDS;
-use crate::runtime::memory;
+use crate::runtime::device::{self, Selected, WORDS};
+use crate::runtime::{Caches, memory};
 
 /// `--device`
 #[derive(Debug, Args)]
@@ -21,6 +22,27 @@ pub(super) struct DeviceOption {
     /// Let several processes of one machine share a device
     #[arg(long, hide_short_help = true)]
     pub(super) share_devices: bool,
+}
+
+impl DeviceOption {
+    /// The device, once it passed its self-test, which is kept in the caches.
+    ///
+    /// # Errors
+    /// Those of [`device::open`].
+    pub(super) fn open(&self, caches: &Caches) -> anyhow::Result<Selected> {
+        device::open(&self.device, caches.folder())
+    }
+}
+
+/// The number types of `--bf16`, or of f32 weights.
+///
+/// # Errors
+/// When the checkpoint's configuration cannot be read.
+pub(super) fn precision(checkpoint: &Path, bf16: bool, device: &Device) -> anyhow::Result<Precision> {
+    if !bf16 {
+        return Ok(Precision::default());
+    }
+    Ok(Precision::half(device, &load_config(checkpoint)?.text_config))
 }
 
 /// `--cache`

@@ -8,7 +8,7 @@ use super::llama::Llama;
 use super::opt::Opt;
 use super::t5::{T5, T5Cache};
 use super::{LanguageModel, Prefix};
-use crate::device::DeviceError;
+use crate::device::{DeviceError, values};
 use crate::generate::NextToken;
 
 /// Sequences being generated, one or more for each prompt.
@@ -111,7 +111,7 @@ impl NextToken for Decoding<'_> {
                 scores
             }
         };
-        to_host(scores)
+        values(scores)
     }
 
     fn advance(&mut self, tokens: &[u32], parents: &[usize]) -> Result<Vec<f32>, DeviceError> {
@@ -147,16 +147,11 @@ impl NextToken for Decoding<'_> {
                 scores
             }
         };
-        to_host(scores)
+        values(scores)
     }
 }
 
 /// Whether every row is its own parent.
 fn in_place(parents: &[usize], rows: usize) -> bool {
     parents.len() == rows && parents.iter().enumerate().all(|(row, &parent)| row == parent)
-}
-
-fn to_host(scores: Tensor<3>) -> Result<Vec<f32>, DeviceError> {
-    let data = scores.try_into_data().map_err(DeviceError::new)?;
-    data.try_to_vec::<f32>().map_err(DeviceError::new)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use burn::tensor::Tensor;
+use model::device::values;
 use serde::Serialize;
 
 use super::Reference;
@@ -96,7 +97,7 @@ impl Comparison {
     ) -> anyhow::Result<()> {
         let Some((expected, shape)) = reference.floats::<D>(name)? else { return Ok(()) };
         ensure!(shape == got.dims(), "{name} is {shape:?} in the reference and {:?} here", got.dims());
-        let got = got.into_data().try_to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let got = values(got)?;
         self.push(name, &shape, &got, &expected, tolerance);
         Ok(())
     }

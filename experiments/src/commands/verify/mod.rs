@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
-use model::checkpoint::{self, CheckpointError, Precision};
+use model::checkpoint;
+use model::device::values;
 use model::generate::GenerateConfig;
 use model::loss::{Targets, cross_entropy};
 use model::parameters::{gradient, set_trainable};
@@ -20,8 +21,8 @@ use compare::{FEATURES_IN_BF16, GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, 
 pub use reference::Reference;
 use reference::{HostTensor, Values, generation};
 
-use super::options::{CheckpointOption, DeviceOption};
-use crate::runtime::{Caches, device};
+use super::options::{CheckpointOption, DeviceOption, precision};
+use crate::runtime::Caches;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -61,7 +62,7 @@ pub struct Subject<'a> {
 /// # Errors
 /// When a file cannot be read or the reference does not fit the checkpoint.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let device = device::open(&arguments.device.device, Caches::new(None).folder())?.device;
+    let device = arguments.device.open(&Caches::new(None))?.device;
     let reference = Reference::read(&arguments.reference)?;
     let Arguments { checkpoint, adapter, bf16, .. } = arguments;
     let subject = Subject { checkpoint: &checkpoint.checkpoint, adapter: adapter.as_deref(), bf16: *bf16 };
@@ -95,10 +96,7 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
         config.vision_config.attention_dropout = 0.0;
         config.set_dropout(0.0);
     };
-    let half = || {
-        Ok::<_, CheckpointError>(Precision::half(device, &checkpoint::load_config(directory)?.text_config))
-    };
-    let precision = if bf16 { half()? } else { Precision::default() };
+    let precision = precision(directory, bf16, device)?;
     let (config, mut blip2) = checkpoint::load_in(directory, adapt, precision, device)?;
     if let Some(adapter) = adapter {
         checkpoint::load_adapter(&mut blip2, adapter, |lora| lora.lora_dropout = 0.0)?;
@@ -230,7 +228,7 @@ fn compare_logits(
 ) -> anyhow::Result<()> {
     let Some((expected, shape)) = reference.floats::<3>("logits")? else { return Ok(()) };
     ensure!(shape == logits.dims(), "logits are {shape:?} in the reference and {:?} here", logits.dims());
-    let got = logits.clone().into_data().try_to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let got = values(logits.clone())?;
     let [_, _, v] = shape;
     let counting = |values: &[f32]| -> Vec<f32> {
         let rows = values.chunks_exact(v).zip(&inputs.counts).filter(|(_, counts)| **counts);

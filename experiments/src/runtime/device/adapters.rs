@@ -19,7 +19,7 @@ pub struct Adapter {
     pub name: String,
     /// Its driver, with the version.
     pub driver: String,
-    /// Bytes of its own memory, where the driver tells.
+    /// Bytes of device-local memory, where the driver reports them.
     pub memory: Option<usize>,
     /// Whether a driver computes on the CPU.
     pub is_software: bool,

@@ -1,17 +1,19 @@
-//! The self-test of an accelerator in a process of its own, because a driver may end the process: Mesa's
+//! The self-test of an accelerator in a separate process, because a driver may end the process: Mesa's
 //! lavapipe 22.3 and 25.0 does so with cubecl's SPIR-V. What passed is kept in the cache, per adapter, driver
 //! and program.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use captioner::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Adapter, KINDS, Measured, Selected, adapters, choose, is_cpu, self_test};
+use super::{Adapter, Measured, Selected, adapters, choose, has_accelerators, is_cpu, self_test};
 use crate::runtime::note;
 
 /// Environment variables that make a process of this program the tester of a device: its word, and the cache.
@@ -89,7 +91,7 @@ pub fn examine(word: &str, cache: &Path) -> anyhow::Result<Report> {
         return Ok(Report::default());
     }
     let report = ask(word, cache)?.check()?;
-    if let Some(adapter) = &report.chosen {
+    if let Some(adapter) = report.chosen.as_ref().filter(|_| !report.measured.is_empty()) {
         keep(adapter, cache);
     }
     Ok(report)
@@ -100,7 +102,7 @@ pub fn examine(word: &str, cache: &Path) -> anyhow::Result<Report> {
 /// # Errors
 /// When a driver crashes.
 pub fn list() -> anyhow::Result<Vec<Adapter>> {
-    if KINDS.iter().all(|(_, is_built)| !is_built) {
+    if !has_accelerators() {
         return Ok(Vec::new());
     }
     Ok(ask(LIST, Path::new(""))?.adapters)
@@ -118,32 +120,23 @@ fn ask(word: &str, cache: &Path) -> anyhow::Result<Report> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start the test of the device")?;
-    let report = listen(child, LONGEST)?.report()?;
+    let report = transcribe(child, LONGEST)?.report()?;
     Ok(Report { seconds: begin.elapsed().as_secs_f64(), ..report })
 }
 
 /// What a tester printed, and how it ended.
-struct Told {
+struct Transcript {
     lines: Vec<Line>,
     messages: String,
     status: ExitStatus,
     is_late: bool,
 }
 
-/// Reads what a tester prints until it ends.
-fn listen(mut child: Child, longest: Duration) -> anyhow::Result<Told> {
+/// Reads the output of a tester until it ends.
+fn transcribe(mut child: Child, longest: Duration) -> anyhow::Result<Transcript> {
     let stdout = child.stdout.take().ok_or_else(|| anyhow!("the test of the device has no output"))?;
     let stderr = child.stderr.take().ok_or_else(|| anyhow!("the test of the device has no messages"))?;
-    let messages = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        BufReader::new(stderr).read_to_end(&mut text).ok();
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let lines = std::thread::spawn(move || {
-        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        // drivers print there too
-        lines.filter_map(|line| serde_json::from_str(&line).ok()).collect()
-    });
+    let (messages, lines) = (lines_of(stderr), lines_of(stdout));
     let begin = Instant::now();
     let mut is_late = false;
     let status = loop {
@@ -156,16 +149,35 @@ fn listen(mut child: Child, longest: Duration) -> anyhow::Result<Told> {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let joined = |_| anyhow!("the test of the device could not be read");
-    Ok(Told {
-        lines: lines.join().map_err(joined)?,
-        messages: messages.join().map_err(joined)?,
-        status,
-        is_late,
-    })
+    // drivers print there too
+    let lines = rest_of(&lines).iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok(Transcript { lines, messages: rest_of(&messages).join("\n"), status, is_late })
 }
 
-impl Told {
+/// Reads lines in a thread, which may last longer than the tester: a process that a driver started can hold
+/// its end of the pipe.
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line);
+            if sender.send(text.trim_end_matches('\n').to_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    lines
+}
+
+/// The lines of a tester that has ended.
+fn rest_of(lines: &Receiver<String>) -> Vec<String> {
+    std::iter::from_fn(|| lines.recv_timeout(Duration::from_secs(1)).ok()).collect()
+}
+
+impl Transcript {
     fn report(self) -> anyhow::Result<Report> {
         let mut report = Report::default();
         let mut under_way = None;
@@ -189,23 +201,23 @@ impl Told {
             has_ended && self.status.success(),
             "{name}: it {} {at}: {}",
             if self.is_late { "did not answer for 15 minutes".to_owned() } else { ended(self.status) },
-            last_words(&self.messages)
+            last_message(&self.messages)
         );
         Ok(report)
     }
 }
 
-/// The end of a process's messages, in one line, without advice on backtraces.
-fn last_words(messages: &str) -> String {
+/// The last message of a process in one line: that of a panic, else its last line.
+fn last_message(messages: &str) -> String {
     let lines = messages.lines().map(str::trim);
-    let told: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("note: ")).collect();
-    let panicked = told.iter().rposition(|line| line.contains("panicked at"));
-    let begin = panicked.map_or(told.len().saturating_sub(1), |at| at + 1);
-    let words = told[begin..].join(" ");
-    if words.is_empty() { "no message".to_owned() } else { words.chars().take(400).collect() }
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("note: ")).collect();
+    let panic = lines.iter().rposition(|line| line.contains("panicked at"));
+    let begin = panic.map_or(lines.len().saturating_sub(1), |at| at + 1);
+    let message = lines[begin..].join(" ");
+    if message.is_empty() { "no message".to_owned() } else { message.chars().take(400).collect() }
 }
 
-/// How a process ended, in words.
+/// How a process ended.
 fn ended(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
@@ -257,8 +269,7 @@ fn say(line: &Line) {
 fn passed(adapter: &Adapter, cache: &Path) -> PathBuf {
     let program = concat!(env!("CARGO_PKG_VERSION"), " ", env!("RECAP_COMMIT"));
     let named = format!("{program}\n{}\n{}\n{}", adapter.kind, adapter.name, adapter.driver);
-    let digest: String = Sha256::digest(named).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    cache.join("devices").join(digest)
+    cache.join("devices").join(hex(&Sha256::digest(named)))
 }
 
 /// Remembers that an adapter passed. A cache that cannot be written costs the next run a test.
@@ -274,14 +285,14 @@ fn keep(adapter: &Adapter, cache: &Path) {
 mod tests {
     use super::*;
 
-    fn told(script: &str) -> anyhow::Result<Report> {
+    fn report_of(script: &str) -> anyhow::Result<Report> {
         let child = Command::new("sh")
             .args(["-c", script])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        listen(child, Duration::from_millis(800)).unwrap().report()
+        transcribe(child, Duration::from_millis(800)).unwrap().report()
     }
 
     fn line(line: &Line) -> String {
@@ -297,14 +308,14 @@ mod tests {
     fn a_driver_that_crashes_is_named_with_the_operation() {
         let begins = line(&Line::Begins("softmax in f32".to_owned()));
         let error =
-            told(&format!("{}{begins}echo 'bad opcode' >&2; kill -SEGV $$", beginning())).unwrap_err();
+            report_of(&format!("{}{begins}echo 'bad opcode' >&2; kill -SEGV $$", beginning())).unwrap_err();
         let error = error.to_string();
         for part in ["wgpu:0: Card", "signal 11", "softmax in f32", "bad opcode"] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        let error = told(&format!("{}exit 3", beginning())).unwrap_err().to_string();
+        let error = report_of(&format!("{}exit 3", beginning())).unwrap_err().to_string();
         assert!(error.contains("when it was opened") && error.contains("3"), "{error}");
-        let error = told(&format!("{}{begins}sleep 60", beginning())).unwrap_err().to_string();
+        let error = report_of(&format!("{}{begins}sleep 60", beginning())).unwrap_err().to_string();
         assert!(error.contains("did not answer"), "{error}");
     }
 
@@ -318,23 +329,27 @@ mod tests {
             }))
         };
         let end = line(&Line::Ended);
-        let fine = told(&format!("{}{}echo a driver prints; {end}", beginning(), measured(1e-6))).unwrap();
+        let fine =
+            report_of(&format!("{}{}echo a driver prints; {end}", beginning(), measured(1e-6))).unwrap();
         assert_eq!(fine.adapters.len(), 1);
         fine.check().unwrap();
-        let wrong = told(&format!("{}{}{end}", beginning(), measured(0.97))).unwrap();
+        let wrong = report_of(&format!("{}{}{end}", beginning(), measured(0.97))).unwrap();
         let error = wrong.check().unwrap_err().to_string();
         for part in ["wrong numbers", "softmax in f32", "9.7e-1"] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        let refused = told(&line(&Line::Refused("no such device".to_owned()))).unwrap_err();
+        let refused = report_of(&line(&Line::Refused("no such device".to_owned()))).unwrap_err();
         assert_eq!(refused.to_string(), "no such device");
     }
 
     #[test]
-    fn a_panic_is_told_by_its_message() {
+    fn a_panic_is_reported_by_its_message() {
         let messages = "warning\n\nthread 'main' panicked at a.rs:1:\nno such\n  buffer\nnote: run with `RUST_BACKTRACE=1`\n";
-        assert_eq!(last_words(messages), "no such buffer");
-        assert_eq!((last_words(""), last_words("one\ntwo\n")), ("no message".to_owned(), "two".to_owned()));
+        assert_eq!(last_message(messages), "no such buffer");
+        assert_eq!(
+            (last_message(""), last_message("one\ntwo\n")),
+            ("no message".to_owned(), "two".to_owned())
+        );
     }
 
     #[test]

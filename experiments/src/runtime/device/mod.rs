@@ -23,6 +23,11 @@ pub const KINDS: [(&str, bool); 4] = [
     ("wgpu", cfg!(feature = "wgpu")),
 ];
 
+/// Whether the program was built with any accelerator.
+fn has_accelerators() -> bool {
+    KINDS.iter().any(|(_, is_built)| *is_built)
+}
+
 /// A device and the word that names it.
 #[derive(Debug, Clone)]
 pub struct Selected {
@@ -63,12 +68,15 @@ pub fn is_cpu(word: &str) -> anyhow::Result<bool> {
             "--device {word}: this program was built without it; \
              build with `cargo run --features {kind} -p experiments -- ...`, or use --device cpu"
         ),
-        None => Ok(kind == "cpu" || KINDS.iter().all(|(_, is_built)| !is_built)),
+        None => Ok(kind == "cpu" || !has_accelerators()),
     }
 }
 
 /// The adapter that a word names among those of this machine; none is the CPU.
-fn choose<'a>(word: &str, adapters: &'a [Adapter]) -> anyhow::Result<Option<&'a Adapter>> {
+///
+/// # Errors
+/// When the word is unknown, or no adapter has this kind and number.
+pub fn choose<'a>(word: &str, adapters: &'a [Adapter]) -> anyhow::Result<Option<&'a Adapter>> {
     let (kind, index) = parse(word)?;
     match kind {
         "cpu" => return Ok(None),
@@ -126,7 +134,7 @@ mod tests {
     fn auto_is_reported_as_the_device_that_it_chose() {
         let chosen = select("auto").unwrap();
         assert_ne!(chosen.word, "auto");
-        if KINDS.iter().all(|(_, is_built)| !is_built) {
+        if !has_accelerators() {
             assert_eq!(chosen.word, "cpu");
         }
     }

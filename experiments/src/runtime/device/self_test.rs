@@ -1,11 +1,12 @@
 //! The operations that Recap's models consist of, computed on a device and on the CPU.
 //!
-//! A driver that computes wrong numbers tells nobody: SwiftShader, Chromium's software Vulkan, returns wrong
-//! results of cubecl's SPIR-V without an error.
+//! A driver can compute wrong numbers without an error, as SwiftShader, Chromium's software Vulkan, does with
+//! cubecl's SPIR-V.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor, TensorData};
+use model::layers::Activation;
 use serde::{Deserialize, Serialize};
 
 /// How an operation's result on the device differs from that on the CPU.
@@ -140,8 +141,8 @@ fn backward(device: &Device, dtype: FloatDType) -> Tensor<1> {
     let scale = input([31], 1.0, &device, dtype).require_grad();
     let rows = Tensor::<1, Int>::from_data([3, 12, 0, 3, 7, 7, 1], &device);
     let hidden = linear(table.clone().select(0, rows), weight.clone(), None);
-    let hidden = hidden.clone() * ((hidden * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5; // GELU
-    let output = burn::tensor::module::layer_norm(hidden, scale.clone(), None, 1e-5);
+    let output =
+        burn::tensor::module::layer_norm(Activation::Gelu.forward(hidden), scale.clone(), None, 1e-5);
     let target = input([7, 31], 1.0, &device, dtype);
     let mut gradients = (output * target).sum().backward();
     let of = |found: Option<Tensor<1>>| found.unwrap_or_else(|| Tensor::<1>::full([1], f32::NAN, &device));
