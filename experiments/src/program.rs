@@ -26,6 +26,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     data::video::keep_freed_memory();
+    train::memory::keep_freed();
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

@@ -8,6 +8,7 @@ pub use config::Blip2Config;
 use burn::module::{Module, Param};
 use burn::tensor::{FloatDType, Int, Tensor};
 
+use crate::cores::side_by_side;
 use crate::device::DeviceError;
 use crate::fusion::{Fusion, TemporalEmbedding};
 use crate::generate::{self, GenerateConfig, GenerateError, Generated, PromptInfo, Request};
@@ -290,9 +291,20 @@ impl Blip2 {
         let prompts: Vec<_> = (0..b)
             .map(|row| PromptInfo { history: history.clone(), stream: stream(row), ..PromptInfo::default() })
             .collect();
-        let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
         let vocabulary = self.language_model.vocabulary_size();
-        Ok(generate::generate(&mut decoding, Request { prompts: &prompts, vocabulary, config })?)
+        let search = |first: usize, prefix: Prefix| {
+            let prompts = &prompts[first..first + prefix.embedded.dims()[0]];
+            let mut decoding = self.language_model.decoding(prefix, config.max_new_tokens);
+            generate::generate(&mut decoding, Request { prompts, vocabulary, config })
+        };
+        if !self.language_model.is_small_on_host(&prefix) {
+            return Ok(search(0, prefix)?);
+        }
+        let parts = (0..b).step_by(PROMPTS_AT_A_TIME).collect();
+        let found = side_by_side(parts, |first: usize| {
+            search(first, prefix.clone().rows(first..(first + PROMPTS_AT_A_TIME).min(b)))
+        });
+        Ok(found.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Mean cross-entropy of the captions' tokens.
@@ -311,6 +323,10 @@ impl Blip2 {
         Ok(cross_entropy(self.logits(visual, prompt, captions.ids.clone())?, captions, 0.0))
     }
 }
+
+/// Prompts that a core generates captions for at a time with a small language model. It does not depend on
+/// the number of cores, on which captions must not depend.
+const PROMPTS_AT_A_TIME: usize = 4;
 
 /// Encodes each frame separately: `[b, f, 3, S, S]` to `[b, f, p, d]`. A frozen ViT runs without a graph.
 pub(crate) fn frame_features(vit: &Vit, frames: Tensor<5>) -> Tensor<4> {

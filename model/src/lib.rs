@@ -10,9 +10,11 @@ pub mod checkpoint;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use checkpoint::fuzzing;
+pub mod cores;
 pub mod device;
 pub mod fusion;
 pub mod generate;
+mod host;
 mod input;
 pub mod layers;
 pub mod lm;
@@ -21,6 +23,7 @@ pub mod loss;
 pub mod parameters;
 pub mod presets;
 pub mod pretraining;
+pub mod profile;
 pub mod qformer;
 pub mod recompute;
 pub mod vit;

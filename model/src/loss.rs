@@ -3,6 +3,8 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{FloatDType, Int, Tensor};
 
+use crate::host::is_host_f32;
+use crate::host::log_probabilities::log_probabilities;
 use crate::layers::cast;
 
 /// Target token ids and their mask.
@@ -22,8 +24,7 @@ pub struct Targets {
 /// - output: `[b, t]`, in f32
 pub fn token_log_probabilities(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<2> {
     let [b, t, v] = logits.dims();
-    let log_probabilities = log_softmax(cast(logits, FloatDType::F32).reshape([b * t, v]), 1);
-    log_probabilities.gather(1, ids.reshape([b * t, 1])).reshape([b, t])
+    smoothed(logits.reshape([b * t, v]), ids.reshape([b * t]), 0.0).reshape([b, t])
 }
 
 /// Mean negative log-probability of the tokens that count, with PyTorch's label smoothing.
@@ -33,15 +34,25 @@ pub fn token_log_probabilities(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor
 /// - output: `[1]`
 pub fn cross_entropy(logits: Tensor<3>, targets: &Targets, smoothing: f64) -> Tensor<1> {
     let [b, t, v] = logits.dims();
-    let log_probabilities = log_softmax(cast(logits, FloatDType::F32).reshape([b * t, v]), 1);
-    let chosen = log_probabilities.clone().gather(1, targets.ids.clone().reshape([b * t, 1]));
-    let loss = if smoothing == 0.0 {
+    let loss = smoothed(logits.reshape([b * t, v]), targets.ids.clone().reshape([b * t]), smoothing);
+    let mask = targets.mask.clone().reshape([b * t]);
+    (loss * mask.clone()).sum().neg() / mask.sum().clamp_min(1.0)
+}
+
+/// `(1 - smoothing) · log p(id) + smoothing · mean(log p)` of each row, in f32.
+fn smoothed(logits: Tensor<2>, ids: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+    let logits = cast(logits, FloatDType::F32);
+    if is_host_f32(&logits) {
+        return log_probabilities(logits, ids, smoothing);
+    }
+    let [n, _] = logits.dims();
+    let all = log_softmax(logits, 1);
+    let chosen = all.clone().gather(1, ids.reshape([n, 1])).reshape([n]);
+    if smoothing == 0.0 {
         chosen
     } else {
-        chosen * (1.0 - smoothing) + log_probabilities.mean_dim(1) * smoothing
-    };
-    let mask = targets.mask.clone().reshape([b * t, 1]);
-    (loss * mask.clone()).sum().neg() / mask.sum().clamp_min(1.0)
+        chosen * (1.0 - smoothing) + all.mean_dim(1).reshape([n]) * smoothing
+    }
 }
 
 #[cfg(test)]

@@ -443,7 +443,7 @@ struct TextHead {
 
 impl TextHead {
     fn forward(&self, x: Tensor<3>, words: Tensor<2>) -> Tensor<3> {
-        let x = self.layer_norm.forward(self.activation.forward(self.dense.forward(x)));
+        let x = self.layer_norm.forward(self.activation.forward_dense(&self.dense, x));
         let ([b, t, d], [v, _]) = (x.dims(), words.dims());
         product(x.reshape([b * t, d]), words, Some(self.bias.val())).reshape([b, t, v])
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::input::InputError;
 use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    MASKED, attend,
+    MASKED, Sources, attend,
 };
 use crate::recompute::{BlockInput, ModelPart, stack};
 
@@ -284,13 +284,13 @@ impl Layer {
         image: Option<&Tensor<3>>,
         bias: Option<&Tensor<4>>,
     ) -> Tensor<3> {
-        let x = self.attention.forward(x.clone(), x, bias.cloned());
+        let x = self.attention.forward(x, None, bias.cloned());
         let [b, all, d] = x.dims();
         let queries = (q > 0).then(|| self.read_image(x.clone().slice([0..b, 0..q, 0..d]), image));
         let text = match (&self.intermediate, &self.output) {
             (Some(intermediate), Some(output)) if all > q => {
                 let text = x.slice([0..b, q..all, 0..d]);
-                let inner = self.activation.forward(intermediate.forward(text.clone()));
+                let inner = self.activation.forward_dense(intermediate, text.clone());
                 Some(output.forward(inner, text))
             }
             _ => None,
@@ -304,10 +304,10 @@ impl Layer {
 
     fn read_image(&self, queries: Tensor<3>, image: Option<&Tensor<3>>) -> Tensor<3> {
         let queries = match (&self.crossattention, image) {
-            (Some(crossattention), Some(image)) => crossattention.forward(queries, image.clone(), None),
+            (Some(crossattention), Some(image)) => crossattention.forward(queries, Some(image), None),
             _ => queries,
         };
-        let inner = self.activation.forward(self.intermediate_query.forward(queries.clone()));
+        let inner = self.activation.forward_dense(&self.intermediate_query, queries.clone());
         self.output_query.forward(inner, queries)
     }
 }
@@ -323,12 +323,16 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, queries: Tensor<3>, source: Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+    /// Attends to `memory`, or to the queries themselves.
+    fn forward(&self, queries: Tensor<3>, memory: Option<&Tensor<3>>, bias: Option<Tensor<4>>) -> Tensor<3> {
         let [_, _, d] = queries.dims();
+        let layers = [&self.query, &self.key, &self.value];
+        let sources = match memory {
+            Some(memory) => Sources::crossed(layers, queries.clone(), memory),
+            None => Sources::own(layers, queries.clone()),
+        };
         let attended = attend(AttentionInput {
-            query: self.query.forward(queries.clone()),
-            key: self.key.forward(source.clone()),
-            value: self.value.forward(source),
+            sources,
             heads: self.heads,
             scale: ((d / self.heads) as f64).powf(-0.5),
             bias,

@@ -12,10 +12,12 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cores::side_by_side;
+use crate::host::is_on_host;
 use crate::input::InputError;
 use crate::layers::{
     Activation, AttentionInput, Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    attend, cast,
+    Sources, attend, cast,
 };
 use crate::recompute::{BlockInput, ModelPart, stack};
 
@@ -117,6 +119,10 @@ impl VitConfig {
     }
 }
 
+/// Images are encoded by the cores of a CPU in parts of about so many tokens. Fewer would multiply by the
+/// same weights more often.
+const TOKENS_AT_A_TIME: usize = 1024;
+
 /// The image encoder.
 #[derive(Module, Debug)]
 pub struct Vit {
@@ -133,6 +139,19 @@ impl Vit {
     /// - images: `[b, 3, S, S]`, normalised
     /// - output: `[b, p, d]`, the CLS token first, before `ln_vision`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
+        let [b, ..] = images.dims();
+        let at_a_time = (TOKENS_AT_A_TIME / self.output_size()[0]).max(1);
+        let weight = self.patch_embedding.weight.val();
+        let is_training = images.device().is_autodiff() || weight.device().is_autodiff();
+        if b <= at_a_time || is_training || !is_on_host(&images) {
+            return self.encode(images);
+        }
+        let starts: Vec<usize> = (0..b).step_by(at_a_time).collect();
+        let part = |start: usize| self.encode(images.clone().slice([start..(start + at_a_time).min(b)]));
+        Tensor::cat(side_by_side(starts, part), 0)
+    }
+
+    fn encode(&self, images: Tensor<4>) -> Tensor<3> {
         let patches = self.patch_embedding.forward(cast(images, self.dtype()));
         let [b, _, d] = patches.dims();
         let class = self.class_embedding.val().expand([b, 1, d]);
@@ -244,8 +263,8 @@ struct Block {
 
 impl Block {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
-        x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
+        let x = self.self_attn.forward_onto(x.clone(), self.layer_norm1.forward(x));
+        self.mlp.forward_onto(x.clone(), self.layer_norm2.forward(x))
     }
 }
 
@@ -262,20 +281,19 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [b, p, d] = x.dims();
+    fn forward_onto(&self, residual: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        let [_, _, d] = x.dims();
         let d_head = d / self.heads;
-        let qkv = self.qkv.forward(x);
-        let part = |i: usize| qkv.clone().slice([0..b, 0..p, i * d..(i + 1) * d]);
-        self.projection.forward(attend(AttentionInput {
-            query: part(0) + self.q_bias.val().unsqueeze(),
-            key: part(1),
-            value: part(2) + self.v_bias.val().unsqueeze(),
+        let (q_bias, v_bias) = (self.q_bias.val(), self.v_bias.val());
+        let bias = Tensor::cat(vec![q_bias.clone(), q_bias.zeros_like(), v_bias], 0);
+        let attended = attend(AttentionInput {
+            sources: Sources::Joint(self.qkv.forward_with_bias(x, Some(bias))),
             heads: self.heads,
             scale: (d_head as f64).powf(-0.5),
             bias: None,
             dropout: &self.dropout,
-        }))
+        });
+        self.projection.forward_onto(residual, attended)
     }
 }
 
@@ -288,8 +306,8 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(self.activation.forward(self.fc1.forward(x)))
+    fn forward_onto(&self, residual: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward_onto(residual, self.activation.forward_dense(&self.fc1, x))
     }
 }
 

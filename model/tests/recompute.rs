@@ -308,7 +308,9 @@ fn a_language_model_in_half_precision_keeps_its_type() {
         }
     }
     let chosen = |name: &str| name.contains(".lora.") || name == "query_tokens";
-    for (text_config, tolerance) in language_models().into_iter().zip([2e-2, 2e-2, 1e-5, 1e-5]) {
+    // the gradients that T5's decoder blocks pass to its encoder are summed in another order, in bf16, whose
+    // roundings are 4e-3 each; the encoder's softmax takes differences of them
+    for (text_config, tolerance) in language_models().into_iter().zip([5e-2, 5e-2, 1e-5, 1e-5]) {
         let model = model(&with_lora(captioner(text_config.clone())), chosen);
         let model = set_trainable(model.map(&mut ToHalf(FieldPath::default())), chosen);
         let expected = step(&model, Recompute::default(), 5, caption_loss);

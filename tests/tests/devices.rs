@@ -141,3 +141,31 @@ fn cross_entropy_has_the_value_of_the_cpu_for_every_number_of_classes() {
         }
     }
 }
+
+/// One variant of each, as a variant takes minutes where the driver computes on the CPU. `evaluate` must
+/// reproduce its result.
+#[test]
+fn a_variant_of_every_ablation_runs_in_smoke_mode() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments/configs/ablations");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let variant =
+            text.lines().find_map(|line| line.strip_prefix("[variants.")?.strip_suffix(']')).unwrap();
+        let start = std::time::Instant::now();
+        let desk = Desk::new();
+        let ran = desk.run(&["ablation", name, "--profile", "smoke", "--no-tui", "--only", variant]);
+        assert_eq!(ran.code, Some(0), "{name}: {}{}", ran.out, ran.err);
+        let run = format!("runs/{name}/{variant}/seed-1");
+        let result: Value = serde_json::from_str(&desk.read(&format!("{run}/result.json"))).unwrap();
+        let again = desk.run(&["evaluate", "--checkpoint", &format!("{run}/best"), "--json"]);
+        assert_eq!(again.code, Some(0), "{run}: {}", again.err);
+        let again: Value = serde_json::from_str(&again.out).unwrap();
+        assert!(again.is_object() && again == result["test"], "{run}: {again} {}", result["test"]);
+        println!("{name}, {variant}: {:.0} s", start.elapsed().as_secs_f64());
+        count += 1;
+    }
+    assert_eq!(count, 11);
+}

@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use captioner::host::device_of;
+use model::cores;
 use model::recompute::{Draws, Recompute, backward};
 
 use crate::metrics::{LOSS, Metrics};
@@ -40,8 +41,8 @@ pub struct Step {
 /// Loss and gradients of a batch. The gradients of its micro-batches are weighted so that every token (or
 /// whatever the objective counts) has the same weight, in every micro-batch and process. Each micro-batch is
 /// added as soon as it is finished: there is one sum of gradients, whatever their number. Parallel
-/// micro-batches use the cores of a CPU: the operations of a small model are too small to be split among
-/// them.
+/// micro-batches share the cores of a CPU: a core that takes one through all operations never waits for
+/// another.
 ///
 /// Dropout depends on the step's seed and a row's place in the whole batch: its masks are the same for every
 /// number of micro-batches and of processes. (On a GPU they depend on the rows that are computed together.)
@@ -133,6 +134,8 @@ fn in_threads<O: Objective>(
             let fork = model.clone().fork(&device_of(model));
             let ((give, result), (taken, was_taken)) = (sync_channel(0), sync_channel(0));
             let run = move || {
+                // without a share of the cores the operations are only slower
+                let _share = cores::share(threads).ok();
                 // after the failure of another thread results are no longer received
                 for part in parts {
                     if give.send(work.gradients(&fork, part)).is_err() || was_taken.recv().is_err() {

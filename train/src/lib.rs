@@ -8,7 +8,7 @@
 //! [`prediction`] and [`metrics`] (predictions and scores), [`checkpoint`] (saved states), `burn_train` and
 //! [`dashboard`] (what is shown).
 
-mod adamw;
+pub mod adamw;
 pub mod batch;
 mod burn_train;
 pub mod checkpoint;
@@ -22,6 +22,7 @@ pub mod fit;
 pub mod freezing;
 pub mod gradients;
 pub mod loader;
+pub mod memory;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;

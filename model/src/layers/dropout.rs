@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::cast;
+use crate::host::attention::DropoutMask;
 
 thread_local! {
     static ACTIVE: RefCell<Option<Active>> = const { RefCell::new(None) };
@@ -161,7 +162,7 @@ impl Dropout {
     /// # Shapes
     /// - input and output: any
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        if self.prob == 0.0 || !self.training.is_enabled() || !input.device().is_autodiff() {
+        if !self.is_active() || !input.device().is_autodiff() {
             return input;
         }
         let keep = 1.0 - self.prob;
@@ -174,6 +175,23 @@ impl Dropout {
         }
         let mask = input.random_like(Distribution::Bernoulli(keep));
         input * mask * (1.0 / keep)
+    }
+}
+
+impl Dropout {
+    fn is_active(&self) -> bool {
+        self.prob > 0.0 && self.training.is_enabled()
+    }
+
+    /// What [`forward`](Self::forward) keeps of values of this shape on the CPU in training.
+    pub(crate) fn mask(&self, shape: [usize; 4]) -> Option<DropoutMask> {
+        if !self.is_active() {
+            return None;
+        }
+        let ones = Tensor::<4>::ones(shape, &Device::flex().autodiff());
+        let factors = self.forward(ones).without_autodiff().into_data();
+        let is_kept = factors.iter::<f32>().map(|factor| factor > 0.0).collect();
+        Some(DropoutMask { is_kept, factor: (1.0 / (1.0 - self.prob)) as f32 })
     }
 }
 

@@ -5,6 +5,9 @@ use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::{Lora, cast};
+use crate::host;
+use crate::host::half::{HalfWeight, linear_half};
+use crate::host::{is_host_f32, is_on_host};
 
 /// Up to this many rows `x wᵀ` is slower on the CPU than `(w xᵀ)ᵀ`: the CPU backend repacks the whole weight
 /// at every call.
@@ -64,6 +67,34 @@ impl Linear {
     /// - input: `[..., in]`
     /// - output: `[..., out]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.forward_with_bias(input, self.bias.as_ref().map(Param::val))
+    }
+
+    /// `residual +` [`forward`](Self::forward). In training the residual is kept for other gradients, so that
+    /// it would be copied: adding to it is faster without.
+    ///
+    /// # Shapes
+    /// - residual and output: `[..., out]`
+    pub(crate) fn forward_onto<const D: usize>(&self, residual: Tensor<D>, input: Tensor<D>) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let is_plain = !residual.device().is_autodiff() && !input.device().is_autodiff();
+        let is_host = is_plain && is_host_f32(&residual) && is_host_f32(&input) && is_host_f32(&weight);
+        let rows = input.dims()[..D - 1].iter().product::<usize>();
+        if !is_host || !bias.as_ref().is_none_or(is_host_f32) || self.lora.is_some() || rows <= FEW_ROWS {
+            return residual + self.forward(input);
+        }
+        let dims = residual.dims();
+        let [d_output, d_input] = weight.dims();
+        let (residual, input) = (residual.reshape([rows, d_output]), input.reshape([rows, d_input]));
+        host::linear::linear_onto(residual, input, (weight, bias)).reshape(dims)
+    }
+
+    /// [`forward`](Self::forward) with another bias: `[out]`.
+    pub(crate) fn forward_with_bias<const D: usize>(
+        &self,
+        input: Tensor<D>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<D> {
         let mut dims = input.dims();
         let d_input = dims[D - 1];
         let rows = dims[..D - 1].iter().product::<usize>();
@@ -71,7 +102,7 @@ impl Linear {
         dims[D - 1] = weight.dims()[0];
         let input = input.reshape([rows, d_input]);
         let update = self.lora.as_ref().map(|lora| lora.forward(input.clone()));
-        let output = product(input, weight, self.bias.as_ref().map(Param::val));
+        let output = product(input, weight, bias);
         let output = match update {
             Some(update) => {
                 let dtype: FloatDType = output.dtype().into();
@@ -90,6 +121,14 @@ impl Linear {
 /// - weight: `[out, in]`
 /// - output: `[rows, out]`
 pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if is_host_f32(&x) && is_host_f32(&weight) && bias.as_ref().is_none_or(is_host_f32) {
+        return host::linear::linear(x, [(weight, bias)]);
+    }
+    if x.dtype() == weight.dtype()
+        && let Some(half) = HalfWeight::new(weight.clone())
+    {
+        return in_half(x, vec![(half, bias)]);
+    }
     if x.dims()[0] > FEW_ROWS {
         return linear(x, weight.transpose(), bias);
     }
@@ -98,6 +137,44 @@ pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) 
         Some(bias) => product + bias.unsqueeze(),
         None => product,
     }
+}
+
+/// Several layers of one input, side by side in one output, where that is faster: on the CPU, without
+/// low-rank updates.
+///
+/// # Shapes
+/// - x: `[b, t, in]`
+/// - output: `[b, t, Σ out]`
+pub(crate) fn side_by_side<const M: usize>(layers: [&Linear; M], x: &Tensor<3>) -> Option<Tensor<3>> {
+    if !is_on_host(x) || layers.iter().any(|layer| layer.lora.is_some()) {
+        return None;
+    }
+    let [b, t, d_input] = x.dims();
+    let parts = layers.map(|layer| (layer.weight.val(), layer.bias.as_ref().map(Param::val)));
+    let is_f32 = |(weight, bias): &(Tensor<2>, Option<Tensor<1>>)| {
+        is_host_f32(weight) && bias.as_ref().is_none_or(is_host_f32)
+    };
+    let flat = x.clone().reshape([b * t, d_input]);
+    let output = if is_host_f32(x) && parts.iter().all(is_f32) {
+        host::linear::linear(flat, parts)
+    } else {
+        let half = |(weight, bias): (Tensor<2>, Option<Tensor<1>>)| {
+            (weight.dtype() == x.dtype()).then(|| HalfWeight::new(weight)).flatten().map(|half| (half, bias))
+        };
+        in_half(flat, parts.into_iter().map(half).collect::<Option<_>>()?)
+    };
+    let [_, width] = output.dims();
+    Some(output.reshape([b, t, width]))
+}
+
+/// Layers whose frozen weights have two bytes a value, as the input and the output; computed in f32.
+fn in_half(x: Tensor<2>, parts: Vec<(HalfWeight, Option<Tensor<1>>)>) -> Tensor<2> {
+    let dtype: FloatDType = x.dtype().into();
+    let wide = |(weight, bias): (HalfWeight, Option<Tensor<1>>)| {
+        (weight, bias.map(|bias| cast(bias, FloatDType::F32)))
+    };
+    let parts = parts.into_iter().map(wide).collect();
+    cast(linear_half(cast(x, FloatDType::F32), parts), dtype)
 }
 
 #[cfg(test)]

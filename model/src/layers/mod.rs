@@ -9,7 +9,10 @@ mod lora;
 mod norm;
 
 pub use activation::Activation;
-pub use attention::{AttentionInput, HeadsInput, MASKED, attend, attend_heads, join_heads, split_heads};
+pub use attention::MASKED;
+pub(crate) use attention::{
+    AttentionInput, HeadsInput, Sources, attend, attend_heads, join_heads, split_heads,
+};
 pub use dropout::{Draws, Dropout, DropoutConfig};
 pub(crate) use dropout::{Layout, RandomStream, RowDraws, layout, with_layout};
 pub(crate) use linear::product;

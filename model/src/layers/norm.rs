@@ -6,6 +6,7 @@ use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::cast;
+use crate::host::{self, is_host_f32};
 
 /// Width and epsilon of a [`LayerNorm`].
 #[derive(Debug, Clone)]
@@ -51,7 +52,13 @@ impl LayerNorm {
         let dtype: FloatDType = input.dtype().into();
         let weight = cast(self.weight.val(), FloatDType::F32);
         let bias = cast(self.bias.val(), FloatDType::F32);
-        cast(layer_norm(cast(input, FloatDType::F32), weight, Some(bias), self.epsilon), dtype)
+        let input = cast(input, FloatDType::F32);
+        let output = if is_host_f32(&input) {
+            host::norm::layer_norm(input, weight, bias, self.epsilon)
+        } else {
+            layer_norm(input, weight, Some(bias), self.epsilon)
+        };
+        cast(output, dtype)
     }
 }
 
@@ -92,9 +99,12 @@ impl RmsNorm {
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let dtype: FloatDType = input.dtype().into();
         let input = cast(input, FloatDType::F32);
+        let weight = cast(self.weight.val(), FloatDType::F32);
+        if is_host_f32(&input) {
+            return cast(host::norm::rms_norm(input, weight, self.epsilon), dtype);
+        }
         let scale = input.clone().square().mean_dim(D - 1).add_scalar(self.epsilon).sqrt().recip();
-        let weight = cast(self.weight.val(), FloatDType::F32).unsqueeze();
-        cast(input * scale * weight, dtype)
+        cast(input * scale * weight.unsqueeze(), dtype)
     }
 }
 

@@ -9,11 +9,14 @@ pub mod t5;
 
 pub use decoding::Decoding;
 
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::host::is_on_host;
 use crate::input::InputError;
 use crate::layers::{Linear, cast, product};
 use causal::{CausalInput, positions_and_bias};
@@ -199,6 +202,13 @@ impl Prefix {
         Self { embedded: self.embedded.without_autodiff(), mask: self.mask.map(Tensor::without_autodiff) }
     }
 
+    /// Some rows.
+    #[must_use]
+    pub(crate) fn rows(self, rows: Range<usize>) -> Self {
+        let part = |mask: Tensor<2>| mask.slice([rows.clone()]);
+        Self { embedded: self.embedded.slice([rows.clone()]), mask: self.mask.map(part) }
+    }
+
     /// Repeats every row `times` times; copies are adjacent.
     #[must_use]
     pub fn repeat(self, times: usize) -> Self {
@@ -299,6 +309,14 @@ impl LanguageModel {
                 llama.head(scoring_rows(llama.hidden(input), s))
             }
         })
+    }
+
+    /// Whether a CPU generates faster when each core takes some prompts. The cores then read the weights
+    /// separately, which costs more where they do not fit into the cache.
+    pub(crate) fn is_small_on_host(&self, prefix: &Prefix) -> bool {
+        const WIDEST: usize = 512;
+        let [_, _, d] = prefix.embedded.dims();
+        d <= WIDEST && is_on_host(&prefix.embedded) && !prefix.embedded.device().is_autodiff()
     }
 
     /// Prepares the generation of up to `max_new_tokens` tokens after a prefix, without autodiff.

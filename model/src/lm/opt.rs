@@ -10,8 +10,8 @@ use super::cache::KeyValuesConfig;
 use super::causal::{CausalCache, CausalInput};
 use super::score_vocabulary;
 use crate::layers::{
-    Activation, Dropout, DropoutConfig, HeadsInput, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    attend_heads, join_heads, split_heads,
+    Activation, AttentionInput, Dropout, DropoutConfig, HeadsInput, LayerNorm, LayerNormConfig, Linear,
+    LinearConfig, Sources, attend, attend_heads, join_heads, split_heads,
 };
 use crate::recompute::{BlockInput, ModelPart, stack};
 
@@ -213,7 +213,7 @@ impl Block {
     fn forward(&self, x: Tensor<3>, bias: &Tensor<4>, cache: Option<(&mut CausalCache, usize)>) -> Tensor<3> {
         let normed = self.self_attn_layer_norm.forward(x.clone());
         let x = x + self.dropout.forward(self.self_attn.forward(normed, bias.clone(), cache));
-        let inner = self.activation.forward(self.fc1.forward(self.final_layer_norm.forward(x.clone())));
+        let inner = self.activation.forward_dense(&self.fc1, self.final_layer_norm.forward(x.clone()));
         x + self.dropout.forward(self.fc2.forward(inner))
     }
 }
@@ -230,11 +230,16 @@ struct Attention {
 
 impl Attention {
     fn forward(&self, x: Tensor<3>, bias: Tensor<4>, cache: Option<(&mut CausalCache, usize)>) -> Tensor<3> {
+        let scale = ((x.dims()[2] / self.heads) as f64).powf(-0.5);
+        if cache.is_none() {
+            let sources = Sources::own([&self.q_proj, &self.k_proj, &self.v_proj], x);
+            let (heads, bias, dropout) = (self.heads, Some(bias), &self.dropout);
+            return self.out_proj.forward(attend(AttentionInput { sources, heads, scale, bias, dropout }));
+        }
         let query = split_heads(self.q_proj.forward(x.clone()), self.heads);
         let key = split_heads(self.k_proj.forward(x.clone()), self.heads);
         let value = split_heads(self.v_proj.forward(x), self.heads);
         let (key, value) = CausalCache::extend(cache, key, value);
-        let scale = (query.dims()[3] as f64).powf(-0.5);
         let attended =
             attend_heads(HeadsInput { query, key, value, scale, bias: Some(bias), dropout: &self.dropout });
         self.out_proj.forward(join_heads(attended))

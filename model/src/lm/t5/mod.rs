@@ -17,8 +17,8 @@ use super::cache::{KeyValues, KeyValuesConfig, grown, indices};
 use super::causal::{causal_bias, mask_to_bias};
 use super::score_vocabulary;
 use crate::layers::{
-    Activation, AttentionInput, Dropout, HeadsInput, Linear, RmsNorm, attend, attend_heads, join_heads,
-    split_heads,
+    Activation, AttentionInput, Dropout, HeadsInput, Linear, RmsNorm, Sources, attend, attend_heads,
+    join_heads, split_heads,
 };
 use crate::recompute::{BlockInput, ModelPart, stack};
 use bias::RelativeBias;
@@ -268,11 +268,11 @@ impl Block {
     fn forward(&self, input: BlockInput, cross_bias: Option<Tensor<4>>) -> Tensor<3> {
         let BlockInput { hidden: x, memory: encoded, bias } = input;
         let normed = self.self_attention_norm.forward(x.clone());
-        let x = x + self.dropout.forward(self.self_attention.forward(normed.clone(), &normed, bias));
+        let x = x + self.dropout.forward(self.self_attention.forward(normed, None, bias));
         let x = match (&self.cross_attention_norm, &self.cross_attention, encoded) {
             (Some(norm), Some(attention), Some(encoded)) => {
                 let normed = norm.forward(x.clone());
-                x + self.dropout.forward(attention.forward(normed, &encoded, cross_bias))
+                x + self.dropout.forward(attention.forward(normed, Some(&encoded), cross_bias))
             }
             _ => x,
         };
@@ -322,11 +322,14 @@ struct Attention {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, source: &Tensor<3>, bias: Option<Tensor<4>>) -> Tensor<3> {
+    /// Attends to `memory`, or to the tokens themselves.
+    fn forward(&self, x: Tensor<3>, memory: Option<&Tensor<3>>, bias: Option<Tensor<4>>) -> Tensor<3> {
+        let layers = [&self.q, &self.k, &self.v];
         self.o.forward(attend(AttentionInput {
-            query: self.q.forward(x),
-            key: self.k.forward(source.clone()),
-            value: self.v.forward(source.clone()),
+            sources: match memory {
+                Some(memory) => Sources::crossed(layers, x, memory),
+                None => Sources::own(layers, x),
+            },
             heads: self.heads,
             scale: 1.0,
             bias,
@@ -356,10 +359,9 @@ struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(self.wi_0.forward(x.clone()));
         let inner = match &self.wi_1 {
-            Some(gate) => inner * gate.forward(x),
-            None => inner,
+            Some(gate) => self.activation.forward_gated(self.wi_0.forward(x.clone()), gate.forward(x)),
+            None => self.activation.forward(self.wi_0.forward(x)),
         };
         self.wo.forward(self.dropout.forward(inner))
     }
