@@ -105,7 +105,7 @@ fn measure(sizes: Sizes) -> Result<[f64; 2], Failure> {
     let model = config.init(&device);
     let noise = Distribution::Normal(0.0, 1.0);
     let pixels = Tensor::<5>::random([clips, frames, 3, pixels, pixels], noise, &device);
-    let ids = Tensor::<2, Int>::arange(2..2 + 12 * clips as i64, &device).reshape([clips, 12]);
+    let ids = Tensor::<1, Int>::arange(2..2 + 12 * clips as i64, &device).reshape([clips, 12]);
     let targets = Targets { ids, mask: Tensor::ones([clips, 12], &device) };
     let training = model.clone().train();
     let step = least(|| {
