@@ -157,14 +157,14 @@ fn beams() -> GenerateConfig {
 }
 
 /// A loss of some clips.
-type LossOf = fn(&Blip2, Visual, Targets) -> Result<Tensor<1>, String>;
+type LossOf = fn(&Blip2, Visual, &Targets) -> Result<Tensor<1>, String>;
 
-fn caption_loss(model: &Blip2, visual: Visual, targets: Targets) -> Result<Tensor<1>, String> {
-    model.caption_loss(visual, &Prompt::default(), &targets).map_err(|error| error.to_string())
+fn caption_loss(model: &Blip2, visual: Visual, targets: &Targets) -> Result<Tensor<1>, String> {
+    model.caption_loss(visual, &Prompt::default(), targets).map_err(|error| error.to_string())
 }
 
 /// The rewards are alternately 1 and -1: what the metrics cost is not part of this.
-fn self_critical_loss(model: &Blip2, visual: Visual, _: Targets) -> Result<Tensor<1>, String> {
+fn self_critical_loss(model: &Blip2, visual: Visual, _: &Targets) -> Result<Tensor<1>, String> {
     const SAMPLES: usize = 5;
     const LENGTH: usize = 12;
     let prompt = Prompt::default();
@@ -218,7 +218,7 @@ fn gradients(
         let rows = index * b / parts..(index + 1) * b / parts;
         let share = rows.len() as f64 / b as f64;
         let (visual, targets) = inputs.clips(rows, &Device::flex());
-        let loss = loss(model, visual, targets)?.mul_scalar(share);
+        let loss = loss(model, visual, &targets)?.mul_scalar(share);
         let value = loss.clone().without_autodiff().into_scalar::<f64>();
         Ok((value, GradientsParams::from_grads(loss.backward(), model)))
     };

@@ -29,10 +29,13 @@ struct Sizes {
 
 const BASE: Sizes = Sizes { clips: 2, frames: 8, pixels: 112, vocabulary: 8000, beams: 5 };
 
+/// Name and values of a size, and the sizes with it.
+type Axis = (&'static str, &'static [usize], fn(usize) -> Sizes);
+
 /// Prints a table for each size. "growth" is the time's factor over that of the size before, divided by the
 /// size's own factor: 1 is linear.
 pub(crate) fn print() -> Result<(), Failure> {
-    let axes: [(&str, &[usize], fn(usize) -> Sizes); 5] = [
+    let axes: [Axis; 5] = [
         ("frames", &[4, 8, 16, 32], |frames| Sizes { frames, ..BASE }),
         ("tokens of a frame (112 to 448 px)", &[65, 257, 577, 1025], |tokens| Sizes {
             clips: 1,
