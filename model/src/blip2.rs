@@ -5,10 +5,12 @@ mod config;
 
 pub use config::Blip2Config;
 
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::tensor::{FloatDType, Int, Tensor};
 
-use crate::cores::side_by_side;
+use crate::cores::{parts, side_by_side};
 use crate::device::DeviceError;
 use crate::fusion::{Fusion, TemporalEmbedding};
 use crate::generate::{self, GenerateConfig, GenerateError, Generated, PromptInfo, Request};
@@ -300,10 +302,8 @@ impl Blip2 {
         if !self.language_model.is_small_on_host(&prefix) {
             return Ok(search(0, prefix)?);
         }
-        let parts = (0..b).step_by(PROMPTS_AT_A_TIME).collect();
-        let found = side_by_side(parts, |first: usize| {
-            search(first, prefix.clone().rows(first..(first + PROMPTS_AT_A_TIME).min(b)))
-        });
+        let part = |rows: Range<usize>| search(rows.start, prefix.clone().rows(rows));
+        let found = side_by_side(parts(b, PROMPTS_AT_A_TIME), part);
         Ok(found.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
     }
 
@@ -324,8 +324,7 @@ impl Blip2 {
     }
 }
 
-/// Prompts that a core generates captions for at a time with a small language model. It does not depend on
-/// the number of cores, on which captions must not depend.
+/// Prompts that a core generates captions for at a time with a small language model.
 const PROMPTS_AT_A_TIME: usize = 4;
 
 /// Encodes each frame separately: `[b, f, 3, S, S]` to `[b, f, p, d]`. A frozen ViT runs without a graph.

@@ -4,6 +4,7 @@
 //! step. Where there are independent parts (the micro-batches of a step, the frames of a batch), each core
 //! takes a part through all operations.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -16,6 +17,13 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 pub fn share(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
     let cores = (rayon::current_num_threads() / threads.max(1)).max(1);
     ThreadPoolBuilder::new().num_threads(cores).use_current_thread().build()
+}
+
+/// Splits items into equal parts of at most so many. They do not depend on the number of cores, on which
+/// results must not depend.
+pub(crate) fn parts(count: usize, most: usize) -> Vec<Range<usize>> {
+    let each = count.div_ceil(count.div_ceil(most.max(1)).max(1)).max(1);
+    (0..count).step_by(each).map(|start| start..(start + each).min(count)).collect()
 }
 
 /// The results of independent tasks in their order, computed side by side, each on its share of the cores.
@@ -58,6 +66,25 @@ mod tests {
             assert_eq!((task, share), (index, (cores / cores.min(37)).max(1)));
         }
         assert!(side_by_side(Vec::<usize>::new(), |task| task).is_empty());
+    }
+
+    #[test]
+    fn parts_cover_all_items_and_differ_by_little() {
+        assert_eq!(parts(16, 15), [0..8, 8..16]);
+        assert_eq!(parts(5, 4), [0..3, 3..5]);
+        assert!(parts(0, 4).is_empty());
+        for count in 1..50 {
+            for most in 0..10 {
+                let parts = parts(count, most);
+                let ends: Vec<usize> = parts.iter().map(|part| part.end).collect();
+                let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
+                assert_eq!(
+                    (starts[0], &starts[1..], ends[ends.len() - 1]),
+                    (0, &ends[..ends.len() - 1], count)
+                );
+                assert!(parts.iter().all(|part| !part.is_empty() && part.len() <= most.max(1)));
+            }
+        }
     }
 
     #[test]

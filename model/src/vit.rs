@@ -8,11 +8,13 @@
 //! and the patch embedding is a matrix product over unfolded patches, which equals the convolution with the
 //! patch as kernel and stride.
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::cores::side_by_side;
+use crate::cores::{parts, side_by_side};
 use crate::host::is_on_host;
 use crate::input::InputError;
 use crate::layers::{
@@ -146,9 +148,8 @@ impl Vit {
         if b <= at_a_time || is_training || !is_on_host(&images) {
             return self.encode(images);
         }
-        let starts: Vec<usize> = (0..b).step_by(at_a_time).collect();
-        let part = |start: usize| self.encode(images.clone().slice([start..(start + at_a_time).min(b)]));
-        Tensor::cat(side_by_side(starts, part), 0)
+        let part = |images_of: Range<usize>| self.encode(images.clone().slice([images_of]));
+        Tensor::cat(side_by_side(parts(b, at_a_time), part), 0)
     }
 
     fn encode(&self, images: Tensor<4>) -> Tensor<3> {

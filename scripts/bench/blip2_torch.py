@@ -268,8 +268,12 @@ def onnx_vit(model, directory, rounds, threads):
     clips, path = inputs()[2].flatten(0, 1), Path(directory) / "vit.onnx"
     if not path.exists():
         class Encoder(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.vit = model.vision_model
+
             def forward(self, pixels):
-                return model.vision_model(pixels).last_hidden_state
+                return self.vit(pixels).last_hidden_state
 
         torch.onnx.export(Encoder(), (clips,), str(path), input_names=["pixels"], dynamo=False)
     options = onnxruntime.SessionOptions()
