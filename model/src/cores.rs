@@ -4,30 +4,57 @@
 //! step. Where there are independent parts (the micro-batches of a step, the frames of a batch), each core
 //! takes a part through all operations.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Limits the operations of the calling thread to its share of the cores, where so many threads work side by
-/// side, until the result is dropped. To be called at the beginning of a thread.
-///
-/// # Errors
-/// When threads cannot be started, or the thread has a share already.
-pub fn share(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
-    let cores = (rayon::current_num_threads() / threads.max(1)).max(1);
-    ThreadPoolBuilder::new().num_threads(cores).use_current_thread().build()
+/// A number of lanes, and the threads of each.
+type Shape = (usize, usize);
+
+/// The pools of all lanes so far. Their threads stay: the memory that the allocator keeps for a thread is then
+/// there for the next step.
+static LANES: Mutex<BTreeMap<Shape, Arc<[ThreadPool]>>> = Mutex::new(BTreeMap::new());
+
+/// Threads that share the cores of the calling thread equally.
+#[derive(Debug, Clone)]
+pub struct Lanes(Arc<[ThreadPool]>);
+
+impl Lanes {
+    /// So many lanes. Equal ones are the same threads.
+    pub fn new(count: usize) -> Self {
+        let share = (rayon::current_num_threads() / count.max(1)).max(1);
+        let mut known = LANES.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = known.entry((count, share)).or_insert_with(|| {
+            let pool = |_| ThreadPoolBuilder::new().num_threads(share).build().ok();
+            // without threads of their own the operations are only slower
+            (0..count).map(pool).collect::<Option<Vec<_>>>().unwrap_or_default().into()
+        });
+        Self(pools.clone())
+    }
+
+    /// Runs `work` on one lane: operations within are distributed over its share of the cores only. Lanes run
+    /// side by side where several threads call this, each with another index. `work` must not wait for another
+    /// lane.
+    pub fn run<R: Send>(&self, index: usize, work: impl FnOnce() -> R + Send) -> R {
+        match self.0.get(index) {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
 }
 
-/// Splits items into equal parts of at most so many. They do not depend on the number of cores, on which
-/// results must not depend.
+/// Splits items into equal parts of at most so many. Their number is a power of two, which most numbers of
+/// cores divide, and does not depend on that number, on which results must not depend.
 pub(crate) fn parts(count: usize, most: usize) -> Vec<Range<usize>> {
-    let each = count.div_ceil(count.div_ceil(most.max(1)).max(1)).max(1);
+    let parts = count.div_ceil(most.max(1)).next_power_of_two();
+    let each = count.div_ceil(parts).max(1);
     (0..count).step_by(each).map(|start| start..(start + each).min(count)).collect()
 }
 
 /// The results of independent tasks in their order, computed side by side, each on its share of the cores.
-/// They run one after the other in a thread whose share is one core, and on a single core.
+/// They run one after the other in a lane of one core, and on a single core.
 pub(crate) fn side_by_side<T: Send, R: Send>(tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = rayon::current_num_threads().min(tasks.len());
     if threads <= 1 {
@@ -35,17 +62,15 @@ pub(crate) fn side_by_side<T: Send, R: Send>(tasks: Vec<T>, work: impl Fn(T) -> 
     }
     let count = tasks.len();
     let queue = Mutex::new(tasks.into_iter().enumerate());
-    let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = || std::iter::from_fn(next).map(|(index, task)| (index, work(task))).collect::<Vec<_>>();
+    let lanes = Lanes::new(threads);
     let mut results: Vec<Option<R>> = (0..count).map(|_| None).collect();
     std::thread::scope(|scope| {
-        let run = || {
-            // without a share the operations are only slower
-            let _share = share(threads).ok();
-            std::iter::from_fn(next).map(|(index, task)| (index, work(task))).collect::<Vec<_>>()
-        };
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        for thread in running {
-            let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (lanes, run) = (&lanes, &run);
+        let running: Vec<_> = (0..threads).map(|lane| scope.spawn(move || lanes.run(lane, run))).collect();
+        for lane in running {
+            let done = lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             for (index, result) in done {
                 results[index] = Some(result);
             }
@@ -88,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_with_a_share_of_one_core_runs_its_tasks_itself() {
+    fn a_lane_of_one_core_runs_its_tasks_itself() {
         let nested = side_by_side(vec![(); 2 * rayon::current_num_threads()], |()| {
             let outer = std::thread::current().id();
             let inner = side_by_side(vec![(); 3], |()| std::thread::current().id());

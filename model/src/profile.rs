@@ -1,7 +1,7 @@
 //! Where the operations of the CPU spend their time.
 //!
 //! Off, an operation reads one flag. Times are those of the thread that computes an operation: they add up to
-//! the time of a step where every thread computes its operations alone ([`crate::cores::share`]).
+//! the time of a step where every thread computes its operations alone ([`crate::cores::Lanes`]).
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use captioner::host::device_of;
-use model::cores;
+use model::cores::Lanes;
 use model::recompute::{Draws, Recompute, backward};
 
 use crate::metrics::{LOSS, Metrics};
@@ -127,18 +127,20 @@ fn in_threads<O: Objective>(
     for part in parts {
         of_thread[part.number % threads].push(part);
     }
+    let lanes = Lanes::new(threads);
     std::thread::scope(|scope| {
         let mut workers = Vec::new();
-        for parts in of_thread {
+        for (lane, parts) in of_thread.into_iter().enumerate() {
             // a fork has separate leaves, and so each thread has a separate graph
             let fork = model.clone().fork(&device_of(model));
             let ((give, result), (taken, was_taken)) = (sync_channel(0), sync_channel(0));
+            let lanes = &lanes;
             let run = move || {
-                // without a share of the cores the operations are only slower
-                let _share = cores::share(threads).ok();
                 // after the failure of another thread results are no longer received
                 for part in parts {
-                    if give.send(work.gradients(&fork, part)).is_err() || was_taken.recv().is_err() {
+                    // a lane is never held by a thread that waits: steps of other models use it too
+                    let step = lanes.run(lane, || work.gradients(&fork, part));
+                    if give.send(step).is_err() || was_taken.recv().is_err() {
                         break;
                     }
                 }

@@ -14,7 +14,7 @@ use crate::{Batch, TrainError};
 /// A training objective: loss, evaluation and file format of a kind of model.
 pub trait Objective: Debug + Send + Sync + 'static {
     /// The weights.
-    type Model: Module + Clone + Debug + Send + 'static;
+    type Model: Module + Sync + Clone + Debug + Send + 'static;
 
     /// Weight of a batch, or of a micro-batch, in the mean loss: the number of tokens or examples.
     fn weight(&self, batch: &Batch) -> f64;

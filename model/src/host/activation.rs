@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::linear::total;
-use super::vectors::{CHUNK, add, erf, exp, rows_at_a_time};
+use super::vectors::{CHUNK, add, erf, exp, rows_at_a_time, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -33,10 +33,15 @@ pub(crate) fn activate<const D: usize>(
 ) -> Tensor<D> {
     apply([Input::new(x), Input::optional(bias)], |[x, bias]| {
         let kept = x.clone();
-        let output = map_rows(x, bias.values(), |values, bias| {
-            add_to_rows(values, bias);
-            function.apply_to(values);
-        });
+        let output = map_rows(
+            x,
+            bias.values(),
+            #[inline(always)]
+            |values: &mut [f32], bias: &[f32]| {
+                add_to_rows(values, bias);
+                function.apply_to(values);
+            },
+        );
         (output, Activate { x: kept, bias, function })
     })
 }
@@ -47,22 +52,45 @@ pub(crate) fn activate<const D: usize>(
 /// - x, gate and output: the same
 pub(crate) fn activate_gated<const D: usize>(x: Tensor<D>, gate: Tensor<D>, function: Function) -> Tensor<D> {
     apply([Input::new(x), Input::new(gate)], |[x, gate]| {
-        let output = map_with(x.clone(), &gate, |values, gate| {
-            function.apply_to(values);
-            values.iter_mut().zip(gate).for_each(|(value, gate)| *value *= gate);
-        });
+        let output = map_with(
+            x.clone(),
+            &gate,
+            #[inline(always)]
+            |values: &mut [f32], gate: &[f32]| {
+                function.apply_to(values);
+                times(values, gate);
+            },
+        );
         (output, Gated { x, gate, function })
     })
 }
 
 impl Function {
+    // loops instead of `for_each`, whose functions are not always inlined into those with wide instructions
+
     #[inline(always)]
     fn apply_to(self, values: &mut [f32]) {
         match self {
-            Self::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
-            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x).0),
-            Self::GeluNew => values.iter_mut().for_each(|x| *x = gelu_new(*x).0),
-            Self::Silu => values.iter_mut().for_each(|x| *x = silu(*x).0),
+            Self::Relu => {
+                for x in values {
+                    *x = x.max(0.0);
+                }
+            }
+            Self::Gelu => {
+                for x in values {
+                    *x = gelu(*x).0;
+                }
+            }
+            Self::GeluNew => {
+                for x in values {
+                    *x = gelu_new(*x).0;
+                }
+            }
+            Self::Silu => {
+                for x in values {
+                    *x = silu(*x).0;
+                }
+            }
         }
     }
 
@@ -71,10 +99,26 @@ impl Function {
     fn apply_slope(self, gradient: &mut [f32], x: &[f32]) {
         let pairs = gradient.iter_mut().zip(x);
         match self {
-            Self::Relu => pairs.for_each(|(gradient, &x)| *gradient = if x > 0.0 { *gradient } else { 0.0 }),
-            Self::Gelu => pairs.for_each(|(gradient, &x)| *gradient *= gelu(x).1),
-            Self::GeluNew => pairs.for_each(|(gradient, &x)| *gradient *= gelu_new(x).1),
-            Self::Silu => pairs.for_each(|(gradient, &x)| *gradient *= silu(x).1),
+            Self::Relu => {
+                for (gradient, &x) in pairs {
+                    *gradient = if x > 0.0 { *gradient } else { 0.0 };
+                }
+            }
+            Self::Gelu => {
+                for (gradient, &x) in pairs {
+                    *gradient *= gelu(x).1;
+                }
+            }
+            Self::GeluNew => {
+                for (gradient, &x) in pairs {
+                    *gradient *= gelu_new(x).1;
+                }
+            }
+            Self::Silu => {
+                for (gradient, &x) in pairs {
+                    *gradient *= silu(x).1;
+                }
+            }
         }
     }
 }
@@ -93,12 +137,11 @@ impl Operation<2> for Activate {
         let Self { x, bias, function } = self;
         let (x, bias) = (x.values(), bias.values());
         let chunk = chunk_of_rows(bias.len());
-        let vectors = pulp::Arch::new();
         let mut sums: Vec<Vec<f32>> = Vec::new();
         let of_x = gradient.modified(|gradient| {
             let chunks = gradient.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).map(|(gradient, x)| {
                 let mut sum = vec![0.0f32; if is_needed[1] { bias.len() } else { 0 }];
-                vectors.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         if bias.is_empty() {
@@ -137,18 +180,25 @@ impl Operation<2> for Gated {
 
     fn backward(self, gradient: HostTensor, is_needed: [bool; 2]) -> [Option<HostTensor>; 2] {
         let Self { x, gate, function } = self;
-        let times = |values: &mut [f32], factors: &[f32]| {
-            values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
-        };
         let of_gate = is_needed[1].then(|| {
-            map_with(x.clone(), &gradient, |values, gradient| {
-                function.apply_to(values);
-                times(values, gradient);
-            })
+            map_with(
+                x.clone(),
+                &gradient,
+                #[inline(always)]
+                |values: &mut [f32], gradient: &[f32]| {
+                    function.apply_to(values);
+                    times(values, gradient);
+                },
+            )
         });
         let of_x = is_needed[0].then(|| {
             let gradient = map_with(gradient, &gate, times);
-            map_with(gradient, &x, |gradient, x| function.apply_slope(gradient, x))
+            map_with(
+                gradient,
+                &x,
+                #[inline(always)]
+                |gradient: &mut [f32], x: &[f32]| function.apply_slope(gradient, x),
+            )
         });
         [of_x, of_gate]
     }
@@ -185,18 +235,26 @@ fn chunk_of_rows(width: usize) -> usize {
 }
 
 #[inline(always)]
+fn times(values: &mut [f32], factors: &[f32]) {
+    for (value, factor) in values.iter_mut().zip(factors) {
+        *value *= factor;
+    }
+}
+
+#[inline(always)]
 fn add_to_rows(values: &mut [f32], bias: &[f32]) {
     if !bias.is_empty() {
-        values.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+        for row in values.chunks_exact_mut(bias.len()) {
+            add(row, bias);
+        }
     }
 }
 
 /// Changes the values, some whole rows at a time, on all cores.
 fn map_rows(tensor: HostTensor, bias: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync) -> HostTensor {
-    let vectors = pulp::Arch::new();
     tensor.modified(|values| {
         values.par_chunks_mut(chunk_of_rows(bias.len())).for_each(|values| {
-            vectors.dispatch(
+            vectorised(
                 #[inline(always)]
                 || f(values, bias),
             );
@@ -206,10 +264,9 @@ fn map_rows(tensor: HostTensor, bias: &[f32], f: impl Fn(&mut [f32], &[f32]) + S
 
 /// Changes the values piece by piece, with those of another tensor of the same shape, on all cores.
 fn map_with(tensor: HostTensor, other: &HostTensor, f: impl Fn(&mut [f32], &[f32]) + Sync) -> HostTensor {
-    let vectors = pulp::Arch::new();
     tensor.modified(|values| {
         values.par_chunks_mut(CHUNK).zip(other.values().par_chunks(CHUNK)).for_each(|(values, other)| {
-            vectors.dispatch(
+            vectorised(
                 #[inline(always)]
                 || f(values, other),
             );

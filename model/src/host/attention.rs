@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, Output, multiply_here};
-use super::vectors::{RowScale, add, softmax_again, softmax_in_place, sum};
+use super::vectors::{RowScale, add, softmax_again, softmax_in_place, sum, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -192,7 +192,7 @@ impl Attention {
         for head in 0..heads {
             let place = Place { sequence, head, first, queries };
             self.scores(place, &mut scores);
-            pulp::Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     let pairs = scores.chunks_exact_mut(s.max(1)).zip(rows.chunks_exact_mut(heads));
@@ -274,12 +274,12 @@ impl Attention {
                 );
                 multiply_here(of_output, value.t(), 1.0, Output::new(of_scores, s));
                 self.drop_out(place, of_scores);
-                pulp::Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let pairs =
                             scores.chunks_exact_mut(s.max(1)).zip(of_scores.chunks_exact_mut(s.max(1)));
-                        for ((scores, of_scores), row) in pairs.zip(rows) {
+                        for ((scores, of_scores), row) in pairs.zip(rows.clone()) {
                             softmax_again(scores, row[head]);
                             let along = sum(s, |i| scores[i] * of_scores[i]);
                             for i in 0..s {

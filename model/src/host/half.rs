@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::linear::{PARTS, sum_of_rows};
 use super::matrix::{Matrix, Output, multiply, multiply_here};
-use super::vectors::{add, rows_at_a_time};
+use super::vectors::{add, rows_at_a_time, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::{Kind, span};
 
@@ -49,19 +49,18 @@ impl HalfWeight {
     /// Widens the weights of some outputs.
     fn widen(&self, outputs: std::ops::Range<usize>, wide: &mut [f32]) {
         let [_, d_input] = self.dims;
-        let place = outputs.start * d_input..outputs.end * d_input;
-        let vectors = pulp::Arch::new();
+        let (start, end) = (outputs.start * d_input, outputs.end * d_input);
         match (self.values.as_slice::<bf16>(), self.values.as_slice::<f16>()) {
-            (Some(values), _) => vectors.dispatch(
+            (Some(values), _) => vectorised(
                 #[inline(always)]
                 || {
-                    for (wide, value) in wide.iter_mut().zip(&values[place]) {
+                    for (wide, value) in wide.iter_mut().zip(&values[start..end]) {
                         *wide = f32::from_bits(u32::from(value.to_bits()) << 16);
                     }
                 },
             ),
             (None, Some(values)) => {
-                wide.iter_mut().zip(&values[place]).for_each(|(wide, value)| *wide = value.to_f32());
+                wide.iter_mut().zip(&values[start..end]).for_each(|(wide, value)| *wide = value.to_f32());
             }
             (None, None) => unreachable!("a half weight is bf16 or f16"),
         }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, Output, multiply};
-use super::vectors::{add, rows_at_a_time};
+use super::vectors::{add, rows_at_a_time, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -175,10 +175,9 @@ impl Operation<INPUTS> for Linear {
 
 /// The sum of all rows of a matrix, of these columns.
 pub(super) fn sum_of_rows(values: &[f32], width: usize, place: std::ops::Range<usize>) -> Vec<f32> {
-    let vectors = pulp::Arch::new();
     let sums = values.par_chunks(rows_at_a_time(width) * width.max(1)).map(|rows| {
         let mut sum = vec![0.0f32; place.len()];
-        vectors.dispatch(
+        vectorised(
             #[inline(always)]
             || rows.chunks_exact(width.max(1)).for_each(|row| add(&mut sum, &row[place.clone()])),
         );

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
-use super::vectors::{RowScale, exp, max, rows_at_a_time, sum};
+use super::vectors::{RowScale, exp, max, rows_at_a_time, sum, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -20,15 +20,14 @@ pub(crate) fn log_probabilities(logits: Tensor<2>, ids: Tensor<1, Int>, smoothin
         let [n, v] = logits.dims();
         let mut output = vec![0.0f32; n];
         let mut scales = vec![RowScale::default(); n];
-        let vectors = pulp::Arch::new();
         let rows = rows_at_a_time(v);
         let chunks = logits.values().par_chunks(rows * v.max(1)).zip(ids.par_chunks(rows));
         let chunks = chunks.zip(output.par_chunks_mut(rows).zip(scales.par_chunks_mut(rows)));
         chunks.for_each(|((logits, ids), (output, scales))| {
-            vectors.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
-                    let pairs = logits.chunks_exact(v.max(1)).zip(ids).zip(output).zip(scales);
+                    let pairs = logits.chunks_exact(v.max(1)).zip(ids).zip(&mut *output).zip(&mut *scales);
                     for (((logits, &id), output), scale) in pairs {
                         let maximum = max(logits);
                         let total = sum(v, |i| exp(logits[i] - maximum));
@@ -64,13 +63,12 @@ impl Operation<1> for LogProbabilities {
         let Self { logits, ids, scales, smoothing } = self;
         let [_, v] = logits.dims();
         let uniform = smoothing / v as f32;
-        let vectors = pulp::Arch::new();
         let rows = rows_at_a_time(v);
         let of_logits = logits.modified(|logits| {
             let chunks = logits.par_chunks_mut(rows * v.max(1)).zip(ids.par_chunks(rows));
             let chunks = chunks.zip(scales.par_chunks(rows).zip(gradient.values().par_chunks(rows)));
             chunks.for_each(|((logits, ids), (scales, gradients))| {
-                vectors.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let pairs = logits.chunks_exact_mut(v.max(1)).zip(ids).zip(scales).zip(gradients);

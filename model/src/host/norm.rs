@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::linear::total;
-use super::vectors::{add, rows_at_a_time, sum};
+use super::vectors::{add, rows_at_a_time, sum, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -51,14 +51,13 @@ fn forward(
 ) -> (HostTensor, Vec<Scale>) {
     let d = weight.len().max(1);
     let mut scales = vec![(0.0, 0.0); x.values().len() / d];
-    let vectors = pulp::Arch::new();
     let rows = rows_at_a_time(d);
     let output = x.modified(|values| {
         values.par_chunks_mut(rows * d).zip(scales.par_chunks_mut(rows)).for_each(|(rows, scales)| {
-            vectors.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
-                    for (row, scale) in rows.chunks_exact_mut(d).zip(scales) {
+                    for (row, scale) in rows.chunks_exact_mut(d).zip(&mut *scales) {
                         *scale = scale_of(row, epsilon, is_centred);
                         let (mean, factor) = *scale;
                         if is_centred {
@@ -106,7 +105,6 @@ impl Operation<3> for Norm {
         let rows = rows_at_a_time(d);
         let is_centred = self.is_centred;
         let has_weights = is_needed[1] || is_needed[2];
-        let vectors = pulp::Arch::new();
         let mut sums: Vec<[Vec<f32>; 2]> = Vec::new();
         let of_x = gradient.modified(|gradient| {
             let chunks = gradient.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d));
@@ -115,7 +113,7 @@ impl Operation<3> for Norm {
                     if has_weights { [vec![0.0f32; d], vec![0.0f32; d]] } else { Default::default() };
                 let mut normal = vec![0.0f32; d];
                 let [of_weight, of_bias] = &mut sums;
-                vectors.dispatch(
+                vectorised(
                     #[inline(always)]
                     || {
                         let pairs = gradient.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(scales);

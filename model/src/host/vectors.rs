@@ -1,6 +1,8 @@
 //! Loops over values on the widest instructions of the machine, which neither fuse nor reorder: every machine
 //! computes the same bits.
 
+use pulp::{Simd, WithSimd};
+
 /// Values that are added side by side. A sum has this order on every machine, whatever its vectors' length.
 const LANES: usize = 16;
 
@@ -10,6 +12,26 @@ pub(crate) const CHUNK: usize = 16 * 1024;
 /// Rows of `width` values that a thread takes at a time.
 pub(crate) fn rows_at_a_time(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
+}
+
+/// Runs a loop with the widest instructions of this machine. What it calls must be `#[inline(always)]`.
+///
+/// (`pulp` takes a closure by `FnOnce`; a closure that borrows is then called through a function of its own,
+/// which is compiled for the oldest processors.)
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnMut() -> R) -> R {
+    struct Loop<F>(F);
+
+    impl<R, F: FnMut() -> R> WithSimd for Loop<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+
+    pulp::Arch::new().dispatch(Loop(work))
 }
 
 /// The sum of `f` over positions `0..length`.

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use model::checkpoint::source::Source;
+use model::cores::Lanes;
 use model::generate::{GenerateConfig, Sample, Search};
 use model::loss::{Targets, token_log_probabilities};
 use model::parameters::set_trainable;
@@ -226,14 +227,13 @@ fn gradients(
         return Ok(part(model, 0)?);
     }
     let device = model.query_tokens.val().device();
+    let lanes = Lanes::new(parts);
     let done: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..parts)
             .map(|index| {
                 let fork = model.clone().fork(&device);
-                scope.spawn(move || {
-                    let _share = model::cores::share(parts).map_err(|error| error.to_string())?;
-                    part(&fork, index)
-                })
+                let lanes = &lanes;
+                scope.spawn(move || lanes.run(index, move || part(&fork, index)))
             })
             .collect();
         running.into_iter().map(|part| part.join().map_err(|_| "a part panicked".to_owned())?).collect()

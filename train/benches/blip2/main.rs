@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use cases::{Case, Inputs, Round};
+use model::cores::Lanes;
 use model::profile::{Kind, record};
 
 #[global_allocator]
@@ -86,26 +87,20 @@ fn time(case: Case, inputs: &Inputs, rounds: usize) -> Result<(), Failure> {
 
 /// Seconds of each kind of operation, on one core.
 fn break_down(case: Case, inputs: &Inputs) -> Result<(), Failure> {
-    // a thread of its own, whose share of the cores is one
-    let (seconds, totals) = std::thread::scope(|scope| {
-        let alone = scope.spawn(|| {
-            let _share =
-                model::cores::share(rayon::current_num_threads()).map_err(|error| error.to_string())?;
-            let mut round: Round<'_> = case.prepare(inputs, 1).map_err(|error| error.to_string())?;
-            round().map_err(|error| error.to_string())?;
-            let mut best: Option<(f64, _)> = None;
-            for _ in 0..3 {
-                let start = Instant::now();
-                let (result, totals) = record(&mut round);
-                result.map_err(|error| error.to_string())?;
-                let seconds = start.elapsed().as_secs_f64();
-                if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                    best = Some((seconds, totals));
-                }
+    let (seconds, totals) = Lanes::new(rayon::current_num_threads()).run(0, || {
+        let mut round: Round<'_> = case.prepare(inputs, 1).map_err(|error| error.to_string())?;
+        round().map_err(|error| error.to_string())?;
+        let mut best: Option<(f64, _)> = None;
+        for _ in 0..3 {
+            let start = Instant::now();
+            let (result, totals) = record(&mut round);
+            result.map_err(|error| error.to_string())?;
+            let seconds = start.elapsed().as_secs_f64();
+            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                best = Some((seconds, totals));
             }
-            best.ok_or_else(|| "no round".to_owned())
-        });
-        alone.join().map_err(|_| "a case panicked".to_owned())?
+        }
+        best.ok_or_else(|| "no round".to_owned())
     })?;
     let rate = totals[Kind::Product as usize].operations / totals[Kind::Product as usize].seconds / 1e9;
     let rest = seconds - totals.iter().map(|total| total.seconds).sum::<f64>();
