@@ -13,8 +13,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// A number of lanes, and the threads of each.
 type Shape = (usize, usize);
 
-/// The pools of all lanes so far. Their threads stay: the memory that the allocator keeps for a thread is then
-/// there for the next step.
+/// The pools of all lanes so far. Their threads stay: the memory that the allocator keeps for a thread is
+/// then there for the next step.
 static LANES: Mutex<BTreeMap<Shape, Arc<[ThreadPool]>>> = Mutex::new(BTreeMap::new());
 
 /// Threads that share the cores of the calling thread equally.
@@ -35,8 +35,8 @@ impl Lanes {
     }
 
     /// Runs `work` on one lane: operations within are distributed over its share of the cores only. Lanes run
-    /// side by side where several threads call this, each with another index. `work` must not wait for another
-    /// lane.
+    /// side by side where several threads call this, each with another index. `work` must not wait for
+    /// another lane.
     pub fn run<R: Send>(&self, index: usize, work: impl FnOnce() -> R + Send) -> R {
         match self.0.get(index) {
             Some(pool) => pool.install(work),
