@@ -53,7 +53,7 @@ pub struct Subject<'a> {
     pub checkpoint: &'a Path,
     /// Folder of LoRA updates for it.
     pub adapter: Option<&'a Path>,
-    /// Whether ViT and language model have two bytes a weight, as in [`Precision::half`].
+    /// Whether ViT and language model have two bytes a weight, as in [`model::checkpoint::Precision::half`].
     pub bf16: bool,
 }
 
