@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::linear::total;
-use super::vectors::{CHUNK, add, erf, exp, rows_at_a_time, vectorised};
+use super::vectors::{CHUNK, add, erf, exp, rows_at_a_time, total, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -52,15 +51,7 @@ pub(crate) fn activate<const D: usize>(
 /// - x, gate and output: the same
 pub(crate) fn activate_gated<const D: usize>(x: Tensor<D>, gate: Tensor<D>, function: Function) -> Tensor<D> {
     apply([Input::new(x), Input::new(gate)], |[x, gate]| {
-        let output = map_with(
-            x.clone(),
-            &gate,
-            #[inline(always)]
-            |values: &mut [f32], gate: &[f32]| {
-                function.apply_to(values);
-                times(values, gate);
-            },
-        );
+        let output = function.times(x.clone(), &gate);
         (output, Gated { x, gate, function })
     })
 }
@@ -123,6 +114,21 @@ impl Function {
     }
 }
 
+impl Function {
+    /// `f(x) · factors`.
+    fn times(self, x: HostTensor, factors: &HostTensor) -> HostTensor {
+        map_with(
+            x,
+            factors,
+            #[inline(always)]
+            |values: &mut [f32], factors: &[f32]| {
+                self.apply_to(values);
+                times(values, factors);
+            },
+        )
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Activate {
     x: HostTensor,
@@ -180,17 +186,7 @@ impl Operation<2> for Gated {
 
     fn backward(self, gradient: HostTensor, is_needed: [bool; 2]) -> [Option<HostTensor>; 2] {
         let Self { x, gate, function } = self;
-        let of_gate = is_needed[1].then(|| {
-            map_with(
-                x.clone(),
-                &gradient,
-                #[inline(always)]
-                |values: &mut [f32], gradient: &[f32]| {
-                    function.apply_to(values);
-                    times(values, gradient);
-                },
-            )
-        });
+        let of_gate = is_needed[1].then(|| function.times(x.clone(), &gradient));
         let of_x = is_needed[0].then(|| {
             let gradient = map_with(gradient, &gate, times);
             map_with(

@@ -10,14 +10,11 @@ use burn::tensor::{DType, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::linear::{PARTS, sum_of_rows};
-use super::matrix::{Matrix, Output, multiply, multiply_here};
-use super::vectors::{add, rows_at_a_time, vectorised};
+use super::linear::PARTS;
+use super::matrix::{FEW_ROWS, Matrix, Output, multiply, multiply_here, transpose_into};
+use super::vectors::{add_to_columns, rows_at_a_time, sum_of_rows, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::{Kind, span};
-
-/// Up to this many rows a weight is widened in parts.
-const FEW_ROWS: usize = 64;
 
 /// Outputs that a core widens at a time.
 const OUTPUTS: usize = 64;
@@ -109,12 +106,7 @@ pub(crate) fn linear_half(x: Tensor<2>, parts: Vec<HalfPart>) -> Tensor<2> {
         for (weight, bias) in weights.iter().zip(&biases) {
             let [out, _] = weight.dims;
             weight.multiply(x, &mut output[start..], width);
-            if !bias.values().is_empty() {
-                let place = start..start + out;
-                output.par_chunks_mut(rows_at_a_time(width) * width).for_each(|rows| {
-                    rows.chunks_exact_mut(width).for_each(|row| add(&mut row[place.clone()], bias.values()));
-                });
-            }
+            add_to_columns(&mut output, width, start, bias.values());
             start += out;
         }
         (HostTensor::new(output, [rows, width]), Half { weights })
@@ -137,10 +129,7 @@ impl HalfWeight {
             self.widen(index * OUTPUTS..index * OUTPUTS + outputs, &mut wide);
             multiply_here(Matrix::new(&wide, [outputs, d_input]), x.t(), 1.0, Output::new(output, rows));
         });
-        for row in 0..rows {
-            let output = &mut output[row * width..][..out];
-            output.iter_mut().enumerate().for_each(|(index, value)| *value = transposed[index * rows + row]);
-        }
+        transpose_into(&transposed, rows, output, width);
     }
 }
 

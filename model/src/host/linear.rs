@@ -4,10 +4,9 @@
 //! of `x` is one sum of products.
 
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
-use super::matrix::{Matrix, Output, multiply};
-use super::vectors::{add, rows_at_a_time, vectorised};
+use super::matrix::{FEW_ROWS, Matrix, Output, multiply, transpose_into};
+use super::vectors::{add_to_columns, sum_of_rows};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 
@@ -16,9 +15,6 @@ pub(crate) const PARTS: usize = 3;
 
 /// The input, then weight and bias of each layer.
 const INPUTS: usize = 1 + 2 * PARTS;
-
-/// Up to this many rows `(w xᵀ)ᵀ` is faster than `x wᵀ`, for which the whole weight is packed at every call.
-const FEW_ROWS: usize = 64;
 
 /// Weight `[out, in]` and bias `[out]` of a layer.
 pub(crate) type Part = (Tensor<2>, Option<Tensor<1>>);
@@ -55,11 +51,7 @@ pub(crate) fn linear_onto(residual: Tensor<2>, x: Tensor<2>, (weight, bias): Par
         let ([rows, d_input], out) = (x.dims(), d_output(&weight));
         let (columns, bias) = (Matrix::new(x.values(), [rows, d_input]), bias.values());
         let output = residual.modified(|output| {
-            if !bias.is_empty() {
-                output.par_chunks_mut(rows_at_a_time(out) * out).for_each(|rows| {
-                    rows.chunks_exact_mut(out).for_each(|row| add(row, bias));
-                });
-            }
+            add_to_columns(output, out, 0, bias);
             multiply(
                 columns,
                 Matrix::new(weight.values(), [out, d_input]).t(),
@@ -101,11 +93,8 @@ fn forward(x: &HostTensor, weights: &[HostTensor], biases: &[&[f32]]) -> HostTen
         if rows <= FEW_ROWS {
             let mut transposed = vec![0.0f32; out * rows];
             multiply(weight, x.t(), 1.0, Output::new(&mut transposed, rows));
-            for (row, output) in output.chunks_exact_mut(width.max(1)).enumerate() {
-                for (index, value) in output[start..start + out].iter_mut().enumerate() {
-                    *value = transposed[index * rows + row] + bias.get(index).copied().unwrap_or_default();
-                }
-            }
+            transpose_into(&transposed, rows, &mut output[start..], width);
+            add_to_columns(&mut output, width, start, bias);
         } else {
             let output = &mut output[start..];
             if bias.is_empty() {
@@ -171,26 +160,6 @@ impl Operation<INPUTS> for Linear {
         gradients[0] = is_needed[0].then(|| HostTensor::new(of_x, [rows, d_input]));
         gradients
     }
-}
-
-/// The sum of all rows of a matrix, of these columns.
-pub(super) fn sum_of_rows(values: &[f32], width: usize, place: std::ops::Range<usize>) -> Vec<f32> {
-    let sums = values.par_chunks(rows_at_a_time(width) * width.max(1)).map(|rows| {
-        let mut sum = vec![0.0f32; place.len()];
-        vectorised(
-            #[inline(always)]
-            || rows.chunks_exact(width.max(1)).for_each(|row| add(&mut sum, &row[place.clone()])),
-        );
-        sum
-    });
-    total(&sums.collect::<Vec<_>>(), place.len())
-}
-
-/// The sum of vectors, in their order.
-pub(super) fn total(vectors: &[Vec<f32>], length: usize) -> Vec<f32> {
-    let mut total = vec![0.0f32; length];
-    vectors.iter().for_each(|vector| add(&mut total, vector));
-    total
 }
 
 #[cfg(test)]

@@ -73,6 +73,19 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Up to this many rows `(w xᵀ)ᵀ` is faster than `x wᵀ`, for which the whole of `w` is packed at every call.
+pub(crate) const FEW_ROWS: usize = 64;
+
+/// Writes a transposed product `[out, rows]` into rows that are `width` values apart.
+pub(crate) fn transpose_into(transposed: &[f32], rows: usize, output: &mut [f32], width: usize) {
+    let out = transposed.len() / rows.max(1);
+    for row in 0..rows {
+        for (index, value) in output[row * width..][..out].iter_mut().enumerate() {
+            *value = transposed[index * rows + row];
+        }
+    }
+}
+
 /// Multiplications from which on a product is distributed over the cores.
 const PARALLEL: usize = 192 * 192 * 192;
 

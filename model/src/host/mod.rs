@@ -1,4 +1,4 @@
-//! Operations on f32 tensors in host memory, each one node of Burn's graph with a gradient of its own.
+//! Operations on f32 tensors in host memory. Each is one node of Burn's graph and computes its own gradient.
 //!
 //! Burn's CPU backend composes attention, norms, losses and activations from operations that each read and
 //! write whole tensors, and so do their gradients. Here each is one pass over data that is in the cache, on

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::linear::total;
-use super::vectors::{add, rows_at_a_time, sum, vectorised};
+use super::vectors::{add, rows_at_a_time, sum, total, vectorised};
 use super::{HostTensor, Input, Operation, apply};
 use crate::profile::Kind;
 

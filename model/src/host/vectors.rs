@@ -1,7 +1,10 @@
 //! Loops over values on the widest instructions of the machine, which neither fuse nor reorder: every machine
 //! computes the same bits.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 /// Values that are added side by side. A sum has this order on every machine, whatever its vectors' length.
 const LANES: usize = 16;
@@ -16,8 +19,8 @@ pub(crate) fn rows_at_a_time(width: usize) -> usize {
 
 /// Runs a loop with the widest instructions of this machine. What it calls must be `#[inline(always)]`.
 ///
-/// (`pulp` takes a closure by `FnOnce`; a closure that borrows is then called through a function of its own,
-/// which is compiled for the oldest processors.)
+/// (`pulp` takes a closure by `FnOnce`. The compiler then calls a closure that borrows through an adapter,
+/// which has no wide instructions.)
 #[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnMut() -> R) -> R {
     struct Loop<F>(F);
@@ -78,6 +81,42 @@ pub(crate) fn add(total: &mut [f32], term: &[f32]) {
     for (total, term) in total.iter_mut().zip(term) {
         *total += term;
     }
+}
+
+/// Adds `term` to the columns from `start` on of every row, on all cores. An empty `term` is no term.
+pub(crate) fn add_to_columns(values: &mut [f32], width: usize, start: usize, term: &[f32]) {
+    if term.is_empty() {
+        return;
+    }
+    values.par_chunks_mut(rows_at_a_time(width) * width).for_each(|rows| {
+        for row in rows.chunks_exact_mut(width) {
+            add(&mut row[start..start + term.len()], term);
+        }
+    });
+}
+
+/// The sum of all rows of a matrix, of these columns.
+pub(crate) fn sum_of_rows(values: &[f32], width: usize, place: Range<usize>) -> Vec<f32> {
+    let sums = values.par_chunks(rows_at_a_time(width) * width.max(1)).map(|rows| {
+        let mut sum = vec![0.0f32; place.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(width.max(1)) {
+                    add(&mut sum, &row[place.clone()]);
+                }
+            },
+        );
+        sum
+    });
+    total(&sums.collect::<Vec<_>>(), place.len())
+}
+
+/// The sum of vectors, in their order.
+pub(crate) fn total(vectors: &[Vec<f32>], length: usize) -> Vec<f32> {
+    let mut total = vec![0.0f32; length];
+    vectors.iter().for_each(|vector| add(&mut total, vector));
+    total
 }
 
 /// A rational minimax approximation of the error function on [-4, 4] (as in Eigen; absolute error below

@@ -7,11 +7,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use super::{Lora, cast};
 use crate::host;
 use crate::host::half::{HalfWeight, linear_half};
+use crate::host::matrix::FEW_ROWS;
 use crate::host::{is_host_f32, is_on_host};
-
-/// Up to this many rows `x wᵀ` is slower on the CPU than `(w xᵀ)ᵀ`: the CPU backend repacks the whole weight
-/// at every call.
-const FEW_ROWS: usize = 64;
 
 /// Sizes and initial values of a [`Linear`].
 #[derive(Debug, Clone)]
