@@ -89,7 +89,7 @@ echo
 echo "## Throughput with random weights: ${sizes[*]}"
 echo
 echo '```'
-watch_memory "$full_size" "${sizes[@]}" --device "$device" --half || failed=1
+watch_memory "$full_size" "${sizes[@]}" --device "$device" --weights bf16 || failed=1
 if [[ $kind == cuda ]] &&
   "$python" -c 'import sys, torch, transformers; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
   watch_memory "$python" scripts/bench/full_size_torch.py --batch 8 --frames 8 --rounds 5 || failed=1

@@ -13,6 +13,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use clap::Parser;
+use experiments::commands::verify::Weights;
 use experiments::runtime::device;
 use model::checkpoint::{self, Precision};
 use model::generate::GenerateConfig;
@@ -36,9 +37,9 @@ struct Arguments {
     /// Where to compute
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Hold ViT and language model in two bytes a weight, where the device has such a type: bf16, else f16
-    #[arg(long)]
-    half: bool,
+    /// Number type of the values of ViT and language model
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    weights: Weights,
     /// Clips
     #[arg(long, default_value_t = 8)]
     batch: usize,
@@ -75,10 +76,18 @@ fn main() -> anyhow::Result<()> {
         bail!("InstructBLIP wants an instruction; time a BLIP-2");
     }
     device.seed(0);
-    let half = Precision::half(&device, &config.text_config);
-    let precision = if arguments.half { half } else { Precision::default() };
+    let precision = match arguments.weights {
+        Weights::F32 => Precision::default(),
+        Weights::Bf16 => Precision::half(&device, &config.text_config),
+        Weights::Int8 => Precision::int8(),
+    };
     println!("types: {precision:?}");
-    let model = config.init(&device).map(&mut Cast { path: FieldPath::default(), precision });
+    let mut model = config.init(&device);
+    if precision.int8 {
+        model::quantise::quantise(&mut model)?;
+    } else {
+        model = model.map(&mut Cast { path: FieldPath::default(), precision });
+    }
     println!("parameters: {}", count(&model, |_| true));
     let size = config.vision_config.image_size;
     let shape = [arguments.batch, arguments.frames, 3, size, size];

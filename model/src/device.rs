@@ -9,6 +9,8 @@ use burn::tensor::Tensor;
 /// # Errors
 /// When the device failed to compute them.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, DeviceError> {
+    #[cfg(test)]
+    tests::READS.set(tests::READS.get() + 1);
     let data = tensor.try_into_data().map_err(DeviceError::new)?;
     data.try_to_vec::<f32>().map_err(DeviceError::new)
 }
@@ -53,8 +55,16 @@ fn first_causes(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Tensors that this thread read from a device. Generation reads none in another way:
+        /// `tests/tests/structure.rs` tests that.
+        pub(crate) static READS: Cell<usize> = const { Cell::new(0) };
+    }
 
     /// A debug form that is the text itself, as cubecl's errors have.
     struct Said(&'static str);

@@ -25,6 +25,7 @@ pub mod presets;
 pub mod pretraining;
 pub mod profile;
 pub mod qformer;
+pub mod quantise;
 pub mod recompute;
 pub mod vit;
 

@@ -26,7 +26,7 @@ pub fn attach(language_model: &mut LanguageModel, config: &LoraConfig) -> usize 
 pub fn merge(language_model: &mut LanguageModel) {
     language_model.visit_linears(&mut |_, linear| {
         if let Some(lora) = linear.lora.take() {
-            linear.weight = linear.weight.clone().map(|weight| {
+            linear.map_weight(|weight| {
                 let dtype: FloatDType = weight.dtype().into();
                 (weight.cast(FloatDType::F32) + lora.dense().without_autodiff()).cast(dtype)
             });

@@ -253,6 +253,17 @@ impl PatchEmbedding {
     }
 }
 
+impl Vit {
+    /// Visits every dense layer.
+    pub(crate) fn visit_linears(&mut self, visit: &mut dyn FnMut(&mut Linear)) {
+        for Block { self_attn, mlp, .. } in &mut self.layers {
+            for linear in [&mut self_attn.qkv, &mut self_attn.projection, &mut mlp.fc1, &mut mlp.fc2] {
+                visit(linear);
+            }
+        }
+    }
+}
+
 /// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
 struct Block {

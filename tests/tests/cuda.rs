@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use experiments::commands::verify::{Reference, Subject, verify};
+use experiments::commands::verify::{Reference, Subject, Weights, verify};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
@@ -19,7 +19,7 @@ fn loaded() -> u64 {
 }
 
 /// Features, logits, generation, and gradients where the reference has them.
-fn compute(checkpoint: &str, adapter: Option<&str>, bf16: bool) {
+fn compute(checkpoint: &str, adapter: Option<&str>, weights: Weights) {
     let folder = fixtures().join(checkpoint);
     let adapter = adapter.map(|adapter| fixtures().join("lora").join(adapter));
     let reference = match &adapter {
@@ -27,21 +27,21 @@ fn compute(checkpoint: &str, adapter: Option<&str>, bf16: bool) {
         None => folder.join("frames3-concat-prompt.safetensors"),
     };
     let before = loaded();
-    let subject = Subject { checkpoint: &folder, adapter: adapter.as_deref(), bf16 };
+    let subject = Subject { checkpoint: &folder, adapter: adapter.as_deref(), weights };
     let comparison = verify(&subject, &Reference::read(&reference).unwrap(), &Device::cuda(0)).unwrap();
     assert!(comparison.tensors.len() >= 5, "{checkpoint} computes next to nothing");
-    println!("{checkpoint}, adapter {adapter:?}, bf16 {bf16}: {} kernels compiled", loaded() - before);
+    println!("{checkpoint}, adapter {adapter:?}, {weights:?}: {} kernels compiled", loaded() - before);
 }
 
 #[test]
 fn every_kernel_of_captioning_and_of_its_gradients_compiles() {
-    for bf16 in [false, true] {
+    for weights in [Weights::F32, Weights::Bf16] {
         for checkpoint in ["t5-flan", "opt", "llama-grouped"] {
-            compute(checkpoint, None, bf16);
+            compute(checkpoint, None, weights);
         }
     }
     for (checkpoint, adapter) in [("t5-flan", "t5-flan"), ("opt", "opt")] {
-        compute(checkpoint, Some(adapter), false);
+        compute(checkpoint, Some(adapter), Weights::F32);
     }
     assert!(loaded() > 50, "{} kernels", loaded());
 }

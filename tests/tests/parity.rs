@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use experiments::commands::verify::{Comparison, Reference, Subject, verify};
+use experiments::commands::verify::{Comparison, Reference, Subject, Weights, verify};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/parity")
@@ -27,7 +27,7 @@ fn check(checkpoint: &str, references: &[&str]) -> Vec<Comparison> {
         .iter()
         .map(|name| {
             let reference = Reference::read(&folder.join(name).with_extension("safetensors")).unwrap();
-            let subject = Subject { checkpoint: &folder, adapter: None, bf16: false };
+            let subject = Subject { checkpoint: &folder, adapter: None, weights: Weights::F32 };
             let comparison = verify(&subject, &reference, &device()).unwrap();
             println!("{checkpoint}/{name}\n{}", comparison.to_text());
             assert!(comparison.passed, "{checkpoint}/{name}\n{}", comparison.to_text());
@@ -71,16 +71,27 @@ fn llama_equals_transformers() {
     check("llama-grouped", &EVERY);
 }
 
-#[test]
-fn weights_in_bf16_give_the_features_and_logits_of_f32_to_their_tolerances() {
+fn check_narrow(weights: Weights) {
     for checkpoint in ["opt", "t5-flan", "llama-grouped"] {
         let folder = fixtures().join(checkpoint);
         let reference = Reference::read(&folder.join("frames3-concat-prompt.safetensors")).unwrap();
-        let subject = Subject { checkpoint: &folder, adapter: None, bf16: true };
+        let subject = Subject { checkpoint: &folder, adapter: None, weights };
         let comparison = verify(&subject, &reference, &device()).unwrap();
         println!("{checkpoint}\n{}", comparison.to_text());
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
         assert_eq!(comparison.tensors.len(), 5, "every stage and the logits");
+    }
+}
+
+#[test]
+fn weights_in_bf16_give_the_features_and_logits_of_f32_to_their_tolerances() {
+    check_narrow(Weights::Bf16);
+}
+
+#[test]
+fn weights_in_int8_give_the_features_and_logits_of_f32_to_their_tolerances() {
+    if device() == Device::flex() {
+        check_narrow(Weights::Int8);
     }
 }
 
@@ -99,7 +110,7 @@ fn updates_of_peft_give_what_peft_computes() {
         let adapter = fixtures().join("lora").join(adapter);
         let reference = Reference::read(&adapter.join("reference.safetensors")).unwrap();
         let with = |adapter: Option<&Path>| {
-            let subject = Subject { checkpoint: &fixtures().join(base), adapter, bf16: false };
+            let subject = Subject { checkpoint: &fixtures().join(base), adapter, weights: Weights::F32 };
             verify(&subject, &reference, &device()).unwrap()
         };
         let comparison = with(Some(&adapter));
@@ -118,7 +129,8 @@ fn shards_and_pickles_hold_the_same_model() {
         ("t5-flan/sharded", "t5-flan/frames1.safetensors"),
         ("llama/sharded", "llama/frames1.safetensors"),
     ] {
-        let subject = Subject { checkpoint: &fixtures().join(checkpoint), adapter: None, bf16: false };
+        let subject =
+            Subject { checkpoint: &fixtures().join(checkpoint), adapter: None, weights: Weights::F32 };
         let comparison = verify(&subject, &reference(of), &device()).unwrap();
         assert!(comparison.passed, "{checkpoint}\n{}", comparison.to_text());
     }

@@ -5,6 +5,7 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tests::Desk;
 
 /// Long enough to be stopped in the middle, short enough for a test.
@@ -40,10 +41,37 @@ fn wait_for_epochs(desk: &Desk, child: &mut Child, wanted: usize) {
     }
 }
 
-fn summary_of_an_undisturbed_run() -> String {
-    let desk = Desk::new();
-    assert_eq!(desk.run(&SETS).code, Some(0));
-    desk.read("runs/freeze_vit/summary.json")
+/// The CPU gives equal bits. An accelerator may tune to other kernels in another process: losses differed by
+/// 3e-6 on lavapipe.
+fn ends_as_an_undisturbed_run(desk: &Desk) {
+    let whole = Desk::new();
+    assert_eq!(whole.run(&SETS).code, Some(0));
+    let [resumed, whole] = [desk, &whole].map(|desk| desk.read("runs/freeze_vit/summary.json"));
+    if std::env::var("RECAP_DEVICE").is_ok_and(|device| device != "cpu") {
+        let [resumed, whole] = [&resumed, &whole].map(|text| serde_json::from_str(text).unwrap());
+        assert_close(&resumed, &whole);
+    } else {
+        assert_eq!(resumed, whole);
+    }
+}
+
+/// The same documents, but for numbers, which agree to 1e-4.
+fn assert_close(found: &Value, expected: &Value) {
+    match (found, expected) {
+        (Value::Number(found), Value::Number(expected)) => {
+            let [found, expected] = [found, expected].map(|number| number.as_f64().unwrap());
+            assert!((found - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{found}, not {expected}");
+        }
+        (Value::Array(found), Value::Array(expected)) => {
+            assert_eq!(found.len(), expected.len());
+            found.iter().zip(expected).for_each(|(found, expected)| assert_close(found, expected));
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            assert!(found.keys().eq(expected.keys()), "{found:?}, not {expected:?}");
+            found.values().zip(expected.values()).for_each(|(found, expected)| assert_close(found, expected));
+        }
+        _ => assert_eq!(found, expected),
+    }
 }
 
 #[cfg(unix)]
@@ -66,7 +94,7 @@ fn ctrl_c_stops_soon_and_the_resumed_run_ends_the_same() {
     let overview = desk.run(&["report", "runs/nothing", "--watch"]);
     assert!(overview.code == Some(1) && overview.err.contains("no summary.json"), "{}", overview.err);
     assert!(start(&desk, true).wait().unwrap().success());
-    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
+    ends_as_an_undisturbed_run(&desk);
 }
 
 #[test]
@@ -79,7 +107,7 @@ fn a_killed_run_ends_the_same() {
         child.wait().unwrap();
     }
     assert!(start(&desk, true).wait().unwrap().success());
-    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
+    ends_as_an_undisturbed_run(&desk);
 }
 
 /// With dropout, and a state saved after every step, so that many of the kills fall into saving.
@@ -155,7 +183,7 @@ fn two_runners_on_one_directory_do_not_meet() {
     assert!(watched.status.success() && output.contains("0 of 1 runs finished"), "{output}");
     assert!(output.contains("1 of 1 runs finished"), "{output}");
     assert!(first.wait().unwrap().success());
-    assert_eq!(desk.read("runs/freeze_vit/summary.json"), summary_of_an_undisturbed_run());
+    ends_as_an_undisturbed_run(&desk);
 }
 
 #[test]

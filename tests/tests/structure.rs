@@ -375,3 +375,20 @@ fn comment_lines_are_narrow() {
     let number = found.len();
     assert!(found.is_empty(), "{number} comments beyond column {MAX_COMMENT_COLUMNS}:\n{}", found.join("\n"));
 }
+
+/// A read of a tensor waits for the device. Those of generation go through `device::values`, which a test
+/// counts.
+#[test]
+fn generation_reads_tensors_in_one_place() {
+    const READING: [&str; 5] = ["into_data", "try_into_data", "to_data", "into_scalar", "try_into_scalar"];
+    let mut found = Vec::new();
+    for (file, text) in read_crate(&sources()["model"]) {
+        let is_read = |token: &String| READING.contains(&token.as_str());
+        let generates =
+            file.starts_with("lm") || file.starts_with("generate") || file.starts_with("blip2.rs");
+        if generates && tokens(&code(&text)).iter().any(is_read) {
+            found.push(file.display().to_string());
+        }
+    }
+    assert!(found.is_empty(), "generation reads tensors, not by device::values:\n{}", found.join("\n"));
+}

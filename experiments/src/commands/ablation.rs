@@ -73,7 +73,7 @@ fn run_study(ablation: &Ablation, only: &[String], arguments: &StudyArguments) -
     let session = session(&run.device, &run.cache, run.no_tui)?;
     let (seeds, is_part) = (seed.map_or(1..=*seeds, |seed| seed..=seed), seed.is_some());
     let (resume, reuse, runs) = (run.resume || is_part, !no_reuse, run.runs.as_path());
-    let machine = memory.machine(&session.device);
+    let machine = memory.machine(&session.device_word, session.device_memory);
     let request = Request { ablation, profile, variants, seeds, is_part, resume, reuse, runs, machine };
     let status = study::run(&request, &session).failure()?;
     if status != Status::Interrupted {

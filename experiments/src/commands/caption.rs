@@ -11,7 +11,7 @@ use model::generate::Sample;
 use serde_json::{Value, json};
 
 use super::image_ids::image_ids;
-use super::options::{CheckpointOption, DeviceOption, precision};
+use super::options::{CheckpointOption, DeviceOption, Weights};
 use super::{Outcome, Usage, verdict};
 use crate::runtime::Caches;
 
@@ -80,9 +80,9 @@ pub(super) struct Arguments {
     captions: usize,
     #[command(flatten)]
     pub(super) device: DeviceOption,
-    /// Store ViT and language model in bf16, or what the device has instead: f16, and f32 for T5
-    #[arg(long)]
-    bf16: bool,
+    /// Number type of the values of ViT and language model
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    weights: Weights,
 }
 
 /// Output of captions.
@@ -134,7 +134,7 @@ fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Res
     let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
     let device = arguments.device.open(&Caches::new(None))?.device;
     let options = Options {
-        precision: precision(directory, arguments.bf16, &device)?,
+        precision: arguments.weights.precision(directory, &device)?,
         device,
         overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
         settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use ::data::datasets::Split;
 use clap::Args;
 
-use super::options::{CacheOption, CheckpointOption, DeviceOption, ProfileOptions, parse_split};
+use super::options::{CacheOption, CheckpointOption, DeviceOption, ProfileOptions, Weights, parse_split};
 use super::{Outcome, Usage, done, session};
-use crate::config::{Evaluated, find_checkpoint, image_size, open_checkpoint, study_sets};
+use crate::config::{
+    Evaluated, find_checkpoint, image_size, open_checkpoint, open_checkpoint_in, study_sets,
+};
 use crate::runtime::{Session, note};
 use crate::study;
 use crate::tasks::{self, Clips};
@@ -33,6 +35,9 @@ pub(super) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Number type of the values of ViT and language model [default: as in the run]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    weights: Option<Weights>,
     #[command(flatten)]
     pub(super) device: DeviceOption,
     #[command(flatten)]
@@ -51,7 +56,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn evaluate(arguments: &Arguments, evaluated: &Evaluated, session: &Session) -> anyhow::Result<()> {
     let Evaluated { config, changes } = evaluated;
     let directory = find_checkpoint(&config.checkpoint)?;
-    let checkpoint = open_checkpoint(&directory, config, config.model.dropout, &session.device)?;
+    let (dropout, device) = (config.model.dropout, &session.device);
+    let checkpoint = match arguments.weights {
+        Some(weights) => {
+            note(&format!("changed: weights in {weights}"));
+            open_checkpoint_in(&directory, config, dropout, weights.precision(&directory, device)?, device)?
+        }
+        None => open_checkpoint(&directory, config, dropout, device)?,
+    };
     for change in changes.iter().cloned().chain(checkpoint.changes.iter().map(ToString::to_string)) {
         note(&format!("changed: {change}"));
     }

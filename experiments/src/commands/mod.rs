@@ -208,7 +208,8 @@ fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<S
     let processes = processes::join().usage()?;
     let caches = Caches::new(cache.cache.as_deref());
     let word = device_of_process(device, &processes).usage()?;
-    let device::Selected { device, word: device_word } = device::open(&word, caches.folder()).usage()?;
+    let device::Selected { device, word: device_word, memory: device_memory } =
+        device::open(&word, caches.folder()).usage()?;
     let stop = Arc::new(AtomicBool::new(false));
     let pressed = stop.clone();
     let handler = move || {
@@ -219,7 +220,7 @@ fn session(device: &DeviceOption, cache: &CacheOption, no_tui: bool) -> Result<S
     ctrlc::set_handler(handler).context("cannot listen for Ctrl-C").failure()?;
     let is_first = processes.group.rank() == 0;
     let dashboard = if is_first { Dashboard::choose(no_tui) } else { Dashboard::Silent };
-    Ok(Session { device, device_word, stop, dashboard, caches, processes: processes.group })
+    Ok(Session { device, device_word, device_memory, stop, dashboard, caches, processes: processes.group })
 }
 
 /// The word of the device of this process, where several processes of a machine have one each.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::data::datasets::Split;
 use ::data::video::{ClipLimits, isolate_decoding, limit_clips};
+use anyhow::ensure;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use model::checkpoint::{Precision, load_config};
@@ -34,15 +35,46 @@ impl DeviceOption {
     }
 }
 
-/// The number types of `--bf16`, or of f32 weights.
-///
-/// # Errors
-/// When the checkpoint's configuration cannot be read.
-pub(super) fn precision(checkpoint: &Path, bf16: bool, device: &Device) -> anyhow::Result<Precision> {
-    if !bf16 {
-        return Ok(Precision::default());
+/// `--weights`: how the values of ViT and language model are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Weights {
+    /// Four bytes a value
+    #[default]
+    F32,
+    /// Two bytes a value; f16 on a device without bf16, and f32 for T5 there
+    Bf16,
+    /// One byte a value of a dense layer, with a scale for each output; on the CPU
+    Int8,
+}
+
+impl std::fmt::Display for Weights {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
     }
-    Ok(Precision::half(device, &load_config(checkpoint)?.text_config))
+}
+
+impl Weights {
+    /// The number types of a checkpoint's weights on a device.
+    ///
+    /// # Errors
+    /// When the checkpoint's configuration cannot be read, or the device has no such weights.
+    pub fn precision(self, checkpoint: &Path, device: &Device) -> anyhow::Result<Precision> {
+        match self {
+            Self::F32 => Ok(Precision::default()),
+            Self::Bf16 => Ok(Precision::half(device, &load_config(checkpoint)?.text_config)),
+            Self::Int8 => {
+                ensure!(
+                    *device == Device::flex(),
+                    "--weights int8 computes on the CPU only; use --weights bf16, or --device cpu"
+                );
+                Ok(Precision::int8())
+            }
+        }
+    }
 }
 
 /// `--cache`
@@ -109,12 +141,12 @@ pub(super) struct MemoryOption {
 }
 
 impl MemoryOption {
-    /// The device to plan for, when studies run on `device`.
-    pub(super) fn machine(&self, device: &Device) -> Machine {
-        let is_cpu = *device == Device::flex();
+    /// The device to plan for, when studies run on the device of this word, whose memory is `reported`.
+    pub(super) fn machine(&self, device_word: &str, reported: Option<usize>) -> Machine {
+        let is_cpu = device_word == "cpu";
+        let own = if is_cpu { Some(memory::of_machine()) } else { reported.map(memory::plannable) };
         Machine {
-            // no backend tells how much memory a GPU has
-            memory: self.device_memory.or_else(|| is_cpu.then(memory::of_machine)),
+            memory: self.device_memory.or(own),
             parallel: if is_cpu { train::gradients::threads() } else { 1 },
         }
     }
@@ -123,7 +155,7 @@ impl MemoryOption {
     pub(super) fn planned(&self) -> Machine {
         match self.device_memory {
             Some(memory) => Machine { memory: Some(memory), parallel: 1 },
-            None => self.machine(&Device::flex()),
+            None => self.machine("cpu", None),
         }
     }
 }
@@ -210,6 +242,16 @@ impl DecodingOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_accelerator_is_planned_for_what_its_driver_reports_and_a_given_size_is_kept() {
+        let memory =
+            |given, word, reported| MemoryOption { device_memory: given }.machine(word, reported).memory;
+        assert_eq!(memory(None, "cuda:0", Some(80_000_000_000)), Some(72_000_000_000));
+        assert_eq!(memory(None, "metal:0", None), None);
+        assert_eq!(memory(Some(48_000_000_000), "cuda:0", Some(80_000_000_000)), Some(48_000_000_000));
+        assert_eq!(memory(None, "cpu", None), Some(memory::of_machine()));
+    }
 
     #[test]
     fn sizes_have_decimal_and_binary_units_and_anything_else_is_refused() {

@@ -70,14 +70,24 @@ pub(crate) fn open_checkpoint(
     dropout: Option<f64>,
     device: &Device,
 ) -> anyhow::Result<Checkpoint> {
-    let overrides = config.overrides(dropout);
     let mut sizes = model::checkpoint::load_config(directory)?;
-    overrides.apply(&mut sizes);
+    config.overrides(dropout).apply(&mut sizes);
     let precision = precision(config, &sizes, device);
     if config.model.frozen_type == FrozenType::Bf16 && !device.supports_dtype(FloatDType::BF16) {
         note(&format!("the device has no bf16: {precision:?}"));
     }
-    Checkpoint::open(directory, &overrides, precision, device)
+    open_checkpoint_in(directory, config, dropout, precision, device)
+}
+
+/// [`open_checkpoint`] with other number types than the configuration's.
+pub(crate) fn open_checkpoint_in(
+    directory: &Path,
+    config: &RunConfig,
+    dropout: Option<f64>,
+    precision: Precision,
+    device: &Device,
+) -> anyhow::Result<Checkpoint> {
+    Checkpoint::open(directory, &config.overrides(dropout), precision, device)
         .with_context(|| format!("checkpoint {}", directory.display()))
 }
 
@@ -95,6 +105,7 @@ fn precision(config: &RunConfig, sizes: &Blip2Config, device: &Device) -> Precis
         if own.any(|name| config.trains(name)) { FloatDType::F32 } else { half }
     };
     Precision {
+        int8: false,
         vision_model: of("vision_model.", half.vision_model),
         language_model: of("language_model.", half.language_model),
     }

@@ -19,7 +19,7 @@ mod study;
 mod suggest;
 
 pub(crate) use answering::AnswerConfig;
-pub(crate) use checkpoint::{find_checkpoint, image_size, open_checkpoint, sizes};
+pub(crate) use checkpoint::{find_checkpoint, image_size, open_checkpoint, open_checkpoint_in, sizes};
 pub(crate) use dataset::{DatasetConfig, SKIP_LIST};
 pub(crate) use evaluation::Evaluated;
 pub(crate) use layers::{flatten, merge_sets};

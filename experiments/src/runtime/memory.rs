@@ -36,16 +36,21 @@ fn peak(status: &str) -> Option<u64> {
 }
 
 /// Bytes of this machine's memory that a study may be planned for, within the limit of the program's control
-/// group. A tenth is kept: the system needs some, and a plan was up to 12 % below what its run took
-/// (docs/results/rehearsal.md). What other programs hold at the moment is not subtracted, as a study takes
-/// hours.
+/// group. What other programs hold at the moment is not subtracted, as a study takes hours.
 #[must_use]
 pub fn of_machine() -> usize {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let of_group = system.cgroup_limits().map(|limits| limits.total_memory);
     let total = of_group.map_or(system.total_memory(), |group| group.min(system.total_memory()));
-    usize::try_from(total / 10 * 9).unwrap_or(usize::MAX)
+    plannable(usize::try_from(total).unwrap_or(usize::MAX))
+}
+
+/// Bytes of a memory that a study may be planned for. A tenth is kept: system or driver need some, and
+/// a plan was up to 12 % below what its run took (docs/results/rehearsal.md).
+#[must_use]
+pub fn plannable(total: usize) -> usize {
+    total / 10 * 9
 }
 
 /// Bytes that the program's memory pools hold on a device, which is close to the peak because pools do not

@@ -28,6 +28,8 @@ pub struct Session {
     pub device: Device,
     /// Its name as a `--device` word, never `auto`.
     pub device_word: String,
+    /// Bytes of an accelerator's memory, where its driver reports them.
+    pub device_memory: Option<usize>,
     /// Set by Ctrl-C.
     pub stop: Arc<AtomicBool>,
     /// The display of training progress.
@@ -51,6 +53,7 @@ impl Session {
         Self {
             device: Device::flex(),
             device_word: "cpu".to_owned(),
+            device_memory: None,
             stop: Arc::default(),
             dashboard: Dashboard::Silent,
             caches: Caches::new(Some(cache)),

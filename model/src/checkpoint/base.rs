@@ -83,7 +83,7 @@ impl From<FrozenTypes> for Precision {
             FrozenValue::Bf16 => FloatDType::BF16,
             FrozenValue::F16 => FloatDType::F16,
         };
-        Self { vision_model: of(types.vision_model), language_model: of(types.language_model) }
+        Self { vision_model: of(types.vision_model), language_model: of(types.language_model), int8: false }
     }
 }
 

@@ -189,7 +189,12 @@ pub fn load_in(
     let mut tensors = Parts::open(&[(Role::Whole, directory)])?;
     tensors.exclude_pretraining(&config);
     tensors.find_embeddings(&mut config)?;
-    let mut model = read::fill(config.init(device), &Names::new(&config), &tensors, precision, directory)?;
+    let (empty, names) = (config.init(device), Names::new(&config));
+    let mut model = if precision.int8 {
+        read::fill_int8(empty, &names, &tensors, directory)?
+    } else {
+        read::fill(empty, &names, &tensors, precision, directory)?
+    };
     if config.lora.is_some() && directory.join(ADAPTER_CONFIG_FILE).is_file() {
         let dropout = config.lora.as_ref().map_or(0.0, |lora| lora.lora_dropout);
         load_adapter(&mut model, directory, |lora| lora.lora_dropout = dropout)?;

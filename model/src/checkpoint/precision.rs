@@ -11,15 +11,23 @@ pub struct Precision {
     pub vision_model: FloatDType,
     /// Of the language model.
     pub language_model: FloatDType,
+    /// Whether the dense layers of both have integer weights of one byte, with a scale for each output, which
+    /// only the CPU computes with. Embeddings, normalisation, biases and the head over the vocabulary are f32.
+    pub int8: bool,
 }
 
 impl Default for Precision {
     fn default() -> Self {
-        Self { vision_model: FloatDType::F32, language_model: FloatDType::F32 }
+        Self { vision_model: FloatDType::F32, language_model: FloatDType::F32, int8: false }
     }
 }
 
 impl Precision {
+    /// One byte a weight of a dense layer.
+    pub fn int8() -> Self {
+        Self { int8: true, ..Self::default() }
+    }
+
     /// Two bytes a weight, as far as a device computes with such a type: bf16, where it has it, else f16. T5
     /// has f32 where there is no bf16, because its activations overflow in f16.
     pub fn half(device: &Device, language_model: &LanguageModelConfig) -> Self {
@@ -37,6 +45,7 @@ impl Precision {
             } else {
                 &[FloatDType::BF16, FloatDType::F16]
             }),
+            int8: false,
         }
     }
 
@@ -60,7 +69,7 @@ mod tests {
     #[test]
     fn t5_is_never_in_f16() {
         let of = |types: &'static [FloatDType], is_t5| {
-            let Precision { vision_model, language_model } =
+            let Precision { vision_model, language_model, .. } =
                 Precision::half_of(move |dtype| types.contains(&dtype), is_t5);
             (vision_model, language_model)
         };
@@ -72,7 +81,7 @@ mod tests {
 
     #[test]
     fn everything_between_the_two_models_is_f32() {
-        let half = Precision { vision_model: BF16, language_model: F16 };
+        let half = Precision { vision_model: BF16, language_model: F16, int8: false };
         let names =
             ["vision_model.layers.0", "language_model.shared", "qformer.layers.0", "ln_vision.weight"];
         assert_eq!(names.map(|name| half.of(name)), [BF16, F16, F32, F32]);

@@ -8,11 +8,26 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::huggingface::{MAY_BE_MISSING, Names, Slice, held_name};
 use super::{CheckpointError, Parts, Precision};
+use crate::Blip2;
 use crate::parameters::{FieldPath, track_path};
+use crate::quantise::Quantised;
 use crate::vit::interpolate_positions;
 
 /// The ViT's learned positions, whose number depends on the image size of the checkpoint.
 const POSITIONS: &str = "vision_model.position_embedding";
+
+/// [`fill`] in f32, with the dense layers of ViT and language model in int8.
+pub(super) fn fill_int8(
+    mut model: Blip2,
+    names: &Names,
+    tensors: &Parts,
+    path: &Path,
+) -> Result<Blip2, CheckpointError> {
+    let mut layers = Quantised::layers_of(&mut model);
+    let mut model = fill_with(model, names, tensors, Precision::default(), path, &mut layers)?;
+    layers.apply(&mut model);
+    Ok(model)
+}
 
 /// Fills every parameter, or lists all tensors that do not fit.
 pub(super) fn fill<M: Module>(
@@ -22,11 +37,23 @@ pub(super) fn fill<M: Module>(
     precision: Precision,
     path: &Path,
 ) -> Result<M, CheckpointError> {
+    fill_with(model, names, tensors, precision, path, &mut Quantised::none())
+}
+
+fn fill_with<M: Module>(
+    model: M,
+    names: &Names,
+    tensors: &Parts,
+    precision: Precision,
+    path: &Path,
+    quantised: &mut Quantised,
+) -> Result<M, CheckpointError> {
     let mut loader = Loader {
         unread: tensors.names().map(str::to_owned).collect(),
         names,
         tensors,
         precision,
+        quantised,
         path: FieldPath::default(),
         problems: Vec::new(),
         failure: None,
@@ -50,6 +77,7 @@ struct Loader<'a> {
     names: &'a Names,
     unread: BTreeSet<String>,
     precision: Precision,
+    quantised: &'a mut Quantised,
     path: FieldPath,
     problems: Vec<String>,
     failure: Option<CheckpointError>,
@@ -68,9 +96,12 @@ impl ModuleMapper for Loader<'_> {
         }
         match self.values(&ours, &parameter.lazy_shape().to_vec()) {
             Ok(Some((values, shape))) => {
+                let data = TensorData::new(values, shape);
+                if self.quantised.take(parameter.id, &data) {
+                    return parameter; // replaced when all are read, and never initialised
+                }
                 let dtype = self.precision.of(&ours);
-                let tensor =
-                    Tensor::<D>::from_data(TensorData::new(values, shape), &parameter.lazy_device().inner());
+                let tensor = Tensor::<D>::from_data(data, &parameter.lazy_device().inner());
                 let id = parameter.id;
                 parameter.transform_for_load(tensor.cast(dtype), id)
             }

@@ -8,10 +8,11 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
-pub(crate) mod half;
+pub(crate) mod int8;
 pub(crate) mod linear;
 pub(crate) mod log_probabilities;
 pub(crate) mod matrix;
+pub(crate) mod narrow;
 pub(crate) mod norm;
 pub(crate) mod vectors;
 

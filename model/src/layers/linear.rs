@@ -2,12 +2,13 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use super::{Lora, cast};
 use crate::host;
-use crate::host::half::{HalfWeight, linear_half};
+use crate::host::int8::Int8Weight;
 use crate::host::matrix::FEW_ROWS;
+use crate::host::narrow::{NarrowWeight, linear_narrow};
 use crate::host::{is_host_f32, is_on_host};
 
 /// Sizes and initial values of a [`Linear`].
@@ -42,6 +43,7 @@ impl LinearConfig {
             weight: self.initializer.init([self.d_output, self.d_input], device),
             bias: self.bias.then(|| Initializer::Zeros.init([self.d_output], device)),
             lora: None,
+            int8: None,
         }
     }
 }
@@ -55,16 +57,47 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// A low-rank update of the weight, if attached.
     pub lora: Option<Lora>,
+    /// The frozen weight in one byte a value. Then `weight` takes memory only where something else reads it.
+    #[module(skip)]
+    int8: Option<Int8Weight>,
 }
 
 impl Linear {
+    /// Replaces the weight by one in int8, which is frozen.
+    pub(crate) fn set_int8(&mut self, int8: Int8Weight) {
+        let (id, device) = (self.weight.id, self.weight.lazy_device());
+        let (dims, values) = (int8.dims(), int8.clone());
+        let widen =
+            move |device: &Device, _| Tensor::from_data(TensorData::new(values.widened(), dims), device);
+        self.weight = Param::uninitialized(id, widen, device, false, dims.into());
+        self.int8 = Some(int8);
+    }
+
+    /// Changes the weight, which has f32 values afterwards if they were in int8.
+    pub(crate) fn map_weight(&mut self, change: impl FnOnce(Tensor<2>) -> Tensor<2>) {
+        self.int8 = None;
+        self.weight = self.weight.clone().map(change);
+    }
+
+    fn bias(&self) -> Option<Tensor<1>> {
+        self.bias.as_ref().map(Param::val)
+    }
+
+    /// The weight in one or two bytes a value, if it has the type of `x`, or is in int8.
+    fn narrow<const D: usize>(&self, x: &Tensor<D>) -> Option<NarrowWeight> {
+        match &self.int8 {
+            Some(int8) => Some(NarrowWeight::Int8(int8.clone())),
+            None => NarrowWeight::half(self.weight.val()).filter(|_| self.weight.val().dtype() == x.dtype()),
+        }
+    }
+
     /// Applies the layer to the last axis.
     ///
     /// # Shapes
     /// - input: `[..., in]`
     /// - output: `[..., out]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.forward_with_bias(input, self.bias.as_ref().map(Param::val))
+        self.forward_with_bias(input, self.bias())
     }
 
     /// `residual +` [`forward`](Self::forward). In training the residual is kept for other gradients, so that
@@ -73,7 +106,10 @@ impl Linear {
     /// # Shapes
     /// - residual and output: `[..., out]`
     pub(crate) fn forward_onto<const D: usize>(&self, residual: Tensor<D>, input: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        if self.int8.is_some() {
+            return residual + self.forward(input);
+        }
+        let (weight, bias) = (self.weight.val(), self.bias());
         let is_plain = !residual.device().is_autodiff() && !input.device().is_autodiff();
         let is_host = is_plain && is_host_f32(&residual) && is_host_f32(&input) && is_host_f32(&weight);
         let rows = input.dims()[..D - 1].iter().product::<usize>();
@@ -95,11 +131,14 @@ impl Linear {
         let mut dims = input.dims();
         let d_input = dims[D - 1];
         let rows = dims[..D - 1].iter().product::<usize>();
-        let weight = self.weight.val();
-        dims[D - 1] = weight.dims()[0];
+        let [d_output, _] = self.weight.lazy_shape().dims();
+        dims[D - 1] = d_output;
         let input = input.reshape([rows, d_input]);
         let update = self.lora.as_ref().map(|lora| lora.forward(input.clone()));
-        let output = product(input, weight, bias);
+        let output = match &self.int8 {
+            Some(int8) => in_narrow(input, vec![(NarrowWeight::Int8(int8.clone()), bias)]),
+            None => product(input, self.weight.val(), bias),
+        };
         let output = match update {
             Some(update) => {
                 let dtype: FloatDType = output.dtype().into();
@@ -122,9 +161,9 @@ pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) 
         return host::linear::linear(x, [(weight, bias)]);
     }
     if x.dtype() == weight.dtype()
-        && let Some(half) = HalfWeight::new(weight.clone())
+        && let Some(half) = NarrowWeight::half(weight.clone())
     {
-        return in_half(x, vec![(half, bias)]);
+        return in_narrow(x, vec![(half, bias)]);
     }
     if x.dims()[0] > FEW_ROWS {
         return linear(x, weight.transpose(), bias);
@@ -147,31 +186,30 @@ pub(crate) fn side_by_side<const M: usize>(layers: [&Linear; M], x: &Tensor<3>) 
         return None;
     }
     let [b, t, d_input] = x.dims();
-    let parts = layers.map(|layer| (layer.weight.val(), layer.bias.as_ref().map(Param::val)));
-    let is_f32 = |(weight, bias): &(Tensor<2>, Option<Tensor<1>>)| {
-        is_host_f32(weight) && bias.as_ref().is_none_or(is_host_f32)
-    };
     let flat = x.clone().reshape([b * t, d_input]);
-    let output = if is_host_f32(x) && parts.iter().all(is_f32) {
-        host::linear::linear(flat, parts)
+    let is_f32 = |layer: &Linear| {
+        layer.int8.is_none()
+            && is_host_f32(&layer.weight.val())
+            && layer.bias().as_ref().is_none_or(is_host_f32)
+    };
+    let output = if is_host_f32(x) && layers.iter().all(|layer| is_f32(layer)) {
+        host::linear::linear(flat, layers.map(|layer| (layer.weight.val(), layer.bias())))
     } else {
-        let half = |(weight, bias): (Tensor<2>, Option<Tensor<1>>)| {
-            (weight.dtype() == x.dtype()).then(|| HalfWeight::new(weight)).flatten().map(|half| (half, bias))
-        };
-        in_half(flat, parts.into_iter().map(half).collect::<Option<_>>()?)
+        let narrow = |layer: &Linear| Some((layer.narrow(x)?, layer.bias()));
+        in_narrow(flat, layers.into_iter().map(narrow).collect::<Option<_>>()?)
     };
     let [_, width] = output.dims();
     Some(output.reshape([b, t, width]))
 }
 
-/// Layers whose frozen weights have two bytes a value, as the input and the output; computed in f32.
-fn in_half(x: Tensor<2>, parts: Vec<(HalfWeight, Option<Tensor<1>>)>) -> Tensor<2> {
+/// Layers whose frozen weights have one or two bytes a value, in the type of the input; computed in f32.
+fn in_narrow(x: Tensor<2>, parts: Vec<(NarrowWeight, Option<Tensor<1>>)>) -> Tensor<2> {
     let dtype: FloatDType = x.dtype().into();
-    let wide = |(weight, bias): (HalfWeight, Option<Tensor<1>>)| {
+    let wide = |(weight, bias): (NarrowWeight, Option<Tensor<1>>)| {
         (weight, bias.map(|bias| cast(bias, FloatDType::F32)))
     };
     let parts = parts.into_iter().map(wide).collect();
-    cast(linear_half(cast(x, FloatDType::F32), parts), dtype)
+    cast(linear_narrow(cast(x, FloatDType::F32), parts), dtype)
 }
 
 #[cfg(test)]
@@ -188,6 +226,38 @@ mod tests {
         let whole = layer.forward(input.clone());
         let head = layer.forward(input.slice([0..5]));
         head.into_data().assert_approx_eq::<f32>(&whole.slice([0..5]).into_data(), Tolerance::absolute(1e-5));
+    }
+
+    /// Whatever reads the weight instead of applying the layer gets the values that the layer computes with.
+    #[test]
+    fn a_layer_in_int8_computes_with_the_values_that_its_weight_has() {
+        let device = Device::flex();
+        device.seed(4);
+        let plain = LinearConfig::new(24, 40, 0.5).init(&device);
+        let values: Vec<f32> = plain.weight.val().into_data().try_to_vec().unwrap();
+        let mut layer = plain.clone();
+        layer.set_int8(Int8Weight::quantise(&values, [40, 24]).unwrap());
+        assert_eq!(layer.weight.lazy_shape().dims(), [40, 24]);
+        for rows in [3, FEW_ROWS + 1] {
+            let input = Tensor::<3>::random([2, rows, 24], Distribution::Default, &device);
+            let output = layer.forward(input.clone());
+            let widened = product(input.clone().reshape([2 * rows, 24]), layer.weight.val(), layer.bias());
+            let expected = widened.reshape([2, rows, 40]).into_data();
+            output.clone().into_data().assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+            let together = side_by_side([&layer, &layer], &input).unwrap();
+            let first = together.slice([0..2, 0..rows, 0..40]).into_data();
+            first.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+            let onto = layer.forward_onto(output.clone(), input.clone());
+            onto.into_data()
+                .assert_approx_eq::<f32>(&(output.clone() * 2).into_data(), Tolerance::absolute(1e-5));
+            // a step is 1/127 of the largest weight, and 24 half steps are averaged out in part
+            let difference = (output - plain.forward(input)).abs().max().into_scalar::<f32>();
+            assert!((1e-4..0.1).contains(&difference), "{difference}");
+        }
+        layer.map_weight(|weight| weight * 2);
+        let input = Tensor::<2>::random([5, 24], Distribution::Default, &device);
+        let expected = product(input.clone(), layer.weight.val(), None).into_data();
+        layer.forward(input).into_data().assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
     }
 
     #[test]

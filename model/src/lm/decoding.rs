@@ -155,3 +155,50 @@ impl NextToken for Decoding<'_> {
 fn in_place(parents: &[usize], rows: usize) -> bool {
     parents.len() == rows && parents.iter().enumerate().all(|(row, &parent)| row == parent)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::device::tests::READS;
+    use crate::generate::{DiverseBeam, GenerateConfig, PromptInfo, Request, Sample, Search, generate};
+    use crate::lm::{LanguageModelConfig, llama, opt, t5};
+
+    fn searches() -> [GenerateConfig; 4] {
+        let base = GenerateConfig { max_new_tokens: 7, min_new_tokens: 7, ..GenerateConfig::default() };
+        let beams = GenerateConfig { num_beams: 4, ..base.clone() };
+        let groups = Search::DiverseBeam(DiverseBeam { groups: 2, penalty: 0.5 });
+        let sample =
+            GenerateConfig { num_beams: 1, search: Search::Sample(Sample::default()), ..base.clone() };
+        [
+            GenerateConfig { num_beams: 1, ..base },
+            beams.clone(),
+            GenerateConfig { search: groups, ..beams },
+            GenerateConfig { num_return_sequences: 3, ..sample },
+        ]
+    }
+
+    /// On a GPU each read waits for the device, so that a token costs one wait, whatever the search.
+    #[test]
+    fn a_new_token_costs_one_read_from_the_device() {
+        let device = Device::flex();
+        let configs = [
+            LanguageModelConfig::Opt(opt::tests::tiny()),
+            LanguageModelConfig::T5(t5::tests::tiny()),
+            LanguageModelConfig::Llama(llama::tests::tiny()),
+        ];
+        for model in configs.iter().map(|config| config.init(&device)) {
+            for config in searches() {
+                let embedded = Tensor::random([2, 5, 16], Distribution::Normal(0.0, 1.0), &device);
+                let mut decoding = model.decoding(Prefix { embedded, mask: None }, config.max_new_tokens);
+                let prompts = [PromptInfo::default(), PromptInfo { stream: 1, ..PromptInfo::default() }];
+                let request = Request { prompts: &prompts, vocabulary: 23, config: &config };
+                READS.set(0);
+                let generated = generate(&mut decoding, request).unwrap();
+                assert!(generated.iter().flatten().all(|sequence| sequence.ids.len() == 7));
+                assert_eq!(READS.get(), 7, "{config:?}");
+            }
+        }
+    }
+}

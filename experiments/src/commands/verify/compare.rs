@@ -21,6 +21,8 @@ pub(super) const GRADIENT: f64 = 1e-3;
 pub(super) const FEATURES_IN_BF16: f64 = 5e-2;
 /// The same for logits of bf16 weights against f32: bf16 has 8 bits of precision.
 pub(super) const LOGITS_IN_BF16: f64 = 2e-2;
+/// The same for int8 weights against f32: a step is 1/127 of an output's largest weight.
+pub(super) const IN_INT8: f64 = 5e-2;
 /// Ids are equal or not.
 pub(super) const IDS: f64 = 0.0;
 

@@ -17,11 +17,12 @@ use model::parameters::{gradient, set_trainable};
 use model::{Blip2, Blip2Config, Prompt, PromptTokens, Visual};
 
 pub use compare::{Compared, Comparison};
-use compare::{FEATURES_IN_BF16, GRADIENT, IDS, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
+use compare::{FEATURES_IN_BF16, GRADIENT, IDS, IN_INT8, LOGITS_IN_BF16, LOSS, Sequences, TENSOR};
 pub use reference::Reference;
 use reference::{HostTensor, Values, generation};
 
-use super::options::{CheckpointOption, DeviceOption, precision};
+pub use super::options::Weights;
+use super::options::{CheckpointOption, DeviceOption};
 use crate::runtime::Caches;
 
 /// Arguments of `verify`.
@@ -35,10 +36,10 @@ pub(super) struct Arguments {
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     reference: PathBuf,
-    /// Store ViT and language model in bf16, or f16 on a device without it: features are compared to 5e-2,
-    /// logits to 2e-2
-    #[arg(long)]
-    bf16: bool,
+    /// Number type of the values of ViT and language model. In bf16 features are compared to 5e-2 and logits to
+    /// 2e-2, in int8 both to 5e-2, and nothing else
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    weights: Weights,
     #[command(flatten)]
     pub(super) device: DeviceOption,
     /// Print one JSON object instead of a table
@@ -53,8 +54,8 @@ pub struct Subject<'a> {
     pub checkpoint: &'a Path,
     /// Folder of LoRA updates for it.
     pub adapter: Option<&'a Path>,
-    /// Whether ViT and language model have two bytes a weight, as in [`model::checkpoint::Precision::half`].
-    pub bf16: bool,
+    /// Number type of the values of ViT and language model.
+    pub weights: Weights,
 }
 
 /// Returns whether every tensor is within its tolerance.
@@ -64,8 +65,9 @@ pub struct Subject<'a> {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let device = arguments.device.open(&Caches::new(None))?.device;
     let reference = Reference::read(&arguments.reference)?;
-    let Arguments { checkpoint, adapter, bf16, .. } = arguments;
-    let subject = Subject { checkpoint: &checkpoint.checkpoint, adapter: adapter.as_deref(), bf16: *bf16 };
+    let Arguments { checkpoint, adapter, weights, .. } = arguments;
+    let subject =
+        Subject { checkpoint: &checkpoint.checkpoint, adapter: adapter.as_deref(), weights: *weights };
     let comparison = verify(&subject, &reference, &device)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&comparison)?);
@@ -87,7 +89,7 @@ const GRADIENTS: [(&str, &str); 3] = [
 /// # Errors
 /// When the checkpoint cannot be read or the reference does not fit it.
 pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> anyhow::Result<Comparison> {
-    let Subject { checkpoint: directory, adapter, bf16 } = *subject;
+    let Subject { checkpoint: directory, adapter, weights } = *subject;
     let inputs = Inputs::new(reference, device)?;
     let [_, _, _, _, size] = inputs.frames.dims();
     let adapt = |config: &mut Blip2Config| {
@@ -96,7 +98,7 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
         config.vision_config.attention_dropout = 0.0;
         config.set_dropout(0.0);
     };
-    let precision = precision(directory, bf16, device)?;
+    let precision = weights.precision(directory, device)?;
     let (config, mut blip2) = checkpoint::load_in(directory, adapt, precision, device)?;
     if let Some(adapter) = adapter {
         checkpoint::load_adapter(&mut blip2, adapter, |lora| lora.lora_dropout = 0.0)?;
@@ -104,10 +106,14 @@ pub fn verify(subject: &Subject<'_>, reference: &Reference, device: &Device) -> 
     inputs.check(&config)?;
 
     let mut comparison = Comparison::new();
-    let (features, scores) = if bf16 { (FEATURES_IN_BF16, LOGITS_IN_BF16) } else { (TENSOR, TENSOR) };
+    let (features, scores) = match weights {
+        Weights::F32 => (TENSOR, TENSOR),
+        Weights::Bf16 => (FEATURES_IN_BF16, LOGITS_IN_BF16),
+        Weights::Int8 => (IN_INT8, IN_INT8),
+    };
     let logits = forward(&blip2, &inputs, reference, features, &mut comparison)?;
     compare_logits(&logits, &inputs, reference, scores, &mut comparison)?;
-    if bf16 {
+    if weights != Weights::F32 {
         return Ok(comparison);
     }
     let loss = cross_entropy(logits, &inputs.targets, 0.0);

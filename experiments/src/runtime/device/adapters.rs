@@ -62,7 +62,7 @@ impl Adapter {
 
     /// The device. It is opened when it first computes.
     pub fn select(&self) -> Selected {
-        Selected { device: self.device(), word: self.word() }
+        Selected { device: self.device(), word: self.word(), memory: self.memory }
     }
 
     fn device(&self) -> Device {

@@ -35,12 +35,14 @@ pub struct Selected {
     pub device: Device,
     /// `cpu`, or a kind and a number, as in `cuda:0`; never `auto`.
     pub word: String,
+    /// Bytes of an accelerator's memory, where its driver reports them.
+    pub memory: Option<usize>,
 }
 
 impl Selected {
     /// The CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::flex(), word: "cpu".to_owned() }
+        Self { device: Device::flex(), word: "cpu".to_owned(), memory: None }
     }
 }
 

@@ -96,7 +96,8 @@ impl Saved {
 }
 
 const QFORMER: fn(&str) -> bool = |name| name.starts_with("qformer.");
-const HALF: Precision = Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16 };
+const HALF: Precision =
+    Precision { vision_model: FloatDType::BF16, language_model: FloatDType::BF16, int8: false };
 
 #[test]
 fn trained_tensors_over_their_base_are_the_whole_checkpoint_bit_for_bit() {
