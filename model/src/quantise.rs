@@ -11,9 +11,9 @@ use crate::device::{DeviceError, values};
 use crate::host::int8::Int8Weight;
 use crate::layers::Linear;
 
-/// Replaces the weights of the dense layers of ViT and language model by integers of one byte with a scale for
-/// each output, one after the other, so that memory holds one of them in f32 besides. Those with values that
-/// are not finite stay, so that they show. The CPU only computes with such layers.
+/// Replaces the weights of the dense layers of ViT and language model by integers of one byte with a scale
+/// for each output, one after the other, so that memory holds one of them in f32 besides. Those with values
+/// that are not finite stay, so that they show. Only the CPU computes with such layers.
 ///
 /// # Errors
 /// When a weight cannot be read from the device.

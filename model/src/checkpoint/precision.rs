@@ -11,8 +11,8 @@ pub struct Precision {
     pub vision_model: FloatDType,
     /// Of the language model.
     pub language_model: FloatDType,
-    /// Whether the dense layers of both have integer weights of one byte, with a scale for each output, which
-    /// only the CPU computes with. Embeddings, normalisation, biases and the head over the vocabulary are f32.
+    /// Whether the dense layers of both have integer weights of one byte, with a scale for each output. Only
+    /// the CPU computes with them. Embeddings, norms, biases and the head over the vocabulary are f32.
     pub int8: bool,
 }
 

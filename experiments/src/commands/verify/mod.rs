@@ -36,8 +36,8 @@ pub(super) struct Arguments {
     /// Tensors of another program, with their settings in a JSON file of the same stem
     #[arg(long, value_name = "REF.safetensors")]
     reference: PathBuf,
-    /// Number type of the values of ViT and language model. In bf16 features are compared to 5e-2 and logits to
-    /// 2e-2, in int8 both to 5e-2, and nothing else
+    /// Number type of the values of ViT and language model. In bf16 features are compared to 5e-2 and logits
+    /// to 2e-2, in int8 both to 5e-2, and nothing else
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
     weights: Weights,
     #[command(flatten)]
