@@ -93,6 +93,16 @@ impl Captioner {
         Ok(Self { model, context, changes, settings, batch_size: batch_size.max(1) })
     }
 
+    /// Frames, prompt and generation.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Clips of a batch.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
     /// Values of the checkpoint's configuration that the options changed.
     pub fn changes(&self) -> &[Change] {
         &self.changes
@@ -145,7 +155,12 @@ impl Captioner {
         Ok(())
     }
 
-    fn generate(&self, bytes: Vec<u8>, streams: Vec<u64>) -> Result<Vec<Vec<Caption>>, CaptionerError> {
+    /// Captions of clips whose pixels are one after the other, with the stream of random numbers of each.
+    pub(crate) fn generate(
+        &self,
+        bytes: Vec<u8>,
+        streams: Vec<u64>,
+    ) -> Result<Vec<Vec<Caption>>, CaptionerError> {
         if streams.is_empty() {
             return Ok(Vec::new());
         }
@@ -153,7 +168,8 @@ impl Captioner {
         self.context.generate(&self.model, visual, None, streams)
     }
 
-    fn preprocess(&self) -> Preprocess {
+    /// From frames to what the model reads.
+    pub(crate) fn preprocess(&self) -> Preprocess {
         self.settings.frames.preprocess(self.context.config.vision_config.image_size)
     }
 

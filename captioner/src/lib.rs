@@ -34,6 +34,7 @@
 
 mod captioner;
 pub mod checkpoint;
+pub mod collection;
 pub mod context;
 pub mod error;
 pub mod features;

@@ -29,6 +29,28 @@ pub fn replace_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<()>
     replace(path, text.as_bytes())
 }
 
+/// Writes a value as indented JSON, see [`replace`], unless the file exists. Of several processes that do so at
+/// the same time, one writes it.
+///
+/// # Errors
+/// As [`replace_json`].
+pub fn create_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from);
+    let text = text.map_err(Error::io("write the file as JSON", path))? + "\n";
+    let mut file = temporary_file(path)?;
+    file.write_all(text.as_bytes()).map_err(Error::io("write the file", path))?;
+    file.as_file().sync_all().map_err(Error::io("write the file", path))?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io("rename the file to", path)(error.error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A temporary file in the directory of `path`; [`persist`] gives it that name.
 pub(crate) fn temporary_file(path: &Path) -> Result<NamedTempFile> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

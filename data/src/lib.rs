@@ -10,7 +10,9 @@
 
 pub mod augment;
 mod cache;
+pub mod captioned;
 pub mod check;
+pub mod collection;
 pub mod datasets;
 pub mod digest;
 mod encoding;

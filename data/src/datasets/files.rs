@@ -14,6 +14,12 @@ const PREFERRED: [&str; 26] = [
     "m2ts", "vob", "ogv", "ogg", "asf", "jpg", "jpeg", "png", "webp", "bmp", "mxf",
 ];
 
+/// Whether a file's extension is that of a video, GIF or image.
+pub(crate) fn is_clip(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    PREFERRED.contains(&extension.to_ascii_lowercase().as_str())
+}
+
 /// Maximum depth of subfolders that are searched; data sets have one to three levels.
 const MAX_DEPTH: usize = 4;
 

@@ -80,7 +80,7 @@ fn member_name(archive: &zip::ZipArchive<std::io::Cursor<&[u8]>>) -> std::result
 
 /// Whether a member of an archive, or a file, is one that macOS adds beside the user's own: `__MACOSX/`,
 /// `._name` and `.DS_Store`.
-pub(super) fn is_macs(name: &str) -> bool {
+pub(crate) fn is_macs(name: &str) -> bool {
     let mut parts = name.split('/');
     parts.any(|part| part == "__MACOSX" || part == ".DS_Store" || part.starts_with("._"))
 }

@@ -1,9 +1,13 @@
 //! `experiments caption`
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod collection;
 
-use anyhow::ensure;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ::data::captioned::RowFormat;
+use ::data::collection::Collection;
+use anyhow::{bail, ensure};
 use captioner::{Captioner, ClipCaptions, Options, Overrides, Settings};
 use clap::{Args, ValueEnum};
 use model::Fusion;
@@ -11,23 +15,26 @@ use model::generate::Sample;
 use serde_json::{Value, json};
 
 use super::image_ids::image_ids;
-use super::options::{CheckpointOption, DeviceOption, Weights};
-use super::{Outcome, Usage, verdict};
+use super::options::{DeviceOption, Weights};
+use super::{Outcome, Usage, done, verdict};
 use crate::runtime::Caches;
+use collection::{CollectionOptions, Request, own_share};
 
 /// Caption videos. Frames, prompt and generation are by default those that the checkpoint's run saved in
 /// recap.toml, else 8 uniform frames, no prompt and 5 beams
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    checkpoint: CheckpointOption,
-    /// Video, GIF or image files
-    #[arg(required = true, value_name = "INPUT")]
+    /// Folder of the checkpoint
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["status", "merge"])]
+    checkpoint: Option<PathBuf>,
+    /// Video, GIF or image files; with --out also folders, lists and webdataset shards
+    #[arg(required_unless_present_any = ["status", "merge"], value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// Output: text, jsonl (with ids, scores and errors) or coco (results that `experiments score` reads; the
-    /// id is the file's name, or its path below the common folder where names are equal)
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    /// id is the file's name, or its path below the common folder where names are equal); with --out: jsonl,
+    /// parquet or webdataset (the clips with their captions in tar files) [default: text, with --out jsonl]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Frames a clip [default: as in the checkpoint's recap.toml, else 8]
     #[arg(long)]
     frames: Option<usize>,
@@ -83,6 +90,8 @@ pub(super) struct Arguments {
     /// Number type of the values of ViT and language model
     #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
     weights: Weights,
+    #[command(flatten)]
+    collection: CollectionOptions,
 }
 
 /// Output of captions.
@@ -94,6 +103,10 @@ enum Format {
     Jsonl,
     /// `[{"image_id": .., "caption": ..}]`
     Coco,
+    /// Files of columns.
+    Parquet,
+    /// Tar files of clips and captions.
+    Webdataset,
 }
 
 /// The tokens of a word.
@@ -111,13 +124,61 @@ fn parse_fusion(word: &str) -> Result<Fusion, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let CollectionOptions { status, merge, out, .. } = &arguments.collection;
+    if let Some(folder) = status {
+        return collection::print_state(folder).failure().map(done);
+    }
+    if let (Some(folder), Some(out)) = (merge, out) {
+        return collection::merge_to(folder, out).failure().map(done);
+    }
+    // clap requires it, but for the two above
+    let directory = arguments.checkpoint.as_deref().unwrap_or(Path::new(""));
+    if let Some(folder) = out {
+        let format = row_format(arguments).usage()?;
+        let share = own_share(&arguments.collection).usage()?;
+        let inputs = Collection::open(&arguments.inputs).map_err(anyhow::Error::from).usage()?;
+        let captioner = open(arguments, directory).failure()?;
+        let weights = arguments.weights.to_string();
+        let options = &arguments.collection;
+        let request = Request { options, folder, format, share, checkpoint: directory, weights };
+        return collection::caption(&captioner, &inputs, &request).failure().map(done);
+    }
+    check_files(arguments).usage()?;
     let ids = coco_ids(arguments).usage()?;
-    caption(arguments, &ids).failure().map(verdict)
+    caption(arguments, directory, &ids).failure().map(verdict)
+}
+
+/// The format of the shards of a collection.
+fn row_format(arguments: &Arguments) -> anyhow::Result<RowFormat> {
+    match arguments.format {
+        None | Some(Format::Jsonl) => Ok(RowFormat::Jsonl),
+        Some(Format::Parquet) => Ok(RowFormat::Parquet),
+        Some(Format::Webdataset) => Ok(RowFormat::Webdataset),
+        Some(Format::Text | Format::Coco) => bail!("--out needs --format jsonl, parquet or webdataset"),
+    }
+}
+
+/// Without `--out`, captions of files are printed.
+fn check_files(arguments: &Arguments) -> anyhow::Result<()> {
+    if matches!(arguments.format, Some(Format::Parquet | Format::Webdataset)) {
+        bail!("--format parquet and webdataset need --out DIR");
+    }
+    const LISTS: [&str; 7] = ["txt", "csv", "tsv", "jsonl", "ndjson", "parquet", "tar"];
+    let is_list = |path: &&PathBuf| {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        path.is_dir() || LISTS.contains(&extension.as_str())
+    };
+    match arguments.inputs.iter().find(is_list) {
+        Some(input) => {
+            bail!("folders, lists and shards need --out DIR for their captions: {}", input.display())
+        }
+        None => Ok(()),
+    }
 }
 
 /// The ids of COCO results, which have one caption a clip.
 fn coco_ids(arguments: &Arguments) -> anyhow::Result<HashMap<PathBuf, String>> {
-    if arguments.format != Format::Coco {
+    if arguments.format != Some(Format::Coco) {
         return Ok(HashMap::new());
     }
     ensure!(
@@ -129,9 +190,9 @@ fn coco_ids(arguments: &Arguments) -> anyhow::Result<HashMap<PathBuf, String>> {
     Ok(arguments.inputs.iter().cloned().zip(ids).collect())
 }
 
-/// Captions every input; returns whether all of them could be decoded. `ids` are those of COCO results.
-fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Result<bool> {
-    let (directory, seed) = (&arguments.checkpoint.checkpoint, arguments.seed);
+/// Opens the checkpoint with the settings of the options.
+fn open(arguments: &Arguments, directory: &Path) -> anyhow::Result<Captioner> {
+    let seed = arguments.seed;
     let device = arguments.device.open(&Caches::new(None))?.device;
     let options = Options {
         precision: arguments.weights.precision(directory, &device)?,
@@ -149,12 +210,19 @@ fn caption(arguments: &Arguments, ids: &HashMap<PathBuf, String>) -> anyhow::Res
     if captioner.context.generate.encoder_no_repeat_ngram_size > 0 {
         eprintln!("note: {}", model::generate::NO_ENCODER_IDS);
     }
+    Ok(captioner)
+}
+
+/// Captions every input; returns whether all of them could be decoded. `ids` are those of COCO results.
+fn caption(arguments: &Arguments, directory: &Path, ids: &HashMap<PathBuf, String>) -> anyhow::Result<bool> {
+    let captioner = open(arguments, directory)?;
+    let format = arguments.format.unwrap_or(Format::Text);
     let (mut results, mut all_decoded) = (Vec::new(), true);
     captioner.caption_each(&arguments.inputs, |clip| {
         all_decoded &= clip.captions.is_ok();
-        print(&clip, arguments.format, ids, &mut results);
+        print(&clip, format, ids, &mut results);
     })?;
-    if arguments.format == Format::Coco {
+    if format == Format::Coco {
         println!("{}", serde_json::to_string_pretty(&results)?);
     }
     Ok(all_decoded)
@@ -201,7 +269,9 @@ fn print(clip: &ClipCaptions, format: Format, ids: &HashMap<PathBuf, String>, re
     };
     for caption in captions {
         match format {
-            Format::Text => println!("{}: {}", path.display(), caption.text),
+            Format::Text | Format::Parquet | Format::Webdataset => {
+                println!("{}: {}", path.display(), caption.text);
+            }
             Format::Jsonl => println!(
                 "{}",
                 json!({
