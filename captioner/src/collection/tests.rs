@@ -222,7 +222,7 @@ fn other_settings_inputs_and_processes_are_refused() {
     assert!(refused(&desk, |_| {}).contains("settings.generate."));
     desk.captioner = captioner(4, None);
     std::fs::write(desk.folder.path().join("list.jsonl"), "{\"path\":\"0.bmp\"}").unwrap();
-    assert!(refused(&desk, |_| {}).contains("ids was"));
+    assert!(refused(&desk, |_| {}).contains("rows was 22 and is 1"));
 }
 
 #[test]

@@ -8,7 +8,8 @@ mod list;
 mod parquet_list;
 mod tar_shard;
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::hash::Hasher;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ impl Collection {
             parts.push((rows, part));
             rows += length;
         }
-        debug_assert_eq!(rows, ids.hashes.len(), "one id a row");
+        debug_assert_eq!(rows, ids.parts.iter().map(Vec::len).sum::<usize>(), "one id a row");
         let (digest, suspects) = ids.finish();
         let mut collection = Self { parts, rows, duplicates: BTreeMap::new(), digest, problems };
         if !suspects.is_empty() {
@@ -192,12 +193,12 @@ impl Collection {
     }
 
     /// Reads all rows once more, and compares the ids of those whose hashes are not unique.
-    fn find_duplicates(&self, suspects: &HashMap<u64, ()>) -> Result<BTreeMap<usize, usize>> {
+    fn find_duplicates(&self, suspects: &HashSet<u64>) -> Result<BTreeMap<usize, usize>> {
         const AT_A_TIME: usize = 1 << 14;
         let (mut first, mut duplicates) = (HashMap::new(), BTreeMap::new());
         for start in (0..self.rows).step_by(AT_A_TIME) {
             for row in self.read(start..self.rows.min(start + AT_A_TIME))? {
-                if !suspects.contains_key(&hash(&row.id)) {
+                if !suspects.contains(&hash(&row.id)) {
                     continue;
                 }
                 match first.get(&row.id) {
@@ -241,25 +242,52 @@ fn open_part(
     }
 }
 
-/// The ids of all rows: a digest of them, and their hashes.
+/// The ids of all rows: a digest of them, and their hashes in parts, because a vector that grows holds its
+/// values twice.
 #[derive(Default)]
 struct Ids {
     digest: Sha256,
-    hashes: Vec<u64>,
+    parts: Vec<Vec<u64>>,
 }
 
 impl Ids {
+    /// Hashes of a part.
+    const PART: usize = 1 << 17;
+
     fn push(&mut self, id: &str) {
         self.digest.update(id.as_bytes());
         self.digest.update(b"\n");
-        self.hashes.push(hash(id));
+        match self.parts.last_mut() {
+            Some(part) if part.len() < Self::PART => part.push(hash(id)),
+            _ => {
+                let mut part = Vec::with_capacity(Self::PART);
+                part.push(hash(id));
+                self.parts.push(part);
+            }
+        }
     }
 
     /// The digest, and the hashes that occur twice.
-    fn finish(mut self) -> (String, HashMap<u64, ()>) {
-        self.hashes.sort_unstable();
-        let twice = self.hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| (pair[0], ()));
-        let twice = twice.collect();
+    fn finish(mut self) -> (String, HashSet<u64>) {
+        self.parts.iter_mut().for_each(|part| part.sort_unstable());
+        // the smallest hash that is left of each part
+        let mut next: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        let mut left: Vec<_> = self.parts.iter().map(|part| part.iter().copied()).collect();
+        let push = |next: &mut BinaryHeap<_>, hash: Option<u64>, part| {
+            if let Some(hash) = hash {
+                next.push(Reverse((hash, part)));
+            }
+        };
+        for (part, hashes) in left.iter_mut().enumerate() {
+            push(&mut next, hashes.next(), part);
+        }
+        let (mut twice, mut last) = (HashSet::new(), None);
+        while let Some(Reverse((hash, part))) = next.pop() {
+            if last.replace(hash) == Some(hash) {
+                twice.insert(hash);
+            }
+            push(&mut next, left[part].next(), part);
+        }
         (hex(&self.digest.finalize()[..8]), twice)
     }
 }

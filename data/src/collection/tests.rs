@@ -175,6 +175,15 @@ fn the_second_clip_of_an_id_is_a_duplicate_of_the_first() {
 }
 
 #[test]
+fn duplicates_are_found_far_apart() {
+    let mut ids = Ids::default();
+    let number = |at: usize| at % (Ids::PART * 2 + 5);
+    (0..Ids::PART * 2 + 8).for_each(|at| ids.push(&number(at).to_string()));
+    let (_, twice) = ids.finish();
+    assert_eq!(twice, ["0", "1", "2"].map(hash).into());
+}
+
+#[test]
 fn what_is_no_list_is_refused_with_what_was_expected() {
     assert!(refused(b"name,id\nx,1\n", "list.csv").contains("expected a column path"));
     assert!(refused(b"path,path\nx,1\n", "list.csv").contains("the column path twice"));
