@@ -52,6 +52,9 @@ struct Arguments {
     /// Rounds after the warm-up
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Do not time training
+    #[arg(long)]
+    captions_only: bool,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -93,6 +96,9 @@ fn main() -> anyhow::Result<()> {
     let shape = [arguments.batch, arguments.frames, 3, size, size];
     let frames = Tensor::<5>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     caption(&arguments, &model, &frames, &device)?;
+    if arguments.captions_only {
+        return Ok(());
+    }
     train(&arguments, model, &frames, &device)
 }
 

@@ -156,6 +156,7 @@ fn wrong_use_is_refused_with_what_to_do() {
     refused(2, &["nowhere", "--out", "o"], "nowhere");
     refused(2, &["clips", "--out", "o", "--rows-per-shard", "0"], "at least 1");
     refused(2, &[], "INPUT");
+    refused(1, &["clips/0.bmp", "--weights", "int8"], "slower than f32");
     std::fs::create_dir(desk.path("empty")).unwrap();
     refused(1, &["empty", "--out", "o"], "no clip");
     let status = desk.run(&["caption", "--status", "clips"]);

@@ -57,7 +57,29 @@ impl std::fmt::Display for Weights {
     }
 }
 
+/// Values of a language model below which int8 saves no time: its weights in f32 are in the processor's caches,
+/// and widening them costs more than reading them (docs/benchmarks/blip2-cpu.md).
+const FEWEST_FOR_INT8: usize = 16_000_000;
+
 impl Weights {
+    /// [`precision`](Self::precision) for captions. Refuses int8 where it would be slower than f32.
+    ///
+    /// # Errors
+    /// Those of [`precision`](Self::precision), and when the model is too small for int8.
+    pub(super) fn for_captions(self, checkpoint: &Path, device: &Device) -> anyhow::Result<Precision> {
+        if self == Self::Int8 {
+            let model = load_config(checkpoint)?.init(device);
+            let values = model::parameters::count(&model, |name| name.starts_with("language_model."));
+            ensure!(
+                values >= FEWEST_FOR_INT8,
+                "--weights int8 is slower than f32 for a language model of {values} values; it saves time from {} \
+                 million on: leave it out",
+                FEWEST_FOR_INT8 / 1_000_000
+            );
+        }
+        self.precision(checkpoint, device)
+    }
+
     /// The number types of a checkpoint's weights on a device.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ fn open(arguments: &Arguments, directory: &Path) -> anyhow::Result<Captioner> {
     let seed = arguments.seed;
     let device = arguments.device.open(&Caches::new(None))?.device;
     let options = Options {
-        precision: arguments.weights.precision(directory, &device)?,
+        precision: arguments.weights.for_captions(directory, &device)?,
         device,
         overrides: Overrides { fusion: arguments.fusion, ..Overrides::default() },
         settings: Some(settings(arguments, Settings::of_checkpoint(directory)?.unwrap_or_default())),
