@@ -29,8 +29,8 @@ pub fn replace_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<()>
     replace(path, text.as_bytes())
 }
 
-/// Writes a value as indented JSON, see [`replace`], unless the file exists. Of several processes that do so at
-/// the same time, one writes it.
+/// Writes a value as indented JSON, see [`replace`], unless the file exists. Of several processes that do so
+/// at the same time, one writes it.
 ///
 /// # Errors
 /// As [`replace_json`].

@@ -39,9 +39,9 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) fn of(job: &Job<'_>) -> Result<Self, CollectionError> {
+    pub(super) fn of(job: &Job<'_>) -> Self {
         let captioner = job.captioner;
-        Ok(Self {
+        Self {
             version: VERSION,
             rows: job.collection.len(),
             ids: job.collection.digest().to_owned(),
@@ -54,7 +54,7 @@ impl Run {
                 "prompt": captioner.settings().text.prompt,
                 "generate": captioner.context.generate,
             }),
-        })
+        }
     }
 
     /// Number of shards.
@@ -136,10 +136,10 @@ pub struct CaptionFolder {
 
 impl CaptionFolder {
     /// Opens a folder, or makes it. Several processes may do so at the same time.
-    pub(super) fn open_or_make(path: &Path, run: Run) -> Result<Self, CollectionError> {
-        create_json(&path.join(RUN), &run)?;
+    pub(super) fn open_or_make(path: &Path, run: &Run) -> Result<Self, CollectionError> {
+        create_json(&path.join(RUN), run)?;
         let folder = Self::open(path)?;
-        match folder.run.difference(&run) {
+        match folder.run.difference(run) {
             None => Ok(folder),
             Some((key, before, now)) => {
                 Err(CollectionError::OtherSettings { key, before, now, folder: path.to_owned() })

@@ -1,10 +1,10 @@
 //! Captions of collections: any number of clips, written in shards that a later call completes.
 //!
 //! A folder of captions has `run.json`, which says of what and how it is made, and for each shard its rows
-//! (`00000.jsonl`) and a statistic (`00000.stats.json`), which is written last and marks the shard as finished.
-//! A shard that is being made has a journal (`00000.journal`), to which each batch is appended: a process that
-//! is killed loses the batch that it was at. A shard's rows depend on their place in the collection only, so
-//! that any number of processes makes the same files.
+//! (`00000.jsonl`) and a statistic (`00000.stats.json`), which is written last and marks the shard as
+//! finished. A shard that is being made has a journal (`00000.journal`), to which each batch is appended: a
+//! process that is killed loses the batch that it was at. A shard's rows depend on their place in the
+//! collection only, so that any number of processes makes the same files.
 
 mod batch;
 mod folder;
@@ -180,8 +180,8 @@ impl Job<'_> {
     /// When the folder has captions of something else, a file cannot be written, or the model fails. What is
     /// finished stays, and the same call completes it.
     pub fn run(&self, mut on_progress: impl FnMut(Progress)) -> Result<Progress, CollectionError> {
-        let run = Run::of(self)?;
-        let folder = CaptionFolder::open_or_make(self.folder, run)?;
+        let run = Run::of(self);
+        let folder = CaptionFolder::open_or_make(self.folder, &run)?;
         let shards: Vec<usize> =
             (self.share.index..folder.run.shards()).step_by(self.share.count.max(1)).collect();
         let mut pending = Vec::new();

@@ -198,7 +198,7 @@ pub struct Writer {
 
 enum Rows {
     Lines(BufWriter<NamedTempFile>),
-    Parquet(ParquetRows<BufWriter<NamedTempFile>>),
+    Parquet(Box<ParquetRows<BufWriter<NamedTempFile>>>),
 }
 
 impl Writer {
@@ -211,7 +211,8 @@ impl Writer {
         let rows = match format {
             RowFormat::Jsonl => Rows::Lines(file),
             RowFormat::Parquet => {
-                Rows::Parquet(ParquetRows::new(file, columns).map_err(|error| parquet_error(path, error))?)
+                let rows = ParquetRows::new(file, columns).map_err(|error| parquet_error(path, error))?;
+                Rows::Parquet(Box::new(rows))
             }
             RowFormat::Webdataset => {
                 let reason = "a webdataset shard cannot be written in parts";

@@ -8,8 +8,8 @@ use super::{CaptionedRow, WHAT};
 use crate::collection::Place;
 use crate::error::{Error, Result};
 
-/// Writes the shard. Keys are the numbers of the rows, since ids may contain dots and slashes; each `.json` has
-/// the id.
+/// Writes the shard. Keys are the numbers of the rows, since ids may contain dots and slashes; each `.json`
+/// has the id.
 pub(super) fn write(
     writer: &mut impl Write,
     path: &Path,

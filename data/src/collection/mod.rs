@@ -1,7 +1,7 @@
 //! Clips to be captioned: files, folders, lists and webdataset shards, of any number.
 //!
-//! Rows are numbered through all inputs. Only an index is kept in memory (of a list, a place every few hundred
-//! rows), and rows are read when they are needed.
+//! Rows are numbered through all inputs. Only an index is kept in memory (of a list, a place every few
+//! hundred rows), and rows are read when they are needed.
 
 mod folder;
 mod list;
@@ -119,8 +119,8 @@ type OnId<'a> = &'a mut dyn FnMut(&str);
 
 impl Collection {
     /// Indexes the inputs: files of any format that decodes, folders (searched recursively for files of known
-    /// extensions, in alphabetical order), lists (`.txt`, `.csv`, `.tsv`, `.jsonl`, `.parquet`) and webdataset
-    /// shards (`.tar`). A list's paths are relative to its folder.
+    /// extensions, in alphabetical order), lists (`.txt`, `.csv`, `.tsv`, `.jsonl`, `.parquet`) and
+    /// webdataset shards (`.tar`). A list's paths are relative to its folder.
     ///
     /// # Errors
     /// An input is missing, or is a list or an archive that cannot be read at all.

@@ -57,8 +57,8 @@ impl std::fmt::Display for Weights {
     }
 }
 
-/// Values of a language model below which int8 saves no time: its weights in f32 are in the processor's caches,
-/// and widening them costs more than reading them (docs/benchmarks/blip2-cpu.md).
+/// Values of a language model below which int8 saves no time: its weights in f32 are in the processor's
+/// caches, and widening them costs more than reading them (docs/benchmarks/blip2-cpu.md).
 const FEWEST_FOR_INT8: usize = 16_000_000;
 
 impl Weights {

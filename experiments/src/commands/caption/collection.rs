@@ -19,9 +19,9 @@ use data::format::thousands as count;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Collections")]
 pub(super) struct CollectionOptions {
-    /// Folder for captions of files, folders, lists (.txt, .csv, .tsv, .jsonl, .parquet with a column path) and
-    /// webdataset shards (.tar), written in shards; the same command again completes what is missing. With
-    /// --merge the file to write, .jsonl or .parquet
+    /// Folder for captions of files, folders, lists (.txt, .csv, .tsv, .jsonl, .parquet with a column path)
+    /// and webdataset shards (.tar), written in shards; the same command again completes what is missing.
+    /// With --merge the file to write, .jsonl or .parquet
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Rows of a shard
