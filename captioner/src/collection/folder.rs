@@ -170,7 +170,8 @@ impl CaptionFolder {
         self.path.join(format!("{shard:05}.journal"))
     }
 
-    /// The statistic of a finished shard. A shard whose rows are missing or have another size is not finished.
+    /// The statistic of a finished shard. A shard whose rows are missing or have another size is not
+    /// finished.
     fn stats(&self, shard: usize) -> Result<Option<ShardStats>, CollectionError> {
         let path = self.stats_file(shard);
         if !path.exists() {

@@ -23,8 +23,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a shard that is not finished. With `retry_failed`, rows that failed are taken out,
-    /// of a finished shard too. None where nothing is to be done.
+    /// Opens the journal of a shard that is not finished. With `retry_failed`, rows that failed are taken
+    /// out, of a finished shard too. None where nothing is to be done.
     pub(super) fn open(
         folder: &CaptionFolder,
         shard: usize,
